@@ -1,0 +1,13 @@
+"""The tasks by name.
+
+A task is a module with a dataclass `Request` (the fields of its request) and a function
+`run(request, job) -> dict` whose return value becomes the `result` event. It is imported only when asked
+for, and keeps slow imports inside `run`, so that a refused request is refused at once.
+"""
+
+TASKS = {
+    "synthesize": "soprano_export.tasks.synthesize",
+    "download": "soprano_export.tasks.download",
+    "export-decoder": "soprano_export.tasks.export_decoder",
+    "environment": "soprano_export.tasks.environment",
+}

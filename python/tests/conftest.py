@@ -1,0 +1,84 @@
+"""One tiny checkpoint and one export of it, shared by every test that only reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soprano_export.__main__ import perform
+
+PYTHON = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one task left behind."""
+
+    output: Path
+    events: list[dict[str, Any]]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        assert self.events[-1]["event"] == "result"
+        return self.events[-1]
+
+    @property
+    def artifacts(self) -> dict[str, dict[str, Any]]:
+        return {event["name"]: event for event in self.events if event["event"] == "artifact"}
+
+
+def run_task(output: Path, task: str, **fields: Any) -> Ran:
+    """Run a task in this process; its ExportError, if any, is raised."""
+    output.mkdir(parents=True, exist_ok=True)
+    request = output.parent / f"{output.name}.json"
+    request.write_text(json.dumps({"protocol": 1, "task": task, "output": str(output), **fields}))
+    events: list[dict[str, Any]] = []
+    perform(str(request), lambda event, **rest: events.append({"event": event, **rest}))
+    return Ran(output, events)
+
+
+def run_process(*arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
+    """Run the package as its parent does: (exit code, events, stderr). Every stdout line must be JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "soprano_export", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=PYTHON,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny release-1.1-like checkpoint."""
+    return run_task(tmp_path_factory.mktemp("tiny") / "out", "synthesize", preset="tiny").output
+
+
+@pytest.fixture(scope="session")
+def tiny_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny checkpoint with release 1.0's input kernel of 3."""
+    return run_task(tmp_path_factory.mktemp("tiny10") / "out", "synthesize", preset="tiny-1.0").output
+
+
+SMALL = {"lengths": [2, 3, 5, 16], "batches": [1, 3], "extreme": True, "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    output = tmp_path_factory.mktemp("exported") / "out"
+    return run_task(output, "export-decoder", checkpoint=str(tiny), opset=17, references=SMALL)
+
+
+@pytest.fixture(scope="session")
+def exported_1_0(tiny_1_0: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    output = tmp_path_factory.mktemp("exported10") / "out"
+    return run_task(output, "export-decoder", checkpoint=str(tiny_1_0), opset=18, references=SMALL)

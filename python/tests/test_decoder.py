@@ -1,0 +1,84 @@
+"""The restated parts against the originals: F.interpolate, and upstream's whole module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from soprano_export import checkpoint, references
+from soprano_export.decoder import ExportableDecoder, interpolate
+
+
+def torch_interpolate(x: torch.Tensor, upscale: int) -> torch.Tensor:
+    size = upscale * (x.shape[2] - 1) + 1
+    return functional.interpolate(x, size=size, mode="linear", align_corners=True)
+
+
+@pytest.mark.parametrize("upscale", [1, 2, 4, 5])
+@pytest.mark.parametrize("length", range(1, 10))
+def test_interpolation_equals_torch(length, upscale):
+    x = torch.randn(2, 7, length, generator=torch.Generator().manual_seed(length))
+    expected, found = torch_interpolate(x, upscale), interpolate(x, upscale)
+    assert found.shape == expected.shape == (2, 7, upscale * (length - 1) + 1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_interpolation_is_not_the_other_alignment():
+    x = torch.arange(4.0)[None, None]
+    other = functional.interpolate(x, size=13, mode="linear", align_corners=False)
+    assert not torch.allclose(interpolate(x, 4), other, atol=1e-3)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny_1_0"])
+@pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 3), (1, 5), (2, 16)])
+def test_exportable_decoder_equals_upstream(request, monkeypatch, preset, batch, length):
+    upstream, _ = checkpoint.load(request.getfixturevalue(preset))
+    x = references.hidden_states(batch, 512, length, seed=length)
+    with torch.no_grad():
+        expected, found = upstream(x), ExportableDecoder(upstream)(x)
+        monkeypatch.setattr("soprano_export.decoder.interpolate", torch_interpolate)
+        same_frames = ExportableDecoder(upstream)(x)
+    peak = float(expected.abs().max())
+    assert found.shape == expected.shape == (batch, 2048 * (length - 1))
+    assert float((same_frames - expected).abs().max()) < 1e-6 * peak
+    assert float((found - expected).abs().max()) < 5e-6 * peak, "only the interpolation rounds differently"
+
+
+def test_exportable_decoder_shares_upstream_tensors(tiny):
+    upstream, _ = checkpoint.load(tiny)
+    ours, theirs = ExportableDecoder(upstream).state_dict(), upstream.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].data_ptr() == theirs[name].data_ptr() for name in ours)
+
+
+def test_input_is_left_alone(tiny):
+    upstream, _ = checkpoint.load(tiny)
+    x = references.hidden_states(1, 512, 4, seed=0)
+    before = x.clone()
+    with torch.no_grad():
+        ExportableDecoder(upstream)(x)
+    assert torch.equal(x, before)
+
+
+def test_dc_and_nyquist_do_not_sound(tiny):
+    upstream, _ = checkpoint.load(tiny)
+    x = references.hidden_states(1, 512, 4, seed=0)
+    with torch.no_grad():
+        before = ExportableDecoder(upstream)(x)
+        for row in (0, 1024):
+            upstream.head.out.bias[row] += 5
+        assert torch.equal(ExportableDecoder(upstream)(x), before)
+        upstream.head.out.bias[1] += 5
+        assert not torch.equal(ExportableDecoder(upstream)(x), before)
+
+
+def test_hidden_states_are_like_normalised_rows():
+    x = references.hidden_states(2, 512, 64, seed=3)
+    assert torch.equal(x, references.hidden_states(2, 512, 64, seed=3))
+    assert not torch.equal(x, references.hidden_states(2, 512, 64, seed=4))
+    assert 0.7 < float(x.square().mean().sqrt()) < 1.6
+    spread = x.square().mean(dim=(0, 2)).sqrt()
+    assert float(spread.max() / spread.min()) > 4
+    steps = (x[:, :, 1:] - x[:, :, :-1]).square().mean() / x.square().mean()
+    assert float(steps) < 1.5, "neighbouring rows are correlated; independent ones would give 2"

@@ -1,0 +1,239 @@
+//! Nodes and small graphs, made in code.
+
+use super::model::Model;
+use super::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
+};
+
+impl NodeProto {
+    /// Whether the node is of this operator of ONNX's own domain.
+    pub fn is(&self, op: &str) -> bool {
+        matches!(self.domain(), "" | "ai.onnx") && self.op_type() == op
+    }
+
+    /// The operator with its domain, as people write it: `Conv`, `com.microsoft.Gelu`.
+    pub fn qualified_op(&self) -> String {
+        match self.domain() {
+            "" | "ai.onnx" => self.op_type().to_owned(),
+            domain => format!("{domain}.{}", self.op_type()),
+        }
+    }
+
+    /// An attribute by name.
+    pub fn attr(&self, name: &str) -> Option<&AttributeProto> {
+        self.attribute.iter().find(|a| a.name() == name)
+    }
+
+    /// An integer attribute, or `default` where it is absent.
+    pub fn attr_i(&self, name: &str, default: i64) -> i64 {
+        self.attr(name).map_or(default, |a| a.i())
+    }
+
+    /// A float attribute, or `default` where it is absent.
+    pub fn attr_f(&self, name: &str, default: f32) -> f32 {
+        self.attr(name).map_or(default, |a| a.f())
+    }
+
+    /// A list of integers.
+    pub fn attr_ints(&self, name: &str) -> Option<&[i64]> {
+        self.attr(name).map(|a| a.ints.as_slice())
+    }
+
+    /// An input by place; none where it is left out.
+    pub fn input_at(&self, at: usize) -> Option<&str> {
+        self.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
+/// The value of an attribute.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Attr {
+    Int(i64),
+    Float(f32),
+    Ints(Vec<i64>),
+    String(String),
+    Tensor(TensorProto),
+}
+
+/// A node under construction.
+pub struct NodeBuilder(NodeProto);
+
+/// Starts a node of ONNX's own domain.
+pub fn node<S: Into<String>>(
+    op: &str,
+    inputs: impl IntoIterator<Item = S>,
+    output: impl Into<String>,
+) -> NodeBuilder {
+    NodeBuilder(NodeProto {
+        op_type: Some(op.to_owned()),
+        input: inputs.into_iter().map(Into::into).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    })
+}
+
+impl NodeBuilder {
+    /// Names the node; a node without a name gets its first output's.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.0.name = Some(name.into());
+        self
+    }
+
+    /// Puts the node into another operator domain.
+    pub fn domain(mut self, domain: &str) -> Self {
+        self.0.domain = Some(domain.to_owned());
+        self
+    }
+
+    /// Adds an output.
+    pub fn output(mut self, name: impl Into<String>) -> Self {
+        self.0.output.push(name.into());
+        self
+    }
+
+    /// Adds an attribute.
+    pub fn attr(mut self, name: &str, value: Attr) -> Self {
+        let mut attribute = AttributeProto { name: Some(name.to_owned()), ..Default::default() };
+        let kind = match value {
+            Attr::Int(i) => {
+                attribute.i = Some(i);
+                AttributeType::Int
+            }
+            Attr::Float(f) => {
+                attribute.f = Some(f);
+                AttributeType::Float
+            }
+            Attr::Ints(ints) => {
+                attribute.ints = ints;
+                AttributeType::Ints
+            }
+            Attr::String(s) => {
+                attribute.s = Some(s.into_bytes().into());
+                AttributeType::String
+            }
+            Attr::Tensor(t) => {
+                attribute.t = Some(t);
+                AttributeType::Tensor
+            }
+        };
+        attribute.r#type = Some(kind as i32);
+        self.0.attribute.push(attribute);
+        self
+    }
+
+    /// Adds an attribute as another node has it.
+    pub fn attribute(mut self, attribute: AttributeProto) -> Self {
+        self.0.attribute.push(attribute);
+        self
+    }
+
+    /// Adds an integer attribute.
+    pub fn int(self, name: &str, value: i64) -> Self {
+        self.attr(name, Attr::Int(value))
+    }
+
+    /// Adds a list of integers.
+    pub fn ints(self, name: &str, values: impl Into<Vec<i64>>) -> Self {
+        self.attr(name, Attr::Ints(values.into()))
+    }
+
+    /// The finished node.
+    pub fn build(mut self) -> NodeProto {
+        if self.0.name.is_none() {
+            self.0.name = self.0.output.first().cloned();
+        }
+        self.0
+    }
+}
+
+/// A small model made in code, for tests and benchmarks. Dimensions are written as text: a number,
+/// or a name for one that stays open.
+#[derive(Default)]
+pub struct TestGraph {
+    graph: GraphProto,
+}
+
+impl TestGraph {
+    /// An empty graph.
+    pub fn new() -> Self {
+        let graph = GraphProto { name: Some("test".into()), ..Default::default() };
+        Self { graph }
+    }
+
+    /// Adds a float input.
+    pub fn input(mut self, name: &str, dims: &[&str]) -> Self {
+        self.graph.input.push(value_info(name, DataType::Float, dims));
+        self
+    }
+
+    /// Adds an int64 input.
+    pub fn input_i64(mut self, name: &str, dims: &[&str]) -> Self {
+        self.graph.input.push(value_info(name, DataType::Int64, dims));
+        self
+    }
+
+    /// Adds a float output.
+    pub fn output(mut self, name: &str, dims: &[&str]) -> Self {
+        self.graph.output.push(value_info(name, DataType::Float, dims));
+        self
+    }
+
+    /// Adds an initializer.
+    pub fn initializer(mut self, tensor: TensorProto) -> Self {
+        self.graph.initializer.push(tensor);
+        self
+    }
+
+    /// Adds a node.
+    pub fn node(mut self, node: NodeBuilder) -> Self {
+        self.graph.node.push(node.build());
+        self
+    }
+
+    /// The model, at opset 17 with the placeholder domain imported.
+    ///
+    /// # Panics
+    /// Where the graph isn't consistent: a fault of the test.
+    pub fn model(self) -> Model {
+        let opset = |domain: &str, version| OperatorSetIdProto {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+        };
+        let proto = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![opset("", 17), opset(super::PLACEHOLDER_DOMAIN, 1)],
+            graph: Some(self.graph),
+            ..Default::default()
+        };
+        Model::from_proto(proto, "test.onnx").expect("a consistent test graph")
+    }
+}
+
+fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {
+    let dim = dims
+        .iter()
+        .map(|text| {
+            let value = match text.parse::<i64>() {
+                Ok(n) => dimension::Value::DimValue(n),
+                Err(_) => dimension::Value::DimParam((*text).to_owned()),
+            };
+            Dimension { value: Some(value), ..Default::default() }
+        })
+        .collect();
+    let tensor =
+        type_proto::Tensor { elem_type: Some(dtype as i32), shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

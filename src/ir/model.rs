@@ -1,0 +1,189 @@
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::error::Error;
+use super::graph::Graph;
+use super::proto::{GraphProto, ModelProto};
+use super::tensors::{data_len, raw_len, shape_of};
+use super::{external, write};
+use crate::digest::{Digest, HashingWriter};
+
+/// Protobuf's own limit, which ONNX Runtime and the Python package enforce.
+const LIMIT: u64 = (1 << 31) - 1;
+
+/// Maps a file read-only.
+#[allow(unsafe_code)]
+pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+    let file = fs_err::File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
+    // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
+    let map = unsafe { memmap2::Mmap::map(file.file())? };
+    Ok(Bytes::from_owner(map))
+}
+
+/// An ONNX model whose weights lie in a memory map until somebody changes them.
+#[derive(Clone, Debug)]
+pub struct Model {
+    proto: ModelProto,
+    path: PathBuf,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// SHA-256 of the file.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Model {
+    /// Opens a model: maps the file, decodes it, maps its external data, and checks that names,
+    /// order and sizes are consistent. Weights are not read.
+    ///
+    /// # Errors
+    /// [`Error`] names the file and the node or tensor that is wrong; a file with fields that this
+    /// version of the format doesn't have is refused as [`Error::Lossy`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let bytes = map(path).map_err(Error::io(path))?;
+        Self::from_bytes(bytes, path)
+    }
+
+    /// Decodes a model from memory; `path` is named in errors and is where external data is sought.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn from_bytes(bytes: Bytes, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref().to_owned();
+        let length = bytes.len() as u64;
+        if length == 0 {
+            return Err(Error::Empty { path });
+        }
+        if length > LIMIT {
+            return Err(Error::TooLarge { path, bytes: length });
+        }
+        let mut proto = ModelProto::decode(bytes)
+            .map_err(|e| Error::Decode { path: path.clone(), why: e.to_string() })?;
+        if proto.graph.is_none() {
+            return Err(Error::Decode { path, why: "it holds no graph".to_owned() });
+        }
+        let kept = proto.encoded_len() as u64;
+        if kept != length {
+            return Err(Error::Lossy { path, lost: length as i64 - kept as i64 });
+        }
+        if external::any(&mut proto) {
+            external::embed(&mut proto, &path)?;
+        }
+        let model = Model { proto, path };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// A model made in memory; checked as a file would be.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it isn't consistent.
+    pub fn from_proto(proto: ModelProto, name: impl Into<PathBuf>) -> Result<Self, Error> {
+        let model = Model { proto, path: name.into() };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Where the model came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The protobuf message.
+    pub fn proto(&self) -> &ModelProto {
+        &self.proto
+    }
+
+    /// The message, for changes outside the graph's nodes; [`Model::check`] it afterwards.
+    pub fn proto_mut(&mut self) -> &mut ModelProto {
+        &mut self.proto
+    }
+
+    /// The main graph.
+    pub fn graph_proto(&self) -> &GraphProto {
+        self.proto.graph.as_ref().expect("checked when opened")
+    }
+
+    pub(super) fn graph_proto_mut(&mut self) -> &mut GraphProto {
+        self.proto.graph.as_mut().expect("checked when opened")
+    }
+
+    /// An index of the main graph.
+    pub fn graph(&self) -> Graph<'_> {
+        Graph::new(self.graph_proto())
+    }
+
+    /// The version of an operator set, if the model imports it (`""` is ONNX's own).
+    pub fn opset(&self, domain: &str) -> Option<i64> {
+        let main = |d: &str| d.is_empty() || d == "ai.onnx";
+        self.proto
+            .opset_import
+            .iter()
+            .find(|set| set.domain() == domain || (main(set.domain()) && main(domain)))
+            .map(|set| set.version())
+    }
+
+    /// The bytes of all initializers of the main graph.
+    pub fn weight_bytes(&self) -> u64 {
+        self.graph_proto()
+            .initializer
+            .iter()
+            .map(|t| raw_len(t).ok().flatten().unwrap_or(0) as u64)
+            .sum()
+    }
+
+    /// Checks names, order and sizes of the main graph: every value is made once and before it is
+    /// used, every output exists, every initializer is as long as its shape says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the first node or tensor that is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse =
+            |place: String, why: String| Error::Invalid { path: self.path.clone(), place, why };
+        let graph = self.graph_proto();
+        for tensor in &graph.initializer {
+            let place = || format!("initializer {:?}", tensor.name());
+            let needs = raw_len(tensor).map_err(|why| refuse(place(), why))?;
+            let has = data_len(tensor);
+            if let (Some(needs), Some(has)) = (needs, has)
+                && needs != has
+            {
+                let shape = shape_of(tensor).unwrap_or_default();
+                return Err(refuse(place(), format!("{has} bytes; shape {shape:?} needs {needs}")));
+            }
+        }
+        self.graph().check().map_err(|(place, why)| refuse(place, why))
+    }
+
+    /// Writes the model in one stream, hashing on the way; nothing of it is copied in memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::TooLarge`] past protobuf's 2 GiB.
+    pub fn write(&self, path: &Path) -> Result<Written, Error> {
+        let bytes = self.proto.encoded_len() as u64;
+        if bytes > LIMIT {
+            return Err(Error::TooLarge { path: path.to_owned(), bytes });
+        }
+        let file = fs_err::File::create(path).map_err(Error::io(path))?;
+        let mut to = HashingWriter::new(file);
+        write::stream(&self.proto, &mut to).map_err(Error::io(path))?;
+        let (_, digest, bytes) = to.finish().map_err(Error::io(path))?;
+        Ok(Written { digest, bytes })
+    }
+
+    /// The model as bytes, for a runtime that takes no path.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.proto.encode_to_vec()
+    }
+}

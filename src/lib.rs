@@ -1,0 +1,20 @@
+//! Turns a PyTorch text-to-speech checkpoint into a validated, CPU-ready model bundle.
+//!
+//! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
+//!
+//! ```text
+//! digest tensor audio hardware | recipe source export ir passes | runtime | validate bundle | pipeline | cli
+//! ```
+//!
+//! Data walks through them by value, each stage a type, so that no stage can be skipped:
+//! `Recipe -> Checkpoint -> Exported -> ir::Model -> Artifact -> Verdict -> Bundle`.
+
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod digest;
+pub mod ir;
+
+pub mod passes;
+pub mod runtime;
+pub mod tensor;

@@ -1,0 +1,89 @@
+use super::{Pass, Skip, matched};
+use crate::ir::{Graph, NodeId, NodeProto, Patch};
+
+/// Two nodes that compute the same become one.
+pub(super) struct CommonSubexpressionElimination;
+
+/// Operators that give something else at each call.
+const RANDOM: &[&str] = &[
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+];
+
+impl Pass for CommonSubexpressionElimination {
+    fn name(&self) -> &'static str {
+        "common-subexpression-elimination"
+    }
+
+    fn rules(&self) -> &'static str {
+        "a = f(x…), b = f(x…), same operator, inputs and attributes, a before b  =>  b is a\n\
+         not: random operators, nodes with nested graphs, outputs of the graph"
+    }
+
+    fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
+        let node = graph.node(id);
+        let first = matched(node.input.iter().find(|input| !input.is_empty()))?;
+        let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+        if nested || RANDOM.contains(&node.op_type()) {
+            return Err(Skip::NoMatch);
+        }
+        let twin = graph
+            .users(first)
+            .iter()
+            .take_while(|&&other| other < id)
+            .find(|&&other| same(graph.node(other), node));
+        let twin = graph.node(*matched(twin)?);
+        if node.output.iter().any(|output| graph.is_pinned(output)) {
+            return Err(Skip::NoEffect);
+        }
+        let pairs = node.output.iter().zip(&twin.output).filter(|(mine, _)| !mine.is_empty());
+        Ok(pairs.fold(Patch::at(id).remove(id), |patch, (mine, theirs)| patch.redirect(mine, theirs)))
+    }
+}
+
+fn same(a: &NodeProto, b: &NodeProto) -> bool {
+    let present = |n: &NodeProto| n.output.iter().map(|o| o.is_empty()).collect::<Vec<_>>();
+    a.op_type == b.op_type
+        && a.domain() == b.domain()
+        && a.input == b.input
+        && a.attribute == b.attribute
+        && present(a) == present(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    #[test]
+    fn twins_become_one() {
+        let mut model = TestGraph::new()
+            .input("x", &["2"])
+            .node(node("Neg", ["x"], "a"))
+            .node(node("Neg", ["x"], "b"))
+            .node(node("Mul", ["a", "b"], "y"))
+            .output("y", &["2"])
+            .model();
+        let before = run(&model, &[("x", &[2], &[3.0, -1.0])]);
+        assert_eq!(apply(&mut model, "common-subexpression-elimination"), 1);
+        assert_eq!(ops(&model), ["Neg", "Mul"]);
+        assert_eq!(run(&model, &[("x", &[2], &[3.0, -1.0])]), before);
+    }
+
+    #[test]
+    fn other_attributes_or_chance_keep_both() {
+        let mut model = TestGraph::new()
+            .input("x", &["2"])
+            .node(node("Softmax", ["x"], "a").int("axis", 0))
+            .node(node("Softmax", ["x"], "b").int("axis", -1))
+            .node(node("RandomNormalLike", ["x"], "c"))
+            .node(node("RandomNormalLike", ["x"], "d"))
+            .node(node("Sum", ["a", "b", "c", "d"], "y"))
+            .output("y", &["2"])
+            .model();
+        assert_eq!(apply(&mut model, "common-subexpression-elimination"), 0);
+    }
+}

@@ -1,0 +1,100 @@
+use super::{Pass, Skip, matched};
+use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
+
+/// Pointwise convolutions become products, which quantize and run better.
+pub(super) struct Conv1x1ToMatmul;
+
+impl Pass for Conv1x1ToMatmul {
+    fn name(&self) -> &'static str {
+        "conv1x1-to-matmul"
+    }
+
+    fn rules(&self) -> &'static str {
+        "Conv<kernel 1, stride 1, group 1>(x [B, C, T], W [D, C, 1], b)\n\
+         \u{20} =>  Transpose<0, 2, 1>(Add(MatMul(Transpose<0, 2, 1>(x), W'), b)),  W' [C, D] = W[:, :, 0] transposed\n\
+         not: padding, strides, groups, two-dimensional convolutions, weights that aren't constant"
+    }
+
+    fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
+        let conv = graph.node(id);
+        if !conv.is("Conv") {
+            return Err(Skip::NoMatch);
+        }
+        let (x, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
+        let [out, channels, 1] = matched(graph.initializer(w))?.dims[..] else {
+            return Err(Skip::NoMatch);
+        };
+        let all =
+            |name: &str, value| conv.attr_ints(name).is_none_or(|v| v.iter().all(|&i| i == value));
+        let auto_pad =
+            conv.attr("auto_pad").map_or("NOTSET", |a| std::str::from_utf8(a.s()).unwrap_or(""));
+        if conv.attr_i("group", 1) != 1 {
+            return Err(Skip::NoMatch);
+        }
+        if !all("pads", 0) || !all("strides", 1) || !matches!(auto_pad, "NOTSET" | "VALID") {
+            return Err(Skip::Refused("a pointwise convolution with padding or strides"));
+        }
+        let (_, weight) = matched(graph.constant_f32(w))?;
+        let (rows, columns) = (channels as usize, out as usize);
+        let mut transposed = vec![0.0; weight.len()];
+        for d in 0..columns {
+            for c in 0..rows {
+                transposed[c * columns + d] = weight[d * rows + c];
+            }
+        }
+
+        let output = &conv.output[0];
+        let mut patch = Patch::at(id).remove(id);
+        let [rows_first, product, matrix] = ["transposed", "MatMul", "weight"]
+            .map(|what| patch.fresh(graph, &format!("{output}/{what}")));
+        patch.initializer(initializer_f32(&matrix, &[rows, columns], &transposed));
+        patch.insert(node("Transpose", [x], &rows_first).ints("perm", [0, 2, 1]));
+        patch.insert(
+            node("MatMul", [&rows_first, &matrix], &product).named(format!("{}/MatMul", conv.name())),
+        );
+        let mut last = product;
+        if let Some(bias) = conv.input_at(2) {
+            let sum = patch.fresh(graph, &format!("{output}/Add"));
+            patch.insert(node("Add", [&last, bias], &sum));
+            last = sum;
+        }
+        patch.insert(node("Transpose", [last], output).ints("perm", [0, 2, 1]).named(conv.name()));
+        Ok(patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    fn model(kernel: usize, group: i64, pads: [i64; 2]) -> Model {
+        let inner = 4 / group as usize;
+        let weights: Vec<f32> = (0..6 * inner * kernel).map(|i| (i as f32 * 0.7).sin()).collect();
+        TestGraph::new()
+            .input("x", &["b", "4", "t"])
+            .initializer(f32s("w", &[6, inner, kernel], &weights))
+            .initializer(f32s("bias", &[6], &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]))
+            .node(node("Conv", ["x", "w", "bias"], "y").ints("pads", pads).int("group", group))
+            .output("y", &["b", "6", "t"])
+            .model()
+    }
+
+    #[test]
+    fn same_numbers_as_the_convolution() {
+        let mut model = model(1, 1, [0, 0]);
+        let x: Vec<f32> = (0..2 * 4 * 5).map(|i| (i as f32).cos()).collect();
+        let before = run(&model, &[("x", &[2, 4, 5], &x)]);
+        assert_eq!(apply(&mut model, "conv1x1-to-matmul"), 1);
+        assert_eq!(ops(&model), ["Transpose", "MatMul", "Add", "Transpose"]);
+        let after = run(&model, &[("x", &[2, 4, 5], &x)]);
+        assert!(max_diff(&before, &after) < 1e-6);
+    }
+
+    #[test]
+    fn other_convolutions_stay() {
+        assert_eq!(apply(&mut model(3, 1, [1, 1]), "conv1x1-to-matmul"), 0);
+        assert_eq!(apply(&mut model(1, 2, [0, 0]), "conv1x1-to-matmul"), 0);
+        let padded = refusals(&mut model(1, 1, [1, 1]), "conv1x1-to-matmul");
+        assert_eq!(padded, ["a pointwise convolution with padding or strides"]);
+    }
+}

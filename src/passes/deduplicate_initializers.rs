@@ -1,0 +1,66 @@
+use super::{Pass, Skip};
+use crate::ir::{Graph, NodeId, Patch, TensorProto};
+
+/// Equal constants become one.
+pub(super) struct DeduplicateInitializers;
+
+impl Pass for DeduplicateInitializers {
+    fn name(&self) -> &'static str {
+        "deduplicate-initializers"
+    }
+
+    fn rules(&self) -> &'static str {
+        "f(x, a), initializers a = b bit for bit, b before a  =>  f(x, b)\n\
+         bits, not values: -0 and 0 differ, and so does one NaN from another"
+    }
+
+    fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
+        for input in &graph.node(id).input {
+            let Some(tensor) = graph.initializer(input) else { continue };
+            if graph.is_pinned(input) {
+                continue;
+            }
+            let earlier = graph
+                .proto()
+                .initializer
+                .iter()
+                .take_while(|other| !std::ptr::eq(*other, tensor))
+                .find(|other| equal(tensor, other) && graph.initializer(other.name()).is_some());
+            if let Some(first) = earlier {
+                return Ok(Patch::at(id).redirect(input, first.name()));
+            }
+        }
+        Err(Skip::NoMatch)
+    }
+}
+
+fn equal(a: &TensorProto, b: &TensorProto) -> bool {
+    a.data_type == b.data_type
+        && a.dims == b.dims
+        && a.raw_data.as_ref().zip(b.raw_data.as_ref()).is_some_and(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    #[test]
+    fn equal_bits_become_one() {
+        let mut model = TestGraph::new()
+            .input("x", &["1"])
+            .initializer(f32s("a", &[1], &[0.5]))
+            .initializer(f32s("b", &[1], &[0.5]))
+            .initializer(f32s("zero", &[1], &[0.0]))
+            .initializer(f32s("minus_zero", &[1], &[-0.0]))
+            .node(node("Mul", ["x", "a"], "p"))
+            .node(node("Mul", ["p", "b"], "q"))
+            .node(node("Add", ["q", "zero"], "r"))
+            .node(node("Add", ["r", "minus_zero"], "y"))
+            .output("y", &["1"])
+            .model();
+        let before = run(&model, &[("x", &[1], &[3.0])]);
+        assert_eq!(apply(&mut model, "deduplicate-initializers"), 1);
+        assert_eq!(model.graph_proto().initializer.len(), 3);
+        assert_eq!(run(&model, &[("x", &[1], &[3.0])]), before);
+    }
+}

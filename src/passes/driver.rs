@@ -1,0 +1,167 @@
+use std::collections::BTreeSet;
+
+use super::{ALL, Pass, Skip, by_name};
+use crate::ir::{Model, NodeId};
+
+/// No such pass.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("there is no pass {name:?}")]
+#[diagnostic(code(passes::unknown), help("{hint}"))]
+pub struct UnknownPass {
+    name: String,
+    hint: String,
+}
+
+/// What one pass did to a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Applied {
+    /// The pass.
+    pub pass: &'static str,
+    /// Patches applied.
+    pub applied: usize,
+    /// Nodes it refused, with reasons: `(node, reason)`.
+    pub refused: Vec<(String, String)>,
+}
+
+/// What a run of passes did to a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Per pass, in order; passes that neither applied nor refused are left out.
+    pub passes: Vec<Applied>,
+    /// Nodes before and after.
+    pub nodes: (usize, usize),
+    /// Bytes of initializers before and after.
+    pub weight_bytes: (u64, u64),
+    /// Whether the step limit ended the run.
+    pub out_of_fuel: bool,
+}
+
+/// Runs passes to their common fixed point.
+pub struct Driver {
+    passes: Vec<&'static dyn Pass>,
+    fuel: Option<usize>,
+}
+
+impl Default for Driver {
+    fn default() -> Self {
+        Self { passes: ALL.to_vec(), fuel: None }
+    }
+}
+
+/// Rounds after which passes that undo each other are stopped.
+const ROUNDS: usize = 16;
+
+impl Driver {
+    /// The named passes, in their proper order whatever the order of the names.
+    ///
+    /// # Errors
+    /// [`UnknownPass`] with a suggestion.
+    pub fn of<S: AsRef<str>>(names: &[S]) -> Result<Self, UnknownPass> {
+        for name in names.iter().map(AsRef::as_ref) {
+            if by_name(name).is_none() {
+                let near = ALL
+                    .iter()
+                    .map(|pass| pass.name())
+                    .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)))
+                    .expect("there are passes");
+                let hint = format!("did you mean {near:?}? `soprano-export pass list` shows all");
+                return Err(UnknownPass { name: name.to_owned(), hint });
+            }
+        }
+        let wanted: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
+        let passes = ALL.iter().copied().filter(|pass| wanted.contains(pass.name())).collect();
+        Ok(Self { passes, fuel: None })
+    }
+
+    /// Limits the number of patches: a bad rewrite is found by bisecting this number.
+    pub fn fuel(mut self, patches: Option<usize>) -> Self {
+        self.fuel = patches;
+        self
+    }
+
+    /// Rewrites a model until no pass finds anything to do.
+    pub fn run(&self, model: &mut Model) -> Report {
+        let mut report = Report {
+            nodes: (model.graph_proto().node.len(), 0),
+            weight_bytes: (model.weight_bytes(), 0),
+            ..Default::default()
+        };
+        let mut fuel = self.fuel.unwrap_or(usize::MAX);
+        let mut totals: Vec<Applied> = self
+            .passes
+            .iter()
+            .map(|pass| Applied { pass: pass.name(), ..Default::default() })
+            .collect();
+        for _ in 0..ROUNDS {
+            let mut changed = false;
+            for (pass, total) in self.passes.iter().zip(&mut totals) {
+                let applied = sweep(*pass, model, &mut fuel, &mut total.refused);
+                total.applied += applied;
+                changed |= applied > 0;
+            }
+            if !changed || fuel == 0 {
+                break;
+            }
+        }
+        model.drop_unused_constants();
+        model.strip_annotations();
+        report.out_of_fuel = fuel == 0;
+        report.nodes.1 = model.graph_proto().node.len();
+        report.weight_bytes.1 = model.weight_bytes();
+        report.passes = totals.into_iter().filter(|t| t.applied > 0 || !t.refused.is_empty()).collect();
+        report
+    }
+}
+
+/// Visits every node once, applying what is proposed; returns the number of patches. Refusals are
+/// those of this sweep alone, so that a node which a later round mends isn't reported.
+fn sweep(
+    pass: &dyn Pass,
+    model: &mut Model,
+    fuel: &mut usize,
+    refused: &mut Vec<(String, String)>,
+) -> usize {
+    let mut applied = 0;
+    let mut at = 0;
+    refused.clear();
+    'patched: loop {
+        let patch = {
+            let graph = model.graph();
+            let count = graph.proto().node.len();
+            loop {
+                if at >= count || *fuel == 0 {
+                    break 'patched;
+                }
+                let node = graph.node(NodeId(at));
+                match pass.visit(&graph, NodeId(at)) {
+                    Ok(patch) => break patch,
+                    Err(Skip::Refused(why)) => {
+                        refused.push((describe(node.name(), at), why.to_owned()));
+                    }
+                    Err(Skip::NoMatch | Skip::NoEffect) => {}
+                }
+                at += 1;
+            }
+        };
+        let before = model.graph_proto().node.len();
+        match model.apply(patch, pass.name()) {
+            Ok(()) => {
+                applied += 1;
+                *fuel -= 1;
+                // Nodes may be gone before `at`: step back by as many as the graph lost.
+                let after = model.graph_proto().node.len();
+                at = at.saturating_sub(before.saturating_sub(after));
+            }
+            Err(why) => {
+                let name = model.graph_proto().node[at].name().to_owned();
+                refused.push((describe(&name, at), why.to_string()));
+                at += 1;
+            }
+        }
+    }
+    applied
+}
+
+fn describe(name: &str, at: usize) -> String {
+    if name.is_empty() { format!("#{at}") } else { name.to_owned() }
+}

@@ -1,0 +1,104 @@
+use super::{Pass, Skip, matched};
+use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
+
+/// A per-column scale after a linear layer moves into its weights.
+pub(super) struct FoldScale;
+
+impl Pass for FoldScale {
+    fn name(&self) -> &'static str {
+        "fold-scale"
+    }
+
+    fn rules(&self) -> &'static str {
+        "Mul(g, Add(b, MatMul(x, W)))  =>  Add(MatMul(x, W'), b'),  W'[:, n] = W[:, n] g[n],  b' = b g\n\
+         g [N] or a single element, b [N], W [K, N] constant; each value used once\n\
+         rounds differently from the original by one unit in the last place of W and b"
+    }
+
+    fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
+        let scale = graph.node(id);
+        if !scale.is("Mul") {
+            return Err(Skip::NoMatch);
+        }
+        let (g, sum) = matched(constant_and_value(graph, id))?;
+        let (add_id, add) = matched(graph.maker_of(sum, "Add"))?;
+        let (b, product) = matched(constant_and_value(graph, add_id))?;
+        let (matmul_id, matmul) = matched(graph.maker_of(product, "MatMul"))?;
+        let (x, w) = (matched(matmul.input_at(0))?, matched(matmul.input_at(1))?);
+        if graph.sole_user(sum).is_none() || graph.sole_user(product).is_none() {
+            return Err(Skip::NoMatch);
+        }
+        let (shape, mut weight) = matched(graph.constant_f32(w))?;
+        let [_, columns] = shape[..] else { return Err(Skip::NoMatch) };
+        if graph.sole_user(w).is_none() {
+            return Err(Skip::Refused("the weights serve another node too"));
+        }
+        let (g_shape, g) = matched(graph.constant_f32(g))?;
+        let (b_shape, mut bias) = matched(graph.constant_f32(b))?;
+        let single = g.len() == 1 && g_shape.len() <= 1;
+        if b_shape != [columns] || !(single || g_shape == [columns]) {
+            return Err(Skip::NoMatch);
+        }
+        for row in weight.chunks_exact_mut(columns).chain([&mut bias[..]]) {
+            for (n, value) in row.iter_mut().enumerate() {
+                *value *= g[if single { 0 } else { n }];
+            }
+        }
+
+        let mut patch = Patch::at(id).remove(matmul_id).remove(add_id).remove(id);
+        let scaled_w = patch.fresh(graph, &format!("{w}/scaled"));
+        let scaled_b = patch.fresh(graph, &format!("{b}/scaled"));
+        let scaled = patch.fresh(graph, &format!("{product}/scaled"));
+        patch.initializer(initializer_f32(&scaled_w, &shape, &weight));
+        patch.initializer(initializer_f32(&scaled_b, &b_shape, &bias));
+        patch.insert(node("MatMul", [x, &scaled_w], &scaled).named(matmul.name()));
+        patch.insert(node("Add", [&scaled, &scaled_b], &scale.output[0]).named(add.name()));
+        Ok(patch)
+    }
+}
+
+/// The two inputs of a commutative node, constant first.
+fn constant_and_value<'m>(graph: &Graph<'m>, id: NodeId) -> Option<(&'m str, &'m str)> {
+    let node = graph.node(id);
+    let (a, b) = (node.input_at(0)?, node.input_at(1)?);
+    match (graph.initializer(a), graph.initializer(b)) {
+        (Some(_), None) => Some((a, b)),
+        (None, Some(_)) => Some((b, a)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    fn model(scale: &[f32], reuse: bool) -> Model {
+        let graph = TestGraph::new()
+            .input("x", &["t", "2"])
+            .initializer(f32s("w", &[2, 3], &[1., 2., 3., 4., 5., 6.]))
+            .initializer(f32s("b", &[3], &[0.5, -0.5, 0.25]))
+            .initializer(f32s("g", &[scale.len()], scale))
+            .node(node("MatMul", ["x", "w"], "p"))
+            .node(node("Add", ["b", "p"], "s"))
+            .node(node("Mul", ["g", "s"], "y"))
+            .output("y", &["t", "3"]);
+        if reuse { graph.output("s", &["t", "3"]).model() } else { graph.model() }
+    }
+
+    #[test]
+    fn the_scale_moves_into_the_weights() {
+        for scale in [&[0.5f32, -2.0, 0.0][..], &[0.1]] {
+            let mut model = model(scale, false);
+            let feed: Feed<'_> = &[("x", &[2, 2], &[1.0, -1.0, 0.3, 0.7])];
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "fold-scale"), 1);
+            assert_eq!(ops(&model), ["MatMul", "Add"]);
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_sum_that_is_used_elsewhere_stays() {
+        assert_eq!(apply(&mut model(&[0.5, -2.0, 0.0], true), "fold-scale"), 0);
+    }
+}

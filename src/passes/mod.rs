@@ -1,0 +1,76 @@
+//! Graph rewrites: one file each, one ordered list.
+//!
+//! A pass looks at one node and proposes at most one patch; it never edits. The driver owns
+//! safety, the fixed point, the report and the step limit.
+
+mod cancel_transposes;
+mod common_subexpression;
+mod constant_folding;
+mod conv1x1_to_matmul;
+mod deduplicate_initializers;
+mod driver;
+mod fold_scale;
+mod identity_elimination;
+mod lift_constants;
+mod replace_istft;
+#[cfg(test)]
+mod testing;
+mod unused_nodes;
+
+pub use driver::{Applied, Driver, Report, UnknownPass};
+
+use crate::ir::{Graph, NodeId, Patch};
+
+/// A rewrite rule.
+pub trait Pass: Sync {
+    /// Kebab-case; used in recipes, logs and the metadata of the nodes it makes.
+    fn name(&self) -> &'static str;
+
+    /// The rules, as formulas: what is matched and what stands there afterwards.
+    fn rules(&self) -> &'static str;
+
+    /// Proposes a change at a node.
+    ///
+    /// # Errors
+    /// [`Skip`] says why there is none.
+    fn visit(&self, graph: &Graph<'_>, node: NodeId) -> Result<Patch, Skip>;
+}
+
+/// Why a pass leaves a node alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// The node is not of the kind the pass is about.
+    NoMatch,
+    /// The node matches, and nothing would change.
+    NoEffect,
+    /// The node is of the kind the pass is about, in a form it can't express: reported by name.
+    Refused(&'static str),
+}
+
+/// `None` while matching means: not this pass's node.
+fn matched<T>(option: Option<T>) -> Result<T, Skip> {
+    option.ok_or(Skip::NoMatch)
+}
+
+/// All passes in the order in which they run; each line says why it stands where it does.
+pub const ALL: &[&dyn Pass] = &[
+    // Constants first: every other pass asks for values, and finds them only as initializers.
+    &lift_constants::LiftConstants,
+    &identity_elimination::IdentityElimination,
+    &constant_folding::ConstantFolding,
+    // After folding, which makes equal constants; before matching, which wants one name for each.
+    &deduplicate_initializers::DeduplicateInitializers,
+    &common_subexpression::CommonSubexpressionElimination,
+    // The model-changing passes; each may leave transposes for the one below.
+    &replace_istft::ReplaceIstft,
+    &conv1x1_to_matmul::Conv1x1ToMatmul,
+    &fold_scale::FoldScale,
+    &cancel_transposes::CancelTransposes,
+    // Last: what the others left without a use.
+    &unused_nodes::UnusedNodes,
+];
+
+/// A pass by name.
+pub fn by_name(name: &str) -> Option<&'static dyn Pass> {
+    ALL.iter().copied().find(|pass| pass.name() == name)
+}

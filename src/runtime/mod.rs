@@ -1,0 +1,64 @@
+//! Things that run a model: one trait, `load` then `run`, by names.
+
+mod tract;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::tensor::Tensor;
+
+pub use tract::Tract;
+
+/// Tensors by the names that the model gives its inputs or outputs.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// What goes wrong in a runtime.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(runtime::io))]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{runtime} can't load the model: {why}")]
+    #[diagnostic(code(runtime::load))]
+    Load { runtime: &'static str, why: String },
+    #[error("{runtime} can't run the model: {why}")]
+    #[diagnostic(code(runtime::run))]
+    Run { runtime: &'static str, why: String },
+    #[error("the model has no input {name:?}; it has: {known}")]
+    #[diagnostic(code(runtime::input))]
+    UnknownInput { name: String, known: String },
+    #[error("the model's input {name:?} is not given")]
+    #[diagnostic(code(runtime::input))]
+    MissingInput { name: String },
+}
+
+/// An engine that runs ONNX models.
+pub trait Runtime: Sync {
+    /// Its name, as recipes and reports write it.
+    fn name(&self) -> &'static str;
+
+    /// Loads a model from memory; open dimensions stay open.
+    ///
+    /// # Errors
+    /// [`Error::Load`] with the runtime's own words.
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error>;
+
+    /// Loads a model from a file.
+    ///
+    /// # Errors
+    /// As [`Runtime::load_bytes`], and [`Error::Io`].
+    fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
+        let bytes = fs_err::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        self.load_bytes(&bytes)
+    }
+}
+
+/// A loaded model.
+pub trait Session: Send + Sync {
+    /// Runs the model once: every input by name, every output by name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error>;
+}

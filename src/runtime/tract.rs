@@ -1,0 +1,155 @@
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
+
+use tract_onnx::prelude::*;
+
+use super::{Error, Runtime, Session, Tensors};
+use crate::tensor::{DType, Tensor};
+
+/// tract, built in: pure Rust, in float32, on one thread.
+pub struct Tract;
+
+const NAME: &str = "tract";
+
+impl Tract {
+    /// The version that is linked in.
+    pub const VERSION: &str = "0.23.9";
+}
+
+impl Runtime for Tract {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
+        let refuse = |why| Error::Load { runtime: NAME, why };
+        contained(|| {
+            let model = tract_onnx::onnx()
+                .with_ignore_output_shapes(true)
+                .with_ignore_output_types(true)
+                .model_for_read(&mut &*model)?;
+            let names = |outlets: &[OutletId]| -> Vec<String> {
+                outlets.iter().map(|o| model.node(o.node).name.clone()).collect()
+            };
+            let inputs = names(model.input_outlets()?);
+            let outputs = model
+                .output_outlets()?
+                .iter()
+                .map(|&o| {
+                    model.outlet_label(o).map_or_else(|| model.node(o.node).name.clone(), str::to_owned)
+                })
+                .collect();
+            let plan = model.into_optimized()?.into_runnable()?;
+            Ok(Loaded { plan, inputs, outputs })
+        })
+        .map(|loaded| Box::new(loaded) as Box<dyn Session>)
+        .map_err(refuse)
+    }
+}
+
+struct Loaded {
+    plan: Arc<TypedRunnableModel>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+}
+
+impl Session for Loaded {
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        if let Some(name) = inputs.keys().find(|name| !self.inputs.contains(name)) {
+            return Err(Error::UnknownInput { name: name.clone(), known: self.inputs.join(", ") });
+        }
+        let refuse = |why| Error::Run { runtime: NAME, why };
+        let mut fed = TVec::new();
+        for name in &self.inputs {
+            let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.clone() })?;
+            fed.push(to_tract(tensor).map_err(|e| refuse(format!("{e:#}")))?.into());
+        }
+        let outputs = contained(|| self.plan.run(fed)).map_err(refuse)?;
+        self.outputs
+            .iter()
+            .zip(&outputs)
+            .map(|(name, value)| Ok((name.clone(), from_tract(value).map_err(refuse)?)))
+            .collect()
+    }
+}
+
+fn to_tract(tensor: &Tensor) -> TractResult<tract_onnx::prelude::Tensor> {
+    let dtype = match tensor.dtype() {
+        DType::F32 => DatumType::F32,
+        DType::F64 => DatumType::F64,
+        DType::F16 => DatumType::F16,
+        DType::I64 => DatumType::I64,
+        DType::I32 => DatumType::I32,
+        DType::I16 => DatumType::I16,
+        DType::I8 => DatumType::I8,
+        DType::U64 => DatumType::U64,
+        DType::U32 => DatumType::U32,
+        DType::U16 => DatumType::U16,
+        DType::U8 => DatumType::U8,
+        DType::Bool => DatumType::Bool,
+        DType::BF16 => return Err(TractError::msg("tract has no bfloat16")),
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: the length was checked against shape and type when the tensor was made, and every bit
+    // pattern is a value of these types; a bool of another byte than 0 and 1 is made one below.
+    unsafe {
+        if tensor.dtype() == DType::Bool {
+            let clean: Vec<u8> = tensor.bytes().iter().map(|&b| u8::from(b != 0)).collect();
+            return tract_onnx::prelude::Tensor::from_raw_dt(dtype, tensor.shape(), &clean);
+        }
+        tract_onnx::prelude::Tensor::from_raw_dt(dtype, tensor.shape(), tensor.bytes())
+    }
+}
+
+fn from_tract(value: &tract_onnx::prelude::Tensor) -> Result<Tensor, String> {
+    let value = match value.datum_type() {
+        DatumType::TDim => value.cast_to::<i64>().map_err(|e| format!("{e:#}"))?.into_owned(),
+        _ => value.clone(),
+    };
+    let dtype = match value.datum_type() {
+        DatumType::F32 => DType::F32,
+        DatumType::F64 => DType::F64,
+        DatumType::F16 => DType::F16,
+        DatumType::I64 => DType::I64,
+        DatumType::I32 => DType::I32,
+        DatumType::I16 => DType::I16,
+        DatumType::I8 => DType::I8,
+        DatumType::U64 => DType::U64,
+        DatumType::U32 => DType::U32,
+        DatumType::U16 => DType::U16,
+        DatumType::U8 => DType::U8,
+        DatumType::Bool => DType::Bool,
+        other => return Err(format!("an output of type {other:?}")),
+    };
+    let bytes = bytes::Bytes::copy_from_slice(value.as_bytes());
+    Tensor::new(dtype, value.shape().to_vec(), bytes).map_err(|e| e.to_string())
+}
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs foreign code whose panics are errors here: a model of a hostile shape must not end the
+/// process, and its backtrace means nothing to the person who gave it.
+fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CONTAINED.get() {
+                usual(info);
+            }
+        }));
+    });
+    CONTAINED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(false);
+    match outcome {
+        Ok(result) => result.map_err(|e| format!("{e:#}")),
+        Err(panic) => Err(match panic.downcast_ref::<String>() {
+            Some(words) => words.clone(),
+            None => panic.downcast_ref::<&str>().map_or("it panicked".to_owned(), |w| (*w).to_owned()),
+        }),
+    }
+}

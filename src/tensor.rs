@@ -1,0 +1,271 @@
+//! A named, typed block of numbers, and the safetensors files that hold them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Element types that models use for inputs, outputs and weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum DType {
+    F32,
+    F64,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+}
+
+impl DType {
+    /// Bytes an element takes.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F64 | DType::I64 | DType::U64 => 8,
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
+            DType::I8 | DType::U8 | DType::Bool => 1,
+        }
+    }
+
+    /// The name that ONNX tools print: `f32`, `i64`, …
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F64 => "f64",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::I64 => "i64",
+            DType::I32 => "i32",
+            DType::I16 => "i16",
+            DType::I8 => "i8",
+            DType::U64 => "u64",
+            DType::U32 => "u32",
+            DType::U16 => "u16",
+            DType::U8 => "u8",
+            DType::Bool => "bool",
+        }
+    }
+
+    fn to_safetensors(self) -> Dtype {
+        match self {
+            DType::F32 => Dtype::F32,
+            DType::F64 => Dtype::F64,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            DType::I64 => Dtype::I64,
+            DType::I32 => Dtype::I32,
+            DType::I16 => Dtype::I16,
+            DType::I8 => Dtype::I8,
+            DType::U64 => Dtype::U64,
+            DType::U32 => Dtype::U32,
+            DType::U16 => Dtype::U16,
+            DType::U8 => Dtype::U8,
+            DType::Bool => Dtype::BOOL,
+        }
+    }
+
+    fn from_safetensors(dtype: Dtype) -> Option<Self> {
+        use DType::*;
+        [F32, F64, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, Bool]
+            .into_iter()
+            .find(|ours| ours.to_safetensors() == dtype)
+    }
+}
+
+/// How a tensor or a file of tensors is not what it says.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[diagnostic(code(tensor))]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("a tensor of shape {shape:?} and type {} needs {needs} bytes and has {has}", dtype.name())]
+    Length { shape: Vec<usize>, dtype: DType, needs: u128, has: usize },
+    #[error("the tensor is {}, not {}", is.name(), wanted.name())]
+    Type { is: DType, wanted: DType },
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("{}: not a safetensors file: {why}", path.display())]
+    Safetensors { path: PathBuf, why: String },
+}
+
+/// Element type, shape and little-endian bytes in row-major order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    data: Bytes,
+}
+
+impl Tensor {
+    /// Bytes with their meaning.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where the bytes are not as many as the shape needs.
+    pub fn new(dtype: DType, shape: Vec<usize>, data: Bytes) -> Result<Self, Error> {
+        let needs = shape.iter().fold(dtype.size() as u128, |n, &d| n.saturating_mul(d as u128));
+        if needs != data.len() as u128 {
+            return Err(Error::Length { shape, dtype, needs, has: data.len() });
+        }
+        Ok(Self { dtype, shape, data })
+    }
+
+    /// A float tensor of the given shape.
+    ///
+    /// # Panics
+    /// Where `values` are not as many as `shape` says: a fault of the caller, never of a file.
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(DType::F32, shape.to_vec(), data.into()).expect("as many values as the shape says")
+    }
+
+    /// An int64 tensor of the given shape; panics as [`Tensor::from_f32`] does.
+    pub fn from_i64(shape: &[usize], values: &[i64]) -> Self {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(DType::I64, shape.to_vec(), data.into()).expect("as many values as the shape says")
+    }
+
+    /// A float tensor from an array.
+    pub fn from_array(array: ArrayViewD<'_, f32>) -> Self {
+        let values: Vec<f32> = array.iter().copied().collect();
+        Self::from_f32(array.shape(), &values)
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Little-endian bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// The values as float, copied out of the (possibly unaligned) bytes.
+    ///
+    /// # Errors
+    /// [`Error::Type`] where the tensor isn't `f32`.
+    pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
+        self.want(DType::F32)?;
+        Ok(self.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    /// The values as int64.
+    ///
+    /// # Errors
+    /// [`Error::Type`] where the tensor isn't `i64`.
+    pub fn to_i64(&self) -> Result<Vec<i64>, Error> {
+        self.want(DType::I64)?;
+        Ok(self.data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
+    /// The values as an array.
+    ///
+    /// # Errors
+    /// [`Error::Type`] where the tensor isn't `f32`.
+    pub fn to_array(&self) -> Result<ArrayD<f32>, Error> {
+        Ok(ArrayD::from_shape_vec(IxDyn(&self.shape), self.to_f32()?).expect("checked in new()"))
+    }
+
+    fn want(&self, wanted: DType) -> Result<(), Error> {
+        if self.dtype == wanted { Ok(()) } else { Err(Error::Type { is: self.dtype, wanted }) }
+    }
+}
+
+/// Tensors by name, and the file's metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TensorFile {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Free-form strings of the header.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl TensorFile {
+    /// Reads a safetensors file whole.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Safetensors`] where header, offsets or types are not right.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = Bytes::from(fs_err::read(path)?);
+        let refuse = |why: String| Error::Safetensors { path: path.to_owned(), why };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.iter() {
+            let dtype = DType::from_safetensors(view.dtype())
+                .ok_or_else(|| refuse(format!("tensor {name:?} has the type {:?}", view.dtype())))?;
+            let data = bytes.slice_ref(view.data());
+            tensors.insert(name.to_owned(), Tensor::new(dtype, view.shape().to_vec(), data)?);
+        }
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { tensors, metadata })
+    }
+
+    /// The file's bytes, the same for the same contents.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`] where a tensor can't be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        let refuse = |why: String| Error::Safetensors { path: PathBuf::new(), why };
+        let views: Vec<(&str, TensorView<'_>)> = self
+            .tensors
+            .iter()
+            .map(|(name, t)| {
+                TensorView::new(t.dtype.to_safetensors(), t.shape.clone(), &t.data)
+                    .map(|view| (name.as_str(), view))
+                    .map_err(|e| refuse(e.to_string()))
+            })
+            .collect::<Result<_, _>>()?;
+        let metadata = (!self.metadata.is_empty())
+            .then(|| self.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+        safetensors::serialize(views, metadata).map_err(|e| refuse(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safetensors_round_trip() {
+        let mut file = TensorFile::default();
+        file.tensors.insert("a".into(), Tensor::from_f32(&[2, 2], &[1.0, -2.0, 3.5, f32::MIN]));
+        file.tensors.insert("b".into(), Tensor::from_i64(&[3], &[1, -2, i64::MAX]));
+        file.metadata.insert("k".into(), "v".into());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        fs_err::write(&path, file.to_bytes().unwrap()).unwrap();
+        assert_eq!(TensorFile::read(&path).unwrap(), file);
+    }
+
+    #[test]
+    fn a_length_that_overflows_is_refused() {
+        let huge = vec![usize::MAX, usize::MAX, 3];
+        assert!(matches!(Tensor::new(DType::F32, huge, Bytes::new()), Err(Error::Length { .. })));
+    }
+
+    #[test]
+    fn a_file_that_lies_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        for bytes in [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff{}", b"\x02\0\0\0\0\0\0\0[]"] {
+            fs_err::write(&path, bytes).unwrap();
+            assert!(matches!(TensorFile::read(&path), Err(Error::Safetensors { .. })));
+        }
+    }
+}
