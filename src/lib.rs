@@ -12,9 +12,12 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod audio;
+pub mod bundle;
 pub mod digest;
+pub mod hardware;
 pub mod ir;
-
 pub mod passes;
+pub mod recipe;
 pub mod runtime;
 pub mod tensor;

@@ -1,0 +1,1 @@
+//! Signals: WAV, short-time spectra, and how far two signals are apart.

@@ -1,0 +1,3 @@
+//! A finished bundle: layout, manifest, report, verification.
+
+pub mod report;
