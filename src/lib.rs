@@ -14,10 +14,15 @@
 
 pub mod audio;
 pub mod bundle;
+pub mod cli;
 pub mod digest;
+pub mod export;
 pub mod hardware;
 pub mod ir;
 pub mod passes;
+pub mod pipeline;
 pub mod recipe;
 pub mod runtime;
+pub mod source;
 pub mod tensor;
+pub mod validate;

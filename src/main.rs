@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line of `soprano-export`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    soprano_export::cli::main()
+}

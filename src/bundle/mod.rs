@@ -1,3 +1,69 @@
 //! A finished bundle: layout, manifest, report, verification.
 
+mod files;
+mod manifest;
+mod pack;
 pub mod report;
+mod verify;
+
+use std::path::PathBuf;
+
+pub use files::{FileEntry, hashed_copy};
+pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, Tool};
+pub use pack::{Contents, Extra, pack, room_for};
+pub use verify::{Finding, Problem, verify};
+
+/// The manifest's name.
+pub const MANIFEST: &str = "manifest.json";
+/// The list of digests that `sha256sum -c` reads.
+pub const SUMS: &str = "SHA256SUMS";
+
+/// How a bundle can't be written or read.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(bundle::io), help("{}", hint(source)))]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{} exists already", path.display())]
+    #[diagnostic(
+        code(bundle::exists),
+        help("choose another folder with -o, or replace it with --overwrite")
+    )]
+    Exists { path: PathBuf },
+    #[error("{} is not a bundle, and nothing else is ever overwritten", path.display())]
+    #[diagnostic(code(bundle::foreign), help("choose another folder with -o"))]
+    Foreign { path: PathBuf },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(bundle::manifest),
+        help("is this the folder of a bundle, with its manifest.json?")
+    )]
+    Manifest { path: PathBuf, why: String },
+    #[error("{}: its digest is {found}, and {expected} was validated", path.display())]
+    #[diagnostic(
+        code(bundle::changed),
+        help("something changed the file meanwhile: run the build again")
+    )]
+    Changed { path: PathBuf, expected: String, found: String },
+    #[error("{}: the artifact that {file} names did not pass its own validation", path.display())]
+    #[diagnostic(code(bundle::unvalidated))]
+    Unvalidated { path: PathBuf, file: String },
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::*;
+    match error.kind() {
+        StorageFull | QuotaExceeded => "make room on this disk, or choose another with -o",
+        PermissionDenied | ReadOnlyFilesystem => "choose a folder that you may write to with -o",
+        NotFound => "does the folder exist?",
+        _ => "nothing was left half-written",
+    }
+}
+
+impl Error {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+}

@@ -1,1 +1,818 @@
-//! The report page and the model card.
+//! The report page and the model card, from plain data: equal data gives equal bytes.
+
+mod plot;
+
+use std::fmt::Display;
+
+use askama::Template;
+use serde::{Serialize, Serializer};
+
+use crate::audio::{self, Encoding, Wav};
+use crate::digest::Digest;
+
+use plot::Spectrogram;
+
+/// All that `report.html` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page {
+    /// The bundle's name.
+    pub name: String,
+    /// Where the weights came from: `synthetic:soprano-1.1`, a hub id with its revision, a folder.
+    pub checkpoint: String,
+    /// Digest of the checkpoint's files.
+    pub checkpoint_digest: Digest,
+    /// The model's dimensions, name and value.
+    pub architecture: Vec<(String, String)>,
+    /// What the bundle was made with, package and version.
+    pub environment: Vec<(String, String)>,
+    /// One section for each artifact and the runtime it was checked in.
+    pub artifacts: Vec<ArtifactSection>,
+    /// A recording to listen to.
+    pub listening: Option<Listening>,
+}
+
+/// One artifact: its size, what the passes did to it, and how it did in one runtime.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArtifactSection {
+    /// Path inside the bundle.
+    pub file: String,
+    /// Size of the file, in bytes.
+    pub bytes: u64,
+    /// Digest of the file.
+    pub sha256: Digest,
+    /// How numbers are held: `fp32`, `int8`, …
+    pub scheme: String,
+    /// What ran it, with the version: `tract 0.23.9`.
+    pub runtime: String,
+    /// Nodes of the graph, as exported and as bundled.
+    pub nodes: (usize, usize),
+    /// Bytes of weights, as exported and as bundled.
+    pub weight_bytes: (u64, u64),
+    /// How often each pass changed the graph, in the order in which they ran.
+    pub passes: Vec<(String, usize)>,
+    /// Metric and limit: (`snr_db`, `≥ 60 dB`). The limit of a metric that is a field of
+    /// [`CaseRow`] stands in that field's column, any other one in a line of its own.
+    pub thresholds: Vec<(String, String)>,
+    /// What was run.
+    pub cases: Vec<CaseRow>,
+    /// The verdict that validation came to.
+    pub passed: bool,
+}
+
+/// One recorded input, and how far the artifact's output is from the recorded one.
+#[derive(Clone, Debug, Serialize)]
+pub struct CaseRow {
+    /// Unique within the artifact.
+    pub name: String,
+    /// What the case is about: `random`, `edge`, `prefill`, …
+    pub kind: String,
+    /// Size of the batch.
+    pub batch: usize,
+    /// Length of the input, in the model's steps (tokens, hidden states).
+    pub length: usize,
+    /// Greatest magnitude of the reference.
+    #[serde(serialize_with = "number_or_word")]
+    pub peak: f64,
+    /// Greatest difference, as a share of `peak`.
+    #[serde(serialize_with = "number_or_word")]
+    pub max_abs_of_peak: f64,
+    /// [`audio::snr_db`] of the output.
+    #[serde(serialize_with = "number_or_word")]
+    pub snr_db: f64,
+    /// [`audio::log_spectral_distance_db`] of the output; nothing where the output is no sound.
+    #[serde(serialize_with = "number_or_word_or_nothing")]
+    pub log_spectral_distance_db: Option<f64>,
+    /// Whether every metric is within its limit.
+    pub passed: bool,
+}
+
+/// A recording, as PyTorch and as the artifact made it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listening {
+    /// What is heard.
+    pub title: String,
+    /// Samples a second, of both.
+    pub sample_rate: u32,
+    /// PyTorch's samples; full scale is ±1.
+    pub reference: Vec<f32>,
+    /// The artifact's samples.
+    pub artifact: Vec<f32>,
+}
+
+/// All that the bundle's `README.md` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Card {
+    /// The bundle's name.
+    pub name: String,
+    /// Hub id of the model this one is made from; nothing for weights that are on no hub.
+    pub base_model: Option<String>,
+    /// Licence identifier of the weights, as the hub spells it: `apache-2.0`.
+    pub license: String,
+    /// Tags of the hub page.
+    pub tags: Vec<String>,
+    /// See [`Page::checkpoint`].
+    pub checkpoint: String,
+    /// See [`Page::checkpoint_digest`].
+    pub checkpoint_digest: Digest,
+    /// The bundle's files.
+    pub files: Vec<CardFile>,
+    /// The decoder's interface; nothing for a bundle without one.
+    pub decoder: Option<CardDecoder>,
+    /// The same sections as the page's.
+    pub artifacts: Vec<ArtifactSection>,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Debug, Serialize)]
+pub struct CardFile {
+    /// Path inside the bundle.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Digest of the contents.
+    pub sha256: Digest,
+}
+
+/// A decoder that turns `input` `[batch, input_channels, T]` into `output`
+/// `[batch, samples_per_token·(T − 1)]`, both f32.
+#[derive(Clone, Debug, Serialize)]
+pub struct CardDecoder {
+    /// Path of the ONNX file inside the bundle.
+    pub file: String,
+    /// Name of the input: `hidden_states`.
+    pub input: String,
+    /// Channels of the input.
+    pub input_channels: usize,
+    /// Name of the output: `audio`.
+    pub output: String,
+    /// Samples for each step after the first.
+    pub samples_per_token: usize,
+    /// Samples a second.
+    pub sample_rate: u32,
+}
+
+impl Page {
+    /// Whether there is an artifact, and every one is accepted.
+    pub fn accepted(&self) -> bool {
+        !self.artifacts.is_empty() && self.artifacts.iter().all(ArtifactSection::accepted)
+    }
+
+    /// The verdict in one sentence, after its word.
+    fn sentence(&self) -> String {
+        let cases = self.artifacts.iter().map(|a| a.cases.len()).sum();
+        let checks = many(self.artifacts.len(), "artifact check", "artifact checks");
+        if self.artifacts.is_empty() {
+            return "no artifact was checked".to_owned();
+        }
+        if self.accepted() {
+            return format!("{checks}, {}, every one within its limits", many(cases, "case", "cases"));
+        }
+        let failed = self.artifacts.iter().filter(|a| !a.accepted());
+        let files: Vec<String> = failed.map(|a| format!("{} in {}", a.file, a.runtime)).collect();
+        let failed: usize = self.artifacts.iter().map(ArtifactSection::failures).sum();
+        format!(
+            "{failed} of {} failed; not accepted: {}",
+            many(cases, "case", "cases"),
+            files.join(", ")
+        )
+    }
+}
+
+impl ArtifactSection {
+    /// Whether validation passed it and the cases bear that out: at least one, none failed.
+    pub fn accepted(&self) -> bool {
+        self.passed && !self.cases.is_empty() && self.failures() == 0
+    }
+
+    fn failures(&self) -> usize {
+        self.cases.iter().filter(|case| !case.accepted()).count()
+    }
+
+    fn sentence(&self) -> String {
+        let cases = many(self.cases.len(), "case", "cases");
+        match self.failures() {
+            0 if self.cases.is_empty() => "no case was run".to_owned(),
+            0 if self.passed => format!("{cases}, every one within its limits"),
+            0 => format!("{cases} within their limits, and the artifact was refused as a whole"),
+            n => format!("{n} of {cases} failed"),
+        }
+    }
+
+    /// The cases: failed ones, then those with the least SNR, then those with the greatest
+    /// difference; NaN counts as worst.
+    fn worst_first(&self) -> Vec<&CaseRow> {
+        let mut cases: Vec<&CaseRow> = self.cases.iter().collect();
+        cases.sort_by(|a, b| {
+            a.accepted()
+                .cmp(&b.accepted())
+                .then_with(|| badness(-b.snr_db).total_cmp(&badness(-a.snr_db)))
+                .then_with(|| badness(b.max_abs_of_peak).total_cmp(&badness(a.max_abs_of_peak)))
+        });
+        cases
+    }
+
+    fn least_snr_db(&self) -> Option<f64> {
+        self.cases.iter().map(|case| case.snr_db).max_by(|a, b| badness(-a).total_cmp(&badness(-b)))
+    }
+
+    fn greatest_difference(&self) -> Option<f64> {
+        let differences = self.cases.iter().map(|case| case.max_abs_of_peak);
+        differences.max_by(|a, b| badness(*a).total_cmp(&badness(*b)))
+    }
+
+    fn limit(&self, metric: &str) -> String {
+        let limits: Vec<&str> = self
+            .thresholds
+            .iter()
+            .filter(|(m, _)| m == metric)
+            .map(|(_, limit)| limit.as_str())
+            .collect();
+        if limits.is_empty() { "none".to_owned() } else { limits.join(" and ") }
+    }
+
+    fn other_limits(&self) -> Vec<&(String, String)> {
+        const COLUMNS: [&str; 3] = ["max_abs_of_peak", "snr_db", "log_spectral_distance_db"];
+        self.thresholds.iter().filter(|(metric, _)| !COLUMNS.contains(&metric.as_str())).collect()
+    }
+}
+
+impl CaseRow {
+    /// Whether it passed, and its metrics are numbers at all.
+    pub fn accepted(&self) -> bool {
+        let mut metrics = [self.peak, self.max_abs_of_peak, self.snr_db].into_iter();
+        let metrics_are_numbers =
+            !metrics.any(f64::is_nan) && !self.log_spectral_distance_db.is_some_and(f64::is_nan);
+        self.passed && metrics_are_numbers
+    }
+}
+
+/// Orders metrics of which more is worse; NaN, of either sign, is worst.
+fn badness(metric: f64) -> f64 {
+    if metric.is_nan() { f64::NAN.copysign(1.0) } else { metric }
+}
+
+/// JSON has no NaN and no infinities, and would say `null`.
+fn number_or_word<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+    if x.is_finite() { to.serialize_f64(*x) } else { to.serialize_str(word(*x)) }
+}
+
+fn number_or_word_or_nothing<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+    match x {
+        Some(x) => number_or_word(x, to),
+        None => to.serialize_none(),
+    }
+}
+
+fn word(x: f64) -> &'static str {
+    match x {
+        x if x.is_nan() => "not a number",
+        x if x > 0.0 => "infinite",
+        _ => "minus infinite",
+    }
+}
+
+fn many(count: usize, one: &str, more: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { more })
+}
+
+/// A whole number, `1234567` as `1,234,567`.
+fn grouped(n: impl Display) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// What the templates write `|name` after a value for.
+mod filters {
+    use std::borrow::Borrow;
+    use std::fmt::Display;
+
+    use askama::{Result, Values};
+
+    pub fn count(n: impl Display, _: &dyn Values) -> Result<String> {
+        Ok(super::grouped(n))
+    }
+
+    pub fn size(bytes: &u64, _: &dyn Values) -> Result<String> {
+        Ok(super::megabytes(*bytes))
+    }
+
+    pub fn decibels(x: &f64, _: &dyn Values) -> Result<String> {
+        Ok(if x.is_finite() { format!("{x:.2} dB") } else { super::word(*x).to_owned() })
+    }
+
+    pub fn ratio(x: &f64, _: &dyn Values) -> Result<String> {
+        Ok(match *x {
+            0.0 => "0".to_owned(),
+            x if x.is_finite() => format!("{x:.2e}"),
+            x => super::word(x).to_owned(),
+        })
+    }
+
+    pub fn verdict(accepted: impl Borrow<bool>, _: &dyn Values) -> Result<&'static str> {
+        Ok(if *accepted.borrow() { "PASSED" } else { "FAILED" })
+    }
+
+    /// Text in a Markdown table cell or paragraph: nothing in it is markup.
+    pub fn cell(text: &str, _: &dyn Values) -> Result<String> {
+        let mut escaped = String::new();
+        for c in text.chars() {
+            match c {
+                '&' => escaped.push_str("&amp;"),
+                '<' => escaped.push_str("&lt;"),
+                '>' => escaped.push_str("&gt;"),
+                c if c.is_control() => escaped.push(' '),
+                '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '~' | '!' => escaped.extend(['\\', c]),
+                c => escaped.push(c),
+            }
+        }
+        Ok(escaped)
+    }
+
+    /// A name in a Markdown code span, or as [`cell`] where a code span can't hold it.
+    pub fn code(text: &str, values: &dyn Values) -> Result<String> {
+        let plain = |c: char| c.is_alphanumeric() || "-_./:@+ =,".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            Ok(format!("`{text}`"))
+        } else {
+            cell(text, values)
+        }
+    }
+
+    /// A string literal of JSON, which YAML and Python read alike: no word in it is taken for a
+    /// number or a truth value.
+    pub fn quoted(text: &str, _: &dyn Values) -> Result<String> {
+        serde_json::to_string(text).map_err(|e| askama::Error::Custom(e.into()))
+    }
+}
+
+/// The players and pictures of [`Listening`], each ready to stand in the page.
+struct Sound {
+    title: String,
+    facts: String,
+    players: Vec<(&'static str, Result<String, String>)>,
+    waveforms: Vec<(String, String)>,
+    spectrograms: Vec<(String, String)>,
+    note: Option<String>,
+}
+
+impl Sound {
+    fn of(listening: &Listening) -> Self {
+        let Listening { title, sample_rate, reference, artifact } = listening;
+        let rate = *sample_rate;
+        let seconds = reference.len() as f64 / f64::from(rate.max(1));
+        let mut facts = format!("{} s at {} Hz", plot::plain(seconds, 4), grouped(rate));
+        let difference: Option<Vec<f32>> = (reference.len() == artifact.len())
+            .then(|| artifact.iter().zip(reference).map(|(a, r)| a - r).collect());
+        if let (Ok(snr), Ok(lsd), Ok(greatest)) = (
+            audio::snr_db(reference, artifact),
+            audio::log_spectral_distance_db(reference, artifact),
+            audio::max_abs_difference(reference, artifact),
+        ) {
+            let show = |x: f64, unit: &str| match x.is_finite() {
+                true => format!("{x:.2}{unit}"),
+                false => word(x).to_owned(),
+            };
+            let greatest =
+                if greatest.is_finite() { format!("{greatest:.2e}") } else { word(greatest).into() };
+            facts += &format!(
+                "; SNR {}, log-spectral distance {}, greatest difference {greatest}",
+                show(snr, " dB"),
+                show(lsd, " dB")
+            );
+        }
+
+        let players =
+            vec![("Reference", player(rate, reference)), ("Artifact", player(rate, artifact))];
+
+        let full_scale = positive(loudest(reference).max(loudest(artifact)));
+        let draw = |name: &str, samples: &[f32], scale: f64| {
+            let label = format!("Waveform of the {name}, amplitude over seconds");
+            plot::waveform(samples, rate.max(1), scale, &label)
+        };
+        let mut waveforms = vec![
+            ("Reference".to_owned(), draw("reference", reference, full_scale)),
+            ("Artifact".to_owned(), draw("artifact", artifact, full_scale)),
+        ];
+
+        let level_of =
+            [Spectrogram::of(reference, rate.max(1)), Spectrogram::of(artifact, rate.max(1))];
+        let zero = match level_of.each_ref().map(Spectrogram::loudest) {
+            [reference, _] if reference > 0.0 => reference,
+            [_, artifact] => positive(artifact),
+        };
+        let draw = |name: &str, spectrogram: &Spectrogram, top: f64| {
+            spectrogram.draw(zero, top, &format!("Spectrogram of the {name}, kilohertz over seconds"))
+        };
+        let [r, a] = &level_of;
+        let mut spectrograms = vec![
+            ("Reference".to_owned(), draw("reference", r, 0.0)),
+            ("Artifact".to_owned(), draw("artifact", a, 0.0)),
+        ];
+
+        let mut notes = Vec::new();
+        match &difference {
+            None => notes.push(format!(
+                "No difference is drawn: the reference has {} samples and the artifact {}.",
+                grouped(reference.len()),
+                grouped(artifact.len())
+            )),
+            Some(difference) => {
+                let greatest = loudest(difference);
+                let scale = if greatest > 0.0 { plot::round_down(full_scale / greatest) } else { 1.0 };
+                let heading = if greatest > 0.0 {
+                    format!("Difference (artifact − reference), drawn {} times as large", times(scale))
+                } else {
+                    "Difference (artifact − reference): zero wherever it is a number".to_owned()
+                };
+                waveforms.push((heading, draw_difference(difference, rate, full_scale / scale)));
+                let d = Spectrogram::of(difference, rate.max(1));
+                let top = 20.0 * (d.loudest() / zero).log10();
+                let top = if top.is_finite() { (top / 10.0).ceil() * 10.0 } else { 0.0 };
+                let heading = "Difference (artifact − reference), with a scale of its own".to_owned();
+                spectrograms.push((heading, draw("difference", &d, top)));
+            }
+        }
+        let bad = |samples: &[f32]| samples.iter().filter(|s| !s.is_finite()).count();
+        let (bad_reference, bad_artifact) = (bad(reference), bad(artifact));
+        if bad_reference + bad_artifact > 0 {
+            notes.push(format!(
+                "{} of the reference and {} of the artifact are not numbers or not finite; the pictures \
+                 bar them in red.",
+                many(bad_reference, "sample", "samples"),
+                grouped(bad_artifact)
+            ));
+        }
+        let note = (!notes.is_empty()).then(|| notes.join(" "));
+        Self { title: title.clone(), facts, players, waveforms, spectrograms, note }
+    }
+}
+
+fn draw_difference(difference: &[f32], rate: u32, full_scale: f64) -> String {
+    let label = "Waveform of the difference, amplitude over seconds";
+    plot::waveform(difference, rate.max(1), full_scale, label)
+}
+
+/// A factor as text: `20,000` or `0.5`.
+fn times(scale: f64) -> String {
+    if (1.0..1e15).contains(&scale) { grouped(scale.round() as u64) } else { plot::plain(scale, 1) }
+}
+
+/// The greatest finite magnitude of a signal, for the scale of a picture.
+fn loudest(signal: &[f32]) -> f64 {
+    signal.iter().map(|&x| f64::from(x).abs()).filter(|x| x.is_finite()).fold(0.0, f64::max)
+}
+
+fn positive(x: f64) -> f64 {
+    if x > 0.0 { x } else { 1.0 }
+}
+
+/// A 16-bit WAV as a data URI, or why there is none.
+fn player(sample_rate: u32, samples: &[f32]) -> Result<String, String> {
+    if samples.is_empty() {
+        return Err("it has no samples".to_owned());
+    }
+    let wav = Wav { sample_rate, samples: samples.to_vec() };
+    let bytes = wav.to_bytes(Encoding::Pcm16).map_err(|why| why.to_string())?;
+    Ok(plot::data_uri("audio/wav", &bytes))
+}
+
+#[derive(Template)]
+#[template(path = "report.html", config = "src/bundle/askama.toml", whitespace = "minimize")]
+struct Html<'a> {
+    page: &'a Page,
+    sound: Option<Sound>,
+    range_db: f64,
+}
+
+/// The report as one page that needs nothing beside it: no script, no other file. Everything in
+/// it is escaped; a verdict is always a word.
+pub fn html(page: &Page) -> String {
+    let sound = page.listening.as_ref().map(Sound::of);
+    let html = Html { page, sound, range_db: plot::RANGE_DB };
+    html.render().expect("writing to memory, with filters that refuse nothing")
+}
+
+#[derive(Template)]
+#[template(path = "model_card.md", config = "src/bundle/askama.toml", escape = "none")]
+struct Markdown<'a> {
+    card: &'a Card,
+}
+
+/// The bundle's `README.md`, with the front matter that the model hub reads.
+pub fn model_card(card: &Card) -> String {
+    let card = Markdown { card };
+    card.render().expect("writing to memory, with filters that refuse nothing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, snr_db: f64, passed: bool) -> CaseRow {
+        CaseRow {
+            name: name.into(),
+            kind: "random".into(),
+            batch: 1,
+            length: 33,
+            peak: 0.81,
+            max_abs_of_peak: 10f64.powf(-snr_db / 20.0),
+            snr_db,
+            log_spectral_distance_db: Some(0.02),
+            passed,
+        }
+    }
+
+    fn section(cases: Vec<CaseRow>) -> ArtifactSection {
+        ArtifactSection {
+            file: "onnx/soprano_decoder_fp32.onnx".into(),
+            bytes: 118_400_123,
+            sha256: Digest::of(b"model"),
+            scheme: "fp32".into(),
+            runtime: "tract 0.23.9".into(),
+            nodes: (1412, 391),
+            weight_bytes: (119_000_000, 118_000_000),
+            passes: vec![("lift-constants".into(), 96), ("replace-istft".into(), 1)],
+            thresholds: vec![
+                ("snr_db".into(), "≥ 60 dB".into()),
+                ("max_abs_of_peak".into(), "≤ 1e-3".into()),
+                ("samples".into(), "= 2048·(T − 1)".into()),
+            ],
+            passed: cases.iter().all(|case| case.passed),
+            cases,
+        }
+    }
+
+    fn page() -> Page {
+        let pairs = |list: &[(&str, &str)]| {
+            list.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        let int8 = ArtifactSection {
+            file: "onnx/soprano_decoder_int8.onnx".into(),
+            bytes: 31_000_000,
+            scheme: "int8".into(),
+            ..section(vec![case("t-33", 31.5, true), case("t-2", 29.25, true)])
+        };
+        Page {
+            name: "soprano-1.1".into(),
+            checkpoint: "synthetic:soprano-1.1".into(),
+            checkpoint_digest: Digest::of(b"checkpoint"),
+            architecture: pairs(&[("hidden size", "512"), ("decoder layers", "8")]),
+            environment: pairs(&[("torch", "2.9.0"), ("onnx", "1.19.1")]),
+            artifacts: vec![
+                section(vec![
+                    case("t-33", 121.0, true),
+                    case("t-2", 98.4, true),
+                    CaseRow { batch: 4, ..case("t-1", f64::INFINITY, true) },
+                ]),
+                int8,
+            ],
+            listening: None,
+        }
+    }
+
+    /// A gliding harmonic tone in syllables, and the same with a little noise that follows it.
+    fn listening(samples: usize) -> Listening {
+        let (mut phase, mut seed) = (0.0f64, 1u32);
+        let reference: Vec<f32> = (0..samples)
+            .map(|i| {
+                let t = i as f64 / 32_000.0;
+                phase += (180.0 + 60.0 * (2.1 * t).sin()) * std::f64::consts::TAU / 32_000.0;
+                let envelope = (4.7 * t).sin().max(0.0).powf(0.6) * (0.6 + 0.4 * (0.9 * t).cos());
+                let tone: f64 =
+                    (1..40).map(|h| (f64::from(h) * phase).sin() / f64::from(h * h).powf(0.7)).sum();
+                (0.3 * envelope * tone) as f32
+            })
+            .collect();
+        let artifact = reference
+            .iter()
+            .map(|r| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                r + (r.abs() + 0.01) * ((f64::from(seed) / f64::from(u32::MAX) - 0.5) * 2e-4) as f32
+            })
+            .collect();
+        Listening { title: "“A short sentence.”".into(), sample_rate: 32_000, reference, artifact }
+    }
+
+    fn card() -> Card {
+        Card {
+            name: "soprano-1.1".into(),
+            base_model: Some("someone/soprano-1.1".into()),
+            license: "apache-2.0".into(),
+            tags: vec!["onnx".into(), "no".into()],
+            checkpoint: "synthetic:soprano-1.1".into(),
+            checkpoint_digest: Digest::of(b"checkpoint"),
+            files: vec![CardFile {
+                path: "onnx/soprano_decoder_fp32.onnx".into(),
+                bytes: 118_400_123,
+                sha256: Digest::of(b"model"),
+            }],
+            decoder: Some(CardDecoder {
+                file: "onnx/soprano_decoder_fp32.onnx".into(),
+                input: "hidden_states".into(),
+                input_channels: 512,
+                output: "audio".into(),
+                samples_per_token: 2048,
+                sample_rate: 32_000,
+            }),
+            artifacts: page().artifacts,
+        }
+    }
+
+    #[test]
+    fn the_page_has_everything_in_it_and_asks_for_nothing_else() {
+        let page = Page { listening: Some(listening(320_000)), ..page() };
+        let html = html(&page);
+        assert_eq!(html, super::html(&page.clone()), "equal data, equal bytes");
+        for text in [
+            "<strong>PASSED</strong> 2 artifact checks, 5 cases, every one within its limits",
+            "≥ 60 dB",
+            "≤ 1e-3",
+            "samples = 2048·(T − 1)",
+            "98.40 dB",
+            "1,412 → 391",
+            "118.4 MB (118,400,123 bytes)",
+            "times as large",
+            "synthetic:soprano-1.1",
+            "2.9.0",
+            ">kHz<",
+            ">seconds<",
+            "prefers-color-scheme: dark",
+        ] {
+            assert!(html.contains(text), "{text}");
+        }
+        assert_eq!(html.matches("data:audio/wav;base64,UklGR").count(), 2);
+        assert_eq!(html.matches("data:image/bmp;base64,Qk").count(), 6, "three, each with its bar");
+        assert_eq!(html.matches("class=\"wave\"").count(), 3);
+        assert!(!html.contains("FAILED</"));
+        for outside in ["<script", "http://", "https://", "url(", "<link", "@import", "NaN"] {
+            assert!(!html.contains(outside), "{outside}");
+        }
+        assert!(html.len() < 2_000_000, "{} bytes for ten seconds", html.len());
+        if let Some(path) = std::env::var_os("REPORT_PAGE") {
+            fs_err::write(std::path::PathBuf::from(path), html).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_worst_case_stands_first_and_is_marked() {
+        let section = section(vec![
+            case("fine", 100.0, true),
+            case("exact", f64::INFINITY, true),
+            case("poor", 61.0, true),
+            case("out", 80.0, false),
+            case("broken", f64::NAN, true),
+        ]);
+        let order: Vec<&str> = section.worst_first().iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(order, ["broken", "out", "poor", "fine", "exact"]);
+        assert!(section.least_snr_db().unwrap().is_nan());
+        assert!(section.greatest_difference().unwrap().is_nan());
+        let html = html(&Page { artifacts: vec![section], ..page() });
+        assert!(html.contains("broken<span class=\"worst\">worst</span>"));
+        assert_eq!(html.matches("class=\"worst\"").count(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_said_in_words_wherever_it_is() {
+        let failed = |page: &Page| {
+            let html = html(page);
+            assert!(html.contains("<title>FAILED"), "{}", page.sentence());
+            assert!(html.contains("<strong>FAILED</strong>"));
+            html
+        };
+        let mut one = page();
+        one.artifacts[1].cases[0].passed = false;
+        assert!(one.artifacts[1].passed, "contradicted by its own case");
+        assert!(
+            failed(&one).contains("1 of 5 cases failed; not accepted: onnx/soprano_decoder_int8.onnx")
+        );
+
+        let none = Page { artifacts: vec![], ..page() };
+        assert!(failed(&none).contains("no artifact was checked"));
+        let empty = Page { artifacts: vec![section(vec![])], ..page() };
+        assert!(failed(&empty).contains("no case was run"));
+        let refused = ArtifactSection { passed: false, ..section(vec![case("a", 90.0, true)]) };
+        failed(&Page { artifacts: vec![refused], ..page() });
+    }
+
+    #[test]
+    fn what_is_no_number_is_a_word() {
+        let row = CaseRow {
+            peak: f64::NEG_INFINITY,
+            max_abs_of_peak: f64::NAN,
+            log_spectral_distance_db: None,
+            ..case("a", f64::INFINITY, true)
+        };
+        let json = serde_json::to_string(&row).unwrap();
+        assert!(json.contains(r#""peak":"minus infinite","max_abs_of_peak":"not a number""#), "{json}");
+        assert!(json.contains(r#""snr_db":"infinite","log_spectral_distance_db":null"#), "{json}");
+        let html = html(&Page { artifacts: vec![section(vec![row])], ..page() });
+        for text in [">minus infinite<", ">not a number<", ">infinite<", ">no sound<", "FAILED"] {
+            assert!(html.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_text_and_never_markup() {
+        let hostile = "\"><script>alert(1)</script>&|`\n# x";
+        let mut page = page();
+        (page.name, page.checkpoint) = (hostile.into(), hostile.into());
+        page.artifacts[0].file = hostile.into();
+        page.artifacts[0].cases[0].name = hostile.into();
+        page.artifacts[0].thresholds[0].1 = hostile.into();
+        page.environment[0].0 = hostile.into();
+        page.listening = Some(Listening { title: hostile.into(), ..listening(100) });
+        let html = html(&page);
+        assert!(!html.contains("<script") && html.contains("&#60;script&#62;"));
+
+        let mut card = card();
+        (card.name, card.checkpoint) = (hostile.into(), hostile.into());
+        (card.base_model, card.license) = (Some(hostile.into()), hostile.into());
+        card.artifacts = page.artifacts;
+        card.files[0].path = hostile.into();
+        let markdown = model_card(&card);
+        let (front, body) = markdown[4..].split_once("\n---\n").unwrap();
+        let front: serde_yaml::Value = serde_yaml::from_str(front).unwrap();
+        assert_eq!(front["base_model"].as_str(), Some(hostile));
+        assert!(!body.contains("<script") && !body.contains("\n# x"), "{body}");
+        assert!(body.contains("\\|\\`"), "{body}");
+    }
+
+    #[test]
+    fn a_recording_that_is_broken_is_shown_as_broken() {
+        let show = |reference: Vec<f32>, artifact: Vec<f32>| {
+            let listening =
+                Some(Listening { title: "x".into(), sample_rate: 32_000, reference, artifact });
+            html(&Page { listening, artifacts: vec![], ..page() })
+        };
+        let bad = show(vec![0.1; 5000], [vec![0.1; 4999], vec![f32::NAN]].concat());
+        assert!(bad.contains("No player: sample 4999 is NaN"));
+        assert!(bad.contains("0 samples of the reference and 1 of the artifact are not numbers"));
+        assert!(bad.contains("SNR not a number") && bad.contains("class=\"bad\""));
+        let unequal = show(vec![0.1; 5000], vec![0.1; 10]);
+        assert!(unequal.contains("the reference has 5,000 samples and the artifact 10"));
+        assert_eq!(unequal.matches("class=\"wave\"").count(), 2);
+        let equal = show(vec![0.0; 300], vec![0.0; 300]);
+        assert!(equal.contains("zero wherever it is a number") && equal.contains("SNR infinite"));
+        for (reference, artifact) in
+            [(vec![], vec![]), (vec![f32::MAX], vec![f32::MIN]), (vec![1e-45], vec![0.0])]
+        {
+            assert!(!show(reference, artifact).contains("inf,"));
+        }
+    }
+
+    #[test]
+    fn the_card_says_what_the_hub_and_a_reader_need() {
+        let markdown = model_card(&card());
+        assert_eq!(markdown, model_card(&card()));
+        let (front, body) = markdown[4..].split_once("\n---\n").unwrap();
+        assert!(markdown.starts_with("---\nbase_model: \"someone/soprano-1.1\"\nlibrary_name: onnx\n"));
+        let front: serde_yaml::Value = serde_yaml::from_str(front).unwrap();
+        assert_eq!(front["pipeline_tag"].as_str(), Some("text-to-speech"));
+        assert!(markdown.contains("- \"no\"\n"), "YAML 1.1 reads a bare no as false");
+        assert_eq!(front["license"].as_str(), Some("apache-2.0"));
+        for line in [
+            "# soprano-1.1",
+            "| input | `hidden_states` | f32 | `[batch, 512, T]` |",
+            "| output | `audio` | f32 | `[batch, 2048·(T − 1)]` |",
+            "session = onnxruntime.InferenceSession(\"onnx/soprano_decoder_fp32.onnx\")",
+            "(audio,) = session.run([\"audio\"], {\"hidden_states\": states})",
+            "soprano-export verify DIR",
+            "soprano-export validate DIR",
+        ] {
+            assert!(body.lines().any(|l| l == line), "{line}\n{body}");
+        }
+        assert!(body.contains("32,000 Hz") && body.contains("`T = 1` gives zero samples"));
+        assert!(body.contains("| fp32 | tract 0.23.9 | 3 | 1.20e-5 | 98.40 dB | PASSED |"), "{body}");
+        let hash = Digest::of(b"model");
+        assert!(
+            body.contains(&format!("| `onnx/soprano_decoder_fp32.onnx` | 118.4 MB | `{hash}` |\n"))
+        );
+        if let Some(path) = std::env::var_os("REPORT_CARD") {
+            fs_err::write(std::path::PathBuf::from(path), markdown).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_card_without_a_decoder_or_a_hub_id_leaves_them_out() {
+        let markdown =
+            model_card(&Card { base_model: None, decoder: None, artifacts: vec![], ..card() });
+        assert!(markdown.starts_with("---\nlibrary_name: onnx\n"));
+        assert!(!markdown.contains("Inputs and outputs") && !markdown.contains("python"));
+        assert!(markdown.contains("No artifact was checked."));
+    }
+}

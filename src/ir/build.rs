@@ -237,3 +237,28 @@ fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {
         ..Default::default()
     }
 }
+
+impl ValueInfoProto {
+    fn tensor_type(&self) -> Option<&type_proto::Tensor> {
+        match self.r#type.as_ref()?.value.as_ref()? {
+            type_proto::Value::TensorType(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// The element type's short name; `?` where it isn't a tensor.
+    pub fn dtype_name(&self) -> String {
+        self.tensor_type().map_or_else(|| "?".to_owned(), |t| super::dtype_name(t.elem_type()))
+    }
+
+    /// Dimensions as text: a number, the name of an open one, or `?`.
+    pub fn dims(&self) -> Vec<String> {
+        let shape = self.tensor_type().and_then(|t| t.shape.as_ref());
+        let text = |dim: &Dimension| match &dim.value {
+            Some(dimension::Value::DimValue(n)) => n.to_string(),
+            Some(dimension::Value::DimParam(name)) => name.clone(),
+            None => "?".to_owned(),
+        };
+        shape.map(|shape| shape.dim.iter().map(text).collect()).unwrap_or_default()
+    }
+}

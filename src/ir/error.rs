@@ -35,6 +35,10 @@ pub enum Error {
     #[diagnostic(code(ir::too_large), help("keep the weights in external data"))]
     TooLarge { path: PathBuf, bytes: u64 },
 
+    #[error("{} exists already", path.display())]
+    #[diagnostic(code(ir::exists), help("choose another file with -o, or replace it with --overwrite"))]
+    Exists { path: PathBuf },
+
     #[error("{}: {place}: {why}", path.display())]
     #[diagnostic(code(ir::invalid))]
     Invalid { path: PathBuf, place: String, why: String },

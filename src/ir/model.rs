@@ -182,6 +182,27 @@ impl Model {
         Ok(Written { digest, bytes })
     }
 
+    /// Writes the model beside its place and renames it there: a whole file, or none.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] unless `overwrite`; as [`Model::write`].
+    pub fn save(&self, path: &Path, overwrite: bool) -> Result<Written, Error> {
+        if !overwrite && path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let staging = tempfile::Builder::new()
+            .prefix(".soprano-export-")
+            .tempfile_in(folder)
+            .map_err(Error::io(folder))?;
+        let written = self.write(staging.path())?;
+        staging.persist(path).map_err(|e| Error::io(path)(e.error))?;
+        Ok(written)
+    }
+
     /// The model as bytes, for a runtime that takes no path.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.proto.encode_to_vec()

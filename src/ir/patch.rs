@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::build::NodeBuilder;
 use super::graph::{Graph, NodeId};
 use super::model::Model;
-use super::proto::{NodeProto, StringStringEntryProto, TensorProto};
+use super::proto::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 
 /// A change that a pass proposes: nodes out, nodes in, new constants, uses moved from one value to
 /// another. It says what it wants; [`Model::apply`] decides whether that is safe.
@@ -180,6 +180,25 @@ impl Model {
         let before = names.len();
         self.release(&names);
         before - self.graph_proto().initializer.len()
+    }
+
+    /// Replaces the graph's outputs, and drops every node that none of them needs.
+    pub fn keep_outputs(&mut self, outputs: impl IntoIterator<Item = ValueInfoProto>) {
+        let graph = self.graph_proto_mut();
+        graph.output = outputs.into_iter().collect();
+        let mut wanted: HashSet<String> = graph.output.iter().map(|o| o.name().to_owned()).collect();
+        let mut kept: Vec<NodeProto> = Vec::with_capacity(graph.node.len());
+        for node in std::mem::take(&mut graph.node).into_iter().rev() {
+            if node.output.iter().any(|output| wanted.contains(output)) {
+                wanted.extend(node.input.iter().cloned());
+                wanted.extend(super::graph::captured_by(&node).into_iter().map(str::to_owned));
+                kept.push(node);
+            }
+        }
+        kept.reverse();
+        graph.node = kept;
+        graph.value_info.clear();
+        self.drop_unused_constants();
     }
 
     /// Removes what a rewrite makes stale: inferred shapes of inner values, and doc strings.

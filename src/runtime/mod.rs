@@ -38,6 +38,9 @@ pub trait Runtime: Sync {
     /// Its name, as recipes and reports write it.
     fn name(&self) -> &'static str;
 
+    /// Its name and version: `tract 0.23.9`.
+    fn name_and_version(&self) -> String;
+
     /// Loads a model from memory; open dimensions stay open.
     ///
     /// # Errors

@@ -22,6 +22,10 @@ impl Runtime for Tract {
         NAME
     }
 
+    fn name_and_version(&self) -> String {
+        format!("{NAME} {}", Self::VERSION)
+    }
+
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
         let refuse = |why| Error::Load { runtime: NAME, why };
         contained(|| {

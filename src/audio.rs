@@ -1,1 +1,0 @@
-//! Signals: WAV, short-time spectra, and how far two signals are apart.

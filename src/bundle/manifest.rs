@@ -1,0 +1,114 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, FileEntry, MANIFEST};
+use crate::digest::Digest;
+use crate::source;
+use crate::validate::Tolerance;
+
+/// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
+/// built: two builds of one checkpoint are equal byte for byte.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format; now 1.
+    pub format: u32,
+    /// The bundle's name.
+    pub name: String,
+    /// Digest of everything the build depended on.
+    pub key: Digest,
+    /// What built it.
+    pub tool: Tool,
+    /// What it was built from.
+    pub checkpoint: CheckpointEntry,
+    /// Dimensions, as read from the weights.
+    pub architecture: BTreeMap<String, serde_json::Value>,
+    /// Versions of Python and of the packages that exported and recorded.
+    pub environment: BTreeMap<String, String>,
+    /// The models.
+    pub artifacts: Vec<ArtifactEntry>,
+    /// Every file but the manifest and the list of digests, by its path.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// The program that built a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// `soprano-export`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The checkpoint of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointEntry {
+    /// `local`, a hub repository with its revision, or a synthetic preset.
+    pub source: String,
+    /// Its files.
+    pub files: Vec<source::File>,
+}
+
+/// A model of a bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactEntry {
+    /// Path inside the bundle.
+    pub file: String,
+    /// Which part of the voice: `decoder`.
+    pub part: String,
+    /// Number format: `fp32`.
+    pub scheme: String,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Inputs in order.
+    pub inputs: Vec<Port>,
+    /// Outputs in order.
+    pub outputs: Vec<Port>,
+    /// References it is held against, by path inside the bundle.
+    pub references: String,
+    /// What it must reach.
+    pub tolerance: Tolerance,
+}
+
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Element type: `f32`.
+    pub dtype: String,
+    /// Dimensions: numbers, or the names of open ones.
+    pub shape: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads the manifest of the bundle in a folder.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] where it is missing, not JSON, or of another format.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(MANIFEST);
+        let refuse = |why: String| Error::Manifest { path: path.clone(), why };
+        let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
+        let manifest: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        if manifest.format != 1 {
+            return Err(refuse(format!("format {}; this version reads format 1", manifest.format)));
+        }
+        Ok(manifest)
+    }
+
+    /// The file's text.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data");
+        text.push('\n');
+        text
+    }
+}

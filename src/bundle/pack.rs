@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::files::{FileEntry, hashed_copy};
+use super::{Error, MANIFEST, Manifest, SUMS};
+use crate::digest::Digest;
+use crate::validate::Accepted;
+
+/// What goes into a bundle beside its models.
+pub enum Extra {
+    /// A file that lies elsewhere, with the digest it must have.
+    Copy(PathBuf, Digest),
+    /// Text made for this bundle.
+    Text(String),
+}
+
+/// Everything that a bundle holds. Models can only be given as [`Accepted`].
+pub struct Contents {
+    /// The manifest, but for its list of files, which packing fills in.
+    pub manifest: Manifest,
+    /// Models by their path inside the bundle.
+    pub models: BTreeMap<String, Accepted>,
+    /// Other files by their path inside the bundle.
+    pub extras: BTreeMap<String, Extra>,
+}
+
+/// Checks, before any work, that a bundle could be put at `target`.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Foreign`], or [`Error::Io`] where the folder above can't be written.
+pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
+    match std::fs::symlink_metadata(target) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::io(target)(e)),
+        Ok(_) if !target.join(MANIFEST).is_file() => {
+            return Err(Error::Foreign { path: target.to_owned() });
+        }
+        Ok(_) if !overwrite => return Err(Error::Exists { path: target.to_owned() }),
+        Ok(_) => {}
+    }
+    let parent = parent(target);
+    std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    staging(target).map(drop)
+}
+
+fn parent(target: &Path) -> PathBuf {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+const PREFIX: &str = ".soprano-export-";
+
+/// A folder beside the target, gone again unless it is renamed.
+fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
+    let parent = parent(target);
+    sweep(&parent);
+    tempfile::Builder::new()
+        .prefix(&format!("{PREFIX}{}-", std::process::id()))
+        .tempdir_in(&parent)
+        .map_err(Error::io(&parent))
+}
+
+/// Removes what killed builds left beside a target: folders named after a process that is gone.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner =
+            name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+        let Some(owner) = owner else { continue };
+        #[allow(unsafe_code)]
+        // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
+        let gone = unsafe { libc::kill(owner, 0) } != 0
+            && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+        if gone {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Writes a bundle beside `target` and renames it into place: there is a whole bundle, or none.
+///
+/// # Errors
+/// As [`room_for`]; [`Error::Changed`] where a file isn't what was validated.
+pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manifest, Error> {
+    room_for(target, overwrite)?;
+    let staging = staging(target)?;
+    let root = staging.path();
+    let mut manifest = contents.manifest;
+    let mut files: BTreeMap<String, FileEntry> = BTreeMap::new();
+    let place = |name: &str| -> Result<PathBuf, Error> {
+        let path = root.join(name);
+        let folder = path.parent().expect("inside the bundle");
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        Ok(path)
+    };
+    let mut copy = |name: &str, from: &Path, expected: Digest| -> Result<(), Error> {
+        let entry = hashed_copy(from, &place(name)?)?;
+        if entry.sha256 != expected {
+            let (expected, found) = (expected.to_string(), entry.sha256.to_string());
+            return Err(Error::Changed { path: from.to_owned(), expected, found });
+        }
+        files.insert(name.to_owned(), entry);
+        Ok(())
+    };
+    for (name, accepted) in &contents.models {
+        copy(name, &accepted.artifact().path, accepted.artifact().sha256)?;
+    }
+    for (name, extra) in &contents.extras {
+        if let Extra::Copy(from, expected) = extra {
+            copy(name, from, *expected)?;
+        }
+    }
+    for (name, extra) in &contents.extras {
+        if let Extra::Text(text) = extra {
+            let path = place(name)?;
+            std::fs::write(&path, text).map_err(Error::io(&path))?;
+            let entry = FileEntry { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
+            files.insert(name.clone(), entry);
+        }
+    }
+    for artifact in &manifest.artifacts {
+        if !contents.models.contains_key(&artifact.file) {
+            return Err(Error::Unvalidated { path: target.to_owned(), file: artifact.file.clone() });
+        }
+    }
+
+    manifest.files = files;
+    let text = manifest.to_json();
+    let mut sums: BTreeMap<&str, Digest> =
+        manifest.files.iter().map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
+    sums.insert(MANIFEST, Digest::of(text.as_bytes()));
+    let sums: String = sums.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+    for (name, text) in [(MANIFEST, &text), (SUMS, &sums)] {
+        let path = root.join(name);
+        std::fs::write(&path, text).map_err(Error::io(&path))?;
+    }
+    publish(staging, target)?;
+    Ok(manifest)
+}
+
+/// Renames the finished folder to its place; one that is in the way is moved aside first and only
+/// removed once the new one stands.
+fn publish(staging: tempfile::TempDir, target: &Path) -> Result<(), Error> {
+    #[cfg(unix)]
+    {
+        // A temporary folder is private; a bundle is as readable as any folder made here.
+        use std::os::unix::fs::PermissionsExt;
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(staging.path(), open).map_err(Error::io(staging.path()))?;
+    }
+    if !target.exists() {
+        std::fs::rename(staging.path(), target).map_err(Error::io(target))?;
+        let _ = staging.keep();
+        return Ok(());
+    }
+    let aside = self::staging(target)?;
+    let old = aside.path().join("old");
+    std::fs::rename(target, &old).map_err(Error::io(target))?;
+    if let Err(e) = std::fs::rename(staging.path(), target) {
+        let _ = std::fs::rename(&old, target);
+        return Err(Error::io(target)(e));
+    }
+    let _ = staging.keep();
+    Ok(())
+}

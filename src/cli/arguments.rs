@@ -1,0 +1,238 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+const EXIT_CODES: &str = "Exit codes:
+  0    done
+  1    the answer is no: validation, verification, a gate or doctor failed
+  2    could not do it: usage, recipe, environment, input or output
+  130  interrupted";
+
+/// Exports PyTorch text-to-speech models to validated, CPU-ready ONNX bundles.
+#[derive(Parser)]
+#[command(name = "soprano-export", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub shared: Shared,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Args)]
+pub(super) struct Shared {
+    /// Folder of finished stages and Python environments.
+    #[arg(
+        long,
+        global = true,
+        env = "SOPRANO_EXPORT_CACHE",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
+    pub cache_dir: Option<PathBuf>,
+    /// Interpreter (or environment folder) that has the exporters' packages.
+    #[arg(
+        long,
+        global = true,
+        env = "SOPRANO_EXPORT_PYTHON",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    pub python: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// Export, rewrite, validate and bundle a Soprano decoder.
+    Decoder(Decoder),
+    /// Build everything that a recipe names.
+    Build(BuildRecipe),
+    /// Show a build's stages, what is cached, and why what isn't must be made; runs nothing.
+    Plan(PlanBuild),
+    /// Show a model's operators, inputs, outputs, sizes and versions.
+    Inspect(Inspect),
+    /// Compare two models: nodes, shapes, weights.
+    Diff(Diff),
+    /// Run a bundle's models against its own references, without Python.
+    Validate(Validate),
+    /// Find files of a bundle that were changed, are missing, or were added.
+    Verify(Verify),
+    /// Say what this machine has, what is missing, and the command that mends it.
+    Doctor(Doctor),
+    /// List, show and check recipes.
+    #[command(subcommand)]
+    Recipe(RecipeVerb),
+    /// List, explain and run graph passes.
+    #[command(subcommand)]
+    Pass(PassVerb),
+    /// Show and clear the cache of finished stages.
+    #[command(subcommand)]
+    Cache(CacheVerb),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Output {
+    /// The bundle's folder [default: its name, in the current folder].
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Replace a bundle that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Make every stage anew.
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Print a summary as JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Decoder {
+    /// A folder that holds decoder.pth, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
+    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    pub model: Option<String>,
+    /// A recipe's name or file [default: the built-in one of the model].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+pub(super) struct BuildRecipe {
+    /// A recipe's name or file.
+    pub recipe: String,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+#[derive(Args)]
+pub(super) struct PlanBuild {
+    /// A recipe's name or file [default: the built-in one of the model].
+    pub recipe: Option<String>,
+    /// As for `decoder`.
+    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    pub model: Option<String>,
+    /// Plan as if nothing were cached.
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Inspect {
+    /// An ONNX file.
+    pub model: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Diff {
+    /// An ONNX file.
+    pub old: PathBuf,
+    /// Another.
+    pub new: PathBuf,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Validate {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// Print every verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Verify {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Doctor {
+    /// Don't start Python: look at installed files only.
+    #[arg(long)]
+    pub quick: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum RecipeVerb {
+    /// The built-in recipes.
+    List,
+    /// A recipe with every default written out.
+    Show {
+        /// A recipe's name or file.
+        recipe: String,
+    },
+    /// The JSON schema of recipes, for editors.
+    Schema,
+    /// Check recipes; says where and what is wrong.
+    Check {
+        /// Recipes by name or file.
+        #[arg(required = true)]
+        recipes: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum PassVerb {
+    /// The passes in the order in which they run.
+    List,
+    /// A pass's rules.
+    Explain {
+        /// The pass.
+        pass: String,
+    },
+    /// Rewrite a model.
+    Run(PassRun),
+}
+
+#[derive(Args)]
+pub(super) struct PassRun {
+    /// An ONNX file.
+    pub model: PathBuf,
+    /// Where to write the result.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Run only these passes, in their proper order.
+    #[arg(long = "pass", value_name = "NAME")]
+    pub passes: Vec<String>,
+    /// Stop after this many patches: a bad rewrite is found by bisecting the number.
+    #[arg(long, value_name = "N")]
+    pub fuel: Option<usize>,
+    /// Replace a file that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum CacheVerb {
+    /// The cache's folder.
+    Dir,
+    /// Finished stages by size.
+    Size,
+    /// Remove every finished stage; Python environments stay.
+    Prune,
+}

@@ -1,0 +1,158 @@
+use super::arguments::{BuildRecipe, Decoder, Output, PlanBuild, Shared};
+use super::terminal::{self, Progress, bytes, table};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
+use crate::recipe::{self, Recipe};
+use crate::row;
+use crate::source::Source;
+
+/// The recipe that serves where nothing else is said.
+const DEFAULT: &str = "soprano-1.1";
+
+/// The recipe of a call, its source, and the bundle's name where the recipe was meant for it.
+struct Chosen {
+    recipe: Recipe,
+    source: Source,
+    name: Option<String>,
+}
+
+fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
+    let recipe = match (named, model) {
+        (Some(name), _) => Recipe::find(name)?,
+        (None, Some(model)) => made_for(model)?,
+        (None, None) => Recipe::find(DEFAULT)?,
+    };
+    let wanted = model.unwrap_or(&recipe.source).to_owned();
+    let meant = named.is_some() || wanted == recipe.source;
+    let name = meant.then(|| recipe.name.clone());
+    Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
+}
+
+/// The built-in recipe whose own source the model is, or the default one.
+fn made_for(model: &str) -> Result<Recipe, Failure> {
+    for (name, _) in recipe::builtin() {
+        let recipe = Recipe::find(name)?;
+        if recipe.source == model {
+            return Ok(recipe);
+        }
+    }
+    Ok(Recipe::find(DEFAULT)?)
+}
+
+fn cache(shared: &Shared) -> Cache {
+    Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root))
+}
+
+fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Build<'static> {
+    Build {
+        recipe: chosen.recipe,
+        source: chosen.source,
+        name: chosen.name,
+        output: output.output.clone(),
+        overwrite: output.overwrite,
+        rebuild: output.rebuild,
+        python: shared.python.clone(),
+        cache: cache(shared),
+        interrupted: &INTERRUPTED,
+    }
+}
+
+pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
+    let chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
+    run(&request(chosen, &options.output, shared), options.output.json)
+}
+
+pub(super) fn recipe(options: &BuildRecipe, shared: &Shared) -> Outcome {
+    let chosen = choose(Some(&options.recipe), None)?;
+    run(&request(chosen, &options.output, shared), options.output.json)
+}
+
+fn run(build: &Build<'_>, as_json: bool) -> Outcome {
+    let progress = Progress::new();
+    let outcome = pipeline::run(build, &progress);
+    drop(progress);
+    let finished = match outcome {
+        Ok(finished) => finished,
+        Err(error) => {
+            if let Some(verdict) = terminal::rejected(&error) {
+                eprint!("\n{}", terminal::verdict(verdict));
+            }
+            return Err(Box::new(error));
+        }
+    };
+    eprint!("\n{}", describe(&finished));
+    if as_json {
+        return say(&json(&serde_json::json!({
+            "bundle": finished.folder,
+            "up_to_date": finished.up_to_date,
+            "summary": finished.summary,
+        })));
+    }
+    say(&format!("{}\n", finished.folder.display()))
+}
+
+fn describe(finished: &Finished) -> String {
+    let summary = &finished.summary;
+    let mut text = String::new();
+    for artifact in &summary.manifest.artifacts {
+        let (before, after) = summary.rewrite.nodes;
+        text += &table(&[
+            row!["part", "scheme", "file", "size", "nodes"],
+            row![
+                artifact.part,
+                artifact.scheme,
+                artifact.file,
+                bytes(artifact.bytes),
+                format!("{before} -> {after}")
+            ],
+        ]);
+    }
+    text.push('\n');
+    text += &terminal::verdict(&summary.verdict);
+    let state = if finished.up_to_date { "up to date" } else { "written" };
+    let total: u64 = summary.manifest.files.values().map(|f| f.bytes).sum();
+    text + &format!(
+        "bundle {} {state}: {} files, {}\n",
+        summary.manifest.name,
+        summary.manifest.files.len() + 2,
+        bytes(total)
+    )
+}
+
+pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
+    let chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
+    let output =
+        Output { output: None, overwrite: false, rebuild: options.rebuild, json: options.json };
+    let build = request(chosen, &output, shared);
+    let plan = Plan::of(&build)?;
+    let state = |state: &State| match state {
+        State::Hit => ("hit", String::new()),
+        State::Miss(why) => ("miss", why.clone()),
+    };
+    if options.json {
+        let stages: Vec<_> = plan
+            .stages()
+            .map(|stage| {
+                let (state, why) = state(&stage.state);
+                serde_json::json!({
+                    "stage": stage.key.stage, "key": stage.key.digest(), "state": state, "why": why,
+                })
+            })
+            .collect();
+        return say(&json(
+            &serde_json::json!({ "source": build.source.to_string(), "stages": stages }),
+        ));
+    }
+    let mut rows = vec![row!["stage", "key", "cache", "why"]];
+    for stage in plan.stages() {
+        let (state, why) = state(&stage.state);
+        rows.push(row![stage.key.stage, stage.key.digest().short(), state, why]);
+    }
+    say(&table(&rows))?;
+    if let Err(error) = &plan.python {
+        if plan.stages().any(|stage| stage.state != State::Hit) {
+            eprintln!("note: {error}");
+        }
+    }
+    Ok(Answer::Yes)
+}

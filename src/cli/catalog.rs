@@ -1,0 +1,99 @@
+use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb, Shared};
+use super::terminal::{self, bytes, table};
+use super::{Answer, Failure, Outcome, json, say};
+use crate::ir::Model;
+use crate::passes::{self, Driver};
+use crate::pipeline::Cache;
+use crate::recipe::{self, Recipe};
+use crate::row;
+
+pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
+    match verb {
+        RecipeVerb::List => {
+            let mut rows = vec![row!["recipe", "source", "opset"]];
+            for (name, _) in recipe::builtin() {
+                let recipe = Recipe::find(name)?;
+                rows.push(row![name, recipe.source, recipe.decoder.opset]);
+            }
+            say(&table(&rows))
+        }
+        RecipeVerb::Show { recipe } => say(&Recipe::find(recipe)?.to_yaml()),
+        RecipeVerb::Schema => say(&json(&recipe::schema())),
+        RecipeVerb::Check { recipes } => {
+            let mut wrong = None;
+            for name in recipes {
+                match Recipe::find(name) {
+                    Ok(_) => eprintln!("{name}: good"),
+                    Err(error) => {
+                        let failure: Failure = Box::new(error);
+                        terminal::fail(failure.as_ref());
+                        wrong = Some(());
+                    }
+                }
+            }
+            Ok(if wrong.is_none() { Answer::Yes } else { Answer::No })
+        }
+    }
+}
+
+pub(super) fn pass(verb: &PassVerb) -> Outcome {
+    match verb {
+        PassVerb::List => {
+            let names: String = passes::ALL.iter().map(|pass| format!("{}\n", pass.name())).collect();
+            say(&names)
+        }
+        PassVerb::Explain { pass } => {
+            Driver::of(&[pass])?;
+            let pass = passes::by_name(pass).expect("the driver knows it");
+            say(&format!("{}\n\n{}\n", pass.name(), pass.rules()))
+        }
+        PassVerb::Run(options) => run(options),
+    }
+}
+
+fn run(options: &PassRun) -> Outcome {
+    let driver = match options.passes.as_slice() {
+        [] => Driver::default(),
+        names => Driver::of(names)?,
+    };
+    let mut model = Model::open(&options.model)?;
+    let report = driver.fuel(options.fuel).run(&mut model);
+    let written = model.save(&options.output, options.overwrite)?;
+    let mut rows = vec![row!["pass", "applied", "refused"]];
+    rows.extend(report.passes.iter().map(|p| row![p.pass, p.applied, p.refused.len()]));
+    eprint!("{}", table(&rows));
+    for (pass, (node, why)) in
+        report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)))
+    {
+        eprintln!("{pass} leaves {node:?}: {why}");
+    }
+    eprintln!(
+        "nodes {} -> {}, weights {} -> {}, sha256 {}",
+        report.nodes.0,
+        report.nodes.1,
+        bytes(report.weight_bytes.0),
+        bytes(report.weight_bytes.1),
+        written.digest
+    );
+    if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+}
+
+pub(super) fn cache(verb: &CacheVerb, shared: &Shared) -> Outcome {
+    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
+    match verb {
+        CacheVerb::Dir => say(&format!("{}\n", cache.root().display())),
+        CacheVerb::Size => {
+            let sizes = cache.sizes();
+            let total = sizes.iter().map(|(_, n)| n).sum();
+            let mut rows = vec![row!["stage", "size"]];
+            rows.extend(sizes.iter().map(|(name, n)| row![name, bytes(*n)]));
+            rows.push(row!["total", bytes(total)]);
+            say(&table(&rows))
+        }
+        CacheVerb::Prune => {
+            let (count, freed) = cache.prune()?;
+            eprintln!("{count} stages removed, {} freed", bytes(freed));
+            Ok(Answer::Yes)
+        }
+    }
+}

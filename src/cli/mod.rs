@@ -1,0 +1,101 @@
+//! The only room that speaks to a person: verbs, printing, progress, exit codes.
+
+mod arguments;
+mod build;
+mod catalog;
+mod check;
+mod doctor;
+mod model;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{CommandFactory, Parser};
+use miette::Diagnostic;
+
+use arguments::{Arguments, Verb};
+
+/// Set by ctrl-c and by a request to terminate.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the answer to what was asked is yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+}
+
+/// What ends a verb without an answer.
+type Failure = Box<dyn Diagnostic + Send + Sync>;
+type Outcome = Result<Answer, Failure>;
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    // A second request while the first is being obeyed ends the process at once.
+    let handler = || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    };
+    if ctrlc::set_handler(handler).is_err() {
+        eprintln!("warning: ctrl-c can't be caught here");
+    }
+    match dispatch(arguments) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(failure) => ExitCode::from(terminal::fail(failure.as_ref())),
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Outcome {
+    let shared = arguments.shared;
+    match arguments.verb {
+        Verb::Decoder(options) => build::decoder(&options, &shared),
+        Verb::Build(options) => build::recipe(&options, &shared),
+        Verb::Plan(options) => build::plan(&options, &shared),
+        Verb::Inspect(options) => model::inspect(&options),
+        Verb::Diff(options) => model::diff(&options),
+        Verb::Validate(options) => check::validate(&options),
+        Verb::Verify(options) => check::verify(&options),
+        Verb::Doctor(options) => doctor::doctor(&options, &shared),
+        Verb::Recipe(verb) => catalog::recipe(&verb),
+        Verb::Pass(verb) => catalog::pass(&verb),
+        Verb::Cache(verb) => catalog::cache(&verb, &shared),
+        Verb::Completions { shell } => {
+            let mut command = Arguments::command();
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "soprano-export", &mut script);
+            say(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Writes data to stdout; a reader that has gone is no failure.
+fn say(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Box::new(Stdout(e))),
+        _ => Ok(Answer::Yes),
+    }
+}
+
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("stdout: {0}")]
+#[diagnostic(code(cli::stdout))]
+struct Stdout(std::io::Error);
+
+/// Pretty JSON with a newline at its end.
+fn json(value: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("plain data");
+    text.push('\n');
+    text
+}

@@ -1,0 +1,235 @@
+//! How things look: errors, progress, tables, numbers.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+use crate::pipeline::{self, Reporter, State};
+
+/// Whether stderr takes colour: a terminal, and NO_COLOR isn't set.
+fn colourful() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Prints a failure to stderr and returns the exit code.
+pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
+    if interrupted(failure) {
+        eprintln!("interrupted; finished stages are kept, and the next run goes on from there");
+        return 130;
+    }
+    let mut text = String::new();
+    if failure.source_code().is_some() {
+        let theme = if colourful() { GraphicalTheme::unicode() } else { GraphicalTheme::none() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+        let _ = handler.render_report(&mut text, failure);
+    } else {
+        let (bold, plain) = if colourful() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+        text = format!("{bold}error{plain}: {failure}\n");
+        let mut cause = failure.source();
+        while let Some(inner) = cause {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text += &format!("  because: {inner_text}\n");
+            }
+            cause = inner.source();
+        }
+        if let Some(help) = failure.help() {
+            text += &format!("hint: {help}\n");
+        }
+    }
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    match failure.code() {
+        Some(code) if code.to_string() == "pipeline::rejected" => 1,
+        _ => 2,
+    }
+}
+
+fn interrupted(failure: &(dyn Diagnostic + Send + Sync)) -> bool {
+    failure.code().is_some_and(|code| code.to_string().ends_with("::interrupted"))
+}
+
+/// Tells how a build goes: a bar on a terminal, plain lines elsewhere.
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    stage: Mutex<String>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix:<12} {bar:24} {msg} [{elapsed}]");
+            ProgressBar::no_length().with_style(style.expect("a fixed template"))
+        });
+        Self { bar, stage: Mutex::new(String::new()) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Reporter for Progress {
+    fn begins(&self, stage: &str, state: &State) {
+        let words = match state {
+            State::Hit => "cached".to_owned(),
+            State::Miss(why) => format!("making: {why}"),
+        };
+        *self.stage.lock().expect("no panic holds it") = words.clone();
+        match &self.bar {
+            Some(bar) => {
+                bar.reset();
+                bar.set_prefix(stage.to_owned());
+                bar.set_message(words);
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
+            None if *state != State::Hit => eprintln!("{stage:<12} {words}"),
+            None => {}
+        }
+    }
+
+    fn progress(&self, step: &str, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!("{step} {done}/{total}"));
+        }
+    }
+
+    fn ends(&self, stage: &str, took: Duration) {
+        let words = self.stage.lock().expect("no panic holds it").clone();
+        let line = match words.as_str() {
+            "cached" => format!("{stage:<12} cached"),
+            _ => format!("{stage:<12} done in {:.1} s", took.as_secs_f64()),
+        };
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+/// Bytes for people: `121.45 MB`, in powers of ten as file managers and stores count.
+pub(super) fn bytes(n: u64) -> String {
+    if n < 10_000 {
+        return format!("{n} B");
+    }
+    let (value, unit) = match n {
+        0..1_000_000 => (n as f64 / 1e3, "kB"),
+        1_000_000..1_000_000_000 => (n as f64 / 1e6, "MB"),
+        _ => (n as f64 / 1e9, "GB"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// Memory for people, in powers of two as memory is sold.
+pub(super) fn memory(n: u64) -> String {
+    HumanBytes(n).to_string()
+}
+
+/// Columns aligned by their widest cell; the first row is the header.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| {
+            rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}")).collect();
+        text += cells.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// A row of a table.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! row {
+    ($($cell:expr),* $(,)?) => { vec![$($cell.to_string()),*] };
+}
+
+/// The result of a validation: each error beside its threshold.
+pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
+    use crate::validate::CaseResult;
+    let limits = &verdict.tolerance;
+    let worst = |key: fn(&CaseResult) -> f64, up: bool| {
+        let order = |a: &&CaseResult, b: &&CaseResult| {
+            let rank = |c: &CaseResult| {
+                let value = key(c);
+                if value.is_nan() {
+                    f64::INFINITY
+                } else if up {
+                    value
+                } else {
+                    -value
+                }
+            };
+            rank(a).total_cmp(&rank(b))
+        };
+        verdict
+            .cases
+            .iter()
+            .max_by(order)
+            .map(|case| (key(case), case.name.clone()))
+            .unwrap_or((f64::NAN, "-".into()))
+    };
+    let (error, error_case) = worst(|c| c.max_abs_of_peak, true);
+    let (snr, snr_case) = worst(|c| c.snr_db, false);
+    let (distance, distance_case) = worst(|c| c.log_spectral_distance_db, true);
+    let rows = [
+        row!["metric", "worst", "threshold", "case"],
+        row![
+            "max abs error / peak",
+            format!("{error:.2e}"),
+            format!("< {:.0e}", limits.max_abs_of_peak),
+            error_case
+        ],
+        row!["signal to noise", format!("{snr:.1} dB"), format!("> {} dB", limits.snr_db), snr_case],
+        row![
+            "log-spectral distance",
+            format!("{distance:.5} dB"),
+            format!("< {} dB", limits.log_spectral_distance_db),
+            distance_case
+        ],
+    ];
+    let failed: Vec<_> = verdict.cases.iter().filter(|case| !case.passed).collect();
+    let mut text = table(&rows);
+    let state = if verdict.passed { "PASSED" } else { "FAILED" };
+    text += &format!(
+        "{state}: {} of {} references within tolerance, in {}\n",
+        verdict.cases.len() - failed.len(),
+        verdict.cases.len(),
+        verdict.runtime
+    );
+    for case in failed.iter().take(5) {
+        text += &match &case.fault {
+            Some(fault) => format!("  {}: {fault}\n", case.name),
+            None => format!(
+                "  {}: error {:.2e} of peak, {:.1} dB\n",
+                case.name, case.max_abs_of_peak, case.snr_db
+            ),
+        };
+    }
+    if let Some(divergence) = &verdict.divergence {
+        text += &format!("  first divergence: {divergence}\n");
+    }
+    text
+}
+
+/// The rejected verdict inside a pipeline's error, if that is what it is.
+pub(super) fn rejected(error: &pipeline::Error) -> Option<&crate::validate::Verdict> {
+    match error {
+        pipeline::Error::Rejected { verdict, .. } => Some(verdict),
+        _ => None,
+    }
+}

@@ -1,0 +1,323 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Python, Request, package};
+use crate::digest::Digest;
+
+/// A line longer than this is no protocol.
+const LINE_LIMIT: u64 = 4 << 20;
+/// How often the child's life, the time limit and an interruption are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How far a child has come.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Progress {
+    /// What it is doing.
+    pub step: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+}
+
+/// A file that a child left, hashed here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Path inside the output folder.
+    pub path: String,
+    /// SHA-256, as found on disk.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// What a child did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Files by the name the child gave them.
+    pub artifacts: BTreeMap<String, Artifact>,
+    /// Versions of Python and packages.
+    pub environment: BTreeMap<String, String>,
+    /// The task's own result.
+    pub result: serde_json::Value,
+}
+
+/// How to run a child.
+pub struct Child<'a> {
+    /// The interpreter.
+    pub python: &'a Python,
+    /// Where the package is unpacked.
+    pub cache: &'a Path,
+    /// Its standard error goes here.
+    pub log: &'a Path,
+    /// Past this it is ended.
+    pub time_limit: Duration,
+    /// Set from outside to end it.
+    pub interrupted: &'a AtomicBool,
+    /// Called with every progress line.
+    pub progress: &'a (dyn Fn(&Progress) + 'a),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    Environment { python: String, packages: BTreeMap<String, String> },
+    Progress(Progress),
+    Artifact { name: String, path: String, sha256: String, bytes: u64 },
+    Result(serde_json::Map<String, serde_json::Value>),
+    Error { code: String, message: String, hint: String },
+}
+
+/// Ends a whole process group when dropped: the exporter's own children too.
+struct Group {
+    child: std::process::Child,
+    ended: bool,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        #[allow(unsafe_code)]
+        // SAFETY: a signal to the process group that this child leads; it takes no pointers. The child
+        // has not been waited for, so its number can't have been given to another.
+        unsafe {
+            libc::kill(-(self.child.id() as i32), libc::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+type Said = (BTreeMap<String, Artifact>, BTreeMap<String, String>, serde_json::Value);
+
+impl Child<'_> {
+    /// Runs one task with `output` as its folder.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] carries the child's own words; the others say how it crashed, hung, broke
+    /// the protocol or lied about a file.
+    pub fn run(&self, request: &Request<'_>, output: &Path) -> Result<Outcome, Error> {
+        let output = std::fs::canonicalize(output).map_err(Error::io(output))?;
+        let package = package::unpack(self.cache)?;
+        let mut message = serde_json::to_value(request).expect("plain data");
+        message["protocol"] = 1.into();
+        message["output"] = output.to_string_lossy().into();
+        let mut file =
+            tempfile::Builder::new().suffix(".json").tempfile().map_err(Error::io("a request"))?;
+        std::io::Write::write_all(&mut file, message.to_string().as_bytes())
+            .map_err(Error::io(file.path()))?;
+        let log = File::create(self.log).map_err(Error::io(self.log))?;
+
+        let interpreter = self.python.interpreter();
+        let mut command = Command::new(interpreter);
+        command
+            .args(["-m", "soprano_export"])
+            .arg(file.path())
+            .env("PYTHONPATH", &package)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env_remove("PYTHONHOME")
+            .current_dir(&output)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .process_group(0);
+        die_with_parent(&mut command);
+        let child = command.spawn().map_err(|e| Error::BadPython {
+            path: interpreter.to_owned(),
+            why: format!("it can't be started: {e}"),
+        })?;
+        let mut group = Group { child, ended: false };
+        let outcome = self.listen(&mut group);
+        // Whatever is still running is ended first, then the files are looked at.
+        drop(group);
+        let (artifacts, environment, result) = outcome?;
+        let artifacts = artifacts
+            .into_iter()
+            .map(|(name, claim)| Ok((name.clone(), check(&name, claim, &output)?)));
+        Ok(Outcome { artifacts: artifacts.collect::<Result<_, Error>>()?, environment, result })
+    }
+
+    fn listen(&self, group: &mut Group) -> Result<Said, Error> {
+        let stdout = group.child.stdout.take().expect("piped");
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(stdout);
+            loop {
+                let mut line = Vec::new();
+                match reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {
+                        if send.send(line).is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+
+        let protocol = |why: String| Error::Protocol { why, log: self.log.to_owned() };
+        let mut step = "start".to_owned();
+        let mut artifacts = BTreeMap::new();
+        let mut environment = BTreeMap::new();
+        let mut result = None;
+        let end = Instant::now() + self.time_limit;
+        loop {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if Instant::now() > end {
+                let (tail, log) = (self.tail(), self.log.to_owned());
+                return Err(Error::TimeLimit { seconds: self.time_limit.as_secs(), step, tail, log });
+            }
+            let line = match lines.recv_timeout(TICK) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let event = serde_json::from_slice(&line).map_err(|e| {
+                let text = String::from_utf8_lossy(&line[..line.len().min(120)]);
+                protocol(format!("a line of its output is {:?} ({e})", text.trim_end()))
+            })?;
+            if result.is_some() {
+                return Err(protocol("it went on after its result".into()));
+            }
+            match event {
+                Event::Environment { python, packages } => {
+                    environment = packages;
+                    environment.insert("python".into(), python);
+                }
+                Event::Progress(progress) => {
+                    step.clone_from(&progress.step);
+                    (self.progress)(&progress);
+                }
+                Event::Artifact { name, path, sha256, bytes } => {
+                    let sha256 =
+                        sha256.parse().map_err(|e| protocol(format!("artifact {name:?}: {e}")))?;
+                    if artifacts.insert(name.clone(), Artifact { path, sha256, bytes }).is_some() {
+                        return Err(protocol(format!("it reports {name:?} twice")));
+                    }
+                }
+                Event::Result(fields) => result = Some(serde_json::Value::Object(fields)),
+                Event::Error { code, message, hint } => return Err(self.refusal(code, message, hint)),
+            }
+        }
+        let status = self.wait(group, end)?;
+        match result {
+            Some(result) if status.success() => Ok((artifacts, environment, result)),
+            _ => Err(Error::Crashed {
+                status: describe(status),
+                tail: self.tail(),
+                log: self.log.to_owned(),
+            }),
+        }
+    }
+
+    fn refusal(&self, code: String, message: String, hint: String) -> Error {
+        let fallback = || format!("the whole log: {}", self.log.display());
+        Error::Refused { code, message, hint: if hint.is_empty() { fallback() } else { hint } }
+    }
+
+    /// A child that has closed its output may still linger.
+    fn wait(&self, group: &mut Group, end: Instant) -> Result<ExitStatus, Error> {
+        loop {
+            if let Some(status) = group.child.try_wait().map_err(Error::io("the exporter"))? {
+                group.ended = true;
+                return Ok(status);
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+            if Instant::now() > end {
+                return Err(Error::TimeLimit {
+                    seconds: self.time_limit.as_secs(),
+                    step: "exit".into(),
+                    tail: self.tail(),
+                    log: self.log.to_owned(),
+                });
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// The last lines of the child's standard error.
+    fn tail(&self) -> String {
+        let text = std::fs::read(self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut last = VecDeque::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            last.push_back(format!("  | {line}"));
+            if last.len() > 8 {
+                last.pop_front();
+            }
+        }
+        if last.is_empty() { "  | (nothing)".to_owned() } else { Vec::from(last).join("\n") }
+    }
+}
+
+/// A file that a child claims to have written, hashed again.
+fn check(name: &str, claim: Artifact, output: &Path) -> Result<Artifact, Error> {
+    let lie = |what, claimed: String, found: String| {
+        Err(Error::Lie { name: name.to_owned(), what, claimed, found })
+    };
+    let relative = Path::new(&claim.path);
+    if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        return lie("the path", claim.path.clone(), "to lie in the output folder".into());
+    }
+    let path: PathBuf = output.join(relative);
+    let real = match std::fs::canonicalize(&path) {
+        Ok(real) => real,
+        Err(e) => return lie("the path", claim.path, e.to_string()),
+    };
+    if !real.starts_with(output) || !real.is_file() {
+        return lie("the path", claim.path, "no plain file there".into());
+    }
+    let bytes = real.metadata().map_err(Error::io(&real))?.len();
+    if bytes != claim.bytes {
+        return lie("the length", claim.bytes.to_string(), bytes.to_string());
+    }
+    let sha256 = Digest::of_file(&real).map_err(Error::io(&real))?;
+    if sha256 != claim.sha256 {
+        return lie("the digest", claim.sha256.to_string(), sha256.to_string());
+    }
+    Ok(claim)
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// The child must not outlive a parent that is killed outright.
+#[cfg(target_os = "linux")]
+fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    #[allow(unsafe_code)]
+    // SAFETY: between fork and exec only two system calls are made; nothing is allocated or locked.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            if libc::getppid() as u32 != parent {
+                return Err(std::io::Error::from(std::io::ErrorKind::Interrupted));
+            }
+            Ok(())
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: &mut Command) {}

@@ -1,0 +1,68 @@
+//! Runs the Python exporters as child processes: one JSON request in, JSON lines out, every file
+//! that they report hashed again here.
+
+mod child;
+mod package;
+mod python;
+mod request;
+
+use std::path::PathBuf;
+
+pub use child::{Artifact, Child, Outcome, Progress};
+pub use package::source_digest;
+pub use python::Python;
+pub use request::{ExportDecoder, ReferencePlan, Request};
+
+/// How an export fails.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("no Python environment of the family {family:?} was found")]
+    #[diagnostic(
+        code(export::no_python),
+        help("make setup   (or name an interpreter with --python PATH)")
+    )]
+    NoPython { family: String },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(export::bad_python),
+        help("make setup   (or name an interpreter with --python PATH)")
+    )]
+    BadPython { path: PathBuf, why: String },
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(export::io))]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the exporter refuses ({code}): {message}")]
+    #[diagnostic(code(export::refused), help("{hint}"))]
+    Refused { code: String, message: String, hint: String },
+    #[error("the exporter ended without a result ({status}); its last lines:\n{tail}")]
+    #[diagnostic(code(export::crashed), help("the whole log: {}", log.display()))]
+    Crashed { status: String, tail: String, log: PathBuf },
+    #[error(
+        "the exporter was silent past its time limit of {seconds} s during {step:?}; its last lines:\n{tail}"
+    )]
+    #[diagnostic(
+        code(export::time_limit),
+        help("raise decoder.time_limit_seconds in the recipe; the whole log: {}", log.display())
+    )]
+    TimeLimit { seconds: u64, step: String, tail: String, log: PathBuf },
+    #[error("the exporter broke the protocol: {why}")]
+    #[diagnostic(code(export::protocol), help("the whole log: {}", log.display()))]
+    Protocol { why: String, log: PathBuf },
+    #[error("the exporter reports {name:?} with {what} {claimed}, and the file has {found}")]
+    #[diagnostic(
+        code(export::lie),
+        help("the file was changed after it was reported, or the exporter is at fault")
+    )]
+    Lie { name: String, what: &'static str, claimed: String, found: String },
+    #[error("interrupted")]
+    #[diagnostic(code(export::interrupted))]
+    Interrupted,
+}
+
+impl Error {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+}

@@ -1,0 +1,103 @@
+//! Finding the interpreter of a model family, without starting it.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::digest::{Digest, Hasher};
+
+/// A Python interpreter with the packages of one model family.
+#[derive(Clone, Debug)]
+pub struct Python {
+    interpreter: PathBuf,
+    packages: Vec<String>,
+    version: String,
+}
+
+impl Python {
+    /// The interpreter named explicitly, or `.venv` in this folder or one above it, or the newest
+    /// environment of the family that `make setup` left in `cache`.
+    ///
+    /// # Errors
+    /// [`Error::NoPython`]; [`Error::BadPython`] where a named interpreter isn't one.
+    pub fn find(explicit: Option<&Path>, family: &str, cache: &Path) -> Result<Self, Error> {
+        if let Some(path) = explicit {
+            let path = if path.is_dir() { path.join("bin/python") } else { path.to_owned() };
+            return Self::at(&path).ok_or_else(|| Error::BadPython {
+                path,
+                why: "not an interpreter of a virtual environment".into(),
+            });
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        let linked = here.ancestors().map(|folder| folder.join(".venv/bin/python"));
+        let mut made: Vec<PathBuf> = std::fs::read_dir(cache.join("python"))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.join(".complete").is_file())
+            .filter(|path| {
+                path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{family}-")))
+            })
+            .collect();
+        made.sort_by_key(|path| {
+            std::fs::metadata(path.join(".complete")).and_then(|m| m.modified()).ok()
+        });
+        let cached = made.into_iter().rev().map(|path| path.join("bin/python"));
+        linked
+            .chain(cached)
+            .find_map(|path| Self::at(&path))
+            .ok_or_else(|| Error::NoPython { family: family.to_owned() })
+    }
+
+    /// The environment around an interpreter, by its files alone: `pyvenv.cfg` and the names of the
+    /// installed distributions, which carry their versions.
+    fn at(interpreter: &Path) -> Option<Self> {
+        if !interpreter.is_file() {
+            return None;
+        }
+        let home = interpreter.parent()?.parent()?;
+        let config = std::fs::read_to_string(home.join("pyvenv.cfg")).ok()?;
+        let value = |key: &str| {
+            config.lines().find_map(|line| {
+                let (name, value) = line.split_once('=')?;
+                (name.trim() == key).then(|| value.trim().to_owned())
+            })
+        };
+        let version = value("version_info").or_else(|| value("version")).unwrap_or_default();
+        let mut packages: Vec<String> = std::fs::read_dir(home.join("lib"))
+            .ok()?
+            .filter_map(|entry| std::fs::read_dir(entry.ok()?.path().join("site-packages")).ok())
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().to_string_lossy().into_owned();
+                name.strip_suffix(".dist-info").map(str::to_owned)
+            })
+            .collect();
+        packages.sort();
+        Some(Self { interpreter: interpreter.to_owned(), packages, version })
+    }
+
+    /// The interpreter's path.
+    pub fn interpreter(&self) -> &Path {
+        &self.interpreter
+    }
+
+    /// The interpreter's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Installed distributions, `name-version`, sorted.
+    pub fn packages(&self) -> &[String] {
+        &self.packages
+    }
+
+    /// What the outputs of an exporter may depend on: the version and the packages.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        hasher.field("python", &self.version);
+        for package in &self.packages {
+            hasher.field("package", package);
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,55 @@
+use std::path::Path;
+
+use serde::Serialize;
+
+/// What a child is asked to do. The Python package documents each task.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Request<'a> {
+    /// Really import every package and say what failed.
+    Environment {},
+    /// Write a checkpoint of upstream's own class with seeded weights.
+    Synthesize {
+        /// Which size.
+        preset: &'a str,
+        /// Seed of the weights.
+        seed: u64,
+    },
+    /// Fetch files of a hub repository.
+    Download {
+        /// `owner/name`.
+        repo: &'a str,
+        /// Branch, tag or commit.
+        revision: &'a str,
+        /// Files that must be there.
+        files: &'a [&'a str],
+        /// Files that are taken where they exist.
+        optional: &'a [&'a str],
+    },
+    /// Export the decoder and record references from the unmodified module.
+    ExportDecoder(ExportDecoder<'a>),
+}
+
+/// Options of a decoder's export.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportDecoder<'a> {
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// ONNX operator set.
+    pub opset: i64,
+    /// Which references to record.
+    pub references: ReferencePlan<'a>,
+}
+
+/// Which inputs PyTorch's own outputs are recorded for.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReferencePlan<'a> {
+    /// Sequence lengths, each at least 2.
+    pub lengths: &'a [usize],
+    /// Batch sizes.
+    pub batches: &'a [usize],
+    /// Whether to add inputs driven to the magnitude clip, to large phases and to loudness.
+    pub extreme: bool,
+    /// Seed of the inputs.
+    pub seed: u64,
+}

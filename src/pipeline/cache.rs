@@ -1,0 +1,271 @@
+//! Finished stages, by the digest of everything they depend on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::bundle::FileEntry;
+use crate::digest::{Digest, Hasher};
+
+/// Everything that a stage depends on, as named fields: their digest finds the stage, and their
+/// difference says why it isn't there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The stage's name.
+    pub stage: &'static str,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Key {
+    /// A key without fields.
+    pub fn new(stage: &'static str) -> Self {
+        Self { stage, fields: BTreeMap::new() }
+    }
+
+    /// Adds a field.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.fields.insert(name, value.to_string());
+        self
+    }
+
+    /// The digest of stage and fields.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        hasher.field("stage", self.stage);
+        for (name, value) in &self.fields {
+            hasher.field(name, value);
+        }
+        hasher.finish()
+    }
+}
+
+/// What a finished stage left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    fields: BTreeMap<String, String>,
+    files: BTreeMap<String, FileEntry>,
+    result: serde_json::Value,
+}
+
+/// A finished stage.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    folder: PathBuf,
+    record: Record,
+}
+
+impl Stage {
+    /// A file of the stage.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where the stage has no such file.
+    pub fn file(&self, name: &str) -> Result<(PathBuf, FileEntry), Error> {
+        match self.record.files.get(name) {
+            Some(entry) => Ok((self.folder.join(name), *entry)),
+            None => Err(Error::Damaged { path: self.folder.join(name), why: "it isn't there".into() }),
+        }
+    }
+
+    /// What the stage found out.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where it has another form.
+    pub fn result<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_value(self.record.result.clone())
+            .map_err(|e| Error::Damaged { path: self.folder.clone(), why: e.to_string() })
+    }
+
+    /// Whether every file still has the digest it was left with.
+    fn is_whole(&self) -> bool {
+        self.record.files.iter().all(|(name, entry)| {
+            Digest::of_file(&self.folder.join(name)).is_ok_and(|found| found == entry.sha256)
+        })
+    }
+}
+
+const RECORD: &str = "stage.json";
+
+/// The folder of finished stages.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// A cache below a folder.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// `$SOPRANO_EXPORT_CACHE`, or `soprano-export` in the user's cache folder.
+    pub fn default_root() -> PathBuf {
+        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        variable("SOPRANO_EXPORT_CACHE")
+            .or_else(|| variable("XDG_CACHE_HOME").map(|home| home.join("soprano-export")))
+            .or_else(|| variable("HOME").map(|home| home.join(".cache/soprano-export")))
+            .unwrap_or_else(|| std::env::temp_dir().join("soprano-export"))
+    }
+
+    /// The cache's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn stages(&self) -> PathBuf {
+        self.root.join("stages")
+    }
+
+    fn folder(&self, key: &Key) -> PathBuf {
+        self.stages().join(format!("{}-{}", key.stage, key.digest().short()))
+    }
+
+    /// A finished stage, if its record reads and its files have their lengths.
+    pub fn get(&self, key: &Key) -> Option<Stage> {
+        let folder = self.folder(key);
+        let record: Record = serde_json::from_slice(&std::fs::read(folder.join(RECORD)).ok()?).ok()?;
+        let present = record.files.iter().all(|(name, entry)| {
+            std::fs::metadata(folder.join(name)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
+        });
+        present.then_some(Stage { folder, record })
+    }
+
+    /// A finished stage whose files are hashed again; a damaged one is removed.
+    pub fn get_whole(&self, key: &Key) -> Option<Stage> {
+        let stage = self.get(key)?;
+        if stage.is_whole() {
+            return Some(stage);
+        }
+        let _ = std::fs::remove_dir_all(&stage.folder);
+        None
+    }
+
+    /// Makes a stage in a folder of its own and renames it into place; what fails or is killed on the
+    /// way leaves nothing that could be taken for it.
+    ///
+    /// # Errors
+    /// Whatever `work` gives; [`Error::Io`].
+    pub fn make(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Path) -> Result<serde_json::Value, Error>,
+    ) -> Result<Stage, Error> {
+        let stages = self.stages();
+        std::fs::create_dir_all(&stages).map_err(Error::io(&stages))?;
+        self.sweep();
+        let staging = tempfile::Builder::new()
+            .prefix(&format!("{PARTIAL}{}-", std::process::id()))
+            .tempdir_in(&stages)
+            .map_err(Error::io(&stages))?;
+        let result = work(staging.path())?;
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(staging.path()).map_err(Error::io(staging.path()))? {
+            let path = entry.map_err(Error::io(staging.path()))?.path();
+            if path.is_file() {
+                let name = path.file_name().expect("a folder's entry").to_string_lossy().into_owned();
+                let bytes = path.metadata().map_err(Error::io(&path))?.len();
+                let sha256 = Digest::of_file(&path).map_err(Error::io(&path))?;
+                files.insert(name, FileEntry { sha256, bytes });
+            }
+        }
+        let fields = key.fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let record = Record { fields, files, result };
+        let text = serde_json::to_vec_pretty(&record).expect("plain data");
+        let place = staging.path().join(RECORD);
+        std::fs::write(&place, text).map_err(Error::io(&place))?;
+        let folder = self.folder(key);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        std::fs::rename(staging.path(), &folder).map_err(Error::io(&folder))?;
+        let _ = staging.keep();
+        Ok(Stage { folder, record })
+    }
+
+    /// Forgets a stage.
+    pub fn forget(&self, key: &Key) {
+        let _ = std::fs::remove_dir_all(self.folder(key));
+    }
+
+    /// Why a stage is not there: which fields the nearest finished one differs in.
+    pub fn why(&self, key: &Key) -> String {
+        let prefix = format!("{}-", key.stage);
+        let others = std::fs::read_dir(self.stages()).into_iter().flatten().flatten();
+        let nearest = others
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .filter_map(|entry| std::fs::read(entry.path().join(RECORD)).ok())
+            .filter_map(|text| serde_json::from_slice::<Record>(&text).ok())
+            .map(|record| differences(key, &record.fields))
+            .min_by_key(Vec::len);
+        match nearest {
+            None => "never made".to_owned(),
+            Some(fields) if fields.is_empty() => "its files are damaged".to_owned(),
+            Some(fields) => fields.join(", "),
+        }
+    }
+
+    /// Removes folders of processes that are gone.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(self.stages()).into_iter().flatten().flatten() {
+            if is_abandoned(&entry.file_name().to_string_lossy()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+
+    /// Finished stages with their size in bytes, largest first.
+    pub fn sizes(&self) -> Vec<(String, u64)> {
+        let mut sizes: Vec<(String, u64)> = std::fs::read_dir(self.stages())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), tree_bytes(&entry.path())))
+            .collect();
+        sizes.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        sizes
+    }
+
+    /// Removes every stage, and returns how many there were and their bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn prune(&self) -> Result<(usize, u64), Error> {
+        let sizes = self.sizes();
+        let stages = self.stages();
+        if stages.exists() {
+            std::fs::remove_dir_all(&stages).map_err(Error::io(&stages))?;
+        }
+        Ok((sizes.len(), sizes.iter().map(|(_, bytes)| bytes).sum()))
+    }
+}
+
+const PARTIAL: &str = ".partial-";
+
+fn is_abandoned(name: &str) -> bool {
+    let owner = name.strip_prefix(PARTIAL).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+    #[allow(unsafe_code)]
+    // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
+    owner.is_some_and(|pid| unsafe { libc::kill(pid, 0) } != 0)
+}
+
+fn tree_bytes(path: &Path) -> u64 {
+    if path.is_file() {
+        return path.metadata().map_or(0, |m| m.len());
+    }
+    std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| tree_bytes(&entry.path())).sum()
+}
+
+/// The fields in which a key differs from a finished stage, in words.
+fn differences(key: &Key, fields: &BTreeMap<String, String>) -> Vec<String> {
+    let short =
+        |text: &str| if text.len() > 24 { format!("{}…", &text[..16]) } else { text.to_owned() };
+    key.fields
+        .iter()
+        .filter(|(name, value)| fields.get(**name) != Some(value))
+        .map(|(name, value)| match fields.get(*name) {
+            Some(old) => format!("{name}: {} -> {}", short(old), short(value)),
+            None => format!("{name} is new"),
+        })
+        .collect()
+}

@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+use crate::validate::Verdict;
+use crate::{bundle, export, ir, passes, source, tensor, validate};
+
+/// How a build ends without a bundle.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Source(#[from] source::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Export(#[from] export::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Model(#[from] ir::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pass(#[from] passes::UnknownPass),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tensor(#[from] tensor::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Validate(#[from] validate::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Bundle(#[from] bundle::Error),
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(
+        code(pipeline::io),
+        help("is the disk full, or the cache folder not writable? --cache-dir names another")
+    )]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(code(pipeline::damaged), help("soprano-export cache prune"))]
+    Damaged { path: PathBuf, why: String },
+    #[error("the rewrite leaves {op} at node {node:?}, which no runtime can run: {why}")]
+    #[diagnostic(code(pipeline::placeholder), help("soprano-export pass explain replace-istft"))]
+    Placeholder { op: String, node: String, why: String },
+    #[error("the exporter's result has no {field}")]
+    #[diagnostic(code(pipeline::result))]
+    Result { field: &'static str },
+    #[error("the artifact is out of tolerance and was not bundled; it is kept at {}", kept.display())]
+    #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]
+    Rejected { verdict: Box<Verdict>, kept: PathBuf },
+    #[error("interrupted")]
+    #[diagnostic(code(pipeline::interrupted))]
+    Interrupted,
+}
+
+fn where_to_look(verdict: &Verdict) -> String {
+    match &verdict.divergence {
+        Some(divergence) => format!("it first diverges at {divergence}"),
+        None => "no inner value could be compared".to_owned(),
+    }
+}
+
+impl Error {
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+
+    /// Whether the build was stopped from outside.
+    pub fn is_interruption(&self) -> bool {
+        matches!(
+            self,
+            Error::Interrupted
+                | Error::Export(export::Error::Interrupted)
+                | Error::Validate(validate::Error::Interrupted)
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! The order of things: a plan that runs nothing, and the run that follows it.
+
+mod cache;
+mod error;
+mod pages;
+mod plan;
+mod run;
+mod stages;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+pub use cache::{Cache, Key, Stage};
+pub use error::Error;
+pub use plan::{Plan, Planned, State};
+pub use run::{Finished, run};
+
+use crate::bundle::Manifest;
+use crate::passes;
+use crate::recipe::Recipe;
+use crate::source::Source;
+use crate::validate::Verdict;
+
+/// What to build, and where to.
+pub struct Build<'a> {
+    /// What to export, and what it must reach.
+    pub recipe: Recipe,
+    /// The checkpoint.
+    pub source: Source,
+    /// The bundle's name where the recipe was chosen for it; otherwise it is made from the version
+    /// that the weights turn out to be.
+    pub name: Option<String>,
+    /// The bundle's folder; its name, in the current folder, where none is given.
+    pub output: Option<PathBuf>,
+    /// Replace a bundle that is in the way.
+    pub overwrite: bool,
+    /// Make every stage anew.
+    pub rebuild: bool,
+    /// The interpreter to use.
+    pub python: Option<PathBuf>,
+    /// Finished stages.
+    pub cache: Cache,
+    /// Set from outside to stop.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Hears how a build goes; the pipeline itself prints nothing.
+pub trait Reporter: Sync {
+    /// A stage begins: it was found in the cache, or must be made, because.
+    fn begins(&self, stage: &str, state: &State);
+    /// Progress inside a stage.
+    fn progress(&self, step: &str, done: u64, total: u64);
+    /// A stage is finished.
+    fn ends(&self, stage: &str, took: Duration);
+}
+
+/// What the stages of a build found out: what its table shows.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Summary {
+    /// The bundle's manifest.
+    pub manifest: Manifest,
+    /// What the rewrite did.
+    pub rewrite: Rewrite,
+    /// What the validation found.
+    pub verdict: Verdict,
+}
+
+/// What the rewrite of one model did.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rewrite {
+    /// Patches per pass, in the order of the passes.
+    pub passes: Vec<(String, usize)>,
+    /// Nodes before and after.
+    pub nodes: (usize, usize),
+    /// Bytes of weights before and after.
+    pub weight_bytes: (u64, u64),
+}
+
+impl From<passes::Report> for Rewrite {
+    fn from(report: passes::Report) -> Self {
+        let applied = report.passes.iter().filter(|p| p.applied > 0);
+        Self {
+            passes: applied.map(|p| (p.pass.to_owned(), p.applied)).collect(),
+            nodes: report.nodes,
+            weight_bytes: report.weight_bytes,
+        }
+    }
+}

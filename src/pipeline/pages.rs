@@ -1,0 +1,146 @@
+//! What a build found out, as the pages of its bundle.
+
+use super::stages::Exported;
+use super::{Error, Summary};
+use crate::bundle::report::{ArtifactSection, Card, CardDecoder, CardFile, CaseRow, Listening, Page};
+use crate::bundle::{self};
+use crate::digest::{Digest, Hasher};
+use crate::recipe::Recipe;
+use crate::runtime::{Runtime, Tract};
+use crate::validate::{Artifact, Kind, References};
+
+/// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
+const LISTENING_TOKENS: usize = 64;
+
+/// One reference beside what the artifact makes of it: the longest realistic one of a single voice.
+pub(super) fn listening(
+    exported: &Exported,
+    artifact: &Artifact,
+    references: &References,
+) -> Result<Option<Listening>, Error> {
+    let fits = references.cases.iter().filter(|case| {
+        case.kind == Kind::Realistic && case.batch == 1 && case.length <= LISTENING_TOKENS
+    });
+    let Some(case) = fits.max_by_key(|case| case.length) else { return Ok(None) };
+    let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
+    let run = || Tract.load(&artifact.path)?.run(&references.inputs(case));
+    let mut outputs = run().map_err(crate::validate::Error::from)?;
+    let Some(made) = outputs.remove(&output) else { return Ok(None) };
+    Ok(Some(Listening {
+        title: format!("{} ({} tokens)", case.name, case.length),
+        sample_rate: exported.sample_rate,
+        reference: reference.to_f32()?,
+        artifact: made.to_f32()?,
+    }))
+}
+
+/// One digest over the checkpoint's files.
+fn checkpoint_digest(summary: &Summary) -> Digest {
+    let mut hasher = Hasher::default();
+    for file in &summary.manifest.checkpoint.files {
+        hasher.field(&file.name, file.sha256.to_string());
+    }
+    hasher.finish()
+}
+
+fn sections(summary: &Summary) -> Vec<ArtifactSection> {
+    let verdict = &summary.verdict;
+    let limits = &verdict.tolerance;
+    let thresholds = vec![
+        ("max abs error / peak".to_owned(), format!("< {:e}", limits.max_abs_of_peak)),
+        ("signal to noise".to_owned(), format!("> {} dB", limits.snr_db)),
+        ("log-spectral distance".to_owned(), format!("< {} dB", limits.log_spectral_distance_db)),
+    ];
+    let rows = verdict.cases.iter().map(|case| CaseRow {
+        name: case.name.clone(),
+        kind: match case.kind {
+            Kind::Realistic => "realistic".to_owned(),
+            Kind::Extreme => "extreme".to_owned(),
+        },
+        batch: case.batch,
+        length: case.length,
+        peak: case.peak,
+        max_abs_of_peak: case.max_abs_of_peak,
+        snr_db: case.snr_db,
+        log_spectral_distance_db: Some(case.log_spectral_distance_db),
+        passed: case.passed,
+    });
+    let rows: Vec<CaseRow> = rows.collect();
+    let artifacts = summary.manifest.artifacts.iter();
+    artifacts
+        .map(|artifact| ArtifactSection {
+            file: artifact.file.clone(),
+            bytes: artifact.bytes,
+            sha256: artifact.sha256,
+            scheme: artifact.scheme.clone(),
+            runtime: verdict.runtime.clone(),
+            nodes: summary.rewrite.nodes,
+            weight_bytes: summary.rewrite.weight_bytes,
+            passes: summary.rewrite.passes.clone(),
+            thresholds: thresholds.clone(),
+            cases: rows.clone(),
+            passed: verdict.passed,
+        })
+        .collect()
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `report.json`: rewrite and verdict, without anything that another run would time or name anew.
+pub(super) fn json(summary: &Summary) -> String {
+    let value = serde_json::json!({
+        "name": summary.manifest.name,
+        "artifacts": summary.manifest.artifacts,
+        "rewrite": summary.rewrite,
+        "verdict": summary.verdict,
+    });
+    serde_json::to_string_pretty(&value).expect("plain data") + "\n"
+}
+
+/// `report.html`.
+pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
+    let manifest = &summary.manifest;
+    bundle::report::html(&Page {
+        name: manifest.name.clone(),
+        checkpoint: manifest.checkpoint.source.clone(),
+        checkpoint_digest: checkpoint_digest(summary),
+        architecture: manifest.architecture.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        environment: manifest.environment.clone().into_iter().collect(),
+        artifacts: sections(summary),
+        listening,
+    })
+}
+
+/// `README.md`, the model card.
+pub(super) fn card(summary: &Summary, recipe: &Recipe, exported: &Exported) -> String {
+    let manifest = &summary.manifest;
+    let number =
+        |name: &str| manifest.architecture.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let files = manifest.artifacts.iter().map(|artifact| CardFile {
+        path: artifact.file.clone(),
+        bytes: artifact.bytes,
+        sha256: artifact.sha256,
+    });
+    let port = |ports: &[bundle::Port]| ports.first().map(|p| p.name.clone()).unwrap_or_default();
+    let decoder = manifest.artifacts.iter().find(|artifact| artifact.part == "decoder");
+    bundle::report::model_card(&Card {
+        name: manifest.name.clone(),
+        base_model: recipe.base_model.clone(),
+        license: recipe.license.clone(),
+        tags: ["onnx", "text-to-speech", "vocos"].map(str::to_owned).to_vec(),
+        checkpoint: manifest.checkpoint.source.clone(),
+        checkpoint_digest: checkpoint_digest(summary),
+        files: files.collect(),
+        decoder: decoder.map(|artifact| CardDecoder {
+            file: artifact.file.clone(),
+            input: port(&artifact.inputs),
+            input_channels: number("input_channels") as usize,
+            output: port(&artifact.outputs),
+            samples_per_token: (number("hop_length") * number("upscale")) as usize,
+            sample_rate: exported.sample_rate,
+        }),
+        artifacts: sections(summary),
+    })
+}

@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::cache::Stage;
+use super::plan::{Plan, Planned, State};
+use super::stages::{self, Exported};
+use super::{Build, Error, Reporter, Rewrite, Summary};
+use crate::bundle::{
+    self, ArtifactEntry, CheckpointEntry, Contents, Extra, FileEntry, Manifest, Port, Tool,
+};
+use crate::ir::Model;
+use crate::source::{Checkpoint, DECODER};
+use crate::validate::{Accepted, Verdict};
+
+/// How a build ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The bundle's folder.
+    pub folder: PathBuf,
+    /// What it holds.
+    pub summary: Summary,
+    /// Whether the bundle was there already, whole.
+    pub up_to_date: bool,
+}
+
+/// Builds a bundle: whatever is finished is taken from the cache, everything else is made, validated,
+/// packed, and renamed into place.
+///
+/// # Errors
+/// [`Error`]; nothing is left half-written, and a run after it goes on where this one ended.
+pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error> {
+    let plan = Plan::of(build)?;
+    if let Some(finished) = up_to_date(build, &plan)? {
+        return Ok(finished);
+    }
+    if let Some(output) = &build.output {
+        bundle::room_for(output, build.overwrite)?;
+    }
+    let runner = Runner { build, plan: &plan, reporter };
+    let made = match &plan.checkpoint {
+        Some(planned) => {
+            let work = |folder: &Path| stages::checkpoint(build, &plan, reporter, folder);
+            Some(runner.stage(planned, work)?)
+        }
+        None => None,
+    };
+    let checkpoint = match (&plan.local, &made) {
+        (Some(local), _) => local.clone(),
+        (None, Some(stage)) => {
+            let (weights, _) = stage.file(DECODER)?;
+            Checkpoint::open(weights.parent().expect("inside the stage"))?
+        }
+        (None, None) => unreachable!("a source is local or made"),
+    };
+    let export = runner.stage(&plan.export, |folder| {
+        stages::export(build, &plan, reporter, &checkpoint.folder, folder)
+    })?;
+    let rewritten = runner.stage(&plan.rewrite, |folder| stages::rewrite(build, &export, folder))?;
+    let judged = runner.stage(&plan.validate, |_| {
+        let verdict = stages::validate(build, reporter, &export, &rewritten)?;
+        if !verdict.passed {
+            return Err(reject(build, verdict, &rewritten)?);
+        }
+        Ok(serde_json::to_value(verdict).expect("plain data"))
+    })?;
+    let verdict: Verdict = judged.result()?;
+    let artifact = stages::artifact(&rewritten)?;
+    let accepted = match verdict.accept(artifact) {
+        Ok(accepted) => accepted,
+        Err(verdict) => return Err(reject(build, *verdict, &rewritten)?),
+    };
+
+    let start = Instant::now();
+    let state = State::Miss("not packed here yet".to_owned());
+    reporter.begins("bundle", &state);
+    let finished = pack(build, &plan, &checkpoint, &export, &rewritten, accepted)?;
+    reporter.ends("bundle", start.elapsed());
+    Ok(finished)
+}
+
+struct Runner<'a> {
+    build: &'a Build<'a>,
+    plan: &'a Plan,
+    reporter: &'a dyn Reporter,
+}
+
+impl Runner<'_> {
+    fn stage(
+        &self,
+        planned: &Planned,
+        work: impl FnOnce(&Path) -> Result<serde_json::Value, Error>,
+    ) -> Result<Stage, Error> {
+        if self.build.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let start = Instant::now();
+        let cache = &self.build.cache;
+        let stage = match self.plan.hit(planned, cache) {
+            Some(stage) => {
+                self.reporter.begins(planned.key.stage, &State::Hit);
+                stage
+            }
+            None => {
+                let state = match &planned.state {
+                    State::Hit => State::Miss("its files are damaged".to_owned()),
+                    miss => miss.clone(),
+                };
+                self.reporter.begins(planned.key.stage, &state);
+                cache.make(&planned.key, work)?
+            }
+        };
+        self.reporter.ends(planned.key.stage, start.elapsed());
+        Ok(stage)
+    }
+}
+
+/// The bundle at the output, if it is the one that this build would make, and whole.
+fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error> {
+    if build.rebuild || plan.stages().any(|stage| stage.state != State::Hit) {
+        return Ok(None);
+    }
+    let stages = [&plan.export, &plan.rewrite, &plan.validate].map(|stage| build.cache.get(&stage.key));
+    let [Some(export), Some(rewritten), Some(judged)] = stages else { return Ok(None) };
+    let folder = output(build, &export.result()?);
+    let Ok(manifest) = Manifest::read(&folder) else { return Ok(None) };
+    if manifest.key != plan.bundle || !bundle::verify(&folder)?.is_empty() {
+        return Ok(None);
+    }
+    let summary = Summary { manifest, rewrite: rewritten.result()?, verdict: judged.result()? };
+    Ok(Some(Finished { folder, summary, up_to_date: true }))
+}
+
+/// The bundle's name: the recipe's where it was chosen for this checkpoint, else its version's.
+fn name(build: &Build<'_>, exported: &Exported) -> String {
+    build.name.clone().unwrap_or_else(|| {
+        let version = exported.architecture.get("version").and_then(|v| v.as_str()).unwrap_or("custom");
+        format!("{}-{version}", build.recipe.family.name())
+    })
+}
+
+fn output(build: &Build<'_>, exported: &Exported) -> PathBuf {
+    build.output.clone().unwrap_or_else(|| PathBuf::from(name(build, exported)))
+}
+
+fn pack(
+    build: &Build<'_>,
+    plan: &Plan,
+    checkpoint: &Checkpoint,
+    export: &Stage,
+    rewritten: &Stage,
+    accepted: Accepted,
+) -> Result<Finished, Error> {
+    let exported: Exported = export.result()?;
+    let rewrite: Rewrite = rewritten.result()?;
+    let verdict = accepted.verdict().clone();
+    let model = Model::open(&accepted.artifact().path)?;
+    let references = "reference/decoder.safetensors".to_owned();
+    let file = format!("onnx/{}.onnx", build.recipe.decoder.file);
+    let ports = |values: &[crate::ir::ValueInfoProto]| {
+        values
+            .iter()
+            .map(|value| Port {
+                name: value.name().to_owned(),
+                dtype: value.dtype_name(),
+                shape: value.dims(),
+            })
+            .collect::<Vec<_>>()
+    };
+    let manifest = Manifest {
+        format: 1,
+        name: name(build, &exported),
+        key: plan.bundle,
+        tool: Tool {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        checkpoint: CheckpointEntry {
+            source: build.source.to_string(),
+            files: checkpoint.files.clone(),
+        },
+        architecture: exported.architecture.clone(),
+        environment: exported.environment.clone(),
+        artifacts: vec![ArtifactEntry {
+            file: file.clone(),
+            part: "decoder".to_owned(),
+            scheme: "fp32".to_owned(),
+            sha256: accepted.artifact().sha256,
+            bytes: accepted.artifact().bytes,
+            inputs: ports(&model.graph_proto().input),
+            outputs: ports(&model.graph_proto().output),
+            references: references.clone(),
+            tolerance: verdict.tolerance,
+        }],
+        files: BTreeMap::new(),
+    };
+
+    let mut extras = BTreeMap::new();
+    let (path, entry): (PathBuf, FileEntry) = export.file(stages::REFERENCES)?;
+    extras.insert(references, Extra::Copy(path, entry.sha256));
+    for companion in checkpoint.files.iter().filter(|f| f.name != DECODER) {
+        let path = checkpoint.folder.join(&companion.name);
+        extras.insert(companion.name.clone(), Extra::Copy(path, companion.sha256));
+    }
+    let summary = Summary { manifest: manifest.clone(), rewrite, verdict };
+    let listening =
+        super::pages::listening(&exported, accepted.artifact(), &stages::references(export, &model)?)?;
+    extras.insert("recipe.lock.yaml".to_owned(), Extra::Text(build.recipe.to_yaml()));
+    extras.insert("report.json".to_owned(), Extra::Text(super::pages::json(&summary)));
+    extras.insert("report.html".to_owned(), Extra::Text(super::pages::html(&summary, listening)));
+    extras.insert(
+        "README.md".to_owned(),
+        Extra::Text(super::pages::card(&summary, &build.recipe, &exported)),
+    );
+
+    let folder = output(build, &exported);
+    let models = BTreeMap::from([(file, accepted)]);
+    let manifest = bundle::pack(Contents { manifest, models, extras }, &folder, build.overwrite)?;
+    Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
+}
+
+/// Keeps a rejected artifact, with its verdict, beside where the bundle would have been.
+fn reject(build: &Build<'_>, verdict: Verdict, rewritten: &Stage) -> Result<Error, Error> {
+    let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let kept = home.join("rejected").join(format!("decoder-{}", verdict.sha256.short()));
+    std::fs::create_dir_all(&kept).map_err(Error::io(&kept))?;
+    let (path, _) = rewritten.file(stages::REWRITTEN)?;
+    let to = kept.join(format!("{}.onnx", build.recipe.decoder.file));
+    std::fs::copy(&path, &to).map_err(Error::io(&to))?;
+    let report = kept.join("verdict.json");
+    let text = serde_json::to_string_pretty(&verdict).expect("plain data");
+    std::fs::write(&report, text).map_err(Error::io(&report))?;
+    Ok(Error::Rejected { verdict: Box::new(verdict), kept })
+}

@@ -1,0 +1,209 @@
+//! A checkpoint: a folder in upstream's layout, a hub repository, or a synthetic one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Hasher};
+
+/// Files of upstream's layout that a bundle carries along, where the checkpoint has them.
+pub const COMPANIONS: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+
+/// The decoder's weights in upstream's layout.
+pub const DECODER: &str = "decoder.pth";
+
+/// Where a checkpoint comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A folder on this machine.
+    Directory(PathBuf),
+    /// A repository of the Hugging Face hub.
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// Branch, tag or commit; `main` where none is given.
+        revision: String,
+    },
+    /// Upstream's own class with seeded weights.
+    Synthetic {
+        /// Which size: `soprano-1.0`, `soprano-1.1`, `tiny`, `tiny-1.0`.
+        preset: String,
+        /// Seed of the weights.
+        seed: u64,
+    },
+}
+
+/// How a source or a checkpoint can't be used.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{text:?} is no checkpoint: neither a folder here, nor a hub id, nor synthetic:PRESET")]
+    #[diagnostic(
+        code(source::unknown),
+        help(
+            "a folder that holds decoder.pth, or ekwek/Soprano-1.1-80M[@REVISION], or synthetic:soprano-1.1"
+        )
+    )]
+    Unknown { text: String },
+    #[error("synthetic preset {preset:?}: the seed {seed:?} is not a whole number")]
+    #[diagnostic(code(source::seed), help("synthetic:soprano-1.1#7"))]
+    Seed { preset: String, seed: String },
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(source::io), help("is the path right, and may you read it?"))]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: no {DECODER} in this folder; it holds: {found}", path.display())]
+    #[diagnostic(
+        code(source::layout),
+        help("point --model at the folder that upstream's files lie in")
+    )]
+    Layout { path: PathBuf, found: String },
+}
+
+impl Source {
+    /// Reads `DIR`, `OWNER/NAME[@REVISION]` or `synthetic:PRESET[#SEED]`.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`], [`Error::Seed`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        if let Some(preset) = text.strip_prefix("synthetic:") {
+            let (preset, seed) = preset.split_once('#').unwrap_or((preset, "0"));
+            let number =
+                seed.parse().map_err(|_| Error::Seed { preset: preset.into(), seed: seed.into() })?;
+            return Ok(Source::Synthetic { preset: preset.to_owned(), seed: number });
+        }
+        let path = Path::new(text);
+        let is_path = path.is_dir() || text.starts_with(['.', '/', '~']) || path.is_absolute();
+        if is_path {
+            return Ok(Source::Directory(path.to_owned()));
+        }
+        let (repo, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let word = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        match repo.split_once('/') {
+            Some((owner, name)) if word(owner) && word(name) && !revision.is_empty() => {
+                Ok(Source::Hub { repo: repo.to_owned(), revision: revision.to_owned() })
+            }
+            _ => Err(Error::Unknown { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Not the path: a bundle must not depend on where its checkpoint lay.
+            Source::Directory(_) => f.write_str("local"),
+            Source::Hub { repo, revision } => write!(f, "{repo}@{revision}"),
+            Source::Synthetic { preset, seed: 0 } => write!(f, "synthetic:{preset}"),
+            Source::Synthetic { preset, seed } => write!(f, "synthetic:{preset}#{seed}"),
+        }
+    }
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Name inside the folder.
+    pub name: String,
+    /// SHA-256 of its contents.
+    pub sha256: Digest,
+}
+
+/// A checkpoint on this machine, hashed.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The weights and those companions that it has, by name.
+    pub files: Vec<File>,
+}
+
+impl Checkpoint {
+    /// Opens a folder in upstream's layout and hashes what the export will read.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] where the weights are missing, [`Error::Io`].
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        let mut found: Vec<String> = std::fs::read_dir(folder)
+            .map_err(io(folder))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect();
+        found.sort();
+        if !found.iter().any(|name| name == DECODER) {
+            found.truncate(8);
+            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+            return Err(Error::Layout { path: folder.to_owned(), found });
+        }
+        let files = std::iter::once(&DECODER)
+            .chain(COMPANIONS)
+            .filter(|name| found.iter().any(|f| f == *name))
+            .map(|name| {
+                let path = folder.join(name);
+                let sha256 = Digest::of_file(&path).map_err(io(&path))?;
+                Ok(File { name: (*name).to_owned(), sha256 })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { folder: folder.to_owned(), files })
+    }
+
+    /// One digest over names and contents.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        for file in &self.files {
+            hasher.field(&file.name, file.sha256.to_string());
+        }
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_read() {
+        let read = |text: &str| Source::parse(text).unwrap();
+        let hub =
+            |repo: &str, revision: &str| Source::Hub { repo: repo.into(), revision: revision.into() };
+        assert_eq!(read("ekwek/Soprano-1.1-80M"), hub("ekwek/Soprano-1.1-80M", "main"));
+        assert_eq!(read("a/b@v1"), hub("a/b", "v1"));
+        assert_eq!(read("synthetic:tiny#7"), Source::Synthetic { preset: "tiny".into(), seed: 7 });
+        assert_eq!(read("./nowhere"), Source::Directory("./nowhere".into()));
+        assert_eq!(read("synthetic:tiny").to_string(), "synthetic:tiny");
+    }
+
+    #[test]
+    fn other_words_are_refused() {
+        for text in
+            ["", "soprano", "a/b/c", "a/b@", "../x y/z@", "a/.hidden", "https://example.com/a/b"]
+        {
+            assert!(
+                matches!(Source::parse(text), Err(Error::Unknown { .. }) | Ok(Source::Directory(_))),
+                "{text:?}"
+            );
+        }
+        assert!(matches!(Source::parse("synthetic:tiny#x"), Err(Error::Seed { .. })));
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("readme.txt"), "").unwrap();
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("no decoder.pth in this folder; it holds: readme.txt"));
+    }
+}

@@ -1,0 +1,103 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::runtime::Tensors;
+use crate::tensor::{DType, TensorFile};
+
+/// What kind of input a reference has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// As the language model gives them.
+    Realistic,
+    /// Driven to the magnitude clip, to large phases, to loudness, or all zero.
+    Extreme,
+}
+
+/// One recorded run of PyTorch's own module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    /// Unique; tensors are named `<name>/<input or output>`.
+    pub name: String,
+    /// Batch size.
+    pub batch: usize,
+    /// Sequence length in tokens.
+    pub length: usize,
+    /// What kind of input it has.
+    pub kind: Kind,
+}
+
+/// Inputs and outputs recorded from PyTorch.
+#[derive(Clone, Debug)]
+pub struct References {
+    /// Every case, in recorded order.
+    pub cases: Vec<Case>,
+    inputs: Vec<String>,
+    tensors: TensorFile,
+}
+
+impl References {
+    /// Reads a references file; `inputs` are the model's input names, every other tensor of a case is
+    /// an output. Refuses a file that proves nothing: no case, a case without inputs or outputs,
+    /// values that aren't finite, a silent reference.
+    ///
+    /// # Errors
+    /// [`Error::References`] names the file and the case, [`Error::Tensor`].
+    pub fn read(path: &Path, inputs: &[String]) -> Result<Self, Error> {
+        let refuse = |why: String| Error::References { path: path.to_owned(), why };
+        let tensors = TensorFile::read(path)?;
+        let cases = tensors.metadata.get("cases").ok_or_else(|| refuse("it names no cases".into()))?;
+        let cases: Vec<Case> =
+            serde_json::from_str(cases).map_err(|e| refuse(format!("its cases: {e}")))?;
+        if cases.is_empty() {
+            return Err(refuse("it holds no case: nothing would be proven".into()));
+        }
+        let references = Self { cases, inputs: inputs.to_vec(), tensors };
+        for (at, case) in references.cases.iter().enumerate() {
+            if references.cases[..at].iter().any(|other| other.name == case.name) {
+                return Err(refuse(format!("two cases are named {:?}", case.name)));
+            }
+            let given = references.inputs(case);
+            if let Some(missing) = inputs.iter().find(|name| !given.contains_key(*name)) {
+                return Err(refuse(format!("case {:?} has no input {missing:?}", case.name)));
+            }
+            let outputs = references.outputs(case);
+            if outputs.is_empty() {
+                return Err(refuse(format!("case {:?} has no output", case.name)));
+            }
+            for (name, tensor) in outputs.iter().chain(&given).filter(|(_, t)| t.dtype() == DType::F32)
+            {
+                if !tensor.to_f32()?.iter().all(|v| v.is_finite()) {
+                    return Err(refuse(format!("{}/{name} has values that aren't finite", case.name)));
+                }
+            }
+            if outputs.values().any(|t| t.to_f32().is_ok_and(|v| v.iter().all(|&x| x == 0.0))) {
+                return Err(refuse(format!("an output of case {:?} is silent", case.name)));
+            }
+        }
+        Ok(references)
+    }
+
+    /// The inputs of a case by the model's names.
+    pub fn inputs(&self, case: &Case) -> Tensors {
+        self.of(case, true)
+    }
+
+    /// The outputs of a case by the model's names.
+    pub fn outputs(&self, case: &Case) -> Tensors {
+        self.of(case, false)
+    }
+
+    fn of(&self, case: &Case, inputs: bool) -> Tensors {
+        let prefix = format!("{}/", case.name);
+        self.tensors
+            .tensors
+            .range(prefix.clone()..)
+            .map_while(|(name, tensor)| Some((name.strip_prefix(&prefix)?, tensor)))
+            .filter(|(name, _)| self.inputs.iter().any(|input| input == name) == inputs)
+            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+            .collect()
+    }
+}
