@@ -1,6 +1,126 @@
-use super::arguments::{Doctor, Shared};
-use super::{Answer, Outcome};
+use std::path::Path;
+use std::time::Duration;
 
-pub(super) fn doctor(_options: &Doctor, _shared: &Shared) -> Outcome {
-    Ok(Answer::Yes)
+use serde::Serialize;
+
+use super::arguments::{Doctor, Shared};
+use super::terminal::{bytes, table};
+use super::{Answer, INTERRUPTED, Outcome, json, say};
+use crate::export::{self, Child, Python, Request};
+use crate::hardware::{Machine, disk_free_bytes};
+use crate::pipeline::Cache;
+use crate::row;
+use crate::runtime::{Runtime, Tract};
+
+/// A full-size export keeps a checkpoint, an exported and a rewritten model, references, and a bundle.
+const DISK_NEEDED: u64 = 2_000_000_000;
+/// Exporting and recording a full-size decoder took 1.65 GB at its peak.
+const MEMORY_NEEDED: u64 = 3_000_000_000;
+
+/// One thing looked at.
+#[derive(Serialize)]
+struct Check {
+    what: String,
+    good: bool,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+impl Check {
+    fn new(what: &str, good: bool, found: impl Into<String>, mend: &str) -> Self {
+        let mend = (!good).then(|| mend.to_owned());
+        Self { what: what.to_owned(), good, found: found.into(), mend }
+    }
+}
+
+pub(super) fn doctor(options: &Doctor, shared: &Shared) -> Outcome {
+    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
+    let mut checks = machine(cache.root());
+    checks.push(Check::new("runtime tract", true, Tract.name_and_version(), ""));
+    checks.extend(python(options, shared, cache.root()));
+
+    if options.json {
+        say(&json(&checks))?;
+    } else {
+        let mut rows = vec![row!["", "what", "found"]];
+        rows.extend(checks.iter().map(|c| row![if c.good { "good" } else { "BAD" }, c.what, c.found]));
+        say(&table(&rows))?;
+    }
+    for check in checks.iter().filter(|check| !check.good) {
+        eprintln!("{}: {}", check.what, check.mend.as_deref().unwrap_or_default());
+    }
+    Ok(if checks.iter().all(|check| check.good) { Answer::Yes } else { Answer::No })
+}
+
+fn machine(cache: &Path) -> Vec<Check> {
+    let machine = Machine::detect();
+    let memory = machine.memory_available_bytes;
+    // The cache's folder may not exist yet: its nearest ancestor lies on the same disk.
+    let existing = cache.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let disk = disk_free_bytes(existing).unwrap_or(0);
+    let cores = format!("{}; {} cores, {} threads", machine.cpu, machine.physical_cores, machine.logical_cores);
+    vec![
+        Check::new("processor", true, cores, ""),
+        Check::new("instructions", true, machine.features.join(" "), ""),
+        Check::new(
+            "memory",
+            memory >= MEMORY_NEEDED,
+            format!("{} of {} available", bytes(memory), bytes(machine.memory_bytes)),
+            "a full-size export needs 3 GB: close something, or use a larger machine",
+        ),
+        Check::new(
+            "disk",
+            disk >= DISK_NEEDED,
+            format!("{} free for {}", bytes(disk), cache.display()),
+            "soprano-export cache prune   (or --cache-dir on another disk)",
+        ),
+    ]
+}
+
+fn python(options: &Doctor, shared: &Shared, cache: &Path) -> Vec<Check> {
+    let mend = "make setup   (or name an interpreter with --python PATH)";
+    let python = match Python::find(shared.python.as_deref(), "soprano", cache) {
+        Ok(python) => python,
+        Err(error) => return vec![Check::new("python", false, error.to_string(), mend)],
+    };
+    let found = format!("{} at {}", python.version(), python.interpreter().display());
+    let mut checks = vec![Check::new("python", true, found, "")];
+    for name in ["torch", "soprano_tts", "onnx", "onnxruntime", "safetensors", "huggingface_hub"] {
+        let prefix = format!("{name}-");
+        let version = python.packages().iter().find_map(|package| package.strip_prefix(&prefix));
+        checks.push(Check::new(name, version.is_some(), version.unwrap_or("not installed"), mend));
+    }
+    if !options.quick {
+        checks.extend(imports(&python, cache, mend));
+    }
+    checks
+}
+
+/// Really imports every module: a package may be there and yet not load.
+fn imports(python: &Python, cache: &Path, mend: &str) -> Vec<Check> {
+    let failed = |why: String| vec![Check::new("imports", false, why, mend)];
+    let scratch = match tempfile::tempdir() {
+        Ok(scratch) => scratch,
+        Err(error) => return failed(error.to_string()),
+    };
+    let child = Child {
+        python,
+        cache,
+        log: &scratch.path().join("log"),
+        time_limit: Duration::from_secs(300),
+        interrupted: &INTERRUPTED,
+        progress: &|_| {},
+    };
+    let outcome: Result<export::Outcome, export::Error> = child.run(&Request::Environment {}, scratch.path());
+    let result = match outcome {
+        Ok(outcome) => outcome.result,
+        Err(error) => return failed(error.to_string()),
+    };
+    let modules = result.get("modules").and_then(|m| m.as_object()).cloned().unwrap_or_default();
+    let check = |(name, fault): (&String, &serde_json::Value)| {
+        let found = fault.as_str().unwrap_or("loads");
+        Check::new(&format!("import {name}"), fault.is_null(), found, mend)
+    };
+    modules.iter().map(check).collect()
 }

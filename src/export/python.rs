@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::digest::{Digest, Hasher};
 
+/// The oldest Python that the exporters run on.
+const OLDEST: &str = "3.11";
+
 /// A Python interpreter with the packages of one model family.
 #[derive(Clone, Debug)]
 pub struct Python {
@@ -22,10 +25,13 @@ impl Python {
     pub fn find(explicit: Option<&Path>, family: &str, cache: &Path) -> Result<Self, Error> {
         if let Some(path) = explicit {
             let path = if path.is_dir() { path.join("bin/python") } else { path.to_owned() };
-            return Self::at(&path).ok_or_else(|| Error::BadPython {
-                path,
-                why: "not an interpreter of a virtual environment".into(),
-            });
+            let refuse = |why: String| Error::BadPython { path: path.clone(), why };
+            let found = Self::at(&path)
+                .ok_or_else(|| refuse("not an interpreter of a virtual environment".into()))?;
+            if !found.is_supported() {
+                return Err(refuse(format!("Python {}; {OLDEST} or newer is needed", found.version)));
+            }
+            return Ok(found);
         }
         let here = std::env::current_dir().unwrap_or_default();
         let linked = here.ancestors().map(|folder| folder.join(".venv/bin/python"));
@@ -44,8 +50,14 @@ impl Python {
         let cached = made.into_iter().rev().map(|path| path.join("bin/python"));
         linked
             .chain(cached)
-            .find_map(|path| Self::at(&path))
+            .filter_map(|path| Self::at(&path))
+            .find(Self::is_supported)
             .ok_or_else(|| Error::NoPython { family: family.to_owned() })
+    }
+
+    fn is_supported(&self) -> bool {
+        let mut numbers = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(3), Some(11))
     }
 
     /// The environment around an interpreter, by its files alone: `pyvenv.cfg` and the names of the
@@ -99,5 +111,42 @@ impl Python {
             hasher.field("package", package);
         }
         hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(version: &str) -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        let site = home.path().join("lib/python3/site-packages/torch-2.15.0.dist-info");
+        std::fs::create_dir_all(site).unwrap();
+        std::fs::create_dir(home.path().join("bin")).unwrap();
+        std::fs::write(home.path().join("bin/python"), "").unwrap();
+        std::fs::write(home.path().join("pyvenv.cfg"), format!("version_info = {version}\n")).unwrap();
+        home
+    }
+
+    #[test]
+    fn an_environment_is_known_by_its_files() {
+        let home = environment("3.12.1");
+        let python = Python::find(Some(home.path()), "soprano", Path::new("/nowhere")).unwrap();
+        assert_eq!(python.packages(), ["torch-2.15.0"]);
+        assert_eq!(python.version(), "3.12.1");
+    }
+
+    #[test]
+    fn an_old_python_is_refused() {
+        let home = environment("3.9.2");
+        let error = Python::find(Some(home.path()), "soprano", Path::new("/nowhere")).unwrap_err();
+        assert!(error.to_string().ends_with("Python 3.9.2; 3.11 or newer is needed"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_environment_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let error = Python::find(Some(home.path()), "soprano", Path::new("/nowhere")).unwrap_err();
+        assert!(matches!(error, Error::BadPython { .. }));
     }
 }

@@ -41,7 +41,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     let runner = Runner { build, plan: &plan, reporter };
     let made = match &plan.checkpoint {
         Some(planned) => {
-            let work = |folder: &Path| stages::checkpoint(build, &plan, reporter, folder);
+            let work = |folder: &Path| stages::checkpoint(build, reporter, folder);
             Some(runner.stage(planned, work)?)
         }
         None => None,
@@ -55,7 +55,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         (None, None) => unreachable!("a source is local or made"),
     };
     let export = runner.stage(&plan.export, |folder| {
-        stages::export(build, &plan, reporter, &checkpoint.folder, folder)
+        stages::export(build, reporter, &checkpoint.folder, folder)
     })?;
     let rewritten = runner.stage(&plan.rewrite, |folder| stages::rewrite(build, &export, folder))?;
     let judged = runner.stage(&plan.validate, |_| {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cache::Stage;
-use super::{Build, Error, Plan, Reporter, Rewrite};
-use crate::export::{Child, ExportDecoder, Outcome, Progress, ReferencePlan, Request};
+use super::{Build, Error, Reporter, Rewrite};
+use crate::export::{Child, ExportDecoder, Outcome, Progress, Python, ReferencePlan, Request};
 use crate::ir::{Model, PLACEHOLDER_DOMAIN};
 use crate::passes::{self, Driver};
 use crate::runtime::Tract;
@@ -24,25 +24,13 @@ pub(super) const REWRITTEN: &str = "rewritten.onnx";
 /// Runs a Python task in a stage's folder.
 fn child(
     build: &Build<'_>,
-    plan: &Plan,
     reporter: &dyn Reporter,
     stage: &str,
     request: &Request<'_>,
     folder: &Path,
 ) -> Result<Outcome, Error> {
-    let python = match &plan.python {
-        Ok(python) => python,
-        Err(_) => {
-            let family = build.recipe.family.name().to_owned();
-            return Err(match build.python.clone() {
-                Some(path) => {
-                    crate::export::Error::BadPython { path, why: "no interpreter there".into() }
-                }
-                None => crate::export::Error::NoPython { family },
-            }
-            .into());
-        }
-    };
+    let family = build.recipe.family.name();
+    let python = &Python::find(build.python.as_deref(), family, build.cache.root())?;
     let logs = build.cache.root().join("logs");
     std::fs::create_dir_all(&logs).map_err(Error::io(&logs))?;
     let log = logs.join(format!("{stage}-{}.log", std::process::id()));
@@ -62,7 +50,6 @@ fn child(
 /// Synthesizes or downloads the checkpoint.
 pub(super) fn checkpoint(
     build: &Build<'_>,
-    plan: &Plan,
     reporter: &dyn Reporter,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
@@ -73,7 +60,7 @@ pub(super) fn checkpoint(
         }
         Source::Directory(_) => unreachable!("a folder needs no making"),
     };
-    Ok(child(build, plan, reporter, "checkpoint", &request, folder)?.result)
+    Ok(child(build, reporter, "checkpoint", &request, folder)?.result)
 }
 
 /// What later stages and the bundle need of an export.
@@ -87,7 +74,6 @@ pub(super) struct Exported {
 /// Exports the decoder and records references.
 pub(super) fn export(
     build: &Build<'_>,
-    plan: &Plan,
     reporter: &dyn Reporter,
     checkpoint: &Path,
     folder: &Path,
@@ -107,7 +93,7 @@ pub(super) fn export(
             seed: decoder.references.seed,
         },
     });
-    let outcome = child(build, plan, reporter, "export", &request, folder)?;
+    let outcome = child(build, reporter, "export", &request, folder)?;
     for (name, file) in [("model", MODEL), ("references", REFERENCES), ("probes", PROBES)] {
         if outcome.artifacts.get(name).is_none_or(|artifact| artifact.path != file) {
             return Err(Error::Result { field: name });

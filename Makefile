@@ -1,0 +1,47 @@
+# Two commands do everything: `make demo` and `make test`.
+PYTHON ?= python3
+TOOL := target/release/soprano-export
+CARGO := cargo
+BUNDLE := build/soprano-1.1
+
+.PHONY: help demo test setup build bench lint size clean
+
+help:
+	@echo "make demo    export, validate and bundle a full-size decoder into $(BUNDLE)"
+	@echo "make test    every test, Rust and Python"
+	@echo "make bench   our figures beside the peers'"
+	@echo "make lint    formatting and lints, Rust and Python"
+	@echo "make setup   the Python environment alone"
+	@echo "make size    lines of code per room"
+
+# The Python environment of the Soprano family: in the user's cache, with .venv as a link to it.
+setup:
+	$(PYTHON) python/setup_env.py soprano
+
+build:
+	$(CARGO) build --release --locked
+
+demo: setup build
+	$(TOOL) decoder --model synthetic:soprano-1.1 --output $(BUNDLE) --overwrite
+
+test: setup
+	$(PYTHON) tests/run.py
+
+bench: demo
+	$(CARGO) bench --locked
+	.venv/bin/python benches/rewrite_peers.py --tool $(TOOL)
+	.venv/bin/python benches/decoder_onnxruntime.py --tool $(TOOL) --bundle $(BUNDLE)
+
+lint: setup
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+size:
+	@for room in src/*/ src/*.rs; do \
+		printf '%6d  %s\n' "$$(find $$room -name '*.rs' ! -name proto.rs | xargs cat | wc -l)" "$$room"; \
+	done
+
+clean:
+	rm -rf target build
