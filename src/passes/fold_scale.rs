@@ -29,7 +29,11 @@ impl Pass for FoldScale {
             return Err(Skip::NoMatch);
         }
         let (shape, mut weight) = matched(graph.constant_f32(w))?;
+        let output = matched(scale.output_at(0))?;
         let [_, columns] = shape[..] else { return Err(Skip::NoMatch) };
+        if columns == 0 {
+            return Err(Skip::NoEffect);
+        }
         if graph.sole_user(w).is_none() {
             return Err(Skip::Refused("the weights serve another node too"));
         }
@@ -52,7 +56,7 @@ impl Pass for FoldScale {
         patch.initializer(initializer_f32(&scaled_w, &shape, &weight));
         patch.initializer(initializer_f32(&scaled_b, &b_shape, &bias));
         patch.insert(node("MatMul", [x, &scaled_w], &scaled).named(matmul.name()));
-        patch.insert(node("Add", [&scaled, &scaled_b], &scale.output[0]).named(add.name()));
+        patch.insert(node("Add", [&scaled, &scaled_b], output).named(add.name()));
         Ok(patch)
     }
 }
