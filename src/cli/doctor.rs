@@ -59,7 +59,8 @@ fn machine(cache: &Path) -> Vec<Check> {
     // The cache's folder may not exist yet: its nearest ancestor lies on the same disk.
     let existing = cache.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     let disk = disk_free_bytes(existing).unwrap_or(0);
-    let cores = format!("{}; {} cores, {} threads", machine.cpu, machine.physical_cores, machine.logical_cores);
+    let cores =
+        format!("{}; {} cores, {} threads", machine.cpu, machine.physical_cores, machine.logical_cores);
     vec![
         Check::new("processor", true, cores, ""),
         Check::new("instructions", true, machine.features.join(" "), ""),
@@ -112,7 +113,8 @@ fn imports(python: &Python, cache: &Path, mend: &str) -> Vec<Check> {
         interrupted: &INTERRUPTED,
         progress: &|_| {},
     };
-    let outcome: Result<export::Outcome, export::Error> = child.run(&Request::Environment {}, scratch.path());
+    let outcome: Result<export::Outcome, export::Error> =
+        child.run(&Request::Environment {}, scratch.path());
     let result = match outcome {
         Ok(outcome) => outcome.result,
         Err(error) => return failed(error.to_string()),

@@ -48,11 +48,16 @@ impl NodeProto {
     pub fn input_at(&self, at: usize) -> Option<&str> {
         self.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
     }
+
+    /// An output by place; none where it is left out.
+    pub fn output_at(&self, at: usize) -> Option<&str> {
+        self.output.get(at).map(String::as_str).filter(|name| !name.is_empty())
+    }
 }
 
 /// The value of an attribute.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)]
 pub enum Attr {
     Int(i64),
     Float(f32),

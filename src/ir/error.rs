@@ -21,10 +21,7 @@ pub enum Error {
     #[diagnostic(code(ir::decode), help("the file is cut short, damaged, or of another format"))]
     Decode { path: PathBuf, why: String },
 
-    #[error(
-        "{}: {lost} bytes of this file are fields that no known ONNX version has; rewriting would lose them",
-        path.display()
-    )]
+    #[error("{}: {}", path.display(), what_is_lost(*lost))]
     #[diagnostic(
         code(ir::lossy),
         help("save it again with a released `onnx` package, or report the producer that wrote it")
@@ -43,7 +40,7 @@ pub enum Error {
     #[diagnostic(code(ir::invalid))]
     Invalid { path: PathBuf, place: String, why: String },
 
-    #[error("{}: external data of tensor {tensor:?}: {why}", path.display())]
+    #[error("{}: external data of {tensor}: {why}", path.display())]
     #[diagnostic(
         code(ir::external_data),
         help(
@@ -51,6 +48,15 @@ pub enum Error {
         )
     )]
     External { path: PathBuf, tensor: String, why: String },
+}
+
+fn what_is_lost(lost: i64) -> String {
+    match lost.unsigned_abs() {
+        bytes if lost > 0 => format!(
+            "{bytes} bytes of this file are fields that no known ONNX version has; rewriting would lose them"
+        ),
+        bytes => format!("its lists of numbers are packed where ONNX's are not, by {bytes} bytes"),
+    }
 }
 
 impl Error {

@@ -8,49 +8,100 @@ use bytes::Bytes;
 
 use super::error::Error;
 use super::model::map;
-use super::proto::{AttributeProto, GraphProto, ModelProto, TensorProto, tensor_proto::DataLocation};
+use super::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+    tensor_proto::DataLocation,
+};
 use super::tensors::raw_len;
 
-/// Every tensor of the model, those of nested graphs and attributes included.
-pub(super) fn for_each_tensor<E>(
-    model: &mut ModelProto,
-    visit: &mut impl FnMut(&mut TensorProto) -> Result<(), E>,
-) -> Result<(), E> {
-    fn attributes<E>(
-        attributes: &mut [AttributeProto],
-        visit: &mut impl FnMut(&mut TensorProto) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for attribute in attributes {
-            attribute.t.iter_mut().chain(&mut attribute.tensors).try_for_each(&mut *visit)?;
-            for inner in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+/// Where a tensor stands: in a list of the model, or in an attribute of a node, which is then named.
+pub(super) struct Place<'a> {
+    node: Option<(usize, &'a Option<String>, &'a Option<String>)>,
+}
+
+impl Place<'_> {
+    /// `initializer "w"`, or `tensor "t" of node 3 "n" (Constant)`.
+    pub(super) fn of(&self, tensor: &TensorProto) -> String {
+        match self.node {
+            None => format!("initializer {:?}", tensor.name()),
+            Some((at, name, op)) => format!(
+                "tensor {:?} of node {at} {:?} ({})",
+                tensor.name(),
+                name.as_deref().unwrap_or_default(),
+                op.as_deref().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+/// Every tensor of a model: of nested graphs, attributes, sparse tensors, functions and training too.
+macro_rules! tensor_walker {
+    ($walk:ident, $iter:ident, $($mutable:tt)?) => {
+        pub(super) fn $walk<E>(
+            model: & $($mutable)? ModelProto,
+            visit: &mut dyn FnMut(& $($mutable)? TensorProto, &Place<'_>) -> Result<(), E>,
+        ) -> Result<(), E> {
+            type Visit<'a, E> = &'a mut dyn FnMut(& $($mutable)? TensorProto, &Place<'_>) -> Result<(), E>;
+
+            fn sparse<E>(
+                sparse: & $($mutable)? SparseTensorProto,
+                place: &Place<'_>,
+                visit: Visit<'_, E>,
+            ) -> Result<(), E> {
+                let mut parts = sparse.values.$iter().chain(sparse.indices.$iter());
+                parts.try_for_each(|tensor| visit(tensor, place))
+            }
+            fn attributes<E>(
+                list: & $($mutable)? [AttributeProto],
+                place: &Place<'_>,
+                visit: Visit<'_, E>,
+            ) -> Result<(), E> {
+                for a in list {
+                    a.t.$iter().chain(a.tensors.$iter()).try_for_each(|tensor| visit(tensor, place))?;
+                    let mut all = a.sparse_tensor.$iter().chain(a.sparse_tensors.$iter());
+                    all.try_for_each(|s| sparse(s, place, visit))?;
+                    a.g.$iter().chain(a.graphs.$iter()).try_for_each(|inner| graph(inner, visit))?;
+                }
+                Ok(())
+            }
+            fn nodes<E>(list: & $($mutable)? [NodeProto], visit: Visit<'_, E>) -> Result<(), E> {
+                list.$iter().enumerate().try_for_each(|(at, node)| {
+                    let place = Place { node: Some((at, &node.name, &node.op_type)) };
+                    attributes(& $($mutable)? node.attribute, &place, visit)
+                })
+            }
+            fn graph<E>(graph: & $($mutable)? GraphProto, visit: Visit<'_, E>) -> Result<(), E> {
+                let place = Place { node: None };
+                graph.initializer.$iter().try_for_each(|tensor| visit(tensor, &place))?;
+                graph.sparse_initializer.$iter().try_for_each(|s| sparse(s, &place, visit))?;
+                nodes(& $($mutable)? graph.node, visit)
+            }
+            for inner in model.graph.$iter() {
                 graph(inner, visit)?;
             }
+            for training in model.training_info.$iter() {
+                let mut graphs = training.initialization.$iter().chain(training.algorithm.$iter());
+                graphs.try_for_each(|inner| graph(inner, visit))?;
+            }
+            for function in model.functions.$iter() {
+                let place = Place { node: None };
+                attributes(& $($mutable)? function.attribute_proto, &place, visit)?;
+                nodes(& $($mutable)? function.node, visit)?;
+            }
+            Ok(())
         }
-        Ok(())
-    }
-    fn graph<E>(
-        graph: &mut GraphProto,
-        visit: &mut impl FnMut(&mut TensorProto) -> Result<(), E>,
-    ) -> Result<(), E> {
-        graph.initializer.iter_mut().try_for_each(&mut *visit)?;
-        graph.node.iter_mut().try_for_each(|node| attributes(&mut node.attribute, visit))
-    }
-    if let Some(main) = &mut model.graph {
-        graph(main, visit)?;
-    }
-    for function in &mut model.functions {
-        function.node.iter_mut().try_for_each(|node| attributes(&mut node.attribute, visit))?;
-    }
-    Ok(())
+    };
 }
+tensor_walker!(for_each_tensor, iter,);
+tensor_walker!(for_each_tensor_mut, iter_mut, mut);
 
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::External as i32)
 }
 
 /// Whether any tensor keeps its data elsewhere.
-pub(super) fn any(model: &mut ModelProto) -> bool {
-    for_each_tensor(model, &mut |tensor| if is_external(tensor) { Err(()) } else { Ok(()) }).is_err()
+pub(super) fn any(model: &ModelProto) -> bool {
+    for_each_tensor(model, &mut |tensor, _| if is_external(tensor) { Err(()) } else { Ok(()) }).is_err()
 }
 
 /// Puts the data of external tensors into the model: mapped, not copied.
@@ -58,11 +109,11 @@ pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
     let mut ranges: BTreeMap<String, Vec<(usize, usize, String)>> = BTreeMap::new();
-    for_each_tensor(model, &mut |tensor| {
+    for_each_tensor_mut(model, &mut |tensor, place| {
         if !is_external(tensor) {
             return Ok(());
         }
-        let name = tensor.name().to_owned();
+        let name = place.of(tensor);
         let refuse = |why: String| Error::External { path: path.to_owned(), tensor: name.clone(), why };
         let range = Range::read(tensor).map_err(&refuse)?;
         if !files.contains_key(&range.location) {
@@ -97,7 +148,7 @@ pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
                 return Err(Error::External {
                     path: path.to_owned(),
                     tensor: second.clone(),
-                    why: format!("overlaps the data of {first:?} in {location:?}"),
+                    why: format!("overlaps the data of {first} in {location:?}"),
                 });
             }
         }
@@ -144,8 +195,5 @@ fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
     if !real.starts_with(&home) {
         return Err(format!("the location {location:?} is a link out of the model's folder"));
     }
-    if !real.is_file() {
-        return Err(format!("{location:?} is not a file"));
-    }
-    Ok(place)
+    Ok(real)
 }

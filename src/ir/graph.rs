@@ -1,4 +1,6 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::sync::OnceLock;
 
 use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::tensors::value_of;
@@ -11,39 +13,101 @@ pub struct NodeId(pub usize);
 /// A read-only index over a graph: who makes a value, who uses it.
 pub struct Graph<'m> {
     proto: &'m GraphProto,
-    makers: HashMap<&'m str, NodeId>,
-    users: HashMap<&'m str, Vec<NodeId>>,
-    initializers: HashMap<&'m str, &'m TensorProto>,
-    inputs: HashSet<&'m str>,
-    outputs: HashSet<&'m str>,
-    captured: HashSet<&'m str>,
+    ids: HashMap<&'m str, usize, foldhash::fast::RandomState>,
+    values: Vec<Value>,
+    /// The users of all values, those of one value side by side.
+    users: Vec<NodeId>,
+    alike: OnceLock<HashMap<u64, Vec<usize>>>,
+}
+
+/// What is known of a name.
+#[derive(Clone, Default)]
+struct Value {
+    maker: Option<NodeId>,
+    initializer: Option<usize>,
+    first_user: usize,
+    user_count: usize,
+    input: bool,
+    output: bool,
+    /// A nested graph reads it, or a quantization annotation names it.
+    captured: bool,
+    /// A nested graph has a value of this name.
+    nested: bool,
+    sparse: bool,
 }
 
 impl<'m> Graph<'m> {
     /// Indexes a graph, in time proportional to its nodes.
     pub fn new(proto: &'m GraphProto) -> Self {
+        let expected = proto.node.len() + proto.initializer.len() + proto.input.len();
         let mut graph = Graph {
             proto,
-            makers: HashMap::with_capacity(proto.node.len()),
-            users: HashMap::with_capacity(2 * proto.node.len()),
-            initializers: proto.initializer.iter().map(|t| (t.name(), t)).collect(),
-            inputs: proto.input.iter().map(|v| v.name()).collect(),
-            outputs: proto.output.iter().map(|v| v.name()).collect(),
-            captured: HashSet::new(),
+            ids: HashMap::with_capacity_and_hasher(expected, Default::default()),
+            values: Vec::with_capacity(expected),
+            users: Vec::new(),
+            alike: OnceLock::new(),
         };
+        for (at, tensor) in proto.initializer.iter().enumerate() {
+            graph.value(tensor.name()).initializer = Some(at);
+        }
+        for values in proto.sparse_initializer.iter().filter_map(|s| s.values.as_ref()) {
+            graph.value(values.name()).sparse = true;
+        }
+        proto.input.iter().for_each(|v| graph.value(v.name()).input = true);
+        proto.output.iter().for_each(|v| graph.value(v.name()).output = true);
+        for annotation in &proto.quantization_annotation {
+            for parameter in &annotation.quant_parameter_tensor_names {
+                graph.value(parameter.value()).captured = true;
+            }
+        }
+        let mut uses: Vec<(usize, NodeId)> = Vec::with_capacity(2 * proto.node.len());
         for (at, node) in proto.node.iter().enumerate() {
             for output in node.output.iter().filter(|name| !name.is_empty()) {
-                graph.makers.insert(output, NodeId(at));
+                graph.value(output).maker = Some(NodeId(at));
             }
-            for input in node.input.iter().filter(|name| !name.is_empty()) {
-                let users = graph.users.entry(input).or_default();
-                if users.last() != Some(&NodeId(at)) {
-                    users.push(NodeId(at));
+            for (place, input) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                if !node.input[..place].contains(input) {
+                    let id = graph.id(input);
+                    graph.values[id].user_count += 1;
+                    uses.push((id, NodeId(at)));
                 }
             }
-            capture(node, &mut graph.captured);
+            if !node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()) {
+                continue;
+            }
+            let mut names = Nested::default();
+            names.of(node);
+            names.captured.into_iter().for_each(|name| graph.value(name).captured = true);
+            names.own.into_iter().for_each(|name| graph.value(name).nested = true);
+        }
+        let mut start = 0;
+        for value in &mut graph.values {
+            value.first_user = start;
+            start += std::mem::take(&mut value.user_count);
+        }
+        graph.users.resize(start, NodeId(0));
+        for (id, user) in uses {
+            let value = &mut graph.values[id];
+            graph.users[value.first_user + value.user_count] = user;
+            value.user_count += 1;
         }
         graph
+    }
+
+    fn id(&mut self, name: &'m str) -> usize {
+        *self.ids.entry(name).or_insert_with(|| {
+            self.values.push(Value::default());
+            self.values.len() - 1
+        })
+    }
+
+    fn value(&mut self, name: &'m str) -> &mut Value {
+        let id = self.id(name);
+        &mut self.values[id]
+    }
+
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.ids.get(name).map(|&id| &self.values[id])
     }
 
     /// The protobuf message behind the index.
@@ -63,7 +127,7 @@ impl<'m> Graph<'m> {
 
     /// The node that makes a value; none for graph inputs and initializers.
     pub fn maker(&self, value: &str) -> Option<NodeId> {
-        self.makers.get(value).copied()
+        self.get(value)?.maker
     }
 
     /// The node that makes a value, if it is of this operator (ONNX's own domain).
@@ -75,7 +139,7 @@ impl<'m> Graph<'m> {
 
     /// The nodes that use a value, each once, in order.
     pub fn users(&self, value: &str) -> &[NodeId] {
-        self.users.get(value).map_or(&[], Vec::as_slice)
+        self.get(value).map_or(&[], |v| &self.users[v.first_user..v.first_user + v.user_count])
     }
 
     /// The only node that uses a value; none where it has several uses, leaves the graph, or is
@@ -87,37 +151,89 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// Whether a value must keep its name: it is a graph output, or a nested graph reads it.
+    /// Whether a value must keep its name: it is a graph output, a nested graph reads it, or a
+    /// quantization annotation names it.
     pub fn is_pinned(&self, value: &str) -> bool {
-        self.outputs.contains(value) || self.captured.contains(value)
+        self.get(value).is_some_and(|v| v.output || v.captured)
+    }
+
+    /// Whether a graph nested in a node reads a value.
+    pub(super) fn is_captured(&self, value: &str) -> bool {
+        self.get(value).is_some_and(|v| v.captured)
     }
 
     /// Whether a value is an output of the graph.
     pub fn is_output(&self, value: &str) -> bool {
-        self.outputs.contains(value)
+        self.get(value).is_some_and(|v| v.output)
     }
 
     /// Whether a value is an input of the graph.
     pub fn is_input(&self, value: &str) -> bool {
-        self.inputs.contains(value)
+        self.get(value).is_some_and(|v| v.input)
     }
 
-    /// Whether any value of the graph has this name.
+    /// Whether a value is there without a node: an input or a constant.
+    pub(super) fn is_given(&self, value: &str) -> bool {
+        self.get(value).is_some_and(|v| v.input || v.sparse || v.initializer.is_some())
+    }
+
+    /// Whether a nested graph has a value of its own of this name.
+    pub(super) fn is_nested(&self, value: &str) -> bool {
+        self.get(value).is_some_and(|v| v.nested)
+    }
+
+    /// Whether any value of the graph, or of a graph nested in it, has this name.
     pub fn knows(&self, value: &str) -> bool {
-        self.makers.contains_key(value)
-            || self.initializers.contains_key(value)
-            || self.inputs.contains(value)
-            || self.users.contains_key(value)
+        self.ids.contains_key(value)
+    }
+
+    /// The place of the initializer behind a value; none where a caller may override it.
+    pub(super) fn initializer_at(&self, value: &str) -> Option<usize> {
+        self.get(value).filter(|v| !v.input)?.initializer
     }
 
     /// The initializer behind a value; none where a caller may override it (it is an input too).
     pub fn initializer(&self, value: &str) -> Option<&'m TensorProto> {
-        self.initializers.get(value).copied().filter(|_| !self.inputs.contains(value))
+        self.initializer_at(value).map(|at| &self.proto.initializer[at])
+    }
+
+    /// The first initializer before this one that has the same type, shape and bits, neither of them
+    /// open to callers.
+    pub fn earliest_equal(&self, value: &str) -> Option<&'m str> {
+        let tensors = &self.proto.initializer;
+        let fixed = |at: usize| self.initializer_at(tensors[at].name()) == Some(at);
+        let alike = self.alike.get_or_init(|| {
+            let mut alike: HashMap<u64, Vec<usize>> = HashMap::with_capacity(tensors.len());
+            for at in (0..tensors.len()).filter(|&at| fixed(at)) {
+                if let Some(key) = sketch(&tensors[at]) {
+                    alike.entry(key).or_default().push(at);
+                }
+            }
+            alike
+        });
+        let at = self.initializer_at(value)?;
+        let same = |other: &&usize| {
+            let (a, b) = (&tensors[at], &tensors[**other]);
+            a.data_type == b.data_type && a.dims == b.dims && a.raw_data == b.raw_data
+        };
+        let candidates = alike.get(&sketch(&tensors[at])?)?.iter();
+        Some(tensors[*candidates.take_while(|&&other| other < at).find(same)?].name())
     }
 
     /// The constant behind a value, from an initializer.
     pub fn constant(&self, value: &str) -> Option<Tensor> {
         self.initializer(value).and_then(|tensor| value_of(tensor).ok())
+    }
+
+    /// The two inputs of a commutative node of which one is constant: `(constant, value)`.
+    pub fn constant_operand(&self, id: NodeId) -> Option<(&'m str, &'m str)> {
+        let node = self.node(id);
+        let (a, b) = (node.input_at(0)?, node.input_at(1)?);
+        match (self.initializer(a), self.initializer(b)) {
+            (Some(_), None) => Some((a, b)),
+            (None, Some(_)) => Some((b, a)),
+            _ => None,
+        }
     }
 
     /// The constant behind a value, if it is int64.
@@ -133,24 +249,33 @@ impl<'m> Graph<'m> {
 
     /// Every value is made once and before its use, and every output is made.
     pub(super) fn check(&self) -> Result<(), (String, String)> {
-        let mut known: HashSet<&str> = HashSet::with_capacity(self.makers.len());
-        known.extend(&self.inputs);
-        known.extend(self.initializers.keys());
-        known.extend(
-            self.proto.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())),
-        );
-        if self.initializers.len() != self.proto.initializer.len() {
-            return Err(("initializers".into(), "two have the same name".into()));
+        let mut known: HashSet<&str> = HashSet::with_capacity(self.values.len());
+        let dense = self.proto.initializer.iter().map(|t| t.name());
+        let sparse =
+            self.proto.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name()));
+        for name in dense.chain(sparse) {
+            if name.is_empty() {
+                return Err(("initializers".into(), "one has no name".into()));
+            }
+            if !known.insert(name) {
+                return Err((format!("initializer {name:?}"), "another has the same name".into()));
+            }
         }
-        if self.inputs.len() != self.proto.input.len() {
-            return Err(("graph inputs".into(), "two have the same name".into()));
+        let mut inputs = HashSet::with_capacity(self.proto.input.len());
+        if let Some(twice) = self.proto.input.iter().find(|input| !inputs.insert(input.name())) {
+            let place = format!("graph input {:?}", twice.name());
+            return Err((place, "another has the same name".into()));
         }
+        known.extend(inputs);
         for (at, node) in self.proto.node.iter().enumerate() {
             let place = || format!("node {at} {:?} ({})", node.name(), node.op_type());
             for input in node.input.iter().map(String::as_str).chain(captured_by(node)) {
                 if !input.is_empty() && !known.contains(input) {
-                    let why = match self.makers.get(input) {
-                        Some(later) => format!("uses {input:?}, which node {} makes later", later.0),
+                    let why = match self.maker(input) {
+                        Some(NodeId(later)) if later == at => format!("uses {input:?}, its own output"),
+                        Some(NodeId(later)) => {
+                            format!("uses {input:?}, which node {later} makes later")
+                        }
                         None => format!("uses {input:?}, which nothing makes"),
                     };
                     return Err((place(), why));
@@ -162,34 +287,59 @@ impl<'m> Graph<'m> {
                 }
             }
         }
-        match self.proto.output.iter().find(|output| !known.contains(output.name())) {
-            Some(output) => {
-                Err((format!("graph output {:?}", output.name()), "nothing makes it".into()))
+        let mut outputs = HashSet::with_capacity(self.proto.output.len());
+        for name in self.proto.output.iter().map(|output| output.name()) {
+            let why = match () {
+                () if !known.contains(name) => "nothing makes it",
+                () if !outputs.insert(name) => "another has the same name",
+                () => continue,
+            };
+            return Err((format!("graph output {name:?}"), why.into()));
+        }
+        Ok(())
+    }
+}
+
+/// A hash of raw data that reads no more than a page of it; none of other data.
+fn sketch(tensor: &TensorProto) -> Option<u64> {
+    const PART: usize = 2048;
+    let raw = tensor.raw_data.as_ref()?;
+    let tail = raw.len().saturating_sub(PART).max(PART.min(raw.len()));
+    let whole = (tensor.data_type, &tensor.dims, raw.len(), &raw[..PART.min(raw.len())], &raw[tail..]);
+    Some(foldhash::fast::FixedState::default().hash_one(whole))
+}
+
+/// The names in the graphs nested in a node: those they take from outside, and their own.
+#[derive(Default)]
+struct Nested<'m> {
+    captured: BTreeSet<&'m str>,
+    own: HashSet<&'m str>,
+}
+
+impl<'m> Nested<'m> {
+    fn of(&mut self, node: &'m NodeProto) {
+        for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            let mut own: HashSet<&str> = inner.input.iter().map(|v| v.name()).collect();
+            own.extend(inner.initializer.iter().map(|t| t.name()));
+            own.extend(inner.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
+            own.extend(inner.node.iter().flat_map(|n| n.output.iter().map(String::as_str)));
+            let mut deeper = Nested::default();
+            for node in &inner.node {
+                deeper.captured.extend(node.input.iter().map(String::as_str));
+                deeper.of(node);
             }
-            None => Ok(()),
+            deeper.captured.extend(inner.output.iter().map(|v| v.name()));
+            self.captured.extend(
+                deeper.captured.into_iter().filter(|name| !name.is_empty() && !own.contains(name)),
+            );
+            self.own.extend(own.into_iter().chain(deeper.own).filter(|name| !name.is_empty()));
         }
     }
 }
 
-/// Adds the names that graphs nested in a node take from outside.
-fn capture<'m>(node: &'m NodeProto, into: &mut HashSet<&'m str>) {
-    for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-        let mut own: HashSet<&str> = inner.input.iter().map(|v| v.name()).collect();
-        own.extend(inner.initializer.iter().map(|t| t.name()));
-        own.extend(inner.node.iter().flat_map(|n| n.output.iter().map(String::as_str)));
-        let mut wanted: HashSet<&str> = HashSet::new();
-        for node in &inner.node {
-            wanted.extend(node.input.iter().map(String::as_str));
-            capture(node, &mut wanted);
-        }
-        wanted.extend(inner.output.iter().map(|v| v.name()));
-        into.extend(wanted.into_iter().filter(|name| !name.is_empty() && !own.contains(name)));
-    }
-}
-
-/// The names that graphs nested in a node take from outside.
-pub(super) fn captured_by(node: &NodeProto) -> HashSet<&str> {
-    let mut names = HashSet::new();
-    capture(node, &mut names);
-    names
+/// The names that graphs nested in a node take from outside, in alphabetical order.
+pub(super) fn captured_by(node: &NodeProto) -> BTreeSet<&str> {
+    let mut names = Nested::default();
+    names.of(node);
+    names.captured
 }

@@ -6,7 +6,7 @@ use prost::Message;
 use super::error::Error;
 use super::graph::Graph;
 use super::proto::{GraphProto, ModelProto};
-use super::tensors::{data_len, raw_len, shape_of};
+use super::tensors::{check_data, raw_len};
 use super::{external, write};
 use crate::digest::{Digest, HashingWriter};
 
@@ -16,6 +16,10 @@ const LIMIT: u64 = (1 << 31) - 1;
 /// Maps a file read-only.
 #[allow(unsafe_code)]
 pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+    // Opening a pipe would wait for its other end.
+    if !fs_err::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a plain file"));
+    }
     let file = fs_err::File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
@@ -77,7 +81,7 @@ impl Model {
         if kept != length {
             return Err(Error::Lossy { path, lost: length as i64 - kept as i64 });
         }
-        if external::any(&mut proto) {
+        if external::any(&proto) {
             external::embed(&mut proto, &path)?;
         }
         let model = Model { proto, path };
@@ -143,26 +147,20 @@ impl Model {
             .sum()
     }
 
-    /// Checks names, order and sizes of the main graph: every value is made once and before it is
-    /// used, every output exists, every initializer is as long as its shape says.
+    /// Checks names and order of the main graph: every value is made once and before it is
+    /// used, every output exists; and every tensor anywhere in the model holds what its shape says.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the first node or tensor that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let refuse =
             |place: String, why: String| Error::Invalid { path: self.path.clone(), place, why };
-        let graph = self.graph_proto();
-        for tensor in &graph.initializer {
-            let place = || format!("initializer {:?}", tensor.name());
-            let needs = raw_len(tensor).map_err(|why| refuse(place(), why))?;
-            let has = data_len(tensor);
-            if let (Some(needs), Some(has)) = (needs, has)
-                && needs != has
-            {
-                let shape = shape_of(tensor).unwrap_or_default();
-                return Err(refuse(place(), format!("{has} bytes; shape {shape:?} needs {needs}")));
-            }
+        if self.proto.graph.is_none() {
+            return Err(refuse("the model".to_owned(), "it holds no graph".to_owned()));
         }
+        external::for_each_tensor(&self.proto, &mut |tensor, place| {
+            check_data(tensor).map_err(|why| refuse(place.of(tensor), why))
+        })?;
         self.graph().check().map_err(|(place, why)| refuse(place, why))
     }
 

@@ -1,9 +1,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::build::NodeBuilder;
-use super::graph::{Graph, NodeId};
+use super::graph::{Graph, NodeId, captured_by};
 use super::model::Model;
 use super::proto::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use super::tensors::check_data;
 
 /// A change that a pass proposes: nodes out, nodes in, new constants, uses moved from one value to
 /// another. It says what it wants; [`Model::apply`] decides whether that is safe.
@@ -15,6 +16,7 @@ pub struct Patch {
     initializers: Vec<TensorProto>,
     redirect: Vec<(String, String)>,
     taken: HashSet<String>,
+    counts: HashMap<String, usize>,
 }
 
 /// Why a patch can't be applied.
@@ -45,14 +47,14 @@ impl Patch {
 
     /// A value name that neither the graph nor this patch has: `base`, or `base_1`, `base_2`, ….
     pub fn fresh(&mut self, graph: &Graph<'_>, base: &str) -> String {
-        let mut name = base.to_owned();
-        let mut n = 0;
-        while graph.knows(&name) || self.taken.contains(&name) {
-            n += 1;
-            name = format!("{base}_{n}");
+        let n = self.counts.entry(base.to_owned()).or_default();
+        loop {
+            let name = if *n == 0 { base.to_owned() } else { format!("{base}_{n}") };
+            *n += 1;
+            if !name.is_empty() && !graph.knows(&name) && self.taken.insert(name.clone()) {
+                return name;
+            }
         }
-        self.taken.insert(name.clone());
-        name
     }
 
     /// Adds a node after those already added.
@@ -77,6 +79,300 @@ impl Patch {
     }
 }
 
+/// A patch found safe, as the edits it comes to.
+pub(crate) struct Change {
+    /// Nodes `first..` up to `end` give way to `nodes`: an old one, or the next of those inserted.
+    first: usize,
+    end: usize,
+    nodes: Vec<Option<usize>>,
+    inserted: Vec<NodeProto>,
+    /// Inputs of nodes that stay: node, place, new name.
+    renames: Vec<(usize, usize, String)>,
+    /// The order of all nodes afterwards, where theirs must change.
+    order: Option<Vec<usize>>,
+    initializers: Vec<TensorProto>,
+    /// Initializers that lose their last use.
+    released: BTreeSet<usize>,
+    stale: HashSet<String>,
+}
+
+impl Graph<'_> {
+    /// Decides whether a patch of the pass `author` is safe, touching nothing.
+    pub(crate) fn plan(&self, patch: Patch, author: &str) -> Result<Change, Unsafe> {
+        let count = self.proto().node.len();
+        let removed: BTreeSet<usize> = patch.remove.iter().map(|id| id.0).collect();
+        if let Some(at) = removed.last().filter(|&&at| at >= count) {
+            return Err(Unsafe::Inconsistent(format!("it removes node {at} of {count}")));
+        }
+        let redirect: HashMap<&str, &str> =
+            patch.redirect.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
+        if redirect.iter().any(|(old, new)| old.is_empty() || new.is_empty()) {
+            return Err(Unsafe::Inconsistent("it renames a value without a name".to_owned()));
+        }
+        let at = patch.at.min(count);
+        let mut inserted = patch.insert;
+        for node in &mut inserted {
+            for input in &mut node.input {
+                if let Some(new) = redirect.get(input.as_str()) {
+                    *input = (*new).to_owned();
+                }
+            }
+            node.metadata_props.push(StringStringEntryProto {
+                key: Some("soprano_export.pass".to_owned()),
+                value: Some(author.to_owned()),
+            });
+        }
+
+        let plan =
+            Plan { graph: self, at, removed: &removed, made: made(&inserted, &patch.initializers)? };
+        plan.check_names(&redirect)?;
+        plan.check_uses(&inserted)?;
+        for tensor in
+            inserted.iter().flat_map(|n| &n.attribute).flat_map(|a| a.t.iter().chain(&a.tensors))
+        {
+            check_data(tensor).map_err(Unsafe::Inconsistent)?;
+        }
+        for tensor in &patch.initializers {
+            check_data(tensor).map_err(|why| {
+                Unsafe::Inconsistent(format!("initializer {:?}: {why}", tensor.name()))
+            })?;
+        }
+        let renames = plan.renames(&redirect)?;
+        let order = if plan.keeps_order(&inserted, &renames) {
+            None
+        } else {
+            Some(plan.order(&inserted, &redirect)?)
+        };
+        let released = plan.released(&inserted, &redirect, &renames);
+        let stale = redirect.keys().map(|&old| old.to_owned()).collect();
+
+        let first = removed.first().map_or(at, |&first| first.min(at));
+        let end = removed.last().map_or(at, |&last| (last + 1).max(at));
+        let kept = |range: std::ops::Range<usize>| {
+            range.filter(|at| !removed.contains(at)).map(Some).collect::<Vec<_>>()
+        };
+        let mut nodes = kept(first..at);
+        nodes.extend(inserted.iter().map(|_| None));
+        nodes.extend(kept(at..end));
+        Ok(Change {
+            first,
+            end,
+            nodes,
+            inserted,
+            renames,
+            order,
+            initializers: patch.initializers,
+            released,
+            stale,
+        })
+    }
+}
+
+/// Where each new value comes from: an inserted node, or a constant.
+fn made<'p>(
+    inserted: &'p [NodeProto],
+    initializers: &'p [TensorProto],
+) -> Result<HashMap<&'p str, Option<usize>>, Unsafe> {
+    let outputs = inserted.iter().enumerate().flat_map(|(k, node)| {
+        node.output.iter().filter(|name| !name.is_empty()).map(move |name| (name.as_str(), Some(k)))
+    });
+    let mut made = HashMap::new();
+    for (name, maker) in outputs.chain(initializers.iter().map(|t| (t.name(), None))) {
+        if name.is_empty() || made.insert(name, maker).is_some() {
+            return Err(Unsafe::Taken(name.to_owned()));
+        }
+    }
+    Ok(made)
+}
+
+/// Order of nodes before and after: old nodes by their place, inserted ones before the node at `at`.
+type Position = (usize, usize);
+
+fn old(at: usize) -> Position {
+    (at, usize::MAX)
+}
+
+struct Plan<'a, 'm> {
+    graph: &'a Graph<'m>,
+    at: usize,
+    removed: &'a BTreeSet<usize>,
+    made: HashMap<&'a str, Option<usize>>,
+}
+
+impl Plan<'_, '_> {
+    fn kept_maker(&self, name: &str) -> Option<usize> {
+        self.graph.maker(name).map(|id| id.0).filter(|at| !self.removed.contains(at))
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.made.contains_key(name) || self.graph.is_given(name) || self.kept_maker(name).is_some()
+    }
+
+    /// When a value is there: at once, or after a node.
+    fn position(&self, name: &str) -> Option<Position> {
+        match self.made.get(name) {
+            Some(maker) => maker.map(|k| (self.at, k)),
+            None => self.kept_maker(name).map(old),
+        }
+    }
+
+    fn kept_users(&self, name: &str) -> impl Iterator<Item = usize> {
+        self.graph.users(name).iter().map(|id| id.0).filter(|at| !self.removed.contains(at))
+    }
+
+    fn check_names(&self, redirect: &HashMap<&str, &str>) -> Result<(), Unsafe> {
+        for &at in self.removed {
+            let outputs = self.graph.node(NodeId(at)).output.iter();
+            for output in outputs.filter(|o| !o.is_empty() && !self.made.contains_key(o.as_str())) {
+                if self.graph.is_pinned(output) {
+                    return Err(Unsafe::Pinned(output.clone()));
+                }
+                if !redirect.contains_key(output.as_str()) && self.kept_users(output).next().is_some() {
+                    return Err(Unsafe::StillUsed(output.clone()));
+                }
+            }
+        }
+        if let Some(old) = redirect.keys().filter(|old| self.graph.is_pinned(old)).min() {
+            return Err(Unsafe::Pinned((*old).to_owned()));
+        }
+        let taken = |name: &&&str| {
+            self.graph.is_given(name)
+                || self.kept_maker(name).is_some()
+                || self.graph.is_nested(name) && self.graph.maker(name).is_none()
+        };
+        match self.made.keys().filter(taken).min() {
+            Some(name) => Err(Unsafe::Taken((*name).to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_uses(&self, inserted: &[NodeProto]) -> Result<(), Unsafe> {
+        for node in inserted {
+            let mut names = node
+                .input
+                .iter()
+                .map(String::as_str)
+                .chain(captured_by(node))
+                .filter(|n| !n.is_empty());
+            if let Some(name) = names.find(|name| !self.exists(name)) {
+                return Err(Unsafe::Inconsistent(format!(
+                    "node {:?} ({}): uses {name:?}, which nothing makes",
+                    node.name(),
+                    node.op_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn renames(&self, redirect: &HashMap<&str, &str>) -> Result<Vec<(usize, usize, String)>, Unsafe> {
+        let mut renames = Vec::new();
+        for (&old, &new) in redirect {
+            for user in self.kept_users(old) {
+                if !self.exists(new) {
+                    return Err(Unsafe::Inconsistent(format!(
+                        "{:?} becomes {new:?}, which nothing makes",
+                        old
+                    )));
+                }
+                let inputs = self.graph.node(NodeId(user)).input.iter().enumerate();
+                renames.extend(
+                    inputs.filter(|(_, name)| *name == old).map(|(k, _)| (user, k, new.to_owned())),
+                );
+            }
+        }
+        Ok(renames)
+    }
+
+    /// Whether every value is still made before its use.
+    fn keeps_order(&self, inserted: &[NodeProto], renames: &[(usize, usize, String)]) -> bool {
+        let before = |name: &str, user: Position| self.position(name).is_none_or(|at| at < user);
+        renames.iter().all(|(user, _, new)| before(new, old(*user)))
+            && inserted.iter().enumerate().all(|(k, node)| {
+                let place = (self.at, k);
+                node.input.iter().map(String::as_str).chain(captured_by(node)).all(|i| before(i, place))
+                    && node.output.iter().all(|output| {
+                        !self.graph.is_captured(output)
+                            && self.kept_users(output).all(|user| place < old(user))
+                    })
+            })
+    }
+
+    /// The nodes in an order in which every value is made before its use, as close to the one that
+    /// the patch gives as that allows.
+    fn order(
+        &self,
+        inserted: &[NodeProto],
+        redirect: &HashMap<&str, &str>,
+    ) -> Result<Vec<usize>, Unsafe> {
+        let count = self.graph.proto().node.len();
+        let kept =
+            |range: std::ops::Range<usize>| range.filter(|at| !self.removed.contains(at)).map(old);
+        let places: Vec<Position> = kept(0..self.at)
+            .chain((0..inserted.len()).map(|k| (self.at, k)))
+            .chain(kept(self.at..count))
+            .collect();
+        let slots: HashMap<Position, usize> = places.iter().copied().zip(0..).collect();
+        let wants: Vec<BTreeSet<usize>> = places
+            .iter()
+            .map(|&(at, k)| {
+                let node = inserted.get(k).unwrap_or_else(|| self.graph.node(NodeId(at)));
+                let inputs = node.input.iter().map(String::as_str);
+                let inputs = inputs.map(|name| match k {
+                    usize::MAX => redirect.get(name).copied().unwrap_or(name),
+                    _ => name,
+                });
+                let names = inputs.chain(captured_by(node)).filter(|name| !name.is_empty());
+                names.filter_map(|name| slots.get(&self.position(name)?).copied()).collect()
+            })
+            .collect();
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); places.len()];
+        let mut waiting: Vec<usize> = wants.iter().map(BTreeSet::len).collect();
+        for (slot, wants) in wants.iter().enumerate() {
+            wants.iter().for_each(|&w| users[w].push(slot));
+        }
+        let mut ready: BTreeSet<usize> = (0..places.len()).filter(|&at| waiting[at] == 0).collect();
+        let mut order = Vec::with_capacity(places.len());
+        while let Some(at) = ready.pop_first() {
+            order.push(at);
+            for &user in &users[at] {
+                waiting[user] -= 1;
+                if waiting[user] == 0 {
+                    ready.insert(user);
+                }
+            }
+        }
+        if order.len() < places.len() {
+            return Err(Unsafe::Inconsistent("a value would depend on itself".to_owned()));
+        }
+        Ok(order)
+    }
+
+    /// The initializers that lose their last use.
+    fn released(
+        &self,
+        inserted: &[NodeProto],
+        redirect: &HashMap<&str, &str>,
+        renames: &[(usize, usize, String)],
+    ) -> BTreeSet<usize> {
+        let inputs = self.removed.iter().flat_map(|&at| &self.graph.node(NodeId(at)).input);
+        let candidates = inputs.map(String::as_str).chain(redirect.keys().copied());
+        let used = |name: &str| {
+            self.graph.is_pinned(name)
+                || !redirect.contains_key(name) && self.kept_users(name).next().is_some()
+                || renames.iter().any(|(_, _, new)| new == name)
+                || inserted.iter().any(|node| {
+                    node.input.iter().any(|input| input == name) || captured_by(node).contains(name)
+                })
+        };
+        candidates
+            .filter_map(|name| Some((name, self.graph.initializer_at(name)?)))
+            .filter(|(name, _)| !used(name))
+            .map(|(_, at)| at)
+            .collect()
+    }
+}
+
 impl Model {
     /// Applies a patch of the pass `author` if it is safe; otherwise the model stays as it was.
     /// New nodes carry the author's name in their metadata; constants that lose their last use go.
@@ -84,78 +380,32 @@ impl Model {
     /// # Errors
     /// [`Unsafe`] says what forbids it.
     pub fn apply(&mut self, patch: Patch, author: &str) -> Result<(), Unsafe> {
-        let removed: HashSet<usize> = patch.remove.iter().map(|id| id.0).collect();
-        let redirect: HashMap<&str, &str> =
-            patch.redirect.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
-        {
-            let graph = self.graph();
-            let made: HashSet<&str> = patch
-                .insert
-                .iter()
-                .flat_map(|n| n.output.iter().map(String::as_str))
-                .chain(patch.initializers.iter().map(|t| t.name()))
-                .collect();
-            for &id in &patch.remove {
-                for output in graph.node(id).output.iter().filter(|o| !o.is_empty()) {
-                    let outlives = !made.contains(output.as_str());
-                    if outlives && graph.is_pinned(output) {
-                        return Err(Unsafe::Pinned(output.clone()));
-                    }
-                    let used = graph.users(output).iter().any(|user| !removed.contains(&user.0));
-                    if outlives && used && !redirect.contains_key(output.as_str()) {
-                        return Err(Unsafe::StillUsed(output.clone()));
-                    }
-                }
-            }
-            if let Some(old) = redirect.keys().find(|old| graph.is_pinned(old)) {
-                return Err(Unsafe::Pinned((*old).to_owned()));
-            }
-            let taken = |name: &str| match graph.maker(name) {
-                Some(maker) => !removed.contains(&maker.0),
-                None => graph.is_input(name) || graph.initializer(name).is_some(),
-            };
-            if let Some(name) = made.iter().find(|name| taken(name)) {
-                return Err(Unsafe::Taken((*name).to_owned()));
-            }
-        }
-        let before = self.graph_proto().clone();
+        let change = self.graph().plan(patch, author)?;
+        self.commit(change);
+        Ok(())
+    }
+
+    /// Makes a change that was planned on this very graph.
+    pub(crate) fn commit(&mut self, change: Change) {
         let graph = self.graph_proto_mut();
-        let mut released: Vec<String> = Vec::new();
-        let mut nodes = Vec::with_capacity(graph.node.len() + patch.insert.len());
-        let mut inserted: Vec<NodeProto> = patch.insert;
-        for node in &mut inserted {
-            node.metadata_props.push(StringStringEntryProto {
-                key: Some("soprano_export.pass".to_owned()),
-                value: Some(author.to_owned()),
-            });
+        for (node, input, name) in change.renames {
+            graph.node[node].input[input] = name;
         }
-        for (at, node) in graph.node.drain(..).enumerate() {
-            if at == patch.at {
-                nodes.append(&mut inserted);
-            }
-            if removed.contains(&at) {
-                released.extend(node.input);
-            } else {
-                nodes.push(node);
-            }
+        let mut inserted = change.inserted.into_iter();
+        let slots = change.nodes.into_iter().map(|slot| match slot {
+            Some(at) => std::mem::take(&mut graph.node[at]),
+            None => inserted.next().expect("one for each place left open"),
+        });
+        let nodes: Vec<NodeProto> = slots.collect();
+        graph.node.splice(change.first..change.end, nodes);
+        if let Some(order) = change.order {
+            graph.node = order.into_iter().map(|at| std::mem::take(&mut graph.node[at])).collect();
         }
-        nodes.append(&mut inserted);
-        for input in nodes.iter_mut().flat_map(|node| node.input.iter_mut()) {
-            if let Some(new) = redirect.get(input.as_str()) {
-                released.push(std::mem::replace(input, (*new).to_owned()));
-            }
+        for at in change.released.into_iter().rev() {
+            graph.initializer.remove(at);
         }
-        graph.node = in_order(nodes);
-        graph.initializer.extend(patch.initializers);
-        let stale: HashSet<&str> = redirect.keys().copied().collect();
-        graph.value_info.retain(|v| !stale.contains(v.name()));
-        self.release(&released);
-        self.graph()
-            .check()
-            .map_err(|(place, why)| Unsafe::Inconsistent(format!("{place}: {why}")))
-            .inspect_err(|_| {
-                *self.graph_proto_mut() = before;
-            })
+        graph.initializer.extend(change.initializers);
+        graph.value_info.retain(|v| !change.stale.contains(v.name()));
     }
 
     /// Drops those of the named initializers that nothing uses any more.
@@ -209,43 +459,4 @@ impl Model {
             node.doc_string = None;
         }
     }
-}
-
-/// The nodes in an order in which every value is made before its use, as close to the given one as
-/// that allows. A cycle keeps its order, for the check to name.
-fn in_order(mut nodes: Vec<NodeProto>) -> Vec<NodeProto> {
-    let makers: HashMap<String, usize> = nodes
-        .iter()
-        .enumerate()
-        .flat_map(|(at, node)| node.output.iter().map(move |output| (output.clone(), at)))
-        .collect();
-    let needs = |node: &NodeProto| -> Vec<usize> {
-        let nested = super::graph::captured_by(node);
-        let inputs = node.input.iter().map(String::as_str).chain(nested);
-        inputs.filter(|name| !name.is_empty()).filter_map(|name| makers.get(name).copied()).collect()
-    };
-    let wants: Vec<Vec<usize>> = nodes.iter().map(needs).collect();
-    if wants.iter().enumerate().all(|(at, wants)| wants.iter().all(|&w| w < at)) {
-        return nodes;
-    }
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    let mut waiting: Vec<usize> = wants.iter().map(Vec::len).collect();
-    for (at, wants) in wants.iter().enumerate() {
-        wants.iter().for_each(|&w| users[w].push(at));
-    }
-    let mut ready: BTreeSet<usize> = (0..nodes.len()).filter(|&at| waiting[at] == 0).collect();
-    let mut order = Vec::with_capacity(nodes.len());
-    while let Some(at) = ready.pop_first() {
-        order.push(at);
-        for &user in &users[at] {
-            waiting[user] -= 1;
-            if waiting[user] == 0 {
-                ready.insert(user);
-            }
-        }
-    }
-    if order.len() < nodes.len() {
-        return nodes;
-    }
-    order.into_iter().map(|at| std::mem::take(&mut nodes[at])).collect()
 }

@@ -39,6 +39,7 @@ pub fn dtype_name(code: i32) -> String {
 /// # Errors
 /// A sentence, where a dimension is negative or the element count overflows.
 pub fn shape_of(tensor: &TensorProto) -> Result<Vec<usize>, String> {
+    // Zeros count as ones: every product of some of the dimensions is then safe as well.
     let mut count = 1usize;
     tensor
         .dims
@@ -51,33 +52,82 @@ pub fn shape_of(tensor: &TensorProto) -> Result<Vec<usize>, String> {
         .collect()
 }
 
-/// Bytes the raw data of a tensor must have; none where the type is not of whole bytes.
-pub(crate) fn raw_len(tensor: &TensorProto) -> Result<Option<usize>, String> {
-    let shape = shape_of(tensor)?;
-    let Some(dtype) = dtype_of(tensor.data_type()) else { return Ok(None) };
-    shape
-        .iter()
-        .try_fold(dtype.size(), |n, &d| n.checked_mul(d))
-        .map(Some)
-        .ok_or_else(|| "more bytes than memory can hold".to_owned())
+/// Bits an element takes in raw data; none for strings and for types of no known ONNX version.
+fn bits_of(code: i32) -> Option<usize> {
+    Some(match DataType::try_from(code).ok()? {
+        DataType::Undefined | DataType::String => return None,
+        DataType::Complex128 => 128,
+        DataType::Complex64 | DataType::Double | DataType::Int64 | DataType::Uint64 => 64,
+        DataType::Float | DataType::Int32 | DataType::Uint32 => 32,
+        DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16 => 16,
+        DataType::Int8 | DataType::Uint8 | DataType::Bool => 8,
+        DataType::Float8e4m3fn | DataType::Float8e4m3fnuz => 8,
+        DataType::Float8e5m2 | DataType::Float8e5m2fnuz | DataType::Float8e8m0 => 8,
+        DataType::Float6e2m3 | DataType::Float6e3m2 => 6,
+        DataType::Int4 | DataType::Uint4 | DataType::Float4e2m1 => 4,
+        DataType::Int2 | DataType::Uint2 => 2,
+    })
 }
 
-/// Bytes the tensor's data takes where it stands, in raw form or counted from a typed field.
-pub(crate) fn data_len(tensor: &TensorProto) -> Option<usize> {
-    let dtype = dtype_of(tensor.data_type())?;
-    Some(match &tensor.raw_data {
-        Some(raw) => raw.len(),
-        None => {
-            let count = match dtype {
-                DType::F32 => tensor.float_data.len(),
-                DType::F64 => tensor.double_data.len(),
-                DType::I64 => tensor.int64_data.len(),
-                DType::U64 | DType::U32 => tensor.uint64_data.len(),
-                _ => tensor.int32_data.len(),
-            };
-            count * dtype.size()
+/// Bytes the raw data of a tensor must have; none where its type has no raw form.
+pub(crate) fn raw_len(tensor: &TensorProto) -> Result<Option<usize>, String> {
+    let shape = shape_of(tensor)?;
+    let Some(bits) = bits_of(tensor.data_type()) else { return Ok(None) };
+    let bits = shape.iter().fold(bits as u128, |n, &d| n.saturating_mul(d as u128));
+    usize::try_from(bits.div_ceil(8))
+        .map(Some)
+        .map_err(|_| "more bytes than memory can hold".to_owned())
+}
+
+/// Whether the data that stands in a tensor, raw or in the typed field of its type, is as much as its
+/// shape says.
+///
+/// # Errors
+/// A sentence, where it isn't, or where the shape is impossible.
+pub(super) fn check_data(tensor: &TensorProto) -> Result<(), String> {
+    let shape = shape_of(tensor)?;
+    let typed = tensor.float_data.len()
+        + tensor.int32_data.len()
+        + tensor.int64_data.len()
+        + tensor.double_data.len()
+        + tensor.uint64_data.len()
+        + tensor.string_data.len();
+    if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| typed == 0 || !raw.is_empty()) {
+        return match raw_len(tensor)? {
+            _ if typed > 0 => Err("it has raw data and typed data at once".to_owned()),
+            Some(needs) if needs != raw.len() => {
+                Err(format!("{} bytes; shape {shape:?} needs {needs}", raw.len()))
+            }
+            None if tensor.data_type() == DataType::String as i32 && !raw.is_empty() => {
+                Err("strings can't be raw data".to_owned())
+            }
+            _ => Ok(()),
+        };
+    }
+    let count: usize = shape.iter().product();
+    let Ok(dtype) = DataType::try_from(tensor.data_type()) else { return Ok(()) };
+    let (has, needs) = match dtype {
+        DataType::Undefined => return Ok(()),
+        DataType::Float => (tensor.float_data.len(), count as u128),
+        DataType::Complex64 => (tensor.float_data.len(), 2 * count as u128),
+        DataType::Double => (tensor.double_data.len(), count as u128),
+        DataType::Complex128 => (tensor.double_data.len(), 2 * count as u128),
+        DataType::Int64 => (tensor.int64_data.len(), count as u128),
+        DataType::Uint64 | DataType::Uint32 => (tensor.uint64_data.len(), count as u128),
+        DataType::String => (tensor.string_data.len(), count as u128),
+        DataType::Int4 | DataType::Uint4 | DataType::Float4e2m1 => {
+            (tensor.int32_data.len(), count.div_ceil(2) as u128)
         }
-    })
+        DataType::Int2 | DataType::Uint2 => (tensor.int32_data.len(), count.div_ceil(4) as u128),
+        _ => (tensor.int32_data.len(), count as u128),
+    };
+    if has as u128 != needs || has != typed {
+        return Err(format!(
+            "{typed} typed values, {has} of them {}; shape {shape:?} needs {needs}",
+            dtype_name(tensor.data_type())
+        ));
+    }
+    Ok(())
 }
 
 /// The value of a tensor whose data stands in it, raw or in a typed field.

@@ -31,7 +31,7 @@ const UNARY: &[&str] = &[
     "Identity",
 ];
 /// Elementwise operators of two inputs.
-const BINARY: &[&str] = &["Add", "Div", "Max", "Min", "Mul", "Pow", "Sub"];
+const BINARY: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
 
 impl Pass for CancelTransposes {
     fn name(&self) -> &'static str {
@@ -53,7 +53,9 @@ impl Pass for CancelTransposes {
 }
 
 fn perm(node: &NodeProto) -> Option<Vec<i64>> {
-    node.is("Transpose").then(|| node.attr_ints("perm").map(<[i64]>::to_vec))?
+    let plain = node.is("Transpose") && node.input.len() == 1 && node.output.len() == 1;
+    let named = node.input_at(0).is_some() && node.output_at(0).is_some();
+    node.attr_ints("perm").filter(|perm| plain && named && !perm.is_empty()).map(<[i64]>::to_vec)
 }
 
 fn undoes(q: &[i64], p: &[i64]) -> bool {
@@ -87,6 +89,9 @@ impl Region {
                     continue;
                 }
                 let data = elementwise(node)?;
+                if node.is("Split") {
+                    split_axis(node, p.len())?;
+                }
                 for (at, input) in node.input.iter().enumerate().filter(|(_, input)| !input.is_empty())
                 {
                     if at >= data {
@@ -94,8 +99,7 @@ impl Region {
                         graph.initializer(input)?;
                         continue;
                     }
-                    let single =
-                        |dims: &[i64]| dims.iter().product::<i64>() == 1 && dims.len() <= p.len();
+                    let single = |dims: &[i64]| dims.iter().all(|&d| d == 1) && dims.len() <= p.len();
                     if graph.initializer(input).is_some_and(|t| single(&t.dims)) {
                         continue;
                     }
@@ -149,10 +153,14 @@ impl Region {
             let outputs: Vec<String> = old
                 .output
                 .iter()
-                .map(|output| patch.fresh(graph, &format!("{output}/untransposed")))
+                .map(|output| match output.is_empty() {
+                    true => String::new(),
+                    false => patch.fresh(graph, &format!("{output}/untransposed")),
+                })
                 .collect();
             patch.insert(in_layout(old, inputs, &outputs, p));
-            renamed.extend(old.output.iter().map(String::as_str).zip(outputs));
+            let made = old.output.iter().map(String::as_str).zip(outputs);
+            renamed.extend(made.filter(|(name, _)| !name.is_empty()));
         }
         let mut redirected = Vec::new();
         for &id in &self.exits {
@@ -175,7 +183,9 @@ impl Region {
 /// How many leading inputs of an elementwise node are data.
 fn elementwise(node: &NodeProto) -> Option<usize> {
     match node.op_type() {
-        op if !node.is(op) => None,
+        op if !node.is(op) || node.output.is_empty() => None,
+        // Of any number of inputs, all of them data.
+        "Max" | "Min" => Some(node.input.len()),
         op if UNARY.contains(&op) => Some(1),
         op if BINARY.contains(&op) => Some(2),
         "Split" => Some(1),
@@ -183,14 +193,20 @@ fn elementwise(node: &NodeProto) -> Option<usize> {
     }
 }
 
+/// The axis of a Split, counted from the front; none where the rank has no such axis.
+fn split_axis(node: &NodeProto, rank: usize) -> Option<usize> {
+    let axis = node.attr_i("axis", 0);
+    let axis = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
 /// The node, computing on the untransposed layout.
 fn in_layout(old: &NodeProto, inputs: Vec<String>, outputs: &[String], p: &[i64]) -> NodeBuilder {
     let mut made = node(old.op_type(), inputs, &outputs[0]).named(old.name());
     made = outputs[1..].iter().fold(made, NodeBuilder::output);
     if old.is("Split") {
-        let axis = old.attr_i("axis", 0);
-        let axis = if axis < 0 { axis + p.len() as i64 } else { axis };
-        made = made.int("axis", p[axis as usize]);
+        let axis = split_axis(old, p.len()).expect("checked when the region grew");
+        made = made.int("axis", p[axis]);
         if let Some(lengths) = old.attr_ints("split") {
             made = made.ints("split", lengths);
         }

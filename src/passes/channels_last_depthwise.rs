@@ -27,8 +27,10 @@ impl Pass for ChannelsLastDepthwise {
         if conv.attr_i("group", 1) != channels || channels < 2 {
             return Err(Skip::NoMatch);
         }
-        let swaps = |node: &NodeProto| node.is("Transpose") && node.attr_ints("perm") == Some(&[0, 2, 1]);
-        let (before_id, before) = matched(graph.maker_of(input, "Transpose").filter(|(_, n)| swaps(n)))?;
+        let swaps =
+            |node: &NodeProto| node.is("Transpose") && node.attr_ints("perm") == Some(&[0, 2, 1]);
+        let (before_id, before) =
+            matched(graph.maker_of(input, "Transpose").filter(|(_, n)| swaps(n)))?;
         let middle = matched(conv.output.first())?;
         let after_id = matched(graph.sole_user(middle))?;
         let after = graph.node(after_id);
@@ -58,7 +60,8 @@ impl Pass for ChannelsLastDepthwise {
         patch.initializer(initializer_i64(&axis, &[1], &[1]));
         let shape = [channels as usize, 1, 1, kernel as usize];
         patch.initializer(initializer_f32(&matrix, &shape, &weight));
-        let inputs: Vec<&str> = [Some(first.as_str()), Some(&matrix), conv.input_at(2)].into_iter().flatten().collect();
+        let inputs: Vec<&str> =
+            [Some(first.as_str()), Some(&matrix), conv.input_at(2)].into_iter().flatten().collect();
         patch.insert(node("Unsqueeze", [x, &axis], &tall));
         patch.insert(node("Transpose", [&tall], &first).ints("perm", [0, 3, 1, 2]));
         patch.insert(

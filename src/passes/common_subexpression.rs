@@ -12,6 +12,8 @@ const RANDOM: &[&str] = &[
     "RandomUniformLike",
     "Multinomial",
     "Bernoulli",
+    // At random in training mode, which an input may switch on.
+    "Dropout",
 ];
 
 impl Pass for CommonSubexpressionElimination {

@@ -43,7 +43,7 @@ impl Pass for Conv1x1ToMatmul {
             }
         }
 
-        let output = &conv.output[0];
+        let output = matched(conv.output_at(0))?;
         let mut patch = Patch::at(id).remove(id);
         let [rows_first, product, matrix] = ["transposed", "MatMul", "weight"]
             .map(|what| patch.fresh(graph, &format!("{output}/{what}")));

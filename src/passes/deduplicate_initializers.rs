@@ -1,5 +1,5 @@
 use super::{Pass, Skip};
-use crate::ir::{Graph, NodeId, Patch, TensorProto};
+use crate::ir::{Graph, NodeId, Patch};
 
 /// Equal constants become one.
 pub(super) struct DeduplicateInitializers;
@@ -15,29 +15,13 @@ impl Pass for DeduplicateInitializers {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        for input in &graph.node(id).input {
-            let Some(tensor) = graph.initializer(input) else { continue };
-            if graph.is_pinned(input) {
-                continue;
-            }
-            let earlier = graph
-                .proto()
-                .initializer
-                .iter()
-                .take_while(|other| !std::ptr::eq(*other, tensor))
-                .find(|other| equal(tensor, other) && graph.initializer(other.name()).is_some());
-            if let Some(first) = earlier {
-                return Ok(Patch::at(id).redirect(input, first.name()));
+        for input in graph.node(id).input.iter().filter(|input| !graph.is_pinned(input)) {
+            if let Some(first) = graph.earliest_equal(input) {
+                return Ok(Patch::at(id).redirect(input, first));
             }
         }
         Err(Skip::NoMatch)
     }
-}
-
-fn equal(a: &TensorProto, b: &TensorProto) -> bool {
-    a.data_type == b.data_type
-        && a.dims == b.dims
-        && a.raw_data.as_ref().zip(b.raw_data.as_ref()).is_some_and(|(a, b)| a == b)
 }
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ impl Pass for FoldLayerNorm {
         patch.initializer(initializer_f32(&matrix, &shape, &folded));
         let kept = ["epsilon", "stash_type"].iter().filter_map(|name| norm.attr(name).cloned());
         let norm_inputs = [x, &ones, &bias];
-        let made = node("LayerNormalization", norm_inputs, &unscaled).named(norm.name()).int("axis", -1);
+        let made =
+            node("LayerNormalization", norm_inputs, &unscaled).named(norm.name()).int("axis", -1);
         patch.insert(kept.fold(made, crate::ir::NodeBuilder::attribute));
         patch.insert(node("MatMul", [&unscaled, &matrix], output).named(matmul.name()));
         Ok(patch)
@@ -97,9 +98,11 @@ fn fold(weight: &[f32], g: &[f32], h: &[f32], b: &[f32]) -> Vec<f32> {
     let share = 1.0 / (rows as f64 * f64::from(BIAS));
     let mut folded = Vec::with_capacity(weight.len());
     for (k, row) in weight.chunks_exact(columns).enumerate() {
-        folded.extend(row.iter().enumerate().map(|(j, &w)| {
-            (f64::from(g[k]) * f64::from(w) - mean[j] + bias[j] * share) as f32
-        }));
+        folded.extend(
+            row.iter()
+                .enumerate()
+                .map(|(j, &w)| (f64::from(g[k]) * f64::from(w) - mean[j] + bias[j] * share) as f32),
+        );
     }
     folded
 }
@@ -109,7 +112,8 @@ mod tests {
     use super::super::testing::*;
 
     fn model(axis: i64, reuse: bool) -> Model {
-        let values = |n: usize, seed: f32| (0..n).map(|i| (i as f32 * seed + 0.3).sin()).collect::<Vec<_>>();
+        let values =
+            |n: usize, seed: f32| (0..n).map(|i| (i as f32 * seed + 0.3).sin()).collect::<Vec<_>>();
         let graph = TestGraph::new()
             .input("x", &["b", "t", "6"])
             .initializer(f32s("g", &[6], &values(6, 1.3)))

@@ -20,16 +20,20 @@ impl Pass for FoldScale {
         if !scale.is("Mul") {
             return Err(Skip::NoMatch);
         }
-        let (g, sum) = matched(constant_and_value(graph, id))?;
+        let (g, sum) = matched(graph.constant_operand(id))?;
         let (add_id, add) = matched(graph.maker_of(sum, "Add"))?;
-        let (b, product) = matched(constant_and_value(graph, add_id))?;
+        let (b, product) = matched(graph.constant_operand(add_id))?;
         let (matmul_id, matmul) = matched(graph.maker_of(product, "MatMul"))?;
         let (x, w) = (matched(matmul.input_at(0))?, matched(matmul.input_at(1))?);
         if graph.sole_user(sum).is_none() || graph.sole_user(product).is_none() {
             return Err(Skip::NoMatch);
         }
         let (shape, mut weight) = matched(graph.constant_f32(w))?;
+        let output = matched(scale.output_at(0))?;
         let [_, columns] = shape[..] else { return Err(Skip::NoMatch) };
+        if columns == 0 {
+            return Err(Skip::NoEffect);
+        }
         if graph.sole_user(w).is_none() {
             return Err(Skip::Refused("the weights serve another node too"));
         }
@@ -52,19 +56,8 @@ impl Pass for FoldScale {
         patch.initializer(initializer_f32(&scaled_w, &shape, &weight));
         patch.initializer(initializer_f32(&scaled_b, &b_shape, &bias));
         patch.insert(node("MatMul", [x, &scaled_w], &scaled).named(matmul.name()));
-        patch.insert(node("Add", [&scaled, &scaled_b], &scale.output[0]).named(add.name()));
+        patch.insert(node("Add", [&scaled, &scaled_b], output).named(add.name()));
         Ok(patch)
-    }
-}
-
-/// The two inputs of a commutative node, constant first.
-fn constant_and_value<'m>(graph: &Graph<'m>, id: NodeId) -> Option<(&'m str, &'m str)> {
-    let node = graph.node(id);
-    let (a, b) = (node.input_at(0)?, node.input_at(1)?);
-    match (graph.initializer(a), graph.initializer(b)) {
-        (Some(_), None) => Some((a, b)),
-        (None, Some(_)) => Some((b, a)),
-        _ => None,
     }
 }
 

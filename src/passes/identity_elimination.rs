@@ -23,7 +23,7 @@ impl Pass for IdentityElimination {
         if !is_identity(graph, node) {
             return Err(Skip::NoMatch);
         }
-        let (Some(input), [output, ..]) = (node.input_at(0), node.output.as_slice()) else {
+        let (Some(input), Some(output)) = (node.input_at(0), node.output_at(0)) else {
             return Err(Skip::NoMatch);
         };
         if graph.is_pinned(output) {
@@ -46,7 +46,7 @@ fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> bool {
         "Dropout" => node.input_at(2).is_none() && unused(1),
         "Transpose" => node
             .attr_ints("perm")
-            .is_some_and(|perm| perm.iter().enumerate().all(|(i, &p)| i as i64 == p)),
+            .is_some_and(|p| !p.is_empty() && p.iter().enumerate().all(|(i, &p)| i as i64 == p)),
         "Concat" => node.input.len() == 1,
         "Pad" => node
             .input_at(1)

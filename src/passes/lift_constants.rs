@@ -16,12 +16,12 @@ impl Pass for LiftConstants {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
-        let name = matched(node.output.first().filter(|_| node.is("Constant")))?;
+        let name = matched(node.output_at(0).filter(|_| node.is("Constant")))?;
         let attribute = matched(node.attribute.first())?;
         let tensor = match attribute.name() {
             "value" => {
                 let mut tensor = matched(attribute.t.clone())?;
-                tensor.name = Some(name.clone());
+                tensor.name = Some(name.to_owned());
                 tensor.doc_string = None;
                 tensor
             }

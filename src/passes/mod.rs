@@ -4,15 +4,18 @@
 //! safety, the fixed point, the report and the step limit.
 
 mod cancel_transposes;
+mod channels_last_depthwise;
 mod common_subexpression;
 mod constant_folding;
 mod conv1x1_to_matmul;
 mod deduplicate_initializers;
 mod driver;
+mod fold_layer_norm;
 mod fold_scale;
 mod identity_elimination;
 mod lift_constants;
 mod replace_istft;
+mod sink_transposes;
 #[cfg(test)]
 mod testing;
 mod unused_nodes;
@@ -65,7 +68,11 @@ pub const ALL: &[&dyn Pass] = &[
     &replace_istft::ReplaceIstft,
     &conv1x1_to_matmul::Conv1x1ToMatmul,
     &fold_scale::FoldScale,
+    &fold_layer_norm::FoldLayerNorm,
+    &sink_transposes::SinkTransposes,
     &cancel_transposes::CancelTransposes,
+    // After the residual stream has its layout: it wants a transpose on either side.
+    &channels_last_depthwise::ChannelsLastDepthwise,
     // Last: what the others left without a use.
     &unused_nodes::UnusedNodes,
 ];

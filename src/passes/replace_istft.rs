@@ -32,7 +32,7 @@ impl Pass for ReplaceIstft {
          \u{20}     slice, pad and add, divided by the envelope of the squared window\n\
          half-size bases where the window is symmetric and n_fft is a multiple of 2 hop; whole bases elsewhere\n\
          zero_dc_nyquist = 1 zeroes both bins, normalized = 1 scales by sqrt(n_fft)\n\
-         not: center = 0, onesided = 0, a window longer than n_fft, a window that isn't constant, an\n\
+         not: n_fft > 8192 or > 256 hop_length, center = 0, onesided = 0, a window longer than n_fft, a window that isn't constant, an\n\
          envelope with a zero"
     }
 
@@ -43,6 +43,7 @@ impl Pass for ReplaceIstft {
         }
         let transform = Transform::read(graph, istft)?;
         let (re, im) = (matched(istft.input_at(0))?, matched(istft.input_at(1))?);
+        let audio = matched(istft.output_at(0))?;
         let mut to = Emitter { graph, patch: Patch::at(id).remove(id), scope: istft.name().to_owned() };
         let frames = to.emit("re", "Transpose", &[re], |n| n.ints("perm", [0, 2, 1]));
         let imaginary = to.emit("im", "Transpose", &[im], |n| n.ints("perm", [0, 2, 1]));
@@ -51,7 +52,7 @@ impl Pass for ReplaceIstft {
             true => to.symmetric(&transform, &frames, &imaginary),
             false => to.whole(&transform, &frames, &imaginary),
         };
-        to.patch.insert(node("Div", [sum, envelope], &istft.output[0]).named(istft.name()));
+        to.patch.insert(node("Div", [sum, envelope], audio).named(istft.name()));
         Ok(to.patch)
     }
 }
@@ -66,6 +67,10 @@ struct Transform {
     scale: f64,
 }
 
+/// What no vocoder comes near; beyond it the bases take gigabytes, and the sum thousands of nodes.
+const LARGEST_N_FFT: usize = 8192;
+const MOST_OVERLAP: usize = 256;
+
 impl Transform {
     fn read(graph: &Graph<'_>, node: &NodeProto) -> Result<Self, Skip> {
         let positive = |name: &str| {
@@ -76,6 +81,9 @@ impl Transform {
         };
         let n_fft = positive("n_fft")?;
         let (hop, length) = (positive("hop_length")?, positive("win_length")?);
+        if n_fft > LARGEST_N_FFT || n_fft.div_ceil(hop) > MOST_OVERLAP {
+            return Err(Skip::Refused("n_fft is above 8192, or above 256 times hop_length"));
+        }
         if node.attr_i("center", 1) != 1 {
             return Err(Skip::Refused("center = 0: only centred frames can be inverted"));
         }

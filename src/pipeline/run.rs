@@ -54,9 +54,8 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         }
         (None, None) => unreachable!("a source is local or made"),
     };
-    let export = runner.stage(&plan.export, |folder| {
-        stages::export(build, reporter, &checkpoint.folder, folder)
-    })?;
+    let export = runner
+        .stage(&plan.export, |folder| stages::export(build, reporter, &checkpoint.folder, folder))?;
     let rewritten = runner.stage(&plan.rewrite, |folder| stages::rewrite(build, &export, folder))?;
     let judged = runner.stage(&plan.validate, |_| {
         let verdict = stages::validate(build, reporter, &export, &rewritten)?;
