@@ -1,0 +1,612 @@
+//! YAML as a tree whose every key and value can be found again in the text.
+//!
+//! `yaml_serde` tells places in errors only. So a text is walked once to build the tree, its values
+//! numbered in the order of the walk; where a place is asked for, the same walk is made again and
+//! fails on purpose at that number.
+
+use std::fmt;
+
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use super::error::{Misfit, Problem, closest, short};
+
+/// Keys and values a recipe may hold, aliases written out; the longest sensible one has about 200.
+pub(super) const MOST_VALUES: u32 = 4096;
+/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing ones
+/// aren't taken off, since they may stand in comments and quotes.
+const MOST_BRACKETS: usize = 512;
+/// A recipe nests four deep.
+const DEEPEST: u32 = 16;
+
+/// The place of a key or a value: its number in the walk.
+pub(super) type Id = u32;
+
+/// A value and its place.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub id: Id,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Debug)]
+struct Key {
+    id: Id,
+    text: String,
+}
+
+/// One step from a value to a value inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Step {
+    Key(&'static str),
+    Index(usize),
+}
+
+impl Node {
+    /// The value at a path, or the innermost one around it that the text has.
+    pub fn nearest(&self, path: &[Step]) -> Id {
+        let inner = match (path.first(), &self.kind) {
+            (Some(Step::Key(key)), Kind::Map(entries)) => {
+                entries.iter().find(|(k, _)| k.text == *key).map(|(_, v)| v)
+            }
+            (Some(Step::Index(index)), Kind::List(items)) => items.get(*index),
+            _ => None,
+        };
+        inner.map_or(self.id, |node| node.nearest(&path[1..]))
+    }
+
+    fn words(&self) -> String {
+        match &self.kind {
+            Kind::Null => "nothing".into(),
+            Kind::Bool(v) => format!("`{v}`"),
+            Kind::Unsigned(v) => format!("the number {v}"),
+            Kind::Signed(v) => format!("the number {v}"),
+            Kind::Float(v) => format!("the number {v}"),
+            Kind::Text(v) => format!("the text `{}`", short(v)),
+            Kind::List(_) => "a list".into(),
+            Kind::Map(_) => "a mapping".into(),
+        }
+    }
+}
+
+/// Reads the one document of a text.
+pub(super) fn tree(name: &str, text: &str) -> Result<Node, Box<Misfit>> {
+    let misfit = |offset, problem| Box::new(Misfit::new(name, text, offset, problem));
+    if let Some((offset, c)) = text.char_indices().find(|&(_, c)| !printable(c)) {
+        let why = format!("character U+{:04X} is not allowed in YAML", c as u32);
+        return Err(misfit(offset, Problem::Syntax { why }));
+    }
+    if let Some((offset, _)) = text.match_indices(['[', '{']).nth(MOST_BRACKETS) {
+        return Err(misfit(offset, Problem::Brackets { most: MOST_BRACKETS }));
+    }
+    let mut documents = serde_yaml::Deserializer::from_str(text);
+    let Some(document) = documents.next() else {
+        return Err(misfit(0, Problem::Empty));
+    };
+    let mut walk = Walk::default();
+    let node = match (ValueSeed { walk: &mut walk, depth: 0 }).deserialize(document) {
+        Ok(node) => node,
+        Err(error) => {
+            let offset = match error.location() {
+                Some(location) => location.index(),
+                // Only the alias limit has no place: the last value reached is inside the bomb.
+                None => locate_in(text, 0, walk.next.saturating_sub(1)).unwrap_or(0),
+            };
+            let problem = match walk.problem {
+                Some(Problem::Duplicate { key, first }) => {
+                    let line = locate_in(text, 0, first as Id).map_or(1, |at| line_of(text, at));
+                    Problem::Duplicate { key, first: line }
+                }
+                Some(problem) => problem,
+                None => Problem::from_yaml(&error),
+            };
+            return Err(misfit(offset, problem));
+        }
+    };
+    if matches!(node.kind, Kind::Null) {
+        return Err(misfit(0, Problem::Empty));
+    }
+    if documents.next().is_some() {
+        return Err(misfit(locate_in(text, 1, 0).unwrap_or(0), Problem::Documents));
+    }
+    Ok(node)
+}
+
+/// The byte at which a key or value of the first document stands.
+pub(super) fn locate(text: &str, id: Id) -> usize {
+    locate_in(text, 0, id).unwrap_or(0)
+}
+
+fn locate_in(text: &str, document: usize, id: Id) -> Option<usize> {
+    let document = serde_yaml::Deserializer::from_str(text).nth(document)?;
+    let mut walk = Walk { target: Some(id), ..Walk::default() };
+    let error = (ValueSeed { walk: &mut walk, depth: 0 }).deserialize(document).err()?;
+    error.location().map(|location| location.index())
+}
+
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|&b| b == b'\n').count() + 1
+}
+
+/// What YAML allows in a text.
+pub(super) fn printable(c: char) -> bool {
+    !matches!(c, '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{84}' | '\u{86}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
+        || c == '\r'
+}
+
+#[derive(Default)]
+struct Walk {
+    next: Id,
+    /// Where to fail on purpose.
+    target: Option<Id>,
+    /// Why the walk was given up, where that is not the parser's own error.
+    problem: Option<Problem>,
+}
+
+impl Walk {
+    fn enter<E: de::Error>(&mut self) -> Result<Id, E> {
+        let id = self.next;
+        self.next += 1;
+        if self.target == Some(id) {
+            return Err(E::custom("here"));
+        }
+        if id >= MOST_VALUES {
+            return Err(self.refuse(Problem::TooMuch { most: MOST_VALUES }));
+        }
+        Ok(id)
+    }
+
+    fn refuse<E: de::Error>(&mut self, problem: Problem) -> E {
+        self.problem = Some(problem);
+        E::custom("refused")
+    }
+}
+
+struct ValueSeed<'a> {
+    walk: &'a mut Walk,
+    depth: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+    type Value = Node;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl ValueSeed<'_> {
+    fn scalar<E: de::Error>(self, kind: Kind) -> Result<Node, E> {
+        Ok(Node { id: self.walk.enter()?, kind })
+    }
+
+    fn enter<E: de::Error>(&mut self) -> Result<Id, E> {
+        let id = self.walk.enter()?;
+        if self.depth >= DEEPEST {
+            return Err(self.walk.refuse(Problem::TooDeep { deepest: DEEPEST }));
+        }
+        Ok(id)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueSeed<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+        self.scalar(Kind::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+        self.scalar(Kind::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, v: bool) -> Result<Node, E> {
+        self.scalar(Kind::Bool(v))
+    }
+
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Node, E> {
+        self.scalar(Kind::Unsigned(v))
+    }
+
+    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Node, E> {
+        self.scalar(Kind::Signed(v))
+    }
+
+    fn visit_u128<E: de::Error>(self, v: u128) -> Result<Node, E> {
+        self.scalar(Kind::Float(v as f64))
+    }
+
+    fn visit_i128<E: de::Error>(self, v: i128) -> Result<Node, E> {
+        self.scalar(Kind::Float(v as f64))
+    }
+
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Node, E> {
+        self.scalar(Kind::Float(v))
+    }
+
+    fn visit_str<E: de::Error>(self, v: &str) -> Result<Node, E> {
+        self.scalar(Kind::Text(v.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Node, A::Error> {
+        let id = self.enter()?;
+        let mut items = Vec::new();
+        while let Some(item) =
+            seq.next_element_seed(ValueSeed { walk: self.walk, depth: self.depth + 1 })?
+        {
+            items.push(item);
+        }
+        Ok(Node { id, kind: Kind::List(items) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Node, A::Error> {
+        let id = self.enter()?;
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        while let Some(key) = map.next_key_seed(KeySeed { walk: self.walk, before: &entries })? {
+            let value = map.next_value_seed(ValueSeed { walk: self.walk, depth: self.depth + 1 })?;
+            entries.push((key, value));
+        }
+        Ok(Node { id, kind: Kind::Map(entries) })
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Node, A::Error> {
+        let _: Id = self.walk.enter()?;
+        let (tag, _) = data.variant::<String>()?;
+        Err(self.walk.refuse(Problem::Tag { tag: short(&tag) }))
+    }
+}
+
+/// A key is refused inside its own visit, so that the error stands at the key.
+struct KeySeed<'a> {
+    walk: &'a mut Walk,
+    before: &'a [(Key, Node)],
+}
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = Key;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl KeySeed<'_> {
+    fn not_text<E: de::Error>(self) -> Result<Key, E> {
+        self.walk.enter()?;
+        Err(self.walk.refuse(Problem::KeyType))
+    }
+}
+
+impl<'de> Visitor<'de> for KeySeed<'_> {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
+        let id = self.walk.enter()?;
+        if let Some((first, _)) = self.before.iter().find(|(key, _)| key.text == text) {
+            let (key, first) = (short(text), first.id as usize);
+            return Err(self.walk.refuse(Problem::Duplicate { key, first }));
+        }
+        Ok(Key { id, text: text.to_owned() })
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Key, E> {
+        self.not_text()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
+        self.not_text()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Key, A::Error> {
+        self.not_text()
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Key, A::Error> {
+        self.walk.enter()?;
+        let (tag, _) = data.variant::<String>()?;
+        Err(self.walk.refuse(Problem::Tag { tag: short(&tag) }))
+    }
+}
+
+/// How a tree is not of the shape that a type asks for.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub problem: Problem,
+    pub at: Option<Id>,
+}
+
+impl Fault {
+    fn at(mut self, id: Id) -> Self {
+        self.at.get_or_insert(id);
+        self
+    }
+
+    /// The place of a value; a wrong type also gets words for what the value is.
+    fn of(mut self, node: &Node) -> Self {
+        if self.at.is_none()
+            && let Problem::Type { found, expected, help } = &mut self.problem
+        {
+            *found = node.words();
+            if expected == "text" && !matches!(node.kind, Kind::Null | Kind::List(_) | Kind::Map(_)) {
+                *help = Some("YAML reads this as a number or a switch: put it in quotes".into());
+            }
+        }
+        self.at(node.id)
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Fault { problem, at: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+fn words(expected: &dyn Expected) -> String {
+    match expected.to_string().as_str() {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of 0 or more".into(),
+        "f32" | "f64" => "a number".into(),
+        "a string" => "text".into(),
+        "a boolean" => "`true` or `false`".into(),
+        "a sequence" => "a list".into(),
+        other if other.starts_with("struct ") => "a mapping".into(),
+        other => other.to_owned(),
+    }
+}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Problem::Other { why: message.to_string() }.into()
+    }
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Problem::Type { found: found.to_string(), expected: words(expected), help: None }.into()
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
+        Problem::UnknownKey {
+            key: short(key),
+            guess: closest(key, known.iter().copied()),
+            known: known.join(", "),
+        }
+        .into()
+    }
+
+    fn unknown_variant(value: &str, known: &'static [&'static str]) -> Self {
+        Problem::Choice {
+            value: short(value),
+            guess: closest(value, known.iter().copied()),
+            known: known.join(", "),
+        }
+        .into()
+    }
+
+    fn missing_field(key: &'static str) -> Self {
+        Problem::Missing { key }.into()
+    }
+}
+
+impl<'de> Deserializer<'de> for &'de Node {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match &self.kind {
+            Kind::Null => visitor.visit_unit(),
+            Kind::Bool(v) => visitor.visit_bool(*v),
+            Kind::Unsigned(v) => visitor.visit_u64(*v),
+            Kind::Signed(v) => visitor.visit_i64(*v),
+            Kind::Float(v) => visitor.visit_f64(*v),
+            Kind::Text(v) => visitor.visit_borrowed_str(v),
+            Kind::List(items) => visitor.visit_seq(Items(items.iter())),
+            Kind::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None }),
+        }
+        .map_err(|fault| fault.of(self))
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.kind {
+            Kind::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+        .map_err(|fault| fault.of(self))
+    }
+
+    /// A key with nothing after it is an empty mapping: what stays when every line below is commented
+    /// out. A list in a mapping's place would fill its keys by position: refused.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match self.kind {
+            Kind::Null => visitor.visit_map(Entries { rest: [].iter(), value: None }),
+            Kind::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping")),
+            _ => return self.deserialize_any(visitor),
+        }
+        .map_err(|fault| fault.of(self))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        match &self.kind {
+            Kind::Text(v) => visitor.visit_enum(v.as_str().into_deserializer()),
+            _ => Err(de::Error::invalid_type(Unexpected::Unit, &"a name")),
+        }
+        .map_err(|fault: Fault| fault.of(self))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+struct Items<'de>(std::slice::Iter<'de, Node>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Fault;
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Fault> {
+        self.0.next().map(|node| seed.deserialize(node)).transpose()
+    }
+}
+
+struct Entries<'de> {
+    rest: std::slice::Iter<'de, (Key, Node)>,
+    value: Option<&'de Node>,
+}
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let Some((key, value)) = self.rest.next() else { return Ok(None) };
+        self.value = Some(value);
+        seed.deserialize(key.text.as_str().into_deserializer())
+            .map(Some)
+            .map_err(|fault: Fault| fault.at(key.id))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        match self.value.take() {
+            Some(node) => seed.deserialize(node),
+            None => Err(de::Error::custom("a value was asked for before its key")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn misfit(text: &str) -> String {
+        tree("t.yaml", text).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn every_value_is_found_again() {
+        let text = "a: 1\nbé: {c: [x, 'y z'], d: }\ne:\n  - 2\n";
+        let node = tree("t.yaml", text).unwrap();
+        let at = |path: &[Step]| &text[locate(text, node.nearest(path))..];
+        assert!(at(&[Step::Key("a")]).starts_with("1\n"));
+        assert!(at(&[Step::Key("bé"), Step::Key("c"), Step::Index(1)]).starts_with("'y z'"));
+        assert!(at(&[Step::Key("e"), Step::Index(0)]).starts_with("2\n"));
+        assert!(at(&[Step::Key("e"), Step::Index(7)]).starts_with("- 2"), "the list around it");
+        assert!(at(&[Step::Key("nothing")]).starts_with("a: 1"), "the mapping around it");
+    }
+
+    #[test]
+    fn a_key_may_be_quoted_or_contain_anything_but_not_repeat() {
+        assert_eq!(misfit("x: 1\n'x': 2\n"), "t.yaml:2:1: key `x` stands here again, after line 1");
+        assert_eq!(
+            misfit("x: {y: 1,\n\n  y: 2}"),
+            "t.yaml:3:3: key `y` stands here again, after line 1"
+        );
+        assert!(tree("t.yaml", "x: {y: 1}\ny: 2").is_ok(), "the same key at another level");
+    }
+
+    #[test]
+    fn aliases_are_followed_and_bombs_are_not() {
+        assert!(tree("t.yaml", "a: &x [1, 2]\nb: *x\n").is_ok());
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for i in 1..12 {
+            let before = format!("*a{}", i - 1);
+            bomb += &format!("a{i}: &a{i} [{}]\n", vec![before; 9].join(", "));
+        }
+        assert!(misfit(&bomb).contains("more than 4096 keys and values"), "{}", misfit(&bomb));
+        assert!(misfit("a: &a [*a, *a]").contains("nests deeper than 16"));
+        let quiet = format!("a: &a [x]\nb: [{}]", vec!["*a"; 3000].join(","));
+        assert!(misfit(&quiet).contains("more than 4096"), "{}", misfit(&quiet));
+    }
+
+    #[test]
+    fn repetition_reaches_neither_the_stack_nor_the_clock() {
+        for unit in [
+            "[", "{", "a: {", "{a: ", "{a: [", "{a: #}\n", "- ", "? ", ":", "- a\n", "- - a\n",
+            "a: b\n", "&a a: \n", "*a ", "!a ", "[a,", "[[]]", "[]: ", "\"", "# a\n", "---\n",
+            "%a b\n", "'a': ",
+        ] {
+            let text = unit.repeat(crate::recipe::MOST_BYTES / unit.len());
+            assert!(tree("t.yaml", &text).is_err(), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_are_counted_before_they_cost() {
+        let many = |n| format!("a: '{}'", "[".repeat(n));
+        assert!(tree("t.yaml", &many(MOST_BRACKETS)).is_ok());
+        assert_eq!(misfit(&many(MOST_BRACKETS + 1)), "t.yaml:1:517: more than 512 opening brackets");
+    }
+}
