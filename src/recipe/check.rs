@@ -67,7 +67,11 @@ impl Checks {
 
     fn range<T: PartialOrd + fmt::Display>(&self, value: T, range: &RangeInclusive<T>) -> Outcome {
         let (from, to) = (range.start(), range.end());
-        self.ensure(range.contains(&value), format!("is {value}"), format!("write {from} to {to}"))
+        self.ensure(
+            range.contains(&value),
+            format!("is {value}, outside of {from} to {to}"),
+            "write a number in between",
+        )
     }
 
     fn each<T: PartialOrd + fmt::Display + Copy>(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
-use super::yaml::line_of;
+use super::yaml::{line_of, printable};
 
 /// Each way in which a recipe can't be had.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -51,14 +51,26 @@ impl Misfit {
     pub(super) fn new(name: &str, text: &str, offset: usize, problem: Problem) -> Self {
         let offset = text.floor_char_boundary(offset);
         let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
+        let length = if matches!(problem, Problem::Empty) { 0 } else { token(&text[offset..]) };
         Misfit {
-            source: NamedSource::new(name, Arc::from(text)),
-            span: (offset, token(&text[offset..])).into(),
+            source: NamedSource::new(name, Arc::from(harmless(text))),
+            span: (offset, length).into(),
             line: line_of(text, offset),
             column: text[start..offset].chars().count() + 1,
             problem,
         }
     }
+}
+
+/// The text with a stand-in as long for each character that a terminal might obey.
+fn harmless(text: &str) -> String {
+    let stand_in = |c: char| match c.len_utf8() {
+        _ if printable(c) => c,
+        1 => '?',
+        2 => '\u{bf}',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(stand_in).collect()
 }
 
 /// Bytes of the key or plain value that a text begins with, for the underline.
@@ -131,8 +143,17 @@ pub enum Problem {
     )]
     TooMuch { most: u32 },
 
+    #[error("more than {most} opening brackets")]
+    #[diagnostic(code(recipe::too_much), help("a recipe has some dozens; write lists line by line"))]
+    Brackets { most: usize },
+
     #[error("nests deeper than {deepest} levels")]
-    #[diagnostic(code(recipe::too_deep), help("a recipe nests four deep; look for a stray bracket"))]
+    #[diagnostic(
+        code(recipe::too_deep),
+        help(
+            "a recipe nests four deep; look for a stray bracket, or an alias inside what it stands for"
+        )
+    )]
     TooDeep { deepest: u32 },
 
     #[error("the tag `!{tag}` has no meaning in a recipe")]
@@ -197,7 +218,9 @@ impl Problem {
             Problem::Empty => "nothing here",
             Problem::Syntax { .. } => "here",
             Problem::Documents => "the second document",
-            Problem::TooMuch { .. } | Problem::TooDeep { .. } => "given up here",
+            Problem::TooMuch { .. } | Problem::Brackets { .. } | Problem::TooDeep { .. } => {
+                "given up here"
+            }
             Problem::Tag { .. } => "tagged",
             Problem::KeyType => "not text",
             Problem::UnknownKey { .. } => "unknown",

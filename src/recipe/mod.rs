@@ -20,8 +20,9 @@ pub use yaml::Step;
 
 use check::{BATCH, LENGTH, LOOSEST_LSD_DB, LOOSEST_MAX_ABS, OPSET, SNR_DB, TIME_LIMIT};
 
-/// The longest text that is read as a recipe.
-pub const MOST_BYTES: usize = 1 << 20;
+/// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
+/// hostile text keeps the YAML parser busy.
+pub const MOST_BYTES: usize = 1 << 16;
 
 /// What to export, and what the result must hold up to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -174,7 +175,7 @@ impl Recipe {
             return Err(Error::TooLarge { name: name.into(), most: MOST_BYTES });
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let tree = yaml::tree(name, text).map_err(Box::new)?;
+        let tree = yaml::tree(name, text)?;
         let misfit = |at, problem| Box::new(Misfit::new(name, text, yaml::locate(text, at), problem));
         let recipe = Recipe::deserialize(&tree)
             .map_err(|fault| misfit(fault.at.unwrap_or(tree.id), fault.problem))?;
@@ -260,4 +261,162 @@ pub fn builtin() -> &'static [(&'static str, &'static str)] {
 /// The JSON schema of a recipe (draft 2020-12), for editors.
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Recipe).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: &str = "name: a\nsource: ./b\ndecoder: {}\n";
+
+    fn refused(text: &str) -> String {
+        Recipe::parse(text, "t.yaml").expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_shortest_recipe_takes_every_default() {
+        let recipe = Recipe::parse(SHORTEST, "t.yaml").unwrap();
+        assert_eq!(recipe.decoder, Decoder::default());
+        assert_eq!((recipe.family, recipe.license.as_str()), (Family::Soprano, "apache-2.0"));
+        let commented_out = "name: a\nsource: ./b\ndecoder:\n#  opset: 18\n";
+        assert_eq!(Recipe::parse(commented_out, "t.yaml").unwrap(), recipe);
+        let marked = format!("\u{feff}{SHORTEST}");
+        assert_eq!(Recipe::parse(&marked, "t.yaml").unwrap(), recipe);
+    }
+
+    #[test]
+    fn built_in_recipes_are_found_by_the_name_they_carry() {
+        for (name, _) in builtin() {
+            assert_eq!(Recipe::find(name).unwrap().name, *name);
+        }
+        let missed = Recipe::find("soprano-1.2").unwrap_err().to_string();
+        assert_eq!(missed, "no recipe named `soprano-1.2`; did you mean `soprano-1.1`?");
+        assert!(matches!(Recipe::find("no/such.yaml"), Err(Error::Io { .. })));
+        assert!(matches!(Recipe::find("no-such.yml"), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn the_full_form_is_stable_and_reads_back() {
+        let recipe = Recipe::parse(SHORTEST, "t.yaml").unwrap();
+        let text = recipe.to_yaml();
+        assert_eq!(
+            text,
+            "name: a\nfamily: soprano\nsource: ./b\nlicense: apache-2.0\ndecoder:\n  opset: 17\n  file: \
+             soprano_decoder_fp32\n  time_limit_seconds: 1800\n  references:\n    lengths:\n    - 2\n    - 3\n    \
+             - 4\n    - 5\n    - 16\n    - 64\n    - 100\n    - 512\n    batches:\n    - 1\n    - 3\n    extreme: \
+             true\n    seed: 0\n  tolerance:\n    fp32:\n      max_abs_of_peak: 0.00001\n      snr_db: 90.0\n      \
+             log_spectral_distance_db: 0.05\n"
+        );
+        assert_eq!(Recipe::parse(&text, "t.yaml").unwrap(), recipe);
+        assert_eq!(yaml_1_1("  a: 1e-6"), "  a: 1.0e-6");
+        for as_it_is in ["a: '1e-5'", "a: 1.5e-5", "source: pole-5", "source: e-5", "- 1e-5x: y"] {
+            assert_eq!(yaml_1_1(as_it_is), as_it_is);
+        }
+    }
+
+    #[test]
+    fn no_tolerance_is_looser_than_the_floor() {
+        let with = |key: &str, value: &str| {
+            format!("name: a\nsource: b\ndecoder: {{tolerance: {{fp32: {{{key}: {value}}}}}}}\n")
+        };
+        for (key, at_the_floor, beyond) in [
+            ("max_abs_of_peak", "1.0e-4", "1.1e-4"),
+            ("snr_db", "40", "39.9"),
+            ("log_spectral_distance_db", "1", "1.01"),
+        ] {
+            assert!(Recipe::parse(&with(key, at_the_floor), "t.yaml").is_ok(), "{key}");
+            let why = refused(&with(key, beyond));
+            assert!(why.contains(&format!("`decoder.tolerance.fp32.{key}` is")), "{why}");
+            assert!(why.contains("looser than"), "{why}");
+            for no_bound in [".nan", ".inf", "-.inf", "0", "-1"] {
+                let why = refused(&with(key, no_bound));
+                assert!(why.contains("not a bound"), "{why}");
+            }
+        }
+        assert!(refused(&with("snr_db", "1.0e+308")).contains("not a bound"));
+    }
+
+    #[test]
+    fn names_are_plain_file_names() {
+        let named =
+            |name: &str| Recipe::parse(&format!("name: '{name}'\nsource: b\ndecoder:"), "t.yaml");
+        for good in ["a", "0", "soprano-1.1", "a_b..c", "a-", &"x".repeat(64), "console", "com10"] {
+            assert!(named(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(65);
+        for bad in [
+            "", ".", "..", "../a", "a/b", "a\\b", "/a", "A", "-a", ".a", "a.", "a b", "é", "nul",
+            "com1.x", &long,
+        ] {
+            assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_hold_each_value_once_and_within_bounds() {
+        let with = |lengths: &str, batches: &str| {
+            let text = format!(
+                "name: a\nsource: b\ndecoder: {{references: {{lengths: {lengths}, batches: {batches}}}}}"
+            );
+            Recipe::parse(&text, "t.yaml").map_err(|e| e.to_string())
+        };
+        assert!(with("[2, 4096]", "[1, 64]").is_ok());
+        assert!(with("[1]", "[1]").unwrap_err().contains("`decoder.references.lengths[0]` is 1"));
+        assert!(with("[4097]", "[1]").is_err());
+        assert!(with("[]", "[1]").unwrap_err().contains("empty list"));
+        assert!(with("[2, 3, 2]", "[1]").unwrap_err().contains("lengths[2]` is 2 again"));
+        assert!(with("[2]", "[0]").is_err());
+        assert!(with("[2]", "[65]").is_err());
+        assert!(with("2", "[1]").unwrap_err().contains("expected a list, found the number 2"));
+        let many = |from, to| format!("{:?}", (from..to).collect::<Vec<u32>>());
+        assert!(with(&many(2, 34), &many(1, 9)).is_ok());
+        assert!(with(&many(2, 34), &many(1, 10)).unwrap_err().contains("ask for 288 recordings"));
+        assert!(with(&many(2, 67), "[1]").unwrap_err().contains("has 65 entries"));
+    }
+
+    #[test]
+    fn numbers_and_switches_are_not_text() {
+        assert!(refused("name: 1.1\nsource: b\ndecoder: {}").starts_with("t.yaml:1:7: expected text"));
+        assert!(
+            refused("name: yes\nsource: true\ndecoder: {}").starts_with("t.yaml:2:9: expected text")
+        );
+        assert!(refused("name: a\nsource: b\ndecoder: {opset: '17'}").contains("found the text `17`"));
+        assert!(refused("name: a\nsource: b\ndecoder: {opset: -17}").contains("0 or more"));
+        assert!(
+            refused("name: a\nsource: b\ndecoder: [17]").contains("expected a mapping, found a list")
+        );
+        assert!(refused("name: a\nsource: b\nfamily: [x]\ndecoder: {}").contains("expected a name"));
+        assert!(refused("just text").contains("expected a mapping, found the text"));
+    }
+
+    #[test]
+    fn messages_are_short_and_harmless_to_terminals() {
+        let why = refused(&format!("\"\\e[31m{}\": 1", "x".repeat(5000)));
+        assert!(why.len() < 300 && !why.contains('\u{1b}'), "{why:?}");
+        assert!(
+            refused(&format!("name: \"\\e\"\nsource: b\ndecoder: \"\\e{SHORTEST:?}\"")).len() < 300
+        );
+    }
+
+    #[test]
+    fn the_schema_knows_every_key_with_its_words_and_bounds() {
+        let schema = schema();
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+        assert_eq!(schema["additionalProperties"], false);
+        assert_eq!(schema["required"], serde_json::json!(["name", "source", "decoder"]));
+        let defs = schema["$defs"].as_object().expect("definitions");
+        for (name, def) in defs.iter().filter(|(_, def)| def["properties"].is_object()) {
+            assert_eq!(def["additionalProperties"], false, "{name}");
+            for (key, property) in def["properties"].as_object().unwrap() {
+                assert!(property["description"].is_string(), "{name}.{key}");
+            }
+        }
+        let opset = &defs["Decoder"]["properties"]["opset"];
+        assert_eq!((&opset["minimum"], &opset["maximum"]), (&13.into(), &20.into()));
+        assert_eq!(opset["default"], 17);
+        let lengths = &defs["References"]["properties"]["lengths"];
+        assert_eq!((&lengths["items"]["minimum"], &lengths["minItems"]), (&2.into(), &1.into()));
+        let peak = &defs["Fp32Tolerance"]["properties"]["max_abs_of_peak"];
+        assert_eq!((&peak["exclusiveMinimum"], &peak["maximum"]), (&0.into(), &1e-4.into()));
+    }
 }

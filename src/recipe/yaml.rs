@@ -16,6 +16,9 @@ use super::error::{Misfit, Problem, closest, short};
 
 /// Keys and values a recipe may hold, aliases written out; the longest sensible one has about 200.
 pub(super) const MOST_VALUES: u32 = 4096;
+/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing ones
+/// aren't taken off, since they may stand in comments and quotes.
+const MOST_BRACKETS: usize = 512;
 /// A recipe nests four deep.
 const DEEPEST: u32 = 16;
 
@@ -83,11 +86,14 @@ impl Node {
 }
 
 /// Reads the one document of a text.
-pub(super) fn tree(name: &str, text: &str) -> Result<Node, Misfit> {
-    let misfit = |offset, problem| Misfit::new(name, text, offset, problem);
+pub(super) fn tree(name: &str, text: &str) -> Result<Node, Box<Misfit>> {
+    let misfit = |offset, problem| Box::new(Misfit::new(name, text, offset, problem));
     if let Some((offset, c)) = text.char_indices().find(|&(_, c)| !printable(c)) {
         let why = format!("character U+{:04X} is not allowed in YAML", c as u32);
         return Err(misfit(offset, Problem::Syntax { why }));
+    }
+    if let Some((offset, _)) = text.match_indices(['[', '{']).nth(MOST_BRACKETS) {
+        return Err(misfit(offset, Problem::Brackets { most: MOST_BRACKETS }));
     }
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(document) = documents.next() else {
@@ -138,7 +144,8 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|&b| b == b'\n').count() + 1
 }
 
-fn printable(c: char) -> bool {
+/// What YAML allows in a text.
+pub(super) fn printable(c: char) -> bool {
     !matches!(c, '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{84}' | '\u{86}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
         || c == '\r'
 }
@@ -585,10 +592,21 @@ mod tests {
     }
 
     #[test]
-    fn depth_does_not_reach_the_stack() {
-        let open = "[".repeat(1 << 20);
-        assert!(tree("t.yaml", &open).is_err());
-        assert!(tree("t.yaml", &"a: {".repeat(10_000)).is_err());
-        assert!(tree("t.yaml", &"- ".repeat(100_000)).is_err());
+    fn repetition_reaches_neither_the_stack_nor_the_clock() {
+        for unit in [
+            "[", "{", "a: {", "{a: ", "{a: [", "{a: #}\n", "- ", "? ", ":", "- a\n", "- - a\n",
+            "a: b\n", "&a a: \n", "*a ", "!a ", "[a,", "[[]]", "[]: ", "\"", "# a\n", "---\n",
+            "%a b\n", "'a': ",
+        ] {
+            let text = unit.repeat(crate::recipe::MOST_BYTES / unit.len());
+            assert!(tree("t.yaml", &text).is_err(), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_are_counted_before_they_cost() {
+        let many = |n| format!("a: '{}'", "[".repeat(n));
+        assert!(tree("t.yaml", &many(MOST_BRACKETS)).is_ok());
+        assert_eq!(misfit(&many(MOST_BRACKETS + 1)), "t.yaml:1:517: more than 512 opening brackets");
     }
 }
