@@ -8,6 +8,7 @@ mod graph;
 mod model;
 mod patch;
 #[allow(missing_docs, clippy::all)]
+#[rustfmt::skip]
 pub mod proto;
 mod tensors;
 mod write;
