@@ -47,12 +47,19 @@ impl Pass for ReplaceIstft {
         let mut to = Emitter { graph, patch: Patch::at(id).remove(id), scope: istft.name().to_owned() };
         let frames = to.emit("re", "Transpose", &[re], |n| n.ints("perm", [0, 2, 1]));
         let imaginary = to.emit("im", "Transpose", &[im], |n| n.ints("perm", [0, 2, 1]));
-        let envelope = to.envelope(&transform, &frames);
-        let sum = match transform.is_symmetric() {
-            true => to.symmetric(&transform, &frames, &imaginary),
-            false => to.whole(&transform, &frames, &imaginary),
-        };
-        to.patch.insert(node("Div", [sum, envelope], audio).named(istft.name()));
+        let present = to.frames_present(&transform, &frames);
+        let shape = to.ints("shape_of_samples", &[0, -1]);
+        // Not `Flatten`: tract's shape rule for it multiplies open dimensions, which it can't.
+        if transform.is_symmetric() {
+            let rows = to.symmetric(&transform, &frames, &imaginary, &present);
+            to.patch.insert(node("Reshape", [rows, shape], audio).named(istft.name()));
+        } else {
+            let rows = to.whole(&transform, &frames, &imaginary, &present);
+            let flat = to.emit("untrimmed", "Reshape", &[&rows, &shape], |n| n);
+            let ends = to.trim(&transform);
+            let [starts, ends, axes] = ends.each_ref().map(String::as_str);
+            to.patch.insert(node("Slice", [&flat, starts, ends, axes], audio).named(istft.name()));
+        }
         Ok(to.patch)
     }
 }
@@ -139,7 +146,8 @@ impl Transform {
     fn has_gap(&self) -> bool {
         let at = |n: usize| self.window.get(n).map_or(0.0, |w| w * w);
         let start = self.n_fft / 2;
-        (start..start + self.hop).any(|m| at(m) + m.checked_sub(self.hop).map_or(0.0, at) < 1e-11)
+        (start..start + self.hop)
+            .any(|m| at(m) + m.checked_sub(self.hop).map_or(0.0, at) < LEAST_ENVELOPE)
     }
 
     /// Whether the half-size form applies: w[n] = w[N−n] (to float's last bit), and the middle of a
@@ -186,6 +194,8 @@ struct Emitter<'a, 'm> {
 }
 
 const TO_THE_END: i64 = i64::MAX;
+/// torch.istft refuses an envelope below this.
+const LEAST_ENVELOPE: f64 = 1e-11;
 
 impl Emitter<'_, '_> {
     fn emit(
@@ -237,13 +247,6 @@ impl Emitter<'_, '_> {
             .expect("a frame covers at least one hop")
     }
 
-    /// Rows of hops to samples. Not `Flatten`: tract can't multiply two open dimensions, and its
-    /// shape rule for that operator tries to.
-    fn flatten(&mut self, what: &str, rows: &str) -> String {
-        let shape = self.ints("shape_of_samples", &[0, -1]);
-        self.emit(what, "Reshape", &[rows, &shape], |n| n)
-    }
-
     /// Half-size form. With R = N/H hops a frame, output row i gets hop r of frame i + R/2 − r:
     ///
     /// ```text
@@ -253,7 +256,7 @@ impl Emitter<'_, '_> {
     ///
     /// for r < R/2, each summed as Horner's rule sums a polynomial, by moving the sum so far one row
     /// (down here, up there). The second halves run backwards: they are added first, turned round once.
-    fn symmetric(&mut self, transform: &Transform, re: &str, im: &str) -> String {
+    fn symmetric(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
         let (half, hop) = (transform.n_fft / 2, transform.hop as i64);
         let columns = half + 1;
         let cosines = transform.basis(columns, f64::cos);
@@ -279,7 +282,9 @@ impl Emitter<'_, '_> {
         let forward = self.slice("forward", &forward, &[(1, 1, TO_THE_END)]);
         let backward = self.backward(&backward);
         let rows = self.emit("overlap_add", "Add", &[&forward, &backward], |n| n);
-        self.flatten("samples", &rows)
+        let present = self.slice("frames_present_kept", present, &[(1, hops, -hops)]);
+        let envelope = self.envelope(transform, &present);
+        self.emit("rows", "Div", &[&rows, &envelope], |n| n)
     }
 
     /// Adds the sum so far, moved by one row (`keep` these of its rows, then `pad`), to the next hop.
@@ -302,7 +307,7 @@ impl Emitter<'_, '_> {
 
     /// Whole bases, for any window and any hop: frames padded to R hops, R shifted adds, then the
     /// N/2 samples that centring added are cut off both ends.
-    fn whole(&mut self, transform: &Transform, re: &str, im: &str) -> String {
+    fn whole(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
         let columns = transform.overlap() * transform.hop;
         let dims = [transform.bins(), columns];
         let cosines = self.floats("cosine_basis", &dims, &transform.basis(columns, f64::cos));
@@ -318,22 +323,25 @@ impl Emitter<'_, '_> {
                 self.pad_rows("hop_padded", &part, r, overlap - 1 - r)
             })
             .collect();
-        let rows = self.sum("overlap_add", parts);
-        self.trim(transform, &rows)
+        let sum = self.sum("overlap_add", parts);
+        let envelope = self.envelope(transform, present);
+        // What is cut off below may have an envelope of zero; what is kept has not.
+        let least = self.floats("least", &[], &[LEAST_ENVELOPE as f32]);
+        let envelope = self.emit("envelope_kept", "Max", &[&envelope, &least], |n| n);
+        self.emit("rows", "Div", &[&sum, &envelope], |n| n)
     }
 
-    /// Rows of hops to samples, without those that centring added: [B, hop (T − 1)].
-    fn trim(&mut self, transform: &Transform, rows: &str) -> String {
-        let flat = self.flatten("untrimmed", rows);
+    /// Bounds of the samples that aren't centring's: starts, ends, axes.
+    fn trim(&mut self, transform: &Transform) -> [String; 3] {
         let left = (transform.n_fft / 2) as i64;
         let right = (transform.overlap() * transform.hop) as i64 - left;
-        self.slice("samples", &flat, &[(1, left, -right)])
+        [self.ints("starts", &[left]), self.ints("ends", &[-right]), self.ints("axes", &[1])]
     }
 
-    /// Σ_t w²[m − tH] for the samples kept, [1, hop (T − 1)]: which of the R frames around a hop
-    /// exist (a column of ones, shifted), times their squared windows. Exact at both ends for every T.
-    fn envelope(&mut self, transform: &Transform, frames: &str) -> String {
-        let (overlap, hop) = (transform.overlap(), transform.hop);
+    /// Which of the R frames around each hop exist, [1, T + R − 1, R] of ones and zeros: a column of
+    /// ones, shifted.
+    fn frames_present(&mut self, transform: &Transform, frames: &str) -> String {
+        let overlap = transform.overlap();
         let shape = self.emit("shape", "Shape", &[frames], |n| n);
         let count = self.slice("frame_count", &shape, &[(0, 1, 2)]);
         let one = self.ints("one", &[1]);
@@ -343,10 +351,15 @@ impl Emitter<'_, '_> {
         let present: Vec<String> =
             (0..overlap).map(|r| self.pad_rows("present", &ones, r, overlap - 1 - r)).collect();
         let present: Vec<&str> = present.iter().map(String::as_str).collect();
-        let present = self.emit("frames_present", "Concat", &present, |n| n.int("axis", 2));
-        let squared = self.floats("squared_window", &[overlap, hop], &transform.squared_window());
-        let rows = self.emit("envelope_rows", "MatMul", &[&present, &squared], |n| n);
-        self.trim(transform, &rows)
+        self.emit("frames_present", "Concat", &present, |n| n.int("axis", 2))
+    }
+
+    /// Σ_t w²[m − tH], a row a hop: the frames that exist times their squared windows. Exact at both
+    /// ends for every T.
+    fn envelope(&mut self, transform: &Transform, present: &str) -> String {
+        let dims = [transform.overlap(), transform.hop];
+        let squared = self.floats("squared_window", &dims, &transform.squared_window());
+        self.emit("envelope", "MatMul", &[present, &squared], |n| n)
     }
 }
 
