@@ -3,6 +3,10 @@ PYTHON ?= python3
 TOOL := target/release/soprano-export
 CARGO := cargo
 BUNDLE := build/soprano-1.1
+# The full-size decoder as PyTorch exported it, among the finished stages.
+FOLDER := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "export"))
+EXPORTED = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(FOLDER)')/decoder.onnx
+RUFF := --config python/pyproject.toml python benches fixtures tests
 
 .PHONY: help demo test setup build bench lint size clean
 
@@ -29,14 +33,15 @@ test: setup
 
 bench: demo
 	$(CARGO) bench --locked
-	.venv/bin/python benches/rewrite_peers.py --tool $(TOOL)
-	.venv/bin/python benches/decoder_onnxruntime.py --tool $(TOOL) --bundle $(BUNDLE)
+	.venv/bin/python benches/rewrite_peers.py --tool $(TOOL) --exported "$(EXPORTED)"
+	.venv/bin/python benches/decoder_onnxruntime.py --exported "$(EXPORTED)" \
+		--model $(BUNDLE)/onnx/soprano_decoder_fp32.onnx
 
 lint: setup
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/ruff check $(RUFF)
+	.venv/bin/ruff format --check $(RUFF)
 
 size:
 	@for room in src/*/ src/*.rs; do \

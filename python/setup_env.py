@@ -93,7 +93,8 @@ def main() -> int:
     parser.add_argument("--relock", action="store_true", help="resolve FAMILY.in anew, then install")
     options = parser.parse_args()
     if sys.version_info < OLDEST:
-        print(f"setup: Python {'.'.join(map(str, OLDEST))} or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
+        oldest = ".".join(map(str, OLDEST))
+        print(f"setup: Python {oldest} or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     if not (ENV / f"{options.family}.in").exists():
         known = ", ".join(sorted(file.stem for file in ENV.glob("*.in")))
@@ -104,7 +105,8 @@ def main() -> int:
     try:
         place = make(options.family)
     except (subprocess.CalledProcessError, OSError) as error:
-        print(f"setup: {error}\nhint: needs the venv module, a reachable package index and 8 GB of disk", file=sys.stderr)
+        print(f"setup: {error}", file=sys.stderr)
+        print("hint: it needs the venv module, a reachable package index and 8 GB of disk", file=sys.stderr)
         return 2
     link = ROOT / ".venv"
     if link.is_symlink() or link.exists():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from soprano_export.__main__ import perform
 
 PYTHON = Path(__file__).resolve().parents[1]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_task
-
 from soprano_export import checkpoint, synthetic
 from soprano_export.errors import ExportError
 from soprano_export.upstream import Architecture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional
-
 from soprano_export import checkpoint, references
 from soprano_export.decoder import ExportableDecoder, interpolate
+from torch.nn import functional
 
 
 def torch_interpolate(x: torch.Tensor, upscale: int) -> torch.Tensor:

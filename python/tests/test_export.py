@@ -12,7 +12,6 @@ import torch
 from conftest import SMALL, run_process, run_task
 from safetensors import safe_open
 from safetensors.numpy import load_file
-
 from soprano_export import checkpoint, graph, probes
 from soprano_export.decoder import ExportableDecoder
 from soprano_export.errors import ExportError

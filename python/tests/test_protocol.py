@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import PYTHON, run_process, run_task
-
 from soprano_export import request
 from soprano_export.__main__ import perform
 from soprano_export.errors import ExportError

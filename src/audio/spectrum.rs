@@ -38,8 +38,8 @@ impl Stft {
         if samples == 0 { 0 } else { 1 + samples / self.hop }
     }
 
-    /// Magnitudes `|X|`, unnormalised: `[frames][bins]`. A sample that is no number makes every
-    /// bin of the frames that see it NaN.
+    /// Magnitudes `|X|`, unnormalised: `[frames][bins]`. A sample that is NaN or infinite
+    /// makes every bin of the frames that see it NaN.
     pub fn magnitudes(&self, signal: &[f32]) -> Vec<Vec<f64>> {
         let half = self.window.len() / 2;
         let mut scratch = vec![Complex::default(); self.fft.get_inplace_scratch_len()];
@@ -51,7 +51,7 @@ impl Stft {
                     *value = Complex::from(sample.map_or(0.0, |&s| f64::from(s) * weight));
                 }
                 self.fft.process_with_scratch(&mut frame, &mut scratch);
-                let bad = frame[..self.bins()].iter().any(|x| x.re.is_nan() || x.im.is_nan());
+                let bad = frame[..self.bins()].iter().any(|x| !x.re.is_finite() || !x.im.is_finite());
                 let size = |x: &Complex<f64>| if bad { f64::NAN } else { x.norm() };
                 frame[..self.bins()].iter().map(size).collect()
             })

@@ -135,7 +135,11 @@ pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
             .map(|stage| {
                 let (state, why) = state(&stage.state);
                 serde_json::json!({
-                    "stage": stage.key.stage, "key": stage.key.digest(), "state": state, "why": why,
+                    "stage": stage.key.stage,
+                    "key": stage.key.digest(),
+                    "state": state,
+                    "why": why,
+                    "folder": build.cache.folder(&stage.key),
                 })
             })
             .collect();
@@ -149,10 +153,10 @@ pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
         rows.push(row![stage.key.stage, stage.key.digest().short(), state, why]);
     }
     say(&table(&rows))?;
-    if let Err(error) = &plan.python {
-        if plan.stages().any(|stage| stage.state != State::Hit) {
-            eprintln!("note: {error}");
-        }
+    if let Err(error) = &plan.python
+        && plan.stages().any(|stage| stage.state != State::Hit)
+    {
+        eprintln!("note: {error}");
     }
     Ok(Answer::Yes)
 }

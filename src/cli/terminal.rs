@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::pipeline::{self, Reporter, State};
@@ -126,11 +126,6 @@ pub(super) fn bytes(n: u64) -> String {
         _ => (n as f64 / 1e9, "GB"),
     };
     format!("{value:.1} {unit}")
-}
-
-/// Memory for people, in powers of two as memory is sold.
-pub(super) fn memory(n: u64) -> String {
-    HumanBytes(n).to_string()
 }
 
 /// Columns aligned by their widest cell; the first row is the header.

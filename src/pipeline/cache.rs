@@ -117,7 +117,8 @@ impl Cache {
         self.root.join("stages")
     }
 
-    fn folder(&self, key: &Key) -> PathBuf {
+    /// Where a stage lies once it is finished.
+    pub fn folder(&self, key: &Key) -> PathBuf {
         self.stages().join(format!("{}-{}", key.stage, key.digest().short()))
     }
 
@@ -258,14 +259,96 @@ fn tree_bytes(path: &Path) -> u64 {
 
 /// The fields in which a key differs from a finished stage, in words.
 fn differences(key: &Key, fields: &BTreeMap<String, String>) -> Vec<String> {
-    let short =
-        |text: &str| if text.len() > 24 { format!("{}…", &text[..16]) } else { text.to_owned() };
     key.fields
         .iter()
         .filter(|(name, value)| fields.get(**name) != Some(value))
         .map(|(name, value)| match fields.get(*name) {
-            Some(old) => format!("{name}: {} -> {}", short(old), short(value)),
+            Some(old) => format!("{name} {}", change(old, value)),
             None => format!("{name} is new"),
         })
         .collect()
+}
+
+/// How one value became another: whole where they are short, word by word in a list, no more than that
+/// it changed where it is a digest or long.
+fn change(old: &str, new: &str) -> String {
+    const SHORT: usize = 24;
+    let without = |list: &str, other: &str, sign: char| {
+        let others: Vec<&str> = other.split(' ').collect();
+        let gone = list.split(' ').filter(|word| !others.contains(word));
+        gone.map(|word| format!("{sign}{word}")).collect::<Vec<_>>()
+    };
+    let is_digest = |text: &str| text.len() >= 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_digest(old) || is_digest(new) {
+        return "changed".to_owned();
+    }
+    if old.len() <= SHORT && new.len() <= SHORT {
+        return format!("{old} -> {new}");
+    }
+    let words = [without(old, new, '-'), without(new, old, '+')].concat();
+    match words.len() {
+        1..=4 if words.iter().all(|word| word.len() <= 2 * SHORT) => words.join(" "),
+        _ => "changed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(opset: u32) -> Key {
+        Key::new("export").with("opset", opset).with("exporters", "a".repeat(16))
+    }
+
+    #[test]
+    fn a_stage_is_found_by_its_key_and_misses_say_why() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        assert_eq!(cache.why(&key(17)), "never made");
+        let work = |folder: &Path| {
+            std::fs::write(folder.join("a.txt"), "a").unwrap();
+            Ok(serde_json::json!({"n": 1}))
+        };
+        cache.make(&key(17), work).unwrap();
+        let stage = cache.get_whole(&key(17)).unwrap();
+        assert_eq!(std::fs::read_to_string(stage.file("a.txt").unwrap().0).unwrap(), "a");
+        assert!(cache.get(&key(18)).is_none());
+        assert_eq!(cache.why(&key(18)), "opset 17 -> 18");
+        assert_eq!(cache.why(&key(17).with("exporters", "b".repeat(16))), "exporters changed");
+    }
+
+    #[test]
+    fn a_damaged_stage_is_no_hit() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        let stage = cache
+            .make(&key(17), |folder| {
+                std::fs::write(folder.join("a.txt"), "a").unwrap();
+                Ok(serde_json::Value::Null)
+            })
+            .unwrap();
+        std::fs::write(stage.file("a.txt").unwrap().0, "b").unwrap();
+        assert!(cache.get(&key(17)).is_some(), "its length is right");
+        assert!(cache.get_whole(&key(17)).is_none(), "its digest is not");
+        assert!(cache.get(&key(17)).is_none(), "a damaged stage is removed");
+    }
+
+    #[test]
+    fn work_that_fails_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        assert!(cache.make(&key(17), |_| Err(Error::Interrupted)).is_err());
+        assert!(cache.get(&key(17)).is_none());
+        assert!(cache.sizes().is_empty());
+    }
+
+    #[test]
+    fn changes_are_told_as_shortly_as_they_can_be() {
+        assert_eq!(change("17", "18"), "17 -> 18");
+        assert_eq!(
+            change("one two three four five six", "one two four five six seven"),
+            "-three +seven"
+        );
+        assert_eq!(change(&"a".repeat(64), &"b".repeat(64)), "changed");
+    }
 }

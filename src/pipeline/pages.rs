@@ -47,9 +47,9 @@ fn sections(summary: &Summary) -> Vec<ArtifactSection> {
     let verdict = &summary.verdict;
     let limits = &verdict.tolerance;
     let thresholds = vec![
-        ("max abs error / peak".to_owned(), format!("< {:e}", limits.max_abs_of_peak)),
-        ("signal to noise".to_owned(), format!("> {} dB", limits.snr_db)),
-        ("log-spectral distance".to_owned(), format!("< {} dB", limits.log_spectral_distance_db)),
+        ("max_abs_of_peak".to_owned(), format!("< {:e}", limits.max_abs_of_peak)),
+        ("snr_db".to_owned(), format!("> {} dB", limits.snr_db)),
+        ("log_spectral_distance_db".to_owned(), format!("< {} dB", limits.log_spectral_distance_db)),
     ];
     let rows = verdict.cases.iter().map(|case| CaseRow {
         name: case.name.clone(),
