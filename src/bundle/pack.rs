@@ -32,7 +32,7 @@ pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
     match std::fs::symlink_metadata(target) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io(target)(e)),
-        Ok(_) if !target.join(MANIFEST).is_file() => {
+        Ok(_) if !is_bundle(target) => {
             return Err(Error::Foreign { path: target.to_owned() });
         }
         Ok(_) if !overwrite => return Err(Error::Exists { path: target.to_owned() }),
@@ -41,6 +41,15 @@ pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
     let parent = parent(target);
     std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
     staging(target).map(drop)
+}
+
+/// Whether a folder is a bundle, whole or damaged: browser extensions have a `manifest.json` too.
+fn is_bundle(folder: &Path) -> bool {
+    let listed = || {
+        let sums = std::fs::read_to_string(folder.join(SUMS)).ok()?;
+        sums.lines().any(|line| line.ends_with(&format!("  {MANIFEST}"))).then_some(())
+    };
+    folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())
 }
 
 fn parent(target: &Path) -> PathBuf {
@@ -128,10 +137,10 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
 
     manifest.files = files;
     let text = manifest.to_json();
-    let mut sums: BTreeMap<&str, Digest> =
-        manifest.files.iter().map(|(name, entry)| (name.as_str(), entry.sha256)).collect();
-    sums.insert(MANIFEST, Digest::of(text.as_bytes()));
-    let sums: String = sums.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+    let mut sums: BTreeMap<String, Digest> =
+        manifest.files.iter().map(|(name, entry)| (name.clone(), entry.sha256)).collect();
+    sums.insert(MANIFEST.to_owned(), Digest::of(text.as_bytes()));
+    let sums = super::verify::sums_text(&sums);
     for (name, text) in [(MANIFEST, &text), (SUMS, &sums)] {
         let path = root.join(name);
         std::fs::write(&path, text).map_err(Error::io(&path))?;

@@ -59,32 +59,39 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut find = |file: &str, problem| findings.push(Finding { file: file.to_owned(), problem });
 
-    let expected = match std::fs::read_to_string(folder.join(SUMS)) {
-        Ok(text) => read_sums(&text).map_err(|why| Error::Manifest { path: folder.join(SUMS), why })?,
-        Err(_) if !present.contains_key(MANIFEST) => {
-            return Err(Error::Manifest { path: folder.join(MANIFEST), why: "there is none".into() });
-        }
-        Err(_) => {
-            find(SUMS, Problem::Missing);
-            BTreeMap::new()
-        }
+    let manifest = Manifest::read(folder);
+    let sums = match present.get(SUMS) {
+        None => Err(Problem::Missing),
+        Some(false) => Err(Problem::Special),
+        Some(true) => match std::fs::read(folder.join(SUMS)) {
+            Ok(text) => read_sums(&text).ok_or(Problem::Changed),
+            Err(_) => Err(Problem::Unreadable),
+        },
     };
-    match Manifest::read(folder) {
-        Ok(manifest) => {
+    let (expected, listed) = match (sums, &manifest) {
+        (Ok(sums), Ok(manifest)) => {
             for (file, entry) in &manifest.files {
-                if expected.get(file) != Some(&entry.sha256) && !expected.is_empty() {
+                if sums.get(file) != Some(&entry.sha256) {
                     find(file, Problem::Disputed);
                 }
             }
-            for file in expected.keys().filter(|f| *f != MANIFEST && !manifest.files.contains_key(*f)) {
+            for file in sums.keys().filter(|f| *f != MANIFEST && !manifest.files.contains_key(*f)) {
                 find(file, Problem::Disputed);
             }
+            (sums, true)
         }
         // A manifest that can't be read is missing or changed; the digests below say which.
-        Err(error) if expected.is_empty() => return Err(error),
-        Err(_) => {}
-    }
-    for file in present.keys().filter(|file| *file != SUMS && !expected.contains_key(*file)) {
+        (Ok(sums), Err(_)) => (sums, true),
+        (Err(problem), Ok(manifest)) => {
+            find(SUMS, problem);
+            (manifest.files.iter().map(|(file, entry)| (file.clone(), entry.sha256)).collect(), false)
+        }
+        (Err(_), Err(_)) => return Err(manifest.expect_err("matched")),
+    };
+    // The manifest doesn't list itself.
+    let known =
+        |file: &str| file == SUMS || expected.contains_key(file) || (!listed && file == MANIFEST);
+    for file in present.keys().filter(|file| !known(file)) {
         find(file, Problem::Added);
     }
     let checked: Vec<Finding> = expected
@@ -123,14 +130,18 @@ fn list(folder: &Path, prefix: &str, into: &mut BTreeMap<String, bool>) -> Resul
     Ok(())
 }
 
-fn read_sums(text: &str) -> Result<BTreeMap<String, Digest>, String> {
-    let mut sums = BTreeMap::new();
-    for (at, line) in text.lines().enumerate() {
-        let entry = line.split_once("  ").and_then(|(digest, file)| Some((digest.parse().ok()?, file)));
-        let (digest, file) = entry.ok_or_else(|| format!("line {} is not \"DIGEST  FILE\"", at + 1))?;
-        if sums.insert(file.to_owned(), digest).is_some() {
-            return Err(format!("line {} names {file:?} a second time", at + 1));
-        }
-    }
-    Ok(sums)
+/// The list of digests; none where it isn't, byte for byte, as packing writes it.
+fn read_sums(text: &[u8]) -> Option<BTreeMap<String, Digest>> {
+    let text = std::str::from_utf8(text).ok()?;
+    let entry = |line: &str| {
+        let (digest, file) = line.split_once("  ")?;
+        Some((file.to_owned(), digest.parse().ok()?))
+    };
+    let sums: BTreeMap<String, Digest> = text.lines().map(entry).collect::<Option<_>>()?;
+    (sums_text(&sums) == text).then_some(sums)
+}
+
+/// The text of the list of digests, as `sha256sum -c` reads it.
+pub(super) fn sums_text(sums: &BTreeMap<String, Digest>) -> String {
+    sums.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect()
 }

@@ -75,12 +75,12 @@ fn run(build: &Build<'_>, as_json: bool) -> Outcome {
         Ok(finished) => finished,
         Err(error) => {
             if let Some(verdict) = terminal::rejected(&error) {
-                eprint!("\n{}", terminal::verdict(verdict));
+                tell!("\n{}", terminal::verdict(verdict));
             }
             return Err(Box::new(error));
         }
     };
-    eprint!("\n{}", describe(&finished));
+    tell!("\n{}", describe(&finished));
     if as_json {
         return say(&json(&serde_json::json!({
             "bundle": finished.folder,
@@ -156,7 +156,7 @@ pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
     if let Err(error) = &plan.python
         && plan.stages().any(|stage| stage.state != State::Hit)
     {
-        eprintln!("note: {error}");
+        tellln!("note: {error}");
     }
     Ok(Answer::Yes)
 }

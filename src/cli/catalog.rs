@@ -1,6 +1,6 @@
 use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb, Shared};
 use super::terminal::{self, bytes, table};
-use super::{Answer, Failure, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::ir::Model;
 use crate::passes::{self, Driver};
 use crate::pipeline::Cache;
@@ -23,7 +23,7 @@ pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
             let mut wrong = None;
             for name in recipes {
                 match Recipe::find(name) {
-                    Ok(_) => eprintln!("{name}: good"),
+                    Ok(_) => tellln!("{name}: good"),
                     Err(error) => {
                         let failure: Failure = Box::new(error);
                         terminal::fail(failure.as_ref());
@@ -58,16 +58,19 @@ fn run(options: &PassRun) -> Outcome {
     };
     let mut model = Model::open(&options.model)?;
     let report = driver.fuel(options.fuel).run(&mut model);
+    if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
+        return Err(Box::new(crate::pipeline::Error::Interrupted));
+    }
     let written = model.save(&options.output, options.overwrite)?;
     let mut rows = vec![row!["pass", "applied", "refused"]];
     rows.extend(report.passes.iter().map(|p| row![p.pass, p.applied, p.refused.len()]));
-    eprint!("{}", table(&rows));
+    tell!("{}", table(&rows));
     for (pass, (node, why)) in
         report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)))
     {
-        eprintln!("{pass} leaves {node:?}: {why}");
+        tellln!("{pass} leaves {node:?}: {why}");
     }
-    eprintln!(
+    tellln!(
         "nodes {} -> {}, weights {} -> {}, sha256 {}",
         report.nodes.0,
         report.nodes.1,
@@ -92,7 +95,7 @@ pub(super) fn cache(verb: &CacheVerb, shared: &Shared) -> Outcome {
         }
         CacheVerb::Prune => {
             let (count, freed) = cache.prune()?;
-            eprintln!("{count} stages removed, {} freed", bytes(freed));
+            tellln!("{count} stages removed, {} freed", bytes(freed));
             Ok(Answer::Yes)
         }
     }

@@ -17,11 +17,11 @@ pub(super) fn verify(options: &Verify) -> Outcome {
         say(&lines)?;
     }
     if findings.is_empty() {
-        eprintln!("{} is whole", options.bundle.display());
+        tellln!("{} is whole", options.bundle.display());
         return Ok(Answer::Yes);
     }
     let count = findings.len();
-    eprintln!(
+    tellln!(
         "{} is not whole: {count} {}",
         options.bundle.display(),
         if count == 1 { "file" } else { "files" }
@@ -73,9 +73,12 @@ pub(super) fn validate(options: &Validate) -> Outcome {
             &INTERRUPTED,
             &|_, _| {},
         )?;
-        eprintln!("{}", entry.file);
-        eprint!("{}", terminal::verdict(&verdict));
+        tellln!("{}", entry.file);
+        tell!("{}", terminal::verdict(&verdict));
         verdicts.push(verdict);
+    }
+    if verdicts.is_empty() {
+        tellln!("FAILED: the manifest names no model, so nothing is proven");
     }
     let passed = !verdicts.is_empty() && verdicts.iter().all(|verdict| verdict.passed);
     if options.json {

@@ -48,7 +48,7 @@ pub(super) fn doctor(options: &Doctor, shared: &Shared) -> Outcome {
         say(&table(&rows))?;
     }
     for check in checks.iter().filter(|check| !check.good) {
-        eprintln!("{}: {}", check.what, check.mend.as_deref().unwrap_or_default());
+        tellln!("{}: {}", check.what, check.mend.as_deref().unwrap_or_default());
     }
     Ok(if checks.iter().all(|check| check.good) { Answer::Yes } else { Answer::No })
 }

@@ -1,5 +1,21 @@
 //! The only room that speaks to a person: verbs, printing, progress, exit codes.
 
+/// `eprint!` without its panic: whoever read stderr may have gone, and that is no failure.
+macro_rules! tell {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr().lock(), $($part)*);
+    }};
+}
+
+/// `eprintln!` likewise.
+macro_rules! tellln {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($part)*);
+    }};
+}
+
 mod arguments;
 mod build;
 mod catalog;
@@ -40,14 +56,25 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // A second request while the first is being obeyed ends the process at once.
-    let handler = || {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+    // Verbs that run for long look at the flag and clean up; any other ends at once, as does a second
+    // request while the first is being obeyed.
+    let cleans_up = matches!(
+        arguments.verb,
+        Verb::Decoder(_) | Verb::Build(_) | Verb::Validate(_) | Verb::Doctor(_) | Verb::Pass(_)
+    );
+    let handler = move || {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) || !cleans_up {
             std::process::exit(130);
         }
     };
+    // A write past the limit of file sizes is an error like a full disk, not a death.
+    #[allow(unsafe_code)]
+    // SAFETY: no handler is installed, the signal is ignored; nothing else depends on it.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
     if ctrlc::set_handler(handler).is_err() {
-        eprintln!("warning: ctrl-c can't be caught here");
+        tellln!("warning: ctrl-c can't be caught here");
     }
     match dispatch(arguments) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,

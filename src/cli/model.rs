@@ -246,6 +246,6 @@ pub(super) fn diff(options: &Diff) -> Outcome {
         text.extend(list.iter().map(|item| format!("{what} {item}\n")));
     }
     say(&text)?;
-    eprintln!("{}", if found.is_empty() { "the models are equal" } else { "the models differ" });
+    tellln!("{}", if found.is_empty() { "the models are equal" } else { "the models differ" });
     Ok(answer)
 }

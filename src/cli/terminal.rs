@@ -17,7 +17,7 @@ fn colourful() -> bool {
 /// Prints a failure to stderr and returns the exit code.
 pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
     if interrupted(failure) {
-        eprintln!("interrupted; finished stages are kept, and the next run goes on from there");
+        tellln!("interrupted; finished stages are kept, and the next run goes on from there");
         return 130;
     }
     let mut text = String::new();
@@ -89,7 +89,7 @@ impl Reporter for Progress {
                 bar.set_message(words);
                 bar.enable_steady_tick(Duration::from_millis(200));
             }
-            None if *state != State::Hit => eprintln!("{stage:<12} {words}"),
+            None if *state != State::Hit => tellln!("{stage:<12} {words}"),
             None => {}
         }
     }
@@ -110,7 +110,7 @@ impl Reporter for Progress {
         };
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => tellln!("{line}"),
         }
     }
 }

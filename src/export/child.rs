@@ -17,6 +17,8 @@ use crate::digest::Digest;
 const LINE_LIMIT: u64 = 4 << 20;
 /// How often the child's life, the time limit and an interruption are looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How long what an ended child said is waited for, where something else keeps its output open.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How far a child has come.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -59,7 +61,7 @@ pub struct Child<'a> {
     pub cache: &'a Path,
     /// Its standard error goes here.
     pub log: &'a Path,
-    /// Past this it is ended.
+    /// If it says nothing for so long, it is ended.
     pub time_limit: Duration,
     /// Set from outside to end it.
     pub interrupted: &'a AtomicBool,
@@ -77,24 +79,46 @@ enum Event {
     Error { code: String, message: String, hint: String },
 }
 
-/// Ends a whole process group when dropped: the exporter's own children too.
+/// A process group, ended when dropped: the exporter's own children too, also where it left them behind.
 struct Group {
     child: std::process::Child,
-    ended: bool,
+    reaped: bool,
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
+impl Group {
+    /// Whether the leader has ended. It isn't reaped, so that its number goes on naming the group.
+    fn has_ended(&self) -> bool {
+        #[allow(unsafe_code)]
+        // SAFETY: `siginfo_t` is plain data, for which zeroes are a value; the call writes only to it.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+            libc::waitid(libc::P_PID, self.child.id(), &mut info, how) != 0 || info.si_signo != 0
         }
+    }
+
+    fn kill(&self) {
         #[allow(unsafe_code)]
         // SAFETY: a signal to the process group that this child leads; it takes no pointers. The child
         // has not been waited for, so its number can't have been given to another.
         unsafe {
             libc::kill(-(self.child.id() as i32), libc::SIGKILL);
         }
-        let _ = self.child.wait();
+    }
+
+    /// Ends what is left of the group; a leader that had ended keeps the status it ended with.
+    fn end(&mut self) -> std::io::Result<ExitStatus> {
+        self.kill();
+        self.reaped = true;
+        self.child.wait()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.reaped {
+            let _ = self.end();
+        }
     }
 }
 
@@ -136,7 +160,7 @@ impl Child<'_> {
             path: interpreter.to_owned(),
             why: format!("it can't be started: {e}"),
         })?;
-        let mut group = Group { child, ended: false };
+        let mut group = Group { child, reaped: false };
         let outcome = self.listen(&mut group);
         // Whatever is still running is ended first, then the files are looked at.
         drop(group);
@@ -170,7 +194,8 @@ impl Child<'_> {
         let mut artifacts = BTreeMap::new();
         let mut environment = BTreeMap::new();
         let mut result = None;
-        let end = Instant::now() + self.time_limit;
+        let mut end = Instant::now() + self.time_limit;
+        let mut orphaned: Option<Instant> = None;
         loop {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
@@ -181,9 +206,21 @@ impl Child<'_> {
             }
             let line = match lines.recv_timeout(TICK) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    match orphaned {
+                        Some(since) if since.elapsed() > GRACE => break,
+                        Some(_) => {}
+                        None if group.has_ended() => {
+                            group.kill();
+                            orphaned = Some(Instant::now());
+                        }
+                        None => {}
+                    }
+                    continue;
+                }
             };
+            end = Instant::now() + self.time_limit;
             let event = serde_json::from_slice(&line).map_err(|e| {
                 let text = String::from_utf8_lossy(&line[..line.len().min(120)]);
                 protocol(format!("a line of its output is {:?} ({e})", text.trim_end()))
@@ -230,9 +267,8 @@ impl Child<'_> {
     /// A child that has closed its output may still linger.
     fn wait(&self, group: &mut Group, end: Instant) -> Result<ExitStatus, Error> {
         loop {
-            if let Some(status) = group.child.try_wait().map_err(Error::io("the exporter"))? {
-                group.ended = true;
-                return Ok(status);
+            if group.has_ended() {
+                return group.end().map_err(Error::io("the exporter"));
             }
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);

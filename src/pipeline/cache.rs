@@ -247,7 +247,10 @@ fn is_abandoned(name: &str) -> bool {
     let owner = name.strip_prefix(PARTIAL).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
     #[allow(unsafe_code)]
     // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
-    owner.is_some_and(|pid| unsafe { libc::kill(pid, 0) } != 0)
+    let gone = |pid| unsafe { libc::kill(pid, 0) } != 0;
+    // Another user's process can't be signalled, and lives.
+    let unknown = || std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    owner.is_some_and(|pid| gone(pid) && unknown())
 }
 
 fn tree_bytes(path: &Path) -> u64 {

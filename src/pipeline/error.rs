@@ -41,7 +41,10 @@ pub enum Error {
     #[diagnostic(code(pipeline::placeholder), help("soprano-export pass explain replace-istft"))]
     Placeholder { op: String, node: String, why: String },
     #[error("the exporter's result has no {field}")]
-    #[diagnostic(code(pipeline::result))]
+    #[diagnostic(
+        code(pipeline::result),
+        help("the environment holds another version of the exporters: make setup")
+    )]
     Result { field: &'static str },
     #[error("the artifact is out of tolerance and was not bundled; it is kept at {}", kept.display())]
     #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]

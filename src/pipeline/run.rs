@@ -71,6 +71,9 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         Err(verdict) => return Err(reject(build, *verdict, &rewritten)?),
     };
 
+    if build.interrupted.load(Ordering::Relaxed) {
+        return Err(Error::Interrupted);
+    }
     let start = Instant::now();
     let state = State::Miss("not packed here yet".to_owned());
     reporter.begins("bundle", &state);

@@ -60,7 +60,11 @@ pub(super) fn checkpoint(
         }
         Source::Directory(_) => unreachable!("a folder needs no making"),
     };
-    Ok(child(build, reporter, "checkpoint", &request, folder)?.result)
+    let outcome = child(build, reporter, "checkpoint", &request, folder)?;
+    if outcome.artifacts.values().all(|artifact| artifact.path != DECODER) {
+        return Err(Error::Result { field: "checkpoint" });
+    }
+    Ok(outcome.result)
 }
 
 /// What later stages and the bundle need of an export.

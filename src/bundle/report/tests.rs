@@ -174,9 +174,7 @@ fn a_failure_is_said_in_words_wherever_it_is() {
     let mut one = page();
     one.artifacts[1].cases[0].passed = false;
     assert!(one.artifacts[1].passed, "contradicted by its own case");
-    assert!(
-        failed(&one).contains("1 of 5 cases failed; not accepted: onnx/soprano_decoder_int8.onnx")
-    );
+    assert!(failed(&one).contains("1 of 5 cases failed; not accepted: onnx/soprano_decoder_int8.onnx"));
 
     let none = Page { artifacts: vec![], ..page() };
     assert!(failed(&none).contains("no artifact was checked"));
@@ -232,8 +230,7 @@ fn names_are_text_and_never_markup() {
 #[test]
 fn a_recording_that_is_broken_is_shown_as_broken() {
     let show = |reference: Vec<f32>, artifact: Vec<f32>| {
-        let listening =
-            Some(Listening { title: "x".into(), sample_rate: 32_000, reference, artifact });
+        let listening = Some(Listening { title: "x".into(), sample_rate: 32_000, reference, artifact });
         html(&Page { listening, artifacts: vec![], ..page() })
     };
     let bad = show(vec![0.1; 5000], [vec![0.1; 4999], vec![f32::NAN]].concat());
@@ -276,9 +273,7 @@ fn the_card_says_what_the_hub_and_a_reader_need() {
     assert!(body.contains("32,000 Hz") && body.contains("`T = 1` gives zero samples"));
     assert!(body.contains("| fp32 | tract 0.23.9 | 3 | 1.20e-5 | 98.40 dB | PASSED |"), "{body}");
     let hash = Digest::of(b"model");
-    assert!(
-        body.contains(&format!("| `onnx/soprano_decoder_fp32.onnx` | 118.4 MB | `{hash}` |\n"))
-    );
+    assert!(body.contains(&format!("| `onnx/soprano_decoder_fp32.onnx` | 118.4 MB | `{hash}` |\n")));
     if let Some(path) = std::env::var_os("REPORT_CARD") {
         fs_err::write(std::path::PathBuf::from(path), markdown).unwrap();
     }
@@ -286,8 +281,7 @@ fn the_card_says_what_the_hub_and_a_reader_need() {
 
 #[test]
 fn a_card_without_a_decoder_or_a_hub_id_leaves_them_out() {
-    let markdown =
-        model_card(&Card { base_model: None, decoder: None, artifacts: vec![], ..card() });
+    let markdown = model_card(&Card { base_model: None, decoder: None, artifacts: vec![], ..card() });
     assert!(markdown.starts_with("---\nlibrary_name: onnx\n"));
     assert!(!markdown.contains("Inputs and outputs") && !markdown.contains("python"));
     assert!(markdown.contains("No artifact was checked."));

@@ -1,0 +1,337 @@
+//! Bundles that were changed, tampered with, or never good.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use soprano_export::bundle;
+use soprano_export::digest::Digest;
+use soprano_export::ir::Model;
+use soprano_export::tensor::{Tensor, TensorFile};
+
+use crate::harness::{Run, Shared, World, copy_tree, replay, tree};
+use crate::{shared_or_skip, snapshot};
+
+const MODEL: &str = "onnx/soprano_decoder_fp32.onnx";
+const REFERENCES: &str = "reference/decoder.safetensors";
+
+/// Rewrites every digest of a bundle to fit its files, as someone would who hides a change.
+fn forge(bundle: &Path, edit: impl FnOnce(&mut Value)) {
+    let read = |name: &str| std::fs::read(bundle.join(name)).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+    let mut sums = BTreeMap::new();
+    for (name, entry) in manifest["files"].as_object_mut().unwrap() {
+        let bytes = read(name);
+        *entry = json!({"sha256": Digest::of(&bytes), "bytes": bytes.len()});
+        sums.insert(name.clone(), Digest::of(&bytes));
+    }
+    for artifact in manifest["artifacts"].as_array_mut().unwrap() {
+        let bytes = read(artifact["file"].as_str().unwrap());
+        artifact["sha256"] = json!(Digest::of(&bytes));
+        artifact["bytes"] = json!(bytes.len());
+    }
+    edit(&mut manifest);
+    let text = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
+    sums.insert("manifest.json".to_owned(), Digest::of(text.as_bytes()));
+    let sums: String = sums.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+    std::fs::write(bundle.join("manifest.json"), text).unwrap();
+    std::fs::write(bundle.join("SHA256SUMS"), sums).unwrap();
+}
+
+/// A whole bundle of a few hundred bytes; its model is none.
+fn small_bundle(folder: &Path) {
+    for (name, text) in [("README.md", "# a card\n"), (MODEL, "weights"), (REFERENCES, "numbers")] {
+        let path = folder.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let manifest = json!({
+        "format": 1, "name": "small", "key": Digest::of(b""),
+        "tool": {"name": "soprano-export", "version": "0"},
+        "checkpoint": {"source": "local", "files": []},
+        "architecture": {}, "environment": {},
+        "artifacts": [{
+            "file": MODEL, "part": "decoder", "scheme": "fp32", "sha256": "", "bytes": 0,
+            "inputs": [{"name": "hidden_states", "dtype": "f32", "shape": ["batch", "512", "t"]}],
+            "outputs": [{"name": "audio", "dtype": "f32", "shape": ["batch", "samples"]}],
+            "references": REFERENCES,
+            "tolerance": {"max_abs_of_peak": 1e-5, "snr_db": 90.0, "log_spectral_distance_db": 0.05},
+        }],
+        "files": {"README.md": {}, MODEL: {}, REFERENCES: {}},
+    });
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
+    forge(folder, |_| {});
+}
+
+fn small(world: &World) -> PathBuf {
+    let folder = world.work("small");
+    small_bundle(&folder);
+    folder
+}
+
+#[test]
+fn verify_finds_what_was_done_to_a_bundle() {
+    let world = World::new();
+    let bundle = small(&world);
+    world.run(["verify", "small"]).exits(0).says("small is whole");
+
+    std::fs::write(bundle.join("README.md"), "# a curd\n").unwrap();
+    std::fs::remove_file(bundle.join(REFERENCES)).unwrap();
+    std::fs::write(bundle.join("onnx/more.onnx"), "").unwrap();
+    std::fs::rename(bundle.join(MODEL), world.work("model")).unwrap();
+    std::os::unix::fs::symlink(world.work("model"), bundle.join(MODEL)).unwrap();
+    let run = world.run(["verify", "small"]).exits(1);
+    snapshot!("verify", world, run.show());
+    let run = world.run(["verify", "small", "--json"]).exits(1);
+    snapshot!("verify-json", world, run.show());
+}
+
+#[test]
+fn verify_finds_papers_that_do_not_agree() {
+    type Harm = fn(&Path);
+    let cases: [(&str, Harm, &str); 9] = [
+        (
+            "manifest changed",
+            |b| edit(b, "manifest.json", "small", "smell"),
+            "manifest.json: changed\n",
+        ),
+        (
+            "no manifest",
+            |b| std::fs::remove_file(b.join("manifest.json")).unwrap(),
+            "manifest.json: missing\n",
+        ),
+        ("no list", |b| std::fs::remove_file(b.join("SHA256SUMS")).unwrap(), "SHA256SUMS: missing\n"),
+        ("empty list", |b| std::fs::write(b.join("SHA256SUMS"), "").unwrap(), "manifest.json: added\n"),
+        (
+            "a list that is none",
+            |b| std::fs::write(b.join("SHA256SUMS"), "x").unwrap(),
+            "SHA256SUMS: changed\n",
+        ),
+        (
+            "a list of bytes",
+            |b| std::fs::write(b.join("SHA256SUMS"), b"\xff").unwrap(),
+            "SHA256SUMS: changed\n",
+        ),
+        ("another case", |b| upper(b), "SHA256SUMS: changed\n"),
+        ("not in the manifest", |b| unlist(b), "README.md: disputed between manifest and digests\n"),
+        (
+            "a file out of the bundle",
+            |b| forge(b, |m| m["files"]["../secret"] = json!({"sha256": Digest::of(b""), "bytes": 0})),
+            "../secret: disputed between manifest and digests\n",
+        ),
+    ];
+    fn edit(bundle: &Path, name: &str, from: &str, to: &str) {
+        let path = bundle.join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+    fn upper(bundle: &Path) {
+        let text = std::fs::read_to_string(bundle.join("SHA256SUMS")).unwrap();
+        let at = text.find(|c: char| c.is_ascii_lowercase()).unwrap();
+        let letter = text[at..=at].to_ascii_uppercase();
+        std::fs::write(
+            bundle.join("SHA256SUMS"),
+            format!("{}{letter}{}", &text[..at], &text[at + 1..]),
+        )
+        .unwrap();
+    }
+    fn unlist(bundle: &Path) {
+        forge(bundle, |manifest| {
+            manifest["files"].as_object_mut().unwrap().remove("README.md");
+        });
+    }
+    for (what, harm, finding) in cases {
+        let world = World::new();
+        harm(&small(&world));
+        let run = world.run(["verify", "small"]).exits(1);
+        assert!(run.stdout.contains(finding), "{what}\n{}", run.show());
+    }
+}
+
+#[test]
+fn what_is_no_bundle_is_said_so() {
+    let world = World::new();
+    std::fs::create_dir(world.work("empty")).unwrap();
+    world.write("file", "");
+    for verb in ["verify", "validate"] {
+        for place in ["empty", "nowhere", "file"] {
+            world.run([verb, place]).exits(2).says("error: ").hints();
+        }
+    }
+    let bundle = small(&world);
+    forge(&bundle, |manifest| manifest["format"] = json!(2));
+    world.run(["validate", "small"]).exits(2).says("format 2; this version reads format 1");
+    forge(&bundle, |manifest| manifest["surprise"] = json!(1));
+    world.run(["validate", "small"]).exits(2).says("unknown field `surprise`");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn verify_finds_every_changed_byte(file in any::<prop::sample::Index>(), bytes in prop::collection::vec(
+        (any::<prop::sample::Index>(), 1u8..), 1..4
+    )) {
+        let folder = tempfile::tempdir().unwrap();
+        small_bundle(folder.path());
+        prop_assert_eq!(bundle::verify(folder.path()).unwrap(), vec![]);
+        let files: Vec<_> =
+            tree(folder.path()).into_iter().filter(|(name, _)| !name.ends_with('/')).collect();
+        let (name, before) = file.get(&files);
+        let mut after = before.clone();
+        for (at, flip) in &bytes {
+            after[at.index(before.len())] ^= flip;
+        }
+        prop_assume!(after != *before);
+        std::fs::write(folder.path().join(name), after).unwrap();
+        let found = bundle::verify(folder.path()).unwrap();
+        // A changed name in the list of digests shows as a file missing and another added.
+        prop_assert!(found.iter().any(|f| f.file == *name || *name == "SHA256SUMS"), "{name}: {found:?}");
+    }
+}
+
+fn copied(shared: &Shared, world: &World) -> PathBuf {
+    let bundle = world.work("bundle");
+    copy_tree(&shared.bundle, &bundle);
+    bundle
+}
+
+/// Changes the first quarter of a weight by one percent: all of it might be undone by a norm.
+fn spoil(path: &Path, weight: &str) {
+    let mut model = Model::open(path).unwrap();
+    let graph = model.proto_mut().graph.as_mut().unwrap();
+    let tensor = graph.initializer.iter_mut().find(|t| t.name() == weight);
+    let tensor = tensor.unwrap_or_else(|| panic!("no weight {weight:?}"));
+    let mut data = tensor.raw_data.as_ref().unwrap().to_vec();
+    let quarter = data.len() / 16 * 4;
+    for value in data[..quarter].chunks_exact_mut(4) {
+        let spoiled = f32::from_le_bytes(value.try_into().unwrap()) * 1.01;
+        value.copy_from_slice(&spoiled.to_le_bytes());
+    }
+    tensor.raw_data = Some(Bytes::from(data));
+    let bytes = model.to_bytes();
+    drop(model);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn validate_sees_through_a_consistent_forgery() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let weight = "decoder.convnext.1.dwconv.weight";
+    spoil(&bundle.join(MODEL), weight);
+    let run = world.run(["validate", "bundle"]).exits(2).says("its digest is").hints();
+    drop(run);
+    forge(&bundle, |_| {});
+    world.run(["verify", "bundle"]).exits(0);
+    let run = world.run(["validate", "bundle"]).exits(1).says("FAILED: ").says("  b1_t2: error ");
+    assert_eq!(run.stdout, "");
+    let verdicts = world.run(["validate", "bundle", "--json"]).exits(1).json();
+    assert_eq!(verdicts[0]["passed"], false);
+}
+
+#[test]
+fn a_manifest_can_lower_no_bar_and_lead_nowhere() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    for (threshold, lax) in
+        [("max_abs_of_peak", 0.5), ("snr_db", -100.0), ("log_spectral_distance_db", 99.0)]
+    {
+        let whole = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
+        forge(&bundle, |manifest| manifest["artifacts"][0]["tolerance"][threshold] = json!(lax));
+        let run = world.run(["validate", "bundle"]).exits(2).hints();
+        run.says(&format!("the tolerance {threshold} = {lax} is looser than the floor"));
+        std::fs::write(bundle.join("manifest.json"), whole).unwrap();
+    }
+    for field in ["file", "references"] {
+        for place in ["../model.onnx", "/etc/passwd", "onnx/../../model.onnx", ""] {
+            let whole = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
+            forge(&bundle, |manifest| manifest["artifacts"][0][field] = json!(place));
+            world.run(["validate", "bundle"]).exits(2).says("leads out of the bundle").hints();
+            std::fs::write(bundle.join("manifest.json"), whole).unwrap();
+        }
+    }
+    forge(&bundle, |manifest| manifest["artifacts"] = json!([]));
+    world.run(["validate", "bundle"]).exits(1).says("FAILED: the manifest names no model");
+}
+
+#[test]
+fn references_that_prove_nothing_are_refused() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let whole = TensorFile::read(&bundle.join(REFERENCES)).unwrap();
+    type Harm = fn(&mut TensorFile);
+    fn filled(file: &mut TensorFile, name: &str, with: impl Fn(usize) -> f32) {
+        let tensor = &file.tensors[name];
+        let values: Vec<f32> = (0..tensor.shape().iter().product()).map(with).collect();
+        let tensor = Tensor::from_f32(&tensor.shape().to_vec(), &values);
+        file.tensors.insert(name.to_owned(), tensor);
+    }
+    let cases: [(Harm, &str); 8] = [
+        (|f| *f = TensorFile::default(), "it names no cases"),
+        (|f| drop(f.metadata.insert("cases".into(), "[]".into())), "it holds no case"),
+        (|f| drop(f.metadata.insert("cases".into(), "{".into())), "its cases: "),
+        (|f| f.tensors.retain(|name, _| !name.ends_with("/audio")), "has no output"),
+        (|f| f.tensors.retain(|name, _| !name.ends_with("/hidden_states")), "has no input"),
+        (|f| filled(f, "b1_t5/audio", |i| if i == 9 { f32::NAN } else { 0.1 }), "aren't finite"),
+        (|f| filled(f, "b1_t5/hidden_states", |_| f32::INFINITY), "aren't finite"),
+        (|f| filled(f, "b3_t3/audio", |_| 0.0), "an output of case \"b3_t3\" is silent"),
+    ];
+    for (harm, words) in cases {
+        let mut file = whole.clone();
+        harm(&mut file);
+        std::fs::write(bundle.join(REFERENCES), file.to_bytes().unwrap()).unwrap();
+        forge(&bundle, |_| {});
+        world.run(["validate", "bundle"]).exits(2).says(words);
+    }
+    std::fs::write(bundle.join(REFERENCES), "nothing of the kind").unwrap();
+    world.run(["validate", "bundle"]).exits(2).says("decoder.safetensors").hints();
+    forge(&bundle, |_| {});
+    world.run(["validate", "bundle"]).exits(2).says("decoder.safetensors");
+}
+
+/// An exporter whose model is subtly wrong, in a folder that `FAKE_EXPORT` takes.
+fn spoiled_export(shared: &Shared, world: &World, weight: &str) -> PathBuf {
+    let folder = world.path("spoiled");
+    copy_tree(&shared.stages["export"], &folder);
+    spoil(&folder.join("decoder.onnx"), weight);
+    folder
+}
+
+#[test]
+fn a_wrong_model_is_rejected_and_its_first_wrong_node_named() {
+    let shared = shared_or_skip!();
+    for (weight, layer) in
+        [("decoder.convnext.1.dwconv.weight", "convnext.1/dwconv"), ("head.out.bias", "head/out")]
+    {
+        let world = World::new();
+        let folder = spoiled_export(shared, &world, weight);
+        let mut build = replay(&world, shared);
+        let run = Run::from(build.env("FAKE_EXPORT", folder).output().unwrap()).exits(1);
+        let run = run.says("FAILED: ").says("error: the artifact is out of tolerance").hints();
+        assert_eq!(run.stdout, "");
+        let hint = run.stderr.split("\nhint: it first diverges at ").nth(1);
+        let hint = hint.unwrap_or_else(|| panic!("no node is named\n{}", run.show()));
+        let node = hint.split('"').nth(1).unwrap();
+        assert!(node.contains(layer), "{weight} is wrong, and {hint}");
+
+        world.is_clean();
+        let kept = tree(&world.work("out"));
+        let names: Vec<&str> = kept.keys().map(|name| name.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["", "", "soprano_decoder_fp32.onnx", "verdict.json"], "{kept:?}");
+        let (name, text) = kept.iter().next_back().unwrap();
+        assert!(name.starts_with("rejected/decoder-"));
+        let verdict: Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(verdict["passed"], false);
+        assert_eq!(verdict["divergence"]["node"], node);
+        // A second run comes to the same end: a failed verdict is no finished stage.
+        let folder = world.path("spoiled");
+        let again = replay(&world, shared).env("FAKE_EXPORT", folder).output().unwrap();
+        Run::from(again).exits(1).says("making: ");
+    }
+}
