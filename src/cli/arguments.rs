@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -27,7 +28,8 @@ pub(super) struct Shared {
         global = true,
         env = "SOPRANO_EXPORT_CACHE",
         value_name = "DIR",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = path()
     )]
     pub cache_dir: Option<PathBuf>,
     /// Interpreter (or environment folder) that has the exporters' packages.
@@ -36,9 +38,25 @@ pub(super) struct Shared {
         global = true,
         env = "SOPRANO_EXPORT_PYTHON",
         value_name = "PATH",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = path()
     )]
     pub python: Option<PathBuf>,
+}
+
+/// A path that may be empty: an environment variable without a value counts as unset.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Shared {
+    /// Without what was given as an empty text.
+    pub fn normalized(mut self) -> Self {
+        for path in [&mut self.cache_dir, &mut self.python] {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+        self
+    }
 }
 
 #[derive(Subcommand)]

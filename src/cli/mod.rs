@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Outcome {
-    let shared = arguments.shared;
+    let shared = arguments.shared.normalized();
     match arguments.verb {
         Verb::Decoder(options) => build::decoder(&options, &shared),
         Verb::Build(options) => build::recipe(&options, &shared),

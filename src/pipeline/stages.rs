@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cache::Stage;
 use super::{Build, Error, Reporter, Rewrite};
 use crate::export::{Child, ExportDecoder, Outcome, Progress, Python, ReferencePlan, Request};
-use crate::ir::{Model, PLACEHOLDER_DOMAIN};
+use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
 use crate::passes::{self, Driver};
 use crate::runtime::Tract;
 use crate::source::{COMPANIONS, DECODER, Source};
@@ -135,7 +135,11 @@ pub(super) fn rewrite(
     }
     let sets = &mut model.proto_mut().opset_import;
     sets.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
-    model.write(&folder.join(REWRITTEN))?;
+    model.write(&folder.join(REWRITTEN)).map_err(|error| match error {
+        // The cache's disk, with the hint that belongs to it.
+        ir::Error::Io { path, source } => Error::Io { path, source },
+        other => other.into(),
+    })?;
     Ok(serde_json::to_value(Rewrite::from(report)).expect("plain data"))
 }
 

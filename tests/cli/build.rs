@@ -108,7 +108,9 @@ fn a_plan_says_what_must_be_made_and_why() {
         world.write("other.yaml", recipe.replace(from, to));
         plan("other.yaml", &[])
     };
-    snapshot!("plan-opset", world, other("opset: 17", "opset: 18").show());
+    let changed = other("opset: 17", "opset: 18");
+    assert!(changed.stdout.contains("opset: 17 -> 18\n"), "{}", changed.show());
+    snapshot!("plan-opset", world, changed.show());
     snapshot!("plan-tolerance", world, other("snr_db: 90.0", "snr_db: 95.0").show());
     snapshot!("plan-references", world, other("seed: 0", "seed: 1").show());
     snapshot!("plan-rebuild", world, plan("soprano-tiny", &["--rebuild"]).show());
