@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -23,7 +22,7 @@ impl Digest {
     /// # Errors
     /// Whatever opening or reading the file gives.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = fs::File::open(path)?;
+        let mut file = std::fs::File::open(path)?;
         let mut hasher = Hasher::default();
         let mut block = vec![0; 1 << 20];
         loop {

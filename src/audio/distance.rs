@@ -123,6 +123,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn noise_of_known_power_gives_the_known_snr(seed: u64, n in 100usize..4000, db in -20.0..60.0f64) {
             let (signal, added) = (noise(seed, n), noise(!seed, n));

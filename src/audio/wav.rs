@@ -184,6 +184,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn a_damaged_file_never_panics(at in 0usize..72, byte: u8, cut in 0usize..100, float: bool) {
             let encoding = if float { Encoding::Float32 } else { Encoding::Pcm16 };

@@ -97,6 +97,11 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
         let refuse = |why: String| Error::Manifest { path: path.clone(), why };
+        // A named pipe would be waited for.
+        match std::fs::metadata(&path) {
+            Ok(meta) if !meta.is_file() => return Err(refuse("not a plain file".into())),
+            _ => {}
+        }
         let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
         let manifest: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         if manifest.format != 1 {

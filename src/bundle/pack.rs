@@ -164,6 +164,10 @@ fn publish(staging: tempfile::TempDir, target: &Path) -> Result<(), Error> {
         let _ = staging.keep();
         return Ok(());
     }
+    if exchange(staging.path(), target) {
+        // The old bundle now lies where the new one was made, and goes with it.
+        return Ok(());
+    }
     let aside = self::staging(target)?;
     let old = aside.path().join("old");
     std::fs::rename(target, &old).map_err(Error::io(target))?;
@@ -173,4 +177,24 @@ fn publish(staging: tempfile::TempDir, target: &Path) -> Result<(), Error> {
     }
     let _ = staging.keep();
     Ok(())
+}
+
+/// Swaps two folders in one step, so that at no moment neither bundle stands; false where this system
+/// or file system can't.
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let name = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+    let (Ok(a), Ok(b)) = (name(a), name(b)) else { return false };
+    #[allow(unsafe_code)]
+    // SAFETY: both are NUL-terminated strings that outlive the call.
+    unsafe {
+        libc::renameat2(libc::AT_FDCWD, a.as_ptr(), libc::AT_FDCWD, b.as_ptr(), libc::RENAME_EXCHANGE)
+            == 0
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
 }

@@ -1,9 +1,8 @@
 use super::arguments::{BuildRecipe, Decoder, Output, PlanBuild, Shared};
-use super::terminal::{self, Progress, bytes, table};
+use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
 use crate::recipe::{self, Recipe};
-use crate::row;
 use crate::source::Source;
 
 /// The recipe that serves where nothing else is said.

@@ -1,11 +1,10 @@
 use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb, Shared};
-use super::terminal::{self, bytes, table};
+use super::terminal::{self, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::ir::Model;
 use crate::passes::{self, Driver};
 use crate::pipeline::Cache;
 use crate::recipe::{self, Recipe};
-use crate::row;
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
     match verb {

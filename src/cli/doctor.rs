@@ -4,12 +4,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::arguments::{Doctor, Shared};
-use super::terminal::{bytes, table};
+use super::terminal::{bytes, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::export::{self, Child, Python, Request};
 use crate::hardware::{Machine, disk_free_bytes};
 use crate::pipeline::Cache;
-use crate::row;
 use crate::runtime::{Runtime, Tract};
 
 /// A full-size export keeps a checkpoint, an exported and a rewritten model, references, and a bundle.

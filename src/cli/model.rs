@@ -3,10 +3,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::arguments::{Diff, Inspect};
-use super::terminal::{bytes, table};
+use super::terminal::{bytes, row, table};
 use super::{Answer, Outcome, json, say};
 use crate::ir::{Model, TensorProto, ValueInfoProto, dtype_name};
-use crate::row;
 
 #[derive(Serialize)]
 struct Port {

@@ -147,11 +147,10 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// A row of a table.
-#[macro_export]
-#[doc(hidden)]
 macro_rules! row {
     ($($cell:expr),* $(,)?) => { vec![$($cell.to_string()),*] };
 }
+pub(super) use row;
 
 /// The result of a validation: each error beside its threshold.
 pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {

@@ -23,9 +23,9 @@ impl Python {
     /// # Errors
     /// [`Error::NoPython`]; [`Error::BadPython`] where a named interpreter isn't one.
     pub fn find(explicit: Option<&Path>, family: &str, cache: &Path) -> Result<Self, Error> {
-        if let Some(path) = explicit {
-            let path = if path.is_dir() { path.join("bin/python") } else { path.to_owned() };
-            let refuse = |why: String| Error::BadPython { path: path.clone(), why };
+        if let Some(named) = explicit {
+            let path = if named.is_dir() { named.join("bin/python") } else { named.to_owned() };
+            let refuse = |why: String| Error::BadPython { path: named.to_owned(), why };
             let found = Self::at(&path)
                 .ok_or_else(|| refuse("not an interpreter of a virtual environment".into()))?;
             if !found.is_supported() {

@@ -7,7 +7,10 @@ use miette::Diagnostic;
 #[allow(missing_docs)]
 pub enum Error {
     #[error("{}: {source}", path.display())]
-    #[diagnostic(code(ir::io))]
+    #[diagnostic(
+        code(ir::io),
+        help("is the path right, may you read it, and is there room on the disk?")
+    )]
     Io { path: PathBuf, source: std::io::Error },
 
     #[error("{}: the file is empty", path.display())]

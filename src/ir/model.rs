@@ -17,16 +17,16 @@ const LIMIT: u64 = (1 << 31) - 1;
 #[allow(unsafe_code)]
 pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
     // Opening a pipe would wait for its other end.
-    if !fs_err::metadata(path)?.is_file() {
+    if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a plain file"));
     }
-    let file = fs_err::File::open(path)?;
+    let file = std::fs::File::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
     // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
     // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
-    let map = unsafe { memmap2::Mmap::map(file.file())? };
+    let map = unsafe { memmap2::Mmap::map(&file)? };
     Ok(Bytes::from_owner(map))
 }
 
@@ -173,7 +173,7 @@ impl Model {
         if bytes > LIMIT {
             return Err(Error::TooLarge { path: path.to_owned(), bytes });
         }
-        let file = fs_err::File::create(path).map_err(Error::io(path))?;
+        let file = std::fs::File::create(path).map_err(Error::io(path))?;
         let mut to = HashingWriter::new(file);
         write::stream(&self.proto, &mut to).map_err(Error::io(path))?;
         let (_, digest, bytes) = to.finish().map_err(Error::io(path))?;

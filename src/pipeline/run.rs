@@ -222,16 +222,20 @@ fn pack(
     Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
 }
 
-/// Keeps a rejected artifact, with its verdict, beside where the bundle would have been.
+/// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
+/// they can't be kept there, the artifact stays in the cache. The answer is no either way.
 fn reject(build: &Build<'_>, verdict: Verdict, rewritten: &Stage) -> Result<Error, Error> {
+    let (cached, _) = rewritten.file(stages::REWRITTEN)?;
+    let kept = keep(build, &verdict, &cached).unwrap_or(cached);
+    Ok(Error::Rejected { verdict: Box::new(verdict), kept })
+}
+
+fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Path) -> std::io::Result<PathBuf> {
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let kept = home.join("rejected").join(format!("decoder-{}", verdict.sha256.short()));
-    std::fs::create_dir_all(&kept).map_err(Error::io(&kept))?;
-    let (path, _) = rewritten.file(stages::REWRITTEN)?;
-    let to = kept.join(format!("{}.onnx", build.recipe.decoder.file));
-    std::fs::copy(&path, &to).map_err(Error::io(&to))?;
-    let report = kept.join("verdict.json");
-    let text = serde_json::to_string_pretty(&verdict).expect("plain data");
-    std::fs::write(&report, text).map_err(Error::io(&report))?;
-    Ok(Error::Rejected { verdict: Box::new(verdict), kept })
+    std::fs::create_dir_all(&kept)?;
+    std::fs::copy(artifact, kept.join(format!("{}.onnx", build.recipe.decoder.file)))?;
+    let text = serde_json::to_string_pretty(verdict).expect("plain data");
+    std::fs::write(kept.join("verdict.json"), text)?;
+    Ok(kept)
 }

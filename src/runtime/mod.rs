@@ -52,7 +52,8 @@ pub trait Runtime: Sync {
     /// # Errors
     /// As [`Runtime::load_bytes`], and [`Error::Io`].
     fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
-        let bytes = fs_err::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         self.load_bytes(&bytes)
     }
 }

@@ -50,9 +50,9 @@ impl fmt::Display for Divergence {
 /// stays three orders of magnitude below.
 const DIFFERS: f64 = 1e-3;
 
-/// The first node of `model` whose value differs from PyTorch's (`probes`: values by their ONNX names,
-/// with the input they belong to), made finer by the values that `exported`, the graph before its
-/// rewrite, shares with it. If all of these agree, it is the first node after the last of them.
+/// Where the fault lies: in the export, if the exported graph's own values differ from PyTorch's
+/// (`probes`: values by their ONNX names, with the input they belong to); else in the rewrite, if a
+/// value that `model` shares with the graph before it differs; else behind the last that agrees.
 ///
 /// # Errors
 /// [`Error`] where a runtime can't run the parts.
@@ -68,39 +68,47 @@ pub fn first_divergence(
         .iter()
         .filter_map(|input| Some((input.name().to_owned(), probes.tensors.get(input.name())?.clone())))
         .collect();
-    let known: Vec<&str> = probes.tensors.keys().map(String::as_str).collect();
-    let mut expected = values(exported, &shared(exported, exported, None), &inputs, runtime)?;
-    // PyTorch's own word goes before that of the exported graph.
-    for name in known {
-        if let Some(tensor) = probes.tensors.get(name).filter(|_| !inputs.contains_key(name)) {
-            expected.insert(name.to_owned(), tensor.clone());
-        }
+    let recorded: HashSet<String> = probes.tensors.keys().cloned().collect();
+    let names = runnable_among(exported, &recorded);
+    let found = values(exported, &names, &inputs, runtime)?;
+    if let (Some(divergence), _) = compare(exported, &probes.tensors, &found) {
+        return Ok(Some(divergence));
     }
-    let names = shared(model, exported, Some(&expected));
+    let names = runnable_among(exported, &made(model));
+    let expected = values(exported, &names, &inputs, runtime)?;
+    let names = runnable_among(model, &expected.keys().cloned().collect());
     let found = values(model, &names, &inputs, runtime)?;
+    let (divergence, last) = compare(model, &expected, &found);
+    // Everything that can be compared agrees: the fault lies behind the last of it.
+    let next = last.map_or(0, |at| at + 1);
+    let graph = model.graph();
+    let behind = || (next < graph.proto().node.len()).then(|| describe(&graph, next, last));
+    Ok(divergence.or_else(behind))
+}
+
+/// The first node whose value is not the expected one, and the last before it whose value is.
+fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Divergence>, Option<usize>) {
     let graph = model.graph();
     let mut last = None;
     for (id, node) in graph.nodes() {
-        let Some(name) = node.output.iter().find(|output| names.contains(output)) else { continue };
-        let (Some(want), Some(got)) = (expected.get(name), found.get(name)) else { continue };
-        let (Ok(want_values), Ok(got_values)) = (want.to_f32(), got.to_f32()) else { continue };
-        if want.shape() != got.shape() {
-            continue;
+        for name in &node.output {
+            let (Some(want), Some(got)) = (expected.get(name), found.get(name)) else { continue };
+            let (Ok(want_values), Ok(got_values)) = (want.to_f32(), got.to_f32()) else { continue };
+            let Ok(difference) = audio::max_abs_difference(&want_values, &got_values) else { continue };
+            if want.shape() != got.shape() {
+                continue;
+            }
+            let error = difference / audio::peak(&want_values).max(f64::MIN_POSITIVE);
+            if error.is_nan() || error > DIFFERS {
+                let mut divergence = describe(&graph, id.0, last);
+                divergence.value = Some(name.clone());
+                divergence.max_abs_of_peak = Some(error);
+                return (Some(divergence), last);
+            }
+            last = Some(id.0);
         }
-        let peak = audio::peak(&want_values).max(f64::MIN_POSITIVE);
-        let Ok(difference) = audio::max_abs_difference(&want_values, &got_values) else { continue };
-        let error = difference / peak;
-        if error.is_nan() || error > DIFFERS {
-            let mut divergence = describe(&graph, id.0, last);
-            divergence.value = Some(name.clone());
-            divergence.max_abs_of_peak = Some(error);
-            return Ok(Some(divergence));
-        }
-        last = Some(id.0);
     }
-    // Everything that can be compared agrees: the fault lies behind the last of it.
-    let next = last.map_or(0, |at| at + 1);
-    Ok((next < graph.proto().node.len()).then(|| describe(&graph, next, last)))
+    (None, last)
 }
 
 fn describe(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Divergence {
@@ -116,26 +124,21 @@ fn describe(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Divergence {
     }
 }
 
-/// Names of values that both graphs make, before any operator of a foreign domain.
-fn shared(model: &Model, other: &Model, among: Option<&Tensors>) -> Vec<String> {
-    let made = |model: &Model| -> HashSet<String> {
-        let nodes = model.graph_proto().node.iter();
-        nodes.flat_map(|node| node.output.iter().filter(|o| !o.is_empty()).cloned()).collect()
-    };
-    let others = made(other);
+/// Every value that a node makes.
+fn made(model: &Model) -> HashSet<String> {
+    let nodes = model.graph_proto().node.iter();
+    nodes.flat_map(|node| node.output.iter().filter(|o| !o.is_empty()).cloned()).collect()
+}
+
+/// Those of the named values that the model makes before any operator of a foreign domain.
+fn runnable_among(model: &Model, names: &HashSet<String>) -> Vec<String> {
     let runnable = runnable(model);
-    model
-        .graph_proto()
-        .node
-        .iter()
-        .flat_map(|node| node.output.iter())
-        .filter(|name| !name.is_empty() && runnable.contains(name.as_str()))
-        .filter(|name| match among {
-            Some(values) => values.contains_key(*name),
-            None => others.contains(*name),
-        })
-        .cloned()
-        .collect()
+    let mut among: Vec<String> = made(model)
+        .into_iter()
+        .filter(|name| names.contains(name) && runnable.contains(name.as_str()))
+        .collect();
+    among.sort();
+    among
 }
 
 /// Values that depend on ONNX's own operators alone.

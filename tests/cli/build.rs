@@ -109,7 +109,7 @@ fn a_plan_says_what_must_be_made_and_why() {
         plan("other.yaml", &[])
     };
     let changed = other("opset: 17", "opset: 18");
-    assert!(changed.stdout.contains("opset: 17 -> 18\n"), "{}", changed.show());
+    assert!(changed.stdout.contains("opset 17 -> 18\n"), "{}", changed.show());
     snapshot!("plan-opset", world, changed.show());
     snapshot!("plan-tolerance", world, other("snr_db: 90.0", "snr_db: 95.0").show());
     snapshot!("plan-references", world, other("seed: 0", "seed: 1").show());

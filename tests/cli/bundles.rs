@@ -221,7 +221,7 @@ fn validate_sees_through_a_consistent_forgery() {
     let shared = shared_or_skip!();
     let world = World::new();
     let bundle = copied(shared, &world);
-    let weight = "decoder.convnext.1.dwconv.weight";
+    let weight = "/decoder/convnext.1/dwconv/Conv_output_0/weight_2d";
     spoil(&bundle.join(MODEL), weight);
     let run = world.run(["validate", "bundle"]).exits(2).says("its digest is").hints();
     drop(run);

@@ -4,6 +4,7 @@
 mod build;
 mod bundles;
 mod children;
+mod doctor;
 mod harness;
 mod interruption;
 mod output;
