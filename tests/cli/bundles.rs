@@ -269,7 +269,7 @@ fn references_that_prove_nothing_are_refused() {
     fn filled(file: &mut TensorFile, name: &str, with: impl Fn(usize) -> f32) {
         let tensor = &file.tensors[name];
         let values: Vec<f32> = (0..tensor.shape().iter().product()).map(with).collect();
-        let tensor = Tensor::from_f32(&tensor.shape().to_vec(), &values);
+        let tensor = Tensor::from_f32(tensor.shape(), &values);
         file.tensors.insert(name.to_owned(), tensor);
     }
     let cases: [(Harm, &str); 8] = [

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 mode = os.environ["FAKE"]
-request = json.load(open(sys.argv[-1]))
+request = json.loads(Path(sys.argv[-1]).read_text())
 output, task = request["output"], request["task"]
 
 
@@ -156,7 +157,11 @@ elif mode == "other-names":
         announce(name, name)
     say("result")
 elif mode == "no-model":
-    for name, path in (("model", "decoder.onnx"), ("references", "references.safetensors"), ("probes", "probes.safetensors")):
+    for name, path in (
+        ("model", "decoder.onnx"),
+        ("references", "references.safetensors"),
+        ("probes", "probes.safetensors"),
+    ):
         put(path, b"\x08\x08 this is no model")
         announce(name, path)
     say("result", architecture={}, sample_rate=32000)
@@ -169,7 +174,12 @@ elif mode == "after-result":
     say("result")
     say("progress", step="more", done=1, total=1)
 elif mode == "error":
-    say("error", code="checkpoint-shape", message="decoder.pth: tensor `head.out.bias` is missing", hint="fetch it again")
+    say(
+        "error",
+        code="checkpoint-shape",
+        message="decoder.pth: tensor `head.out.bias` is missing",
+        hint="fetch it again",
+    )
     sys.exit(2)
 elif mode == "error-without-hint":
     say("error", code="internal", message="KeyError: 'x'", hint="")
