@@ -124,12 +124,15 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe, exported: &Exported) -> S
         sha256: artifact.sha256,
     });
     let port = |ports: &[bundle::Port]| ports.first().map(|p| p.name.clone()).unwrap_or_default();
+    let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
+    let tags = ["onnx", "vocos", if synthetic { "random-weights" } else { "text-to-speech" }];
     let decoder = manifest.artifacts.iter().find(|artifact| artifact.part == "decoder");
     bundle::report::model_card(&Card {
         name: manifest.name.clone(),
-        base_model: recipe.base_model.clone(),
+        // Seeded weights are nobody's model: the card must not say they are.
+        base_model: recipe.base_model.clone().filter(|_| !synthetic),
         license: recipe.license.clone(),
-        tags: ["onnx", "text-to-speech", "vocos"].map(str::to_owned).to_vec(),
+        tags: tags.map(str::to_owned).to_vec(),
         checkpoint: manifest.checkpoint.source.clone(),
         checkpoint_digest: checkpoint_digest(summary),
         files: files.collect(),
