@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 2 failed (the last event is `error`), 130 interrupted."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     channel = Channel.take_stdout()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell's background job inherits SIGINT ignored; a child must end on it all the same.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         if len(arguments) != 1:
             refuse("exactly one argument is expected: the path of a request")
