@@ -30,11 +30,30 @@ pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
     Ok(Bytes::from_owner(map))
 }
 
+/// The map of a model's own file, as a whole: only [`Model::open`] makes one.
+#[derive(Clone, Debug)]
+struct Mapped(Bytes);
+
+impl Mapped {
+    /// Gives the pages that were read back to the system, which reads them again if they are needed:
+    /// a rewrite that replaces every weight would otherwise hold each of them twice.
+    fn release(&self) {
+        #[cfg(target_os = "linux")]
+        #[allow(unsafe_code)]
+        // SAFETY: the range is one read-only map of a file, whole, alive through the handle, and never
+        // written; dropped pages hold the file's own bytes when they are next read.
+        unsafe {
+            libc::madvise(self.0.as_ptr().cast_mut().cast(), self.0.len(), libc::MADV_DONTNEED);
+        }
+    }
+}
+
 /// An ONNX model whose weights lie in a memory map until somebody changes them.
 #[derive(Clone, Debug)]
 pub struct Model {
     proto: ModelProto,
     path: PathBuf,
+    mapped: Option<Mapped>,
 }
 
 /// What was written.
@@ -56,7 +75,10 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let bytes = map(path).map_err(Error::io(path))?;
-        Self::from_bytes(bytes, path)
+        let mut model = Self::from_bytes(bytes.clone(), path)?;
+        // An empty file is no map, and was refused above.
+        model.mapped = Some(Mapped(bytes));
+        Ok(model)
     }
 
     /// Decodes a model from memory; `path` is named in errors and is where external data is sought.
@@ -84,7 +106,7 @@ impl Model {
         if external::any(&proto) {
             external::embed(&mut proto, &path)?;
         }
-        let model = Model { proto, path };
+        let model = Model { proto, path, mapped: None };
         model.check()?;
         Ok(model)
     }
@@ -94,7 +116,7 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] where it isn't consistent.
     pub fn from_proto(proto: ModelProto, name: impl Into<PathBuf>) -> Result<Self, Error> {
-        let model = Model { proto, path: name.into() };
+        let model = Model { proto, path: name.into(), mapped: None };
         model.check()?;
         Ok(model)
     }
@@ -164,6 +186,13 @@ impl Model {
         self.graph().check().map_err(|(place, why)| refuse(place, why))
     }
 
+    /// Lets go of the memory of weights that were read and have been replaced.
+    pub(super) fn release_pages(&self) {
+        if let Some(mapped) = &self.mapped {
+            mapped.release();
+        }
+    }
+
     /// Writes the model in one stream, hashing on the way; nothing of it is copied in memory.
     ///
     /// # Errors
@@ -204,5 +233,31 @@ impl Model {
     /// The model as bytes, for a runtime that takes no path.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.proto.encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{TestGraph, initializer_f32, node};
+    use super::*;
+
+    #[test]
+    fn pages_that_were_given_back_are_read_again() {
+        let values: Vec<f32> = (0..1 << 20).map(|i| i as f32).collect();
+        let model = TestGraph::new()
+            .input("x", &["1048576"])
+            .initializer(initializer_f32("w", &[values.len()], &values))
+            .node(node("Mul", ["x", "w"], "y"))
+            .output("y", &["1048576"])
+            .model();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        model.write(&path).unwrap();
+        let opened = Model::open(&path).unwrap();
+        let read = || opened.graph().constant_f32("w").unwrap().1;
+        assert_eq!(read(), values);
+        opened.release_pages();
+        assert_eq!(read(), values);
+        assert_eq!(opened.to_bytes(), std::fs::read(&path).unwrap());
     }
 }

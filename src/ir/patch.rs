@@ -373,6 +373,9 @@ impl Plan<'_, '_> {
     }
 }
 
+/// A constant of this many bytes is worth a system call to let go of what it was made from.
+const LARGE: usize = 1 << 20;
+
 impl Model {
     /// Applies a patch of the pass `author` if it is safe; otherwise the model stays as it was.
     /// New nodes carry the author's name in their metadata; constants that lose their last use go.
@@ -404,8 +407,13 @@ impl Model {
         for at in change.released.into_iter().rev() {
             graph.initializer.remove(at);
         }
+        let large = |t: &TensorProto| t.raw_data.as_ref().is_some_and(|raw| raw.len() >= LARGE);
+        let replaces_weights = change.initializers.iter().any(large);
         graph.initializer.extend(change.initializers);
         graph.value_info.retain(|v| !change.stale.contains(v.name()));
+        if replaces_weights {
+            self.release_pages();
+        }
     }
 
     /// Drops those of the named initializers that nothing uses any more.
