@@ -51,12 +51,12 @@ class Architecture:
         return {"version": self.version, **fields, "hop_length": self.hop_length, "upscale": UPSCALE}
 
 
-def decoder_class() -> type[torch.nn.Module]:
-    """Upstream's `SopranoDecoder`.
+def module(name: str) -> types.ModuleType:
+    """A module of upstream's package, such as `soprano.vocos.decoder`.
 
-    Importing the package itself would import its text front end and `transformers` as well, which takes
-    longer than most exports; its decoder needs none of them. Raises ExportError("environment") when
-    the package is not installed or its decoder cannot be imported.
+    Importing the package itself would import its backends and `transformers` as well, which takes longer
+    than most exports; none of its modules needs that. Raises ExportError("environment") when the package
+    is not installed or the module cannot be imported.
     """
     if "soprano" not in sys.modules:
         found = importlib.util.find_spec("soprano")
@@ -67,8 +67,17 @@ def decoder_class() -> type[torch.nn.Module]:
         shell.__spec__ = found
         sys.modules["soprano"] = shell
     try:
-        return importlib.import_module("soprano.vocos.decoder").SopranoDecoder
-    except (ImportError, AttributeError) as error:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ExportError("environment", f"upstream's {name} cannot be imported: {error}", "run `make setup`") from error
+
+
+def decoder_class() -> type[torch.nn.Module]:
+    """Upstream's `SopranoDecoder`. Raises ExportError("environment") as `module` does."""
+    decoder = module("soprano.vocos.decoder")
+    try:
+        return decoder.SopranoDecoder
+    except AttributeError as error:
         raise ExportError(
             "environment", f"upstream's decoder cannot be imported: {error}", "run `make setup`"
         ) from error

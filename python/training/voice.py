@@ -1,0 +1,75 @@
+"""A whole checkpoint, speaking: greedy, end to end, through `transformers` and upstream's own decoder."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from soprano_export import checkpoint, upstream
+
+LIMIT = 512
+"""New tokens after which upstream ends a sentence that did not stop by itself."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Token ids without the stop, whether it came, hidden states f32 [1, C, T], audio f32 [2048 * (T - 1)]."""
+
+    tokens: list[int]
+    stopped: bool
+    hidden_states: torch.Tensor
+    audio: torch.Tensor
+
+
+class Voice:
+    """A language model, its tokenizer and a decoder."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, decoder: torch.nn.Module) -> None:
+        self.model, self.tokenizer, self.decoder = model.eval(), tokenizer, decoder.eval()
+
+    @classmethod
+    def load(cls, directory: Path) -> Voice:
+        """A checkpoint directory in upstream's layout, in f32."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        decoder, _ = checkpoint.load(directory)
+        return cls(model, AutoTokenizer.from_pretrained(directory), decoder)
+
+    @torch.inference_mode()
+    def speak(self, text: str, limit: int = LIMIT) -> Spoken:
+        """Say cleaned `text` greedily; the rows decoded are those that predicted each kept token."""
+        prompt = self.tokenizer(f"[STOP][TEXT]{text}[START]", return_tensors="pt")["input_ids"]
+        stop = self.tokenizer.eos_token_id
+        ids, cache, tokens, rows = prompt, None, [], []
+        while len(tokens) < limit:
+            output = self.model(ids, past_key_values=cache, use_cache=True, output_hidden_states=True)
+            cache, token = output.past_key_values, int(output.logits[0, -1].argmax())
+            if token == stop:
+                break
+            tokens.append(token)
+            rows.append(output.hidden_states[-1][:, -1])
+            ids = torch.tensor([[token]])
+        else:
+            token = None
+        hidden = torch.stack(rows, 2) if rows else torch.empty(1, self.model.config.hidden_size, 0)
+        audio = self.decoder(hidden)[0] if len(rows) > 1 else torch.empty(0)
+        return Spoken(tokens, token == stop, hidden, audio)
+
+
+def stoi(source: np.ndarray, spoken: np.ndarray) -> float:
+    """Short-time objective intelligibility by `pystoi` at 32 kHz; NaN where a sentence is too short for it."""
+    from pystoi import stoi as measure
+
+    length = min(len(source), len(spoken))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(measure(source[:length], spoken[:length], upstream.SAMPLE_RATE))
+        except RuntimeWarning:
+            return float("nan")
