@@ -3,6 +3,8 @@ PYTHON ?= python3
 TOOL := target/release/soprano-export
 CARGO := cargo
 BUNDLE := build/soprano-1.1
+# A small trained voice, and what PyTorch and the exported model make of its hidden states.
+MINI := build/soprano-mini
 # The full-size decoder as PyTorch exported it, among the finished stages.
 FOLDER := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "export"))
 EXPORTED = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(FOLDER)')/decoder.onnx
@@ -11,7 +13,7 @@ RUFF := --config python/pyproject.toml python benches fixtures tests
 .PHONY: help demo test setup build bench lint size clean
 
 help:
-	@echo "make demo    export, validate and bundle a full-size decoder into $(BUNDLE)"
+	@echo "make demo    export, validate and bundle two decoders, a full-size one and a small trained voice"
 	@echo "make test    every test, Rust and Python"
 	@echo "make bench   our figures beside the peers'"
 	@echo "make lint    formatting and lints, Rust and Python"
@@ -26,6 +28,8 @@ build:
 	$(CARGO) build --release --locked
 
 demo: setup build
+	$(TOOL) build recipes/soprano-mini.yaml --output $(MINI) --overwrite
+	rm -rf build/audio && $(TOOL) validate $(MINI) --audio build/audio
 	$(TOOL) decoder --model synthetic:soprano-1.1 --output $(BUNDLE) --overwrite
 
 test: setup

@@ -19,6 +19,9 @@ pub const COMPANIONS: &[&str] = &[
 /// The decoder's weights in upstream's layout.
 pub const DECODER: &str = "decoder.pth";
 
+/// The language model's weights in upstream's layout.
+pub const LANGUAGE_MODEL: &str = "model.safetensors";
+
 /// Where a checkpoint comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -148,7 +151,8 @@ impl Checkpoint {
             let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
             return Err(Error::Layout { path: folder.to_owned(), found });
         }
-        let files = std::iter::once(&DECODER)
+        let files = [DECODER, LANGUAGE_MODEL]
+            .iter()
             .chain(COMPANIONS)
             .filter(|name| found.iter().any(|f| f == *name))
             .map(|name| {

@@ -65,9 +65,10 @@ prop_compose! {
         batches in prop::collection::btree_set(1u32..=64, 1..16),
         extreme: bool,
         seed: u64,
+        sentences in prop::collection::vec("[A-Z][a-z ,']{0,40}[.?!]", 0..4),
     ) -> References {
         let shuffled = |set: std::collections::BTreeSet<u32>| set.into_iter().rev().collect();
-        References { lengths: shuffled(lengths), batches: shuffled(batches), extreme, seed }
+        References { lengths: shuffled(lengths), batches: shuffled(batches), extreme, seed, sentences }
     }
 }
 

@@ -48,7 +48,13 @@ class Architecture:
 
     def describe(self) -> dict[str, Any]:
         fields = asdict(self)
-        return {"version": self.version, **fields, "hop_length": self.hop_length, "upscale": UPSCALE}
+        return {
+            "version": self.version,
+            **fields,
+            "hop_length": self.hop_length,
+            "upscale": UPSCALE,
+            "sample_rate": SAMPLE_RATE,
+        }
 
 
 def module(name: str) -> types.ModuleType:
@@ -69,7 +75,9 @@ def module(name: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ExportError("environment", f"upstream's {name} cannot be imported: {error}", "run `make setup`") from error
+        raise ExportError(
+            "environment", f"upstream's {name} cannot be imported: {error}", "run `make setup`"
+        ) from error
 
 
 def decoder_class() -> type[torch.nn.Module]:
@@ -81,6 +89,11 @@ def decoder_class() -> type[torch.nn.Module]:
         raise ExportError(
             "environment", f"upstream's decoder cannot be imported: {error}", "run `make setup`"
         ) from error
+
+
+def clean(sentence: str) -> str:
+    """The text that upstream's front end makes of a sentence: numbers and signs become words."""
+    return module("soprano.utils.text_normalizer").clean_text(sentence)
 
 
 def build(architecture: Architecture) -> torch.nn.Module:

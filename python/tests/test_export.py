@@ -53,6 +53,7 @@ def test_result_describes_the_decoder(exported, exported_1_0):
         "n_fft": 2048,
         "hop_length": 512,
         "upscale": 4,
+        "sample_rate": 32000,
         "parameters": 97186,
     }
     assert exported.result["sample_rate"] == 32000

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.signal import resample_poly
-
 from soprano_export import upstream
 
 TOKEN = 2048
@@ -33,11 +32,6 @@ class Utterance:
     text: str
     audio: torch.Tensor
     classes: list[int]
-
-
-def clean(sentence: str) -> str:
-    """The text that upstream's front end makes of a sentence: numbers and signs become words."""
-    return upstream.module("soprano.utils.text_normalizer").clean_text(sentence)
 
 
 def say(text: str, voice: str) -> torch.Tensor:
@@ -63,7 +57,7 @@ def say(text: str, voice: str) -> torch.Tensor:
 def log_spectra(audio: torch.Tensor) -> torch.Tensor:
     """Banded log-spectra around the T token positions of `audio`: f32 [T, 64].
 
-    Bands are spaced evenly on the mel scale 2595 log10(1 + f/700), up to 11 kHz: above it espeak-ng is silent.
+    Bands are evenly spaced on the mel scale 2595 log10(1 + f/700), up to 11 kHz: above it is silence.
     """
     window = torch.hann_window(WINDOW)
     power = torch.stft(audio, WINDOW, TOKEN, window=window, center=True, return_complex=True).abs() ** 2
@@ -95,7 +89,7 @@ def build(voices: dict[str, tuple[str, ...]], tokens: int, seed: int) -> list[Ut
     spoken = []
     for voice, sentences in voices.items():
         for sentence in sentences:
-            text = clean(sentence)
+            text = upstream.clean(sentence)
             spoken.append((text, say(text, voice)))
     spectra = [log_spectra(audio) for _, audio in spoken]
     centres = cluster(torch.cat(spectra), tokens, seed)

@@ -45,8 +45,8 @@ BRITISH = (
     "Measure the length, the width, and the height of the box.",
     "My favourite colour is the deep blue of the evening sky.",
     "What a lovely surprise!",
-    "The village baker starts his work at 3 in the morning, while everybody else is still asleep, and by sunrise "
-    "the smell of warm bread has reached every street.",
+    "The village baker starts his work at 3 in the morning, while everybody else is still asleep, and by "
+    "sunrise the smell of warm bread has reached every street.",
     "Nothing travels faster than light, except perhaps bad news.",
     "Would you rather travel by boat, by train, or on foot?",
     "The children were singing, jumping, and shouting with joy.",

@@ -9,6 +9,7 @@ is kept in `build/soprano-mini/`: an interrupted training goes on where its last
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -18,16 +19,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
 import corpus
 import mini_tokenizer
+import numpy as np
 import sentences
+import torch
+from scipy.io import wavfile
+from score import stoi
 from soprano_export import synthetic, upstream
 from soprano_export.upstream import Architecture
-from voice import Spoken, Voice, stoi
+from soprano_export.voice import Voice
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 20
@@ -75,7 +77,8 @@ class Trainer:
         vectors = [each for each in self.parameters if each.ndim < 2]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}],
-            lr=RATE, betas=(0.9, 0.98),
+            lr=RATE,
+            betas=(0.9, 0.98),
         )
         self.windows = {size: torch.hann_window(size) for size in RESOLUTIONS}
         self.targets = [self.spectra(each.audio) for each in self.utterances]
@@ -160,7 +163,8 @@ class Trainer:
                 self.save()
                 tqdm.write(
                     f"step {self.step}: cross-entropy {entropy.item():.4f}, spectral {spectral.item():.3f}, "
-                    f"{self.seconds:.0f} s", file=sys.stderr,
+                    f"{self.seconds:.0f} s",
+                    file=sys.stderr,
                 )
         bar.close()
 
@@ -193,22 +197,23 @@ class Trainer:
 
     def write(self, output: Path) -> None:
         """The checkpoint in upstream's layout: language model in bf16, decoder in f32, as upstream's."""
-        import copy
-
         output.mkdir(parents=True, exist_ok=True)
         model = copy.deepcopy(self.model).to(torch.bfloat16)
         model.save_pretrained(output)
         self.tokenizer.save_pretrained(output)
+        (output / "model.safetensors").chmod(0o644)
         state = {name: each.detach().clone() for name, each in self.decoder.state_dict().items()}
         (output / "decoder.pth").write_bytes(synthetic.serialize(state))
 
     def evaluate(self, directory: Path) -> dict:
-        """Speak every sentence with the written checkpoint; scores, and the records of the test."""
+        """Speak every sentence with the written checkpoint: its scores.
+
+        Those that the checkpoint's test repeats leave their source audio and tokens in `recorded/`.
+        """
         voice = Voice.load(directory)
-        scores, recorded = [], []
-        source = iter(
-            (name, text) for name, texts in sentences.VOICES.items() for text in texts
-        )
+        scores, records = [], []
+        (directory / "recorded").mkdir(exist_ok=True)
+        source = iter((name, text) for name, texts in sentences.VOICES.items() for text in texts)
         for place, (utterance, tokens) in enumerate(zip(self.utterances, self.tokens, strict=True)):
             spoken = voice.speak(utterance.text)
             name, sentence = next(source)
@@ -221,10 +226,15 @@ class Trainer:
             }
             scores.append(score)
             if place in sentences.RECORDED:
-                recorded.append((utterance, spoken, score))
+                name = f"{place:02}.wav"
+                samples = (utterance.audio * 32768).round().clamp(-32768, 32767).short().numpy()
+                wavfile.write(directory / "recorded" / name, upstream.SAMPLE_RATE, samples)
+                records.append(
+                    {"text": utterance.text, "tokens": spoken.tokens, "stoi": score["stoi"], "source": name}
+                )
         held_out = []
         for sentence in sentences.HELD_OUT:
-            spoken = voice.speak(corpus.clean(sentence))
+            spoken = voice.speak(upstream.clean(sentence))
             held_out.append(
                 {
                     "sentence": sentence,
@@ -234,7 +244,8 @@ class Trainer:
                     "rms": round(float(spoken.audio.square().mean().sqrt()), 4),
                 }
             )
-        self.recorded = recorded
+        text = json.dumps(records).replace("}, {", "},\n {")
+        (directory / "recorded" / "records.json").write_text(text + "\n")
         return {
             "steps": self.step,
             "training_seconds": round(self.seconds),
@@ -254,13 +265,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "fixtures" / "soprano-mini")
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--state", type=Path, default=ROOT / "build" / "soprano-mini" / "state.pt")
-    parser.add_argument("--evaluate", action="store_true", help="write and score the state as it is")
+    parser.add_argument("--evaluate", action="store_true", help="score the checkpoint that is there")
     arguments = parser.parse_args()
     trainer = Trainer(arguments.state, arguments.steps)
     if not arguments.evaluate:
         trainer.train()
-    trainer.write(arguments.output)
+        trainer.write(arguments.output)
     scores = trainer.evaluate(arguments.output)
+    if arguments.evaluate:
+        before = json.loads((arguments.output / "scores.json").read_text())
+        scores = {**scores, **{key: before[key] for key in ("steps", "training_seconds", "threads")}}
     (arguments.output / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(json.dumps({key: value for key, value in scores.items() if not isinstance(value, list)}))
 

@@ -168,6 +168,9 @@ pub(super) struct Diff {
 pub(super) struct Validate {
     /// A bundle's folder.
     pub bundle: PathBuf,
+    /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
+    #[arg(long, value_name = "DIR")]
+    pub audio: Option<PathBuf>,
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,

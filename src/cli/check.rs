@@ -1,12 +1,14 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::arguments::{Validate, Verify};
 use super::terminal;
-use super::{Answer, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use crate::audio::{Encoding, Wav};
 use crate::bundle::{self, Manifest};
 use crate::digest::Digest;
-use crate::runtime::Tract;
-use crate::validate::{self, Artifact, References};
+use crate::runtime::{Runtime, Tract};
+use crate::tensor::Tensor;
+use crate::validate::{self, Artifact, Kind, References};
 
 pub(super) fn verify(options: &Verify) -> Outcome {
     let findings = bundle::verify(&options.bundle)?;
@@ -31,6 +33,7 @@ pub(super) fn verify(options: &Verify) -> Outcome {
 
 pub(super) fn validate(options: &Validate) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
+    let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
     let mut verdicts = Vec::new();
     for entry in &manifest.artifacts {
         let inside = |file: &str| -> Result<std::path::PathBuf, bundle::Error> {
@@ -73,6 +76,11 @@ pub(super) fn validate(options: &Validate) -> Outcome {
             &INTERRUPTED,
             &|_, _| {},
         )?;
+        if let Some(folder) = &staged {
+            let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
+            let rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or(AudioError::NoRate)?;
+            listen(folder.path(), &entry.scheme, rate, &artifact, &references)?;
+        }
         tellln!("{}", entry.file);
         tell!("{}", terminal::verdict(&verdict));
         verdicts.push(verdict);
@@ -80,9 +88,82 @@ pub(super) fn validate(options: &Validate) -> Outcome {
     if verdicts.is_empty() {
         tellln!("FAILED: the manifest names no model, so nothing is proven");
     }
+    if let (Some(staged), Some(target)) = (staged, &options.audio) {
+        let made = staged.path().to_owned();
+        fs_err::rename(&made, target).map_err(AudioError::Io)?;
+        let _ = staged.keep();
+        tellln!("audio written to {}", target.display());
+    }
     let passed = !verdicts.is_empty() && verdicts.iter().all(|verdict| verdict.passed);
     if options.json {
         say(&json(&verdicts))?;
     }
     Ok(if passed { Answer::Yes } else { Answer::No })
+}
+
+/// A staging folder beside `target`, which must not be there yet.
+fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
+    if target.symlink_metadata().is_ok() {
+        return Err(Box::new(AudioError::Exists { path: target.to_owned() }));
+    }
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs_err::create_dir_all(parent).map_err(AudioError::Io)?;
+    let staged = tempfile::Builder::new().prefix(".audio-").tempdir_in(parent);
+    Ok(staged.map_err(AudioError::Io)?)
+}
+
+/// Writes every spoken reference twice: PyTorch's own audio, and the model's.
+fn listen(
+    folder: &Path,
+    scheme: &str,
+    sample_rate: u32,
+    artifact: &Artifact,
+    references: &References,
+) -> Result<(), Failure> {
+    let spoken = references.cases.iter().filter(|case| case.kind == Kind::Spoken && case.batch == 1);
+    let spoken: Vec<_> = spoken.collect();
+    if spoken.is_empty() {
+        return Err(Box::new(AudioError::NothingSpoken));
+    }
+    let session = Tract.load(&artifact.path)?;
+    for case in spoken {
+        let made = session.run(&references.inputs(case))?;
+        for (name, reference) in references.outputs(case) {
+            let write = |by: &str, tensor: &Tensor| -> Result<(), Failure> {
+                let path = folder.join(format!("{}.{by}.wav", case.name));
+                let samples = tensor.to_f32()?;
+                Ok(Wav { sample_rate, samples }.write(&path, Encoding::Pcm16)?)
+            };
+            write("pytorch", &reference)?;
+            if let Some(made) = made.get(&name) {
+                write(&format!("{scheme}.tract"), made)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How audio can't be written.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum AudioError {
+    #[error("{} is there already", path.display())]
+    #[diagnostic(code(audio::exists), help("give --audio a folder that doesn't exist yet"))]
+    Exists { path: PathBuf },
+    #[error("no reference of this bundle is speech")]
+    #[diagnostic(
+        code(audio::nothing_spoken),
+        help(
+            "name `sentences` under decoder.references in the recipe, for a checkpoint with a language model"
+        )
+    )]
+    NothingSpoken,
+    #[error("the manifest names no sample rate")]
+    #[diagnostic(code(audio::rate), help("build the bundle again"))]
+    NoRate,
+    #[error("{0}")]
+    #[diagnostic(code(audio::io))]
+    Io(std::io::Error),
 }

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = package![
     "tasks/export_decoder.py",
     "tasks/synthesize.py",
     "upstream.py",
+    "voice.py",
 ];
 
 /// The digest of the exporters' source.

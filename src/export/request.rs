@@ -52,4 +52,6 @@ pub struct ReferencePlan<'a> {
     pub extreme: bool,
     /// Seed of the inputs.
     pub seed: u64,
+    /// Sentences for the checkpoint's own language model to say.
+    pub sentences: &'a [String],
 }

@@ -12,16 +12,19 @@ use crate::validate::{Artifact, Kind, References};
 /// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
 const LISTENING_TOKENS: usize = 64;
 
-/// One reference beside what the artifact makes of it: the longest realistic one of a single voice.
+/// One reference beside what the artifact makes of it: the longest spoken sentence, or the longest
+/// realistic one of a single voice.
 pub(super) fn listening(
     exported: &Exported,
     artifact: &Artifact,
     references: &References,
 ) -> Result<Option<Listening>, Error> {
     let fits = references.cases.iter().filter(|case| {
-        case.kind == Kind::Realistic && case.batch == 1 && case.length <= LISTENING_TOKENS
+        case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_TOKENS
     });
-    let Some(case) = fits.max_by_key(|case| case.length) else { return Ok(None) };
+    let Some(case) = fits.max_by_key(|case| (case.kind == Kind::Spoken, case.length)) else {
+        return Ok(None);
+    };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
     let run = || Tract.load(&artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
@@ -56,6 +59,7 @@ fn sections(summary: &Summary) -> Vec<ArtifactSection> {
         kind: match case.kind {
             Kind::Realistic => "realistic".to_owned(),
             Kind::Extreme => "extreme".to_owned(),
+            Kind::Spoken => "spoken".to_owned(),
         },
         batch: case.batch,
         length: case.length,

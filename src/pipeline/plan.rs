@@ -74,6 +74,8 @@ impl Plan {
             Source::Directory(folder) => (Some(Checkpoint::open(folder)?), None),
             Source::Hub { repo, revision } => {
                 let key = Key::new("checkpoint").with("repo", repo).with("revision", revision);
+                let speaks = !recipe.decoder.references.sentences.is_empty();
+                let key = if speaks { key.with("language model", true) } else { key };
                 (None, Some(planned(key.with("exporters", &exporters))))
             }
             Source::Synthetic { preset, seed } => {

@@ -10,7 +10,7 @@ use crate::export::{Child, ExportDecoder, Outcome, Progress, Python, ReferencePl
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
 use crate::passes::{self, Driver};
 use crate::runtime::Tract;
-use crate::source::{COMPANIONS, DECODER, Source};
+use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, References, Tolerance, Verdict};
 
@@ -56,7 +56,9 @@ pub(super) fn checkpoint(
     let request = match &build.source {
         Source::Synthetic { preset, seed } => Request::Synthesize { preset, seed: *seed },
         Source::Hub { repo, revision } => {
-            Request::Download { repo, revision, files: &[DECODER], optional: COMPANIONS }
+            let speaks = !build.recipe.decoder.references.sentences.is_empty();
+            let files = if speaks { &[DECODER, LANGUAGE_MODEL][..] } else { &[DECODER] };
+            Request::Download { repo, revision, files, optional: COMPANIONS }
         }
         Source::Directory(_) => unreachable!("a folder needs no making"),
     };
@@ -95,6 +97,7 @@ pub(super) fn export(
             batches: &batches,
             extreme: decoder.references.extreme,
             seed: decoder.references.seed,
+            sentences: &decoder.references.sentences,
         },
     });
     let outcome = child(build, reporter, "export", &request, folder)?;

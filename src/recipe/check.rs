@@ -176,6 +176,21 @@ impl References {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("lengths").each(&self.lengths, &LENGTH)?;
         here.key("batches").each(&self.batches, &BATCH)?;
+        let sentences = here.key("sentences");
+        sentences.ensure(
+            self.sentences.len() <= 64,
+            format!("has {} entries", self.sentences.len()),
+            "write at most 64",
+        )?;
+        for (i, sentence) in self.sentences.iter().enumerate() {
+            sentences.at(Step::Index(i)).ensure(
+                sentence.chars().any(char::is_alphanumeric)
+                    && sentence.len() <= 300
+                    && !sentence.contains(char::is_control),
+                "is not a sentence",
+                "write words on one line, up to 300 bytes",
+            )?;
+        }
         let cases = self.lengths.len() * self.batches.len();
         here.ensure(
             cases <= MOST_CASES,

@@ -123,6 +123,10 @@ pub struct References {
     pub extreme: bool,
     /// Seed of the random inputs.
     pub seed: u64,
+    /// Sentences for the checkpoint's own language model to say: the decoder is held to what it hears then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 300)))]
+    pub sentences: Vec<String>,
 }
 
 impl Default for References {
@@ -132,6 +136,7 @@ impl Default for References {
             batches: vec![1, 3],
             extreme: true,
             seed: 0,
+            sentences: Vec::new(),
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum Kind {
     Realistic,
     /// Driven to the magnitude clip, to large phases, to loudness, or all zero.
     Extreme,
+    /// A sentence, said by the checkpoint's own language model.
+    Spoken,
 }
 
 /// One recorded run of PyTorch's own module.

@@ -335,3 +335,17 @@ fn a_wrong_model_is_rejected_and_its_first_wrong_node_named() {
         Run::from(again).exits(1).says("making: ");
     }
 }
+
+#[test]
+fn audio_is_written_for_speech_only_and_over_nothing() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    copied(shared, &world);
+    world
+        .run(["validate", "bundle", "--audio", "audio"])
+        .exits(2)
+        .says("no reference of this bundle is speech")
+        .hints();
+    assert!(!world.work("audio").exists(), "nothing half-written");
+    world.run(["validate", "bundle", "--audio", "bundle"]).exits(2).says("is there already").hints();
+}

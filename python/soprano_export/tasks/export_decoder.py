@@ -20,6 +20,7 @@ class References:
     batches: list[int] = field(default_factory=lambda: [1, 3])
     extreme: bool = True
     seed: int = 0
+    sentences: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 2:
@@ -30,6 +31,8 @@ class References:
             raise ValueError("lengths and batches must not repeat")
         if not 0 <= self.seed < 2**31:
             raise ValueError("seed is not in 0..2^31")
+        if not all(sentence.strip() for sentence in self.sentences):
+            raise ValueError("sentences must not be empty")
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         recorded = references.cases(
             decoder, channels, wanted.lengths, wanted.batches, wanted.extreme, wanted.seed
         )
+        if wanted.sentences:
+            recorded += _spoken(directory, wanted.sentences, job)
         tensors, facts = {}, []
         for done, case in enumerate(recorded):
             job.progress("record references", done, len(recorded))
@@ -92,3 +97,19 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         "cases": facts,
         "probes": len(inner) - 1,
     }
+
+
+def _spoken(directory: Path, sentences: list[str], job: Job) -> list[Any]:
+    """A case for each sentence: the hidden states that the checkpoint's own language model makes of it."""
+    from .. import references, upstream
+    from ..voice import Voice
+
+    voice, made = Voice.load(directory), []
+    for done, sentence in enumerate(sentences):
+        job.progress("speak sentences", done, len(sentences))
+        spoken = voice.speak(upstream.clean(sentence))
+        if len(spoken.tokens) < 2:
+            refuse(f"`sentences`: the checkpoint says {len(spoken.tokens)} tokens to {sentence!r}")
+        made.append(references.Case(f"spoken_{done}", "spoken", spoken.hidden_states))
+    job.progress("speak sentences", len(sentences), len(sentences))
+    return made

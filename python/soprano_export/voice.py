@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from soprano_export import checkpoint, upstream
+from . import checkpoint
+from .errors import ExportError
 
 LIMIT = 512
 """New tokens after which upstream ends a sentence that did not stop by itself."""
@@ -18,7 +17,7 @@ LIMIT = 512
 
 @dataclass(frozen=True)
 class Spoken:
-    """Token ids without the stop, whether it came, hidden states f32 [1, C, T], audio f32 [2048 * (T - 1)]."""
+    """Tokens without the stop, whether it came, hidden states f32 [1, C, T], audio f32 [2048 * (T - 1)]."""
 
     tokens: list[int]
     stopped: bool
@@ -34,12 +33,29 @@ class Voice:
 
     @classmethod
     def load(cls, directory: Path) -> Voice:
-        """A checkpoint directory in upstream's layout, in f32."""
+        """A checkpoint directory in upstream's layout, in f32. Raises ExportError("checkpoint-...")."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-        decoder, _ = checkpoint.load(directory)
-        return cls(model, AutoTokenizer.from_pretrained(directory), decoder)
+        decoder, architecture = checkpoint.load(directory)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        except Exception as error:
+            raise ExportError(
+                "checkpoint-language-model",
+                f"{directory}: its language model cannot be loaded: {str(error).splitlines()[0][:300]}",
+                "sentences need config.json, model.safetensors and the tokenizer's files beside decoder.pth",
+            ) from error
+        if model.config.hidden_size != architecture.input_channels:
+            raise ExportError(
+                "checkpoint-shape",
+                f"{directory}: the language model's hidden states have {model.config.hidden_size} channels, "
+                f"and the decoder takes {architecture.input_channels}",
+                "the two parts are of different checkpoints",
+            )
+        return cls(model, tokenizer, decoder)
 
     @torch.inference_mode()
     def speak(self, text: str, limit: int = LIMIT) -> Spoken:
@@ -60,16 +76,3 @@ class Voice:
         hidden = torch.stack(rows, 2) if rows else torch.empty(1, self.model.config.hidden_size, 0)
         audio = self.decoder(hidden)[0] if len(rows) > 1 else torch.empty(0)
         return Spoken(tokens, token == stop, hidden, audio)
-
-
-def stoi(source: np.ndarray, spoken: np.ndarray) -> float:
-    """Short-time objective intelligibility by `pystoi` at 32 kHz; NaN where a sentence is too short for it."""
-    from pystoi import stoi as measure
-
-    length = min(len(source), len(spoken))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        try:
-            return float(measure(source[:length], spoken[:length], upstream.SAMPLE_RATE))
-        except RuntimeWarning:
-            return float("nan")
