@@ -11,7 +11,7 @@ use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, FileEntry, Manifest, Port, Tool,
 };
 use crate::ir::Model;
-use crate::source::{Checkpoint, DECODER};
+use crate::source::{COMPANIONS, Checkpoint, DECODER};
 use crate::validate::{Accepted, Verdict};
 
 /// How a build ended.
@@ -201,7 +201,7 @@ fn pack(
     let mut extras = BTreeMap::new();
     let (path, entry): (PathBuf, FileEntry) = export.file(stages::REFERENCES)?;
     extras.insert(references, Extra::Copy(path, entry.sha256));
-    for companion in checkpoint.files.iter().filter(|f| f.name != DECODER) {
+    for companion in checkpoint.files.iter().filter(|f| COMPANIONS.contains(&f.name.as_str())) {
         let path = checkpoint.folder.join(&companion.name);
         extras.insert(companion.name.clone(), Extra::Copy(path, companion.sha256));
     }
