@@ -22,6 +22,18 @@ pub const DECODER: &str = "decoder.pth";
 /// The language model's weights in upstream's layout.
 pub const LANGUAGE_MODEL: &str = "model.safetensors";
 
+/// What lists a language model's files where there are several.
+pub const SHARD_INDEX: &str = "model.safetensors.index.json";
+
+/// Which weights of a checkpoint are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The decoder's.
+    pub decoder: bool,
+    /// The language model's.
+    pub lm: bool,
+}
+
 /// Where a checkpoint comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -61,12 +73,12 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(source::io), help("is the path right, and may you read it?"))]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: no {DECODER} in this folder; it holds: {found}", path.display())]
+    #[error("{}: no {missing} in this folder; it holds: {found}", path.display())]
     #[diagnostic(
         code(source::layout),
         help("point --model at the folder that upstream's files lie in")
     )]
-    Layout { path: PathBuf, found: String },
+    Layout { path: PathBuf, missing: &'static str, found: String },
 }
 
 impl Source {
@@ -132,11 +144,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder in upstream's layout and hashes what the export will read.
+    /// Opens a folder in upstream's layout and hashes what the export will read: the decoder, the language
+    /// model in one file or in shards, whichever are needed, and the companions.
     ///
     /// # Errors
-    /// [`Error::Layout`] where the weights are missing, [`Error::Io`].
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    /// [`Error::Layout`] where weights that are needed are missing, [`Error::Io`].
+    pub fn open(folder: &Path, needs: Needs) -> Result<Self, Error> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
@@ -146,19 +159,30 @@ impl Checkpoint {
             .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
             .collect();
         found.sort();
-        if !found.iter().any(|name| name == DECODER) {
+        let has = |name: &str| found.iter().any(|f| f == name);
+        let missing = match needs {
+            Needs { decoder: true, .. } if !has(DECODER) => Some(DECODER),
+            Needs { lm: true, .. } if !has(LANGUAGE_MODEL) && !has(SHARD_INDEX) => Some(LANGUAGE_MODEL),
+            _ => None,
+        };
+        if let Some(missing) = missing {
             found.truncate(8);
             let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-            return Err(Error::Layout { path: folder.to_owned(), found });
+            return Err(Error::Layout { path: folder.to_owned(), missing, found });
         }
-        let files = [DECODER, LANGUAGE_MODEL]
+        let weights = |name: &str| {
+            let shard = name == LANGUAGE_MODEL
+                || name == SHARD_INDEX
+                || (name.starts_with("model-") && name.ends_with(".safetensors"));
+            (needs.decoder && name == DECODER) || (needs.lm && shard)
+        };
+        let files = found
             .iter()
-            .chain(COMPANIONS)
-            .filter(|name| found.iter().any(|f| f == *name))
+            .filter(|name| weights(name) || COMPANIONS.contains(&name.as_str()))
             .map(|name| {
                 let path = folder.join(name);
                 let sha256 = Digest::of_file(&path).map_err(io(&path))?;
-                Ok(File { name: (*name).to_owned(), sha256 })
+                Ok(File { name: name.clone(), sha256 })
             })
             .collect::<Result<_, Error>>()?;
         Ok(Self { folder: folder.to_owned(), files })
@@ -207,7 +231,7 @@ mod tests {
     fn a_folder_without_weights_says_what_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("readme.txt"), "").unwrap();
-        let error = Checkpoint::open(dir.path()).unwrap_err();
+        let error = Checkpoint::open(dir.path(), Needs { decoder: true, lm: false }).unwrap_err();
         assert!(error.to_string().contains("no decoder.pth in this folder; it holds: readme.txt"));
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
 use crate::source;
-use crate::validate::Tolerance;
+use crate::validate::{Part, Scheme, Tolerance};
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
@@ -60,9 +60,9 @@ pub struct ArtifactEntry {
     /// Path inside the bundle.
     pub file: String,
     /// Which part of the voice: `decoder`.
-    pub part: String,
+    pub part: Part,
     /// Number format: `fp32`.
-    pub scheme: String,
+    pub scheme: Scheme,
     /// SHA-256 of the file.
     pub sha256: Digest,
     /// Length in bytes.

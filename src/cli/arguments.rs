@@ -63,6 +63,8 @@ impl Shared {
 pub(super) enum Verb {
     /// Export, rewrite, validate and bundle a Soprano decoder.
     Decoder(Decoder),
+    /// Export, rewrite, validate and bundle a language model.
+    Lm(Lm),
     /// Build everything that a recipe names.
     Build(BuildRecipe),
     /// Show a build's stages, what is cached, and why what isn't must be made; runs nothing.
@@ -119,6 +121,30 @@ pub(super) struct Decoder {
     pub recipe: Option<String>,
     #[command(flatten)]
     pub output: Output,
+}
+
+#[derive(Args)]
+pub(super) struct Lm {
+    /// A folder with model.safetensors, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
+    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    pub model: Option<String>,
+    /// A recipe's name or file [default: the built-in one of the model].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    /// The exporter [default: the recipe's].
+    #[arg(long)]
+    pub route: Option<ExportRoute>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The exporters of a language model.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum ExportRoute {
+    /// A plain forward pass by torch.onnx; the cache is added here.
+    Torch,
+    /// HuggingFace Optimum, with its cache.
+    Optimum,
 }
 
 #[derive(Args)]

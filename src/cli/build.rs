@@ -1,8 +1,8 @@
-use super::arguments::{BuildRecipe, Decoder, Output, PlanBuild, Shared};
+use super::arguments::{BuildRecipe, Decoder, ExportRoute, Lm, Output, PlanBuild, Shared};
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
-use crate::recipe::{self, Recipe};
+use crate::recipe::{self, Recipe, Route};
 use crate::source::Source;
 
 /// The recipe that serves where nothing else is said.
@@ -57,7 +57,24 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Build<'static> {
 }
 
 pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
-    let chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
+    let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
+    chosen.recipe.lm = None;
+    chosen.recipe.decoder.get_or_insert_default();
+    run(&request(chosen, &options.output, shared), options.output.json)
+}
+
+pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
+    let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
+    chosen.recipe.decoder = None;
+    let lm = chosen.recipe.lm.get_or_insert_default();
+    if let Some(route) = options.route {
+        lm.route = match route {
+            ExportRoute::Torch => Route::Torch,
+            ExportRoute::Optimum => Route::Optimum,
+        };
+    }
+    // A bundle of another content than the recipe's needs another name.
+    chosen.name = chosen.name.map(|name| format!("{name}-lm"));
     run(&request(chosen, &options.output, shared), options.output.json)
 }
 
@@ -92,22 +109,22 @@ fn run(build: &Build<'_>, as_json: bool) -> Outcome {
 
 fn describe(finished: &Finished) -> String {
     let summary = &finished.summary;
-    let mut text = String::new();
-    for artifact in &summary.manifest.artifacts {
-        let (before, after) = summary.rewrite.nodes;
-        text += &table(&[
-            row!["part", "scheme", "file", "size", "nodes"],
-            row![
-                artifact.part,
-                artifact.scheme,
-                artifact.file,
-                bytes(artifact.bytes),
-                format!("{before} -> {after}")
-            ],
+    let mut rows = vec![row!["part", "scheme", "file", "size", "nodes"]];
+    for (artifact, outcome) in summary.manifest.artifacts.iter().zip(&summary.outcomes) {
+        let (before, after) = outcome.rewrite.nodes;
+        rows.push(row![
+            artifact.part,
+            artifact.scheme,
+            artifact.file,
+            bytes(artifact.bytes),
+            format!("{before} -> {after}")
         ]);
     }
-    text.push('\n');
-    text += &terminal::verdict(&summary.verdict);
+    let mut text = table(&rows);
+    for outcome in &summary.outcomes {
+        text.push('\n');
+        text += &terminal::verdict(&outcome.verdict);
+    }
     let state = if finished.up_to_date { "up to date" } else { "written" };
     let total: u64 = summary.manifest.files.values().map(|f| f.bytes).sum();
     text + &format!(

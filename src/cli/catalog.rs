@@ -12,7 +12,9 @@ pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
             let mut rows = vec![row!["recipe", "source", "opset"]];
             for (name, _) in recipe::builtin() {
                 let recipe = Recipe::find(name)?;
-                rows.push(row![name, recipe.source, recipe.decoder.opset]);
+                let halves = [("decoder", recipe.decoder.is_some()), ("lm", recipe.lm.is_some())];
+                let parts: Vec<&str> = halves.iter().filter(|h| h.1).map(|h| h.0).collect();
+                rows.push(row![name, recipe.source, parts.join(" + ")]);
             }
             say(&table(&rows))
         }

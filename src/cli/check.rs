@@ -8,7 +8,7 @@ use crate::bundle::{self, Manifest};
 use crate::digest::Digest;
 use crate::runtime::{Runtime, Tract};
 use crate::tensor::Tensor;
-use crate::validate::{self, Artifact, Kind, References};
+use crate::validate::{self, Artifact, Claim, Kind, References, Scheme};
 
 pub(super) fn verify(options: &Verify) -> Outcome {
     let findings = bundle::verify(&options.bundle)?;
@@ -65,13 +65,13 @@ pub(super) fn validate(options: &Validate) -> Outcome {
                 found: recorded.to_string(),
             }));
         }
-        let inputs: Vec<String> = entry.inputs.iter().map(|port| port.name.clone()).collect();
+        let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
         let references = References::read(&references, &inputs)?;
         let artifact = Artifact { path, sha256, bytes: entry.bytes };
         let verdict = validate::validate(
             &artifact,
             &references,
-            entry.tolerance,
+            Claim { part: entry.part, scheme: entry.scheme, tolerance: entry.tolerance.clone() },
             &Tract,
             &INTERRUPTED,
             &|_, _| {},
@@ -79,7 +79,7 @@ pub(super) fn validate(options: &Validate) -> Outcome {
         if let Some(folder) = &staged {
             let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
             let rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or(AudioError::NoRate)?;
-            listen(folder.path(), &entry.scheme, rate, &artifact, &references)?;
+            listen(folder.path(), entry.scheme, rate, &artifact, &references)?;
         }
         tellln!("{}", entry.file);
         tell!("{}", terminal::verdict(&verdict));
@@ -118,7 +118,7 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
 /// Writes every spoken reference twice: PyTorch's own audio, and the model's.
 fn listen(
     folder: &Path,
-    scheme: &str,
+    scheme: Scheme,
     sample_rate: u32,
     artifact: &Artifact,
     references: &References,

@@ -87,6 +87,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
     let shared = arguments.shared.normalized();
     match arguments.verb {
         Verb::Decoder(options) => build::decoder(&options, &shared),
+        Verb::Lm(options) => build::lm(&options, &shared),
         Verb::Build(options) => build::recipe(&options, &shared),
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),

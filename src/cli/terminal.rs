@@ -154,48 +154,13 @@ pub(super) use row;
 
 /// The result of a validation: each error beside its threshold.
 pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
-    use crate::validate::CaseResult;
-    let limits = &verdict.tolerance;
-    let worst = |key: fn(&CaseResult) -> f64, up: bool| {
-        let order = |a: &&CaseResult, b: &&CaseResult| {
-            let rank = |c: &CaseResult| {
-                let value = key(c);
-                if value.is_nan() {
-                    f64::INFINITY
-                } else if up {
-                    value
-                } else {
-                    -value
-                }
-            };
-            rank(a).total_cmp(&rank(b))
-        };
-        verdict
-            .cases
-            .iter()
-            .max_by(order)
-            .map(|case| (key(case), case.name.clone()))
-            .unwrap_or((f64::NAN, "-".into()))
-    };
-    let (error, error_case) = worst(|c| c.max_abs_of_peak, true);
-    let (snr, snr_case) = worst(|c| c.snr_db, false);
-    let (distance, distance_case) = worst(|c| c.log_spectral_distance_db, true);
-    let rows = [
-        row!["metric", "worst", "threshold", "case"],
-        row![
-            "max abs error / peak",
-            format!("{error:.2e}"),
-            format!("< {:.0e}", limits.max_abs_of_peak),
-            error_case
-        ],
-        row!["signal to noise", format!("{snr:.1} dB"), format!("> {} dB", limits.snr_db), snr_case],
-        row![
-            "log-spectral distance",
-            format!("{distance:.5} dB"),
-            format!("< {} dB", limits.log_spectral_distance_db),
-            distance_case
-        ],
-    ];
+    let mut rows = vec![row!["metric", "worst", "threshold", "case"]];
+    for (metric, limit) in verdict.tolerance.limits() {
+        let cases = verdict.cases.iter().filter_map(|c| Some((c.measured.get(metric)?, &c.name)));
+        let worst = cases.max_by(|a, b| metric.badness(a.0).total_cmp(&metric.badness(b.0)));
+        let (value, case) = worst.map_or((f64::NAN, "-"), |(value, name)| (value, name.as_str()));
+        rows.push(row![metric.label(), metric.show(value), metric.show_limit(limit), case]);
+    }
     let failed: Vec<_> = verdict.cases.iter().filter(|case| !case.passed).collect();
     let mut text = table(&rows);
     let state = if verdict.passed { "PASSED" } else { "FAILED" };
@@ -208,10 +173,10 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
     for case in failed.iter().take(5) {
         text += &match &case.fault {
             Some(fault) => format!("  {}: {fault}\n", case.name),
-            None => format!(
-                "  {}: error {:.2e} of peak, {:.1} dB\n",
-                case.name, case.max_abs_of_peak, case.snr_db
-            ),
+            None => {
+                let figures = case.measured.iter().map(|(m, v)| format!("{} {}", m.label(), m.show(v)));
+                format!("  {}: {}\n", case.name, figures.collect::<Vec<_>>().join(", "))
+            }
         };
     }
     if let Some(divergence) = &verdict.divergence {

@@ -2,6 +2,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::recipe::LmReferences;
+
 /// What a child is asked to do. The Python package documents each task.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
@@ -14,6 +16,8 @@ pub enum Request<'a> {
         preset: &'a str,
         /// Seed of the weights.
         seed: u64,
+        /// Which halves to write: `decoder`, `lm`.
+        parts: &'a [&'a str],
     },
     /// Fetch files of a hub repository.
     Download {
@@ -28,6 +32,21 @@ pub enum Request<'a> {
     },
     /// Export the decoder and record references from the unmodified module.
     ExportDecoder(ExportDecoder<'a>),
+    /// Export the language model and record references from the unmodified module.
+    ExportLm(ExportLm<'a>),
+}
+
+/// Options of a language model's export.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportLm<'a> {
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// ONNX operator set.
+    pub opset: i64,
+    /// `torch` or `optimum`.
+    pub route: &'a str,
+    /// Which references to record.
+    pub references: &'a LmReferences,
 }
 
 /// Options of a decoder's export.

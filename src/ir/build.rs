@@ -220,6 +220,16 @@ impl TestGraph {
     }
 }
 
+/// A float input or output; dimensions as [`TestGraph`] writes them.
+pub fn value_f32(name: &str, dims: &[&str]) -> ValueInfoProto {
+    value_info(name, DataType::Float, dims)
+}
+
+/// An int64 input or output; dimensions as [`TestGraph`] writes them.
+pub fn value_i64(name: &str, dims: &[&str]) -> ValueInfoProto {
+    value_info(name, DataType::Int64, dims)
+}
+
 fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {
     let dim = dims
         .iter()

@@ -13,7 +13,7 @@ pub mod proto;
 mod tensors;
 mod write;
 
-pub use build::{Attr, NodeBuilder, TestGraph, node};
+pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
 pub use error::Error;
 pub use graph::{Graph, NodeId};
 pub use model::{Model, Written};

@@ -13,6 +13,7 @@ mod driver;
 mod fold_layer_norm;
 mod fold_scale;
 mod identity_elimination;
+pub mod language_model;
 mod lift_constants;
 mod replace_istft;
 mod sink_transposes;

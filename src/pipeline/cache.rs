@@ -57,6 +57,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Where its files lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A file of the stage.
     ///
     /// # Errors

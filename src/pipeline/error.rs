@@ -28,6 +28,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interface(#[from] crate::passes::language_model::Refused),
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(pipeline::io),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::{Plan, Planned, State};
+pub use plan::{PartPlan, Plan, Planned, State};
 pub use run::{Finished, run};
 
 use crate::bundle::Manifest;
@@ -60,6 +60,13 @@ pub trait Reporter: Sync {
 pub struct Summary {
     /// The bundle's manifest.
     pub manifest: Manifest,
+    /// What was done to each artifact of the manifest, in its order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What the stages of one artifact found out.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Outcome {
     /// What the rewrite did.
     pub rewrite: Rewrite,
     /// What the validation found.

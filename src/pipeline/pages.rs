@@ -1,13 +1,13 @@
 //! What a build found out, as the pages of its bundle.
 
 use super::stages::Exported;
-use super::{Error, Summary};
+use super::{Error, Outcome, Summary};
 use crate::bundle::report::{ArtifactSection, Card, CardDecoder, CardFile, CaseRow, Listening, Page};
 use crate::bundle::{self};
 use crate::digest::{Digest, Hasher};
 use crate::recipe::Recipe;
 use crate::runtime::{Runtime, Tract};
-use crate::validate::{Artifact, Kind, References};
+use crate::validate::{Artifact, Kind, Metric, Part, References};
 
 /// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
 const LISTENING_TOKENS: usize = 64;
@@ -29,9 +29,10 @@ pub(super) fn listening(
     let run = || Tract.load(&artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
     let Some(made) = outputs.remove(&output) else { return Ok(None) };
+    let Some(sample_rate) = exported.sample_rate else { return Ok(None) };
     Ok(Some(Listening {
         title: format!("{} ({} tokens)", case.name, case.length),
-        sample_rate: exported.sample_rate,
+        sample_rate,
         reference: reference.to_f32()?,
         artifact: made.to_f32()?,
     }))
@@ -47,45 +48,37 @@ fn checkpoint_digest(summary: &Summary) -> Digest {
 }
 
 fn sections(summary: &Summary) -> Vec<ArtifactSection> {
-    let verdict = &summary.verdict;
-    let limits = &verdict.tolerance;
-    let thresholds = vec![
-        ("max_abs_of_peak".to_owned(), format!("< {:e}", limits.max_abs_of_peak)),
-        ("snr_db".to_owned(), format!("> {} dB", limits.snr_db)),
-        ("log_spectral_distance_db".to_owned(), format!("< {} dB", limits.log_spectral_distance_db)),
-    ];
+    let pairs = summary.manifest.artifacts.iter().zip(&summary.outcomes);
+    pairs.map(|(artifact, outcome)| section(artifact, outcome)).collect()
+}
+
+fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSection {
+    let Outcome { rewrite, verdict } = outcome;
     let rows = verdict.cases.iter().map(|case| CaseRow {
         name: case.name.clone(),
-        kind: match case.kind {
-            Kind::Realistic => "realistic".to_owned(),
-            Kind::Extreme => "extreme".to_owned(),
-            Kind::Spoken => "spoken".to_owned(),
-        },
+        kind: case.kind.name().to_owned(),
         batch: case.batch,
         length: case.length,
         peak: case.peak,
-        max_abs_of_peak: case.max_abs_of_peak,
-        snr_db: case.snr_db,
-        log_spectral_distance_db: Some(case.log_spectral_distance_db),
+        max_abs_of_peak: case.measured.get(Metric::MaxAbsOfPeak).unwrap_or(f64::NAN),
+        snr_db: case.measured.get(Metric::SnrDb).unwrap_or(f64::NAN),
+        log_spectral_distance_db: case.measured.get(Metric::LogSpectralDistanceDb),
         passed: case.passed,
     });
-    let rows: Vec<CaseRow> = rows.collect();
-    let artifacts = summary.manifest.artifacts.iter();
-    artifacts
-        .map(|artifact| ArtifactSection {
-            file: artifact.file.clone(),
-            bytes: artifact.bytes,
-            sha256: artifact.sha256,
-            scheme: artifact.scheme.clone(),
-            runtime: verdict.runtime.clone(),
-            nodes: summary.rewrite.nodes,
-            weight_bytes: summary.rewrite.weight_bytes,
-            passes: summary.rewrite.passes.clone(),
-            thresholds: thresholds.clone(),
-            cases: rows.clone(),
-            passed: verdict.passed,
-        })
-        .collect()
+    let limits = verdict.tolerance.limits();
+    ArtifactSection {
+        file: artifact.file.clone(),
+        bytes: artifact.bytes,
+        sha256: artifact.sha256,
+        scheme: artifact.scheme.to_string(),
+        runtime: verdict.runtime.clone(),
+        nodes: rewrite.nodes,
+        weight_bytes: rewrite.weight_bytes,
+        passes: rewrite.passes.clone(),
+        thresholds: limits.map(|(metric, limit)| (metric.name().to_owned(), metric.show_limit(limit))).collect(),
+        cases: rows.collect(),
+        passed: verdict.passed,
+    }
 }
 
 fn text(value: &serde_json::Value) -> String {
@@ -97,8 +90,7 @@ pub(super) fn json(summary: &Summary) -> String {
     let value = serde_json::json!({
         "name": summary.manifest.name,
         "artifacts": summary.manifest.artifacts,
-        "rewrite": summary.rewrite,
-        "verdict": summary.verdict,
+        "outcomes": summary.outcomes,
     });
     serde_json::to_string_pretty(&value).expect("plain data") + "\n"
 }
@@ -118,7 +110,7 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
 }
 
 /// `README.md`, the model card.
-pub(super) fn card(summary: &Summary, recipe: &Recipe, exported: &Exported) -> String {
+pub(super) fn card(summary: &Summary, recipe: &Recipe, sample_rate: Option<u32>) -> String {
     let manifest = &summary.manifest;
     let number =
         |name: &str| manifest.architecture.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
@@ -130,7 +122,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe, exported: &Exported) -> S
     let port = |ports: &[bundle::Port]| ports.first().map(|p| p.name.clone()).unwrap_or_default();
     let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
     let tags = ["onnx", "vocos", if synthetic { "random-weights" } else { "text-to-speech" }];
-    let decoder = manifest.artifacts.iter().find(|artifact| artifact.part == "decoder");
+    let decoder = manifest.artifacts.iter().find(|artifact| artifact.part == Part::Decoder);
     bundle::report::model_card(&Card {
         name: manifest.name.clone(),
         // Seeded weights are nobody's model: the card must not say they are.
@@ -146,7 +138,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe, exported: &Exported) -> S
             input_channels: number("input_channels") as usize,
             output: port(&artifact.outputs),
             samples_per_token: (number("hop_length") * number("upscale")) as usize,
-            sample_rate: exported.sample_rate,
+            sample_rate: sample_rate.unwrap_or(0),
         }),
         artifacts: sections(summary),
     })

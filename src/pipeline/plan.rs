@@ -1,11 +1,12 @@
 use super::cache::{Cache, Key};
-use super::{Build, Error};
+use super::{Build, Error, stages};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::passes;
-use crate::recipe::Recipe;
+use crate::recipe::{Decoder, Recipe};
 use crate::runtime::{Runtime, Tract};
-use crate::source::{Checkpoint, Source};
+use crate::source::{Checkpoint, Needs, Source};
+use crate::validate::Part;
 
 /// Whether a stage has to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,26 @@ pub struct Planned {
     pub state: State,
 }
 
+/// The stages of one half of a model.
+#[derive(Clone, Debug)]
+pub struct PartPlan {
+    /// Which half.
+    pub part: Part,
+    /// PyTorch to ONNX, and the references.
+    pub export: Planned,
+    /// The passes.
+    pub rewrite: Planned,
+    /// The references in tract.
+    pub validate: Planned,
+}
+
+impl PartPlan {
+    /// The stages in order.
+    pub fn stages(&self) -> [&Planned; 3] {
+        [&self.export, &self.rewrite, &self.validate]
+    }
+}
+
 /// The stages of a build. Making it reads the recipe, the checkpoint's digest and the names of the
 /// installed packages; nothing is run.
 pub struct Plan {
@@ -32,12 +53,8 @@ pub struct Plan {
     pub checkpoint: Option<Planned>,
     /// The folder's checkpoint, hashed.
     pub local: Option<Checkpoint>,
-    /// PyTorch to ONNX, and the references.
-    pub export: Planned,
-    /// The passes.
-    pub rewrite: Planned,
-    /// The references in tract.
-    pub validate: Planned,
+    /// The halves of the model that the recipe names, the decoder first.
+    pub parts: Vec<PartPlan>,
     /// The digest that the finished bundle carries.
     pub bundle: Digest,
     /// The interpreter, if one was found.
@@ -71,16 +88,15 @@ impl Plan {
         };
 
         let (local, checkpoint) = match &build.source {
-            Source::Directory(folder) => (Some(Checkpoint::open(folder)?), None),
+            Source::Directory(folder) => (Some(Checkpoint::open(folder, needs(recipe))?), None),
             Source::Hub { repo, revision } => {
                 let key = Key::new("checkpoint").with("repo", repo).with("revision", revision);
-                let speaks = !recipe.decoder.references.sentences.is_empty();
-                let key = if speaks { key.with("language model", true) } else { key };
+                let key = key.with("files", stages::hub_files(recipe).join(" "));
                 (None, Some(planned(key.with("exporters", &exporters))))
             }
             Source::Synthetic { preset, seed } => {
                 let key = Key::new("checkpoint").with("preset", preset).with("seed", seed);
-                (None, Some(planned(made(key))))
+                (None, Some(planned(made(key.with("parts", stages::halves(recipe).join(" "))))))
             }
         };
         let identity = match (&local, &checkpoint) {
@@ -88,36 +104,52 @@ impl Plan {
             (None, Some(stage)) => stage.key.digest(),
             (None, None) => unreachable!("a source is local or made"),
         };
-        let decoder = &recipe.decoder;
-        let export = Key::new("export")
-            .with("checkpoint", identity)
-            .with("opset", decoder.opset)
-            .with("references", serde_json::to_string(&decoder.references).expect("plain data"));
-        let export = planned(made(export));
-        let passes = pass_names(recipe)?;
-        let rewrite = Key::new("rewrite")
-            .with("export", export.key.digest())
-            .with("passes", passes.join(" "))
-            .with("tool", TOOL);
-        let rewrite = planned(rewrite);
-        let validate = Key::new("validate")
-            .with("rewrite", rewrite.key.digest())
-            .with("tolerance", serde_json::to_string(&decoder.tolerance).expect("plain data"))
-            .with("runtime", Tract.name_and_version())
-            .with("tool", TOOL);
-        let validate = planned(validate);
+        let part = |part: Part, export: Key, passes: String, tolerance: String| {
+            let [rewrite, validate] = stages::names(part);
+            let export = planned(made(export.with("checkpoint", identity)));
+            let rewrite = Key::new(rewrite)
+                .with("export", export.key.digest())
+                .with("passes", passes)
+                .with("tool", TOOL);
+            let rewrite = planned(rewrite);
+            let validate = Key::new(validate)
+                .with("rewrite", rewrite.key.digest())
+                .with("tolerance", tolerance)
+                .with("runtime", Tract.name_and_version())
+                .with("tool", TOOL);
+            PartPlan { part, export, rewrite, validate: planned(validate) }
+        };
+        let json = |value: serde_json::Result<String>| value.expect("plain data");
+        let mut parts = Vec::new();
+        if let Some(decoder) = &recipe.decoder {
+            let export = Key::new("export")
+                .with("opset", decoder.opset)
+                .with("references", json(serde_json::to_string(&decoder.references)));
+            let passes = pass_names(decoder)?.join(" ");
+            let tolerance = json(serde_json::to_string(&decoder.tolerance));
+            parts.push(part(Part::Decoder, export, passes, tolerance));
+        }
+        if let Some(lm) = &recipe.lm {
+            let export = Key::new("export-lm")
+                .with("opset", lm.opset)
+                .with("route", lm.route.name())
+                .with("references", json(serde_json::to_string(&lm.references)));
+            let tolerance = json(serde_json::to_string(&lm.tolerance));
+            parts.push(part(Part::Lm, export, "all".to_owned(), tolerance));
+        }
+        let validated = parts.iter().map(|part| part.validate.key.digest().to_string());
         let bundle = Key::new("bundle")
-            .with("validate", validate.key.digest())
+            .with("validate", validated.collect::<Vec<_>>().join(" "))
             .with("source", &build.source)
             .with("recipe", recipe.to_yaml())
             .with("name", build.name.clone().unwrap_or_default())
             .digest();
-        Ok(Self { checkpoint, local, export, rewrite, validate, bundle, python })
+        Ok(Self { checkpoint, local, parts, bundle, python })
     }
 
     /// The stages in order.
     pub fn stages(&self) -> impl Iterator<Item = &Planned> {
-        self.checkpoint.iter().chain([&self.export, &self.rewrite, &self.validate])
+        self.checkpoint.iter().chain(self.parts.iter().flat_map(PartPlan::stages))
     }
 
     /// The stage of a key, hashed again, if it is to be taken from the cache.
@@ -126,9 +158,14 @@ impl Plan {
     }
 }
 
-/// The passes of a recipe: those it names, or all.
-fn pass_names(recipe: &Recipe) -> Result<Vec<String>, Error> {
-    match &recipe.decoder.passes {
+/// Which weights a recipe's export reads.
+pub(super) fn needs(recipe: &Recipe) -> Needs {
+    Needs { decoder: recipe.decoder.is_some(), lm: recipe.reads_language_model() }
+}
+
+/// The passes of a decoder: those that the recipe names, or all.
+fn pass_names(decoder: &Decoder) -> Result<Vec<String>, Error> {
+    match &decoder.passes {
         Some(names) => {
             passes::Driver::of(names)?;
             Ok(names.clone())

@@ -4,15 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cache::Stage;
-use super::plan::{Plan, Planned, State};
+use super::plan::{self, PartPlan, Plan, Planned, State};
 use super::stages::{self, Exported};
-use super::{Build, Error, Reporter, Rewrite, Summary};
+use super::{Build, Error, Outcome, Reporter, Summary};
 use crate::bundle::{
-    self, ArtifactEntry, CheckpointEntry, Contents, Extra, FileEntry, Manifest, Port, Tool,
+    self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, Tool,
 };
-use crate::ir::Model;
-use crate::source::{COMPANIONS, Checkpoint, DECODER};
-use crate::validate::{Accepted, Verdict};
+use crate::ir::{Model, ValueInfoProto};
+use crate::source::{COMPANIONS, Checkpoint};
+use crate::validate::{Accepted, Part, Verdict};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -49,27 +49,15 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     let checkpoint = match (&plan.local, &made) {
         (Some(local), _) => local.clone(),
         (None, Some(stage)) => {
-            let (weights, _) = stage.file(DECODER)?;
-            Checkpoint::open(weights.parent().expect("inside the stage"))?
+            Checkpoint::open(stage.folder(), plan::needs(&build.recipe))?
         }
         (None, None) => unreachable!("a source is local or made"),
     };
-    let export = runner
-        .stage(&plan.export, |folder| stages::export(build, reporter, &checkpoint.folder, folder))?;
-    let rewritten = runner.stage(&plan.rewrite, |folder| stages::rewrite(build, &export, folder))?;
-    let judged = runner.stage(&plan.validate, |_| {
-        let verdict = stages::validate(build, reporter, &export, &rewritten)?;
-        if !verdict.passed {
-            return Err(reject(build, verdict, &rewritten)?);
-        }
-        Ok(serde_json::to_value(verdict).expect("plain data"))
-    })?;
-    let verdict: Verdict = judged.result()?;
-    let artifact = stages::artifact(&rewritten)?;
-    let accepted = match verdict.accept(artifact) {
-        Ok(accepted) => accepted,
-        Err(verdict) => return Err(reject(build, *verdict, &rewritten)?),
-    };
+    let halves = plan
+        .parts
+        .iter()
+        .map(|part| runner.part(part, &checkpoint))
+        .collect::<Result<Vec<_>, Error>>()?;
 
     if build.interrupted.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
@@ -77,7 +65,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     let start = Instant::now();
     let state = State::Miss("not packed here yet".to_owned());
     reporter.begins("bundle", &state);
-    let finished = pack(build, &plan, &checkpoint, &export, &rewritten, accepted)?;
+    let finished = pack(build, &plan, &checkpoint, halves)?;
     reporter.ends("bundle", start.elapsed());
     Ok(finished)
 }
@@ -88,7 +76,37 @@ struct Runner<'a> {
     reporter: &'a dyn Reporter,
 }
 
+/// A half of the model that may go into the bundle.
+struct Half {
+    part: Part,
+    export: Stage,
+    rewritten: Stage,
+    accepted: Accepted,
+}
+
 impl Runner<'_> {
+    /// Exports, rewrites and validates one half.
+    fn part(&self, plan: &PartPlan, checkpoint: &Checkpoint) -> Result<Half, Error> {
+        let (build, reporter, part) = (self.build, self.reporter, plan.part);
+        let export = self.stage(&plan.export, |folder| {
+            stages::export(build, reporter, part, &checkpoint.folder, folder)
+        })?;
+        let rewritten =
+            self.stage(&plan.rewrite, |folder| stages::rewrite(build, part, &export, folder))?;
+        let judged = self.stage(&plan.validate, |_| {
+            let verdict = stages::validate(build, reporter, part, &export, &rewritten)?;
+            if !verdict.passed {
+                return Err(reject(build, verdict, &rewritten)?);
+            }
+            Ok(serde_json::to_value(verdict).expect("plain data"))
+        })?;
+        let verdict: Verdict = judged.result()?;
+        match verdict.accept(stages::artifact(&rewritten)?) {
+            Ok(accepted) => Ok(Half { part, export, rewritten, accepted }),
+            Err(verdict) => Err(reject(build, *verdict, &rewritten)?),
+        }
+    }
+
     fn stage(
         &self,
         planned: &Planned,
@@ -123,21 +141,27 @@ fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error>
     if build.rebuild || plan.stages().any(|stage| stage.state != State::Hit) {
         return Ok(None);
     }
-    let stages = [&plan.export, &plan.rewrite, &plan.validate].map(|stage| build.cache.get(&stage.key));
-    let [Some(export), Some(rewritten), Some(judged)] = stages else { return Ok(None) };
-    let folder = output(build, &export.result()?);
+    let Some(first) = plan.parts.first().and_then(|part| build.cache.get(&part.export.key)) else {
+        return Ok(None);
+    };
+    let folder = output(build, &first.result()?);
     let Ok(manifest) = Manifest::read(&folder) else { return Ok(None) };
     if manifest.key != plan.bundle || !bundle::verify(&folder)?.is_empty() {
         return Ok(None);
     }
-    let summary = Summary { manifest, rewrite: rewritten.result()?, verdict: judged.result()? };
-    Ok(Some(Finished { folder, summary, up_to_date: true }))
+    let mut outcomes = Vec::new();
+    for part in &plan.parts {
+        let stages = [&part.rewrite, &part.validate].map(|stage| build.cache.get(&stage.key));
+        let [Some(rewritten), Some(judged)] = stages else { return Ok(None) };
+        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict: judged.result()? });
+    }
+    Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
 }
 
 /// The bundle's name: the recipe's where it was chosen for this checkpoint, else its version's.
 fn name(build: &Build<'_>, exported: &Exported) -> String {
     build.name.clone().unwrap_or_else(|| {
-        let version = exported.architecture.get("version").and_then(|v| v.as_str()).unwrap_or("custom");
+        let version = exported.architecture.get("version").and_then(|v| v.as_str()).unwrap_or("lm");
         format!("{}-{version}", build.recipe.family.name())
     })
 }
@@ -150,29 +174,55 @@ fn pack(
     build: &Build<'_>,
     plan: &Plan,
     checkpoint: &Checkpoint,
-    export: &Stage,
-    rewritten: &Stage,
-    accepted: Accepted,
+    halves: Vec<Half>,
 ) -> Result<Finished, Error> {
-    let exported: Exported = export.result()?;
-    let rewrite: Rewrite = rewritten.result()?;
-    let verdict = accepted.verdict().clone();
-    let model = Model::open(&accepted.artifact().path)?;
-    let references = "reference/decoder.safetensors".to_owned();
-    let file = format!("onnx/{}.onnx", build.recipe.decoder.file);
-    let ports = |values: &[crate::ir::ValueInfoProto]| {
-        values
-            .iter()
-            .map(|value| Port {
-                name: value.name().to_owned(),
-                dtype: value.dtype_name(),
-                shape: value.dims(),
-            })
-            .collect::<Vec<_>>()
+    let mut extras = BTreeMap::new();
+    let (mut models, mut entries, mut outcomes) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let (mut architecture, mut environment) = (BTreeMap::new(), BTreeMap::new());
+    let (mut listening, mut sample_rate, mut folder, mut bundle_name) = (None, None, None, None);
+    for Half { part, export, rewritten, accepted } in halves {
+        let exported: Exported = export.result()?;
+        let model = Model::open(&accepted.artifact().path)?;
+        let references = format!("reference/{part}.safetensors");
+        let file = format!("onnx/{}.onnx", stages::file_name(&build.recipe, part));
+        let verdict = accepted.verdict().clone();
+        entries.push(ArtifactEntry {
+            file: file.clone(),
+            part,
+            scheme: verdict.scheme,
+            sha256: accepted.artifact().sha256,
+            bytes: accepted.artifact().bytes,
+            inputs: ports(&model.graph_proto().input),
+            outputs: ports(&model.graph_proto().output),
+            references: references.clone(),
+            tolerance: verdict.tolerance.clone(),
+        });
+        let (path, entry) = stages::references_entry(part, &export)?;
+        extras.insert(references, Extra::Copy(path, entry.sha256));
+        folder.get_or_insert_with(|| output(build, &exported));
+        bundle_name.get_or_insert_with(|| name(build, &exported));
+        environment.extend(exported.environment.clone());
+        match part {
+            Part::Decoder => {
+                let references = stages::references(part, &export, &model)?;
+                listening = super::pages::listening(&exported, accepted.artifact(), &references)?;
+                sample_rate = exported.sample_rate;
+                architecture.extend(exported.architecture);
+            }
+            Part::Lm => {
+                let dimensions = serde_json::Value::from_iter(exported.architecture);
+                architecture.insert(part.name().to_owned(), dimensions);
+            }
+        }
+        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict });
+        models.insert(file, accepted);
+    }
+    let (Some(folder), Some(name)) = (folder, bundle_name) else {
+        unreachable!("a checked recipe names a part")
     };
     let manifest = Manifest {
         format: 1,
-        name: name(build, &exported),
+        name,
         key: plan.bundle,
         tool: Tool {
             name: env!("CARGO_PKG_NAME").to_owned(),
@@ -182,44 +232,34 @@ fn pack(
             source: build.source.to_string(),
             files: checkpoint.files.clone(),
         },
-        architecture: exported.architecture.clone(),
-        environment: exported.environment.clone(),
-        artifacts: vec![ArtifactEntry {
-            file: file.clone(),
-            part: "decoder".to_owned(),
-            scheme: "fp32".to_owned(),
-            sha256: accepted.artifact().sha256,
-            bytes: accepted.artifact().bytes,
-            inputs: ports(&model.graph_proto().input),
-            outputs: ports(&model.graph_proto().output),
-            references: references.clone(),
-            tolerance: verdict.tolerance,
-        }],
+        architecture,
+        environment,
+        artifacts: entries,
         files: BTreeMap::new(),
     };
-
-    let mut extras = BTreeMap::new();
-    let (path, entry): (PathBuf, FileEntry) = export.file(stages::REFERENCES)?;
-    extras.insert(references, Extra::Copy(path, entry.sha256));
     for companion in checkpoint.files.iter().filter(|f| COMPANIONS.contains(&f.name.as_str())) {
         let path = checkpoint.folder.join(&companion.name);
         extras.insert(companion.name.clone(), Extra::Copy(path, companion.sha256));
     }
-    let summary = Summary { manifest: manifest.clone(), rewrite, verdict };
-    let listening =
-        super::pages::listening(&exported, accepted.artifact(), &stages::references(export, &model)?)?;
+    let summary = Summary { manifest: manifest.clone(), outcomes };
     extras.insert("recipe.lock.yaml".to_owned(), Extra::Text(build.recipe.to_yaml()));
     extras.insert("report.json".to_owned(), Extra::Text(super::pages::json(&summary)));
     extras.insert("report.html".to_owned(), Extra::Text(super::pages::html(&summary, listening)));
     extras.insert(
         "README.md".to_owned(),
-        Extra::Text(super::pages::card(&summary, &build.recipe, &exported)),
+        Extra::Text(super::pages::card(&summary, &build.recipe, sample_rate)),
     );
-
-    let folder = output(build, &exported);
-    let models = BTreeMap::from([(file, accepted)]);
     let manifest = bundle::pack(Contents { manifest, models, extras }, &folder, build.overwrite)?;
     Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
+}
+
+fn ports(values: &[ValueInfoProto]) -> Vec<Port> {
+    let port = |value: &ValueInfoProto| Port {
+        name: value.name().to_owned(),
+        dtype: value.dtype_name(),
+        shape: value.dims(),
+    };
+    values.iter().map(port).collect()
 }
 
 /// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
@@ -232,9 +272,9 @@ fn reject(build: &Build<'_>, verdict: Verdict, rewritten: &Stage) -> Result<Erro
 
 fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Path) -> std::io::Result<PathBuf> {
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
-    let kept = home.join("rejected").join(format!("decoder-{}", verdict.sha256.short()));
+    let kept = home.join("rejected").join(format!("{}-{}", verdict.part, verdict.sha256.short()));
     std::fs::create_dir_all(&kept)?;
-    std::fs::copy(artifact, kept.join(format!("{}.onnx", build.recipe.decoder.file)))?;
+    std::fs::copy(artifact, kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part))))?;
     let text = serde_json::to_string_pretty(verdict).expect("plain data");
     std::fs::write(kept.join("verdict.json"), text)?;
     Ok(kept)

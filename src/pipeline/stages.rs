@@ -6,20 +6,72 @@ use std::time::Duration;
 
 use super::cache::Stage;
 use super::{Build, Error, Reporter, Rewrite};
-use crate::export::{Child, ExportDecoder, Outcome, Progress, Python, ReferencePlan, Request};
+use crate::export::{Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request};
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
-use crate::passes::{self, Driver};
+use crate::passes::{self, Driver, language_model};
+use crate::recipe::{Recipe, Route};
 use crate::runtime::Tract;
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
-use crate::validate::{self, Artifact, References, Tolerance, Verdict};
+use crate::validate::{
+    self, Artifact, Claim, Metric, Part, References, Scheme, Tolerance, Verdict,
+};
 
-/// Files that the export leaves.
-pub(super) const MODEL: &str = "decoder.onnx";
-pub(super) const REFERENCES: &str = "references.safetensors";
-pub(super) const PROBES: &str = "probes.safetensors";
+/// The model that the export of a part leaves.
+pub(super) fn model_file(part: Part) -> &'static str {
+    match part {
+        Part::Decoder => "decoder.onnx",
+        Part::Lm => "lm.onnx",
+    }
+}
+
+/// The references that the export of a part leaves.
+fn references_file(part: Part) -> &'static str {
+    match part {
+        Part::Decoder => "references.safetensors",
+        Part::Lm => "lm_references.safetensors",
+    }
+}
+
+/// Inner values of PyTorch's decoder.
+const PROBES: &str = "probes.safetensors";
 /// The file that the rewrite leaves.
 pub(super) const REWRITTEN: &str = "rewritten.onnx";
+
+/// The names of a part's stages behind its export.
+pub(super) fn names(part: Part) -> [&'static str; 2] {
+    match part {
+        Part::Decoder => ["rewrite", "validate"],
+        Part::Lm => ["rewrite-lm", "validate-lm"],
+    }
+}
+
+/// The halves that a synthetic checkpoint must have.
+pub(super) fn halves(recipe: &Recipe) -> Vec<&'static str> {
+    let halves = [("decoder", recipe.decoder.is_some()), ("lm", recipe.reads_language_model())];
+    halves.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect()
+}
+
+/// The files that a hub repository must have.
+pub(super) fn hub_files(recipe: &Recipe) -> Vec<&'static str> {
+    let files = [(DECODER, recipe.decoder.is_some()), (LANGUAGE_MODEL, recipe.reads_language_model())];
+    files.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect()
+}
+
+/// The name, without `.onnx`, of a part's fp32 file.
+pub(super) fn file_name(recipe: &Recipe, part: Part) -> &str {
+    match part {
+        Part::Decoder => recipe.decoder.as_ref().map_or("decoder", |decoder| &decoder.file),
+        Part::Lm => recipe.lm.as_ref().map_or("lm", |lm| &lm.file),
+    }
+}
+
+/// The longest that the recipe lets an exporter be silent.
+fn time_limit(recipe: &Recipe) -> Duration {
+    let decoder = recipe.decoder.as_ref().map(|decoder| decoder.time_limit_seconds);
+    let lm = recipe.lm.as_ref().map(|lm| lm.time_limit_seconds);
+    Duration::from_secs(decoder.max(lm).unwrap_or(0))
+}
 
 /// Runs a Python task in a stage's folder.
 fn child(
@@ -38,7 +90,7 @@ fn child(
         python,
         cache: build.cache.root(),
         log: &log,
-        time_limit: Duration::from_secs(build.recipe.decoder.time_limit_seconds),
+        time_limit: time_limit(&build.recipe),
         interrupted: build.interrupted,
         progress: &|p: &Progress| reporter.progress(&p.step, p.done, p.total),
     }
@@ -53,17 +105,18 @@ pub(super) fn checkpoint(
     reporter: &dyn Reporter,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
+    let (files, parts) = (hub_files(&build.recipe), halves(&build.recipe));
     let request = match &build.source {
-        Source::Synthetic { preset, seed } => Request::Synthesize { preset, seed: *seed },
+        Source::Synthetic { preset, seed } => {
+            Request::Synthesize { preset, seed: *seed, parts: &parts }
+        }
         Source::Hub { repo, revision } => {
-            let speaks = !build.recipe.decoder.references.sentences.is_empty();
-            let files = if speaks { &[DECODER, LANGUAGE_MODEL][..] } else { &[DECODER] };
-            Request::Download { repo, revision, files, optional: COMPANIONS }
+            Request::Download { repo, revision, files: &files, optional: COMPANIONS }
         }
         Source::Directory(_) => unreachable!("a folder needs no making"),
     };
     let outcome = child(build, reporter, "checkpoint", &request, folder)?;
-    if outcome.artifacts.values().all(|artifact| artifact.path != DECODER) {
+    if files.iter().any(|file| outcome.artifacts.values().all(|artifact| artifact.path != *file)) {
         return Err(Error::Result { field: "checkpoint" });
     }
     Ok(outcome.result)
@@ -73,24 +126,65 @@ pub(super) fn checkpoint(
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Exported {
     pub(super) architecture: BTreeMap<String, serde_json::Value>,
-    pub(super) sample_rate: u32,
+    #[serde(default)]
+    pub(super) sample_rate: Option<u32>,
     pub(super) environment: BTreeMap<String, String>,
 }
 
-/// Exports the decoder and records references.
+/// Exports a part and records references.
 pub(super) fn export(
+    build: &Build<'_>,
+    reporter: &dyn Reporter,
+    part: Part,
+    checkpoint: &Path,
+    folder: &Path,
+) -> Result<serde_json::Value, Error> {
+    let checkpoint = &std::fs::canonicalize(checkpoint).map_err(Error::io(checkpoint))?;
+    let outcome = match part {
+        Part::Decoder => export_decoder(build, reporter, checkpoint, folder),
+        Part::Lm => {
+            let lm = build.recipe.lm.as_ref().expect("a planned part is in the recipe");
+            let request = Request::ExportLm(ExportLm {
+                checkpoint,
+                opset: i64::from(lm.opset),
+                route: lm.route.name(),
+                references: &lm.references,
+            });
+            child(build, reporter, "export-lm", &request, folder)
+        }
+    }?;
+    let mut files = vec![("model", model_file(part)), ("references", references_file(part))];
+    files.extend((part == Part::Decoder).then_some(("probes", PROBES)));
+    for (name, file) in files {
+        if outcome.artifacts.get(name).is_none_or(|artifact| artifact.path != file) {
+            return Err(Error::Result { field: name });
+        }
+    }
+    let field =
+        |name: &'static str| outcome.result.get(name).cloned().ok_or(Error::Result { field: name });
+    let sample_rate = match part {
+        Part::Decoder => field("sample_rate")?,
+        Part::Lm => serde_json::Value::Null,
+    };
+    Ok(serde_json::json!({
+        "architecture": field("architecture")?,
+        "sample_rate": sample_rate,
+        "environment": outcome.environment,
+    }))
+}
+
+fn export_decoder(
     build: &Build<'_>,
     reporter: &dyn Reporter,
     checkpoint: &Path,
     folder: &Path,
-) -> Result<serde_json::Value, Error> {
-    let decoder = &build.recipe.decoder;
-    let checkpoint = std::fs::canonicalize(checkpoint).map_err(Error::io(checkpoint))?;
+) -> Result<Outcome, Error> {
+    let decoder = build.recipe.decoder.as_ref().expect("a planned part is in the recipe");
     let numbers = |list: &[u32]| list.iter().map(|&n| n as usize).collect::<Vec<_>>();
     let (lengths, batches) =
         (numbers(&decoder.references.lengths), numbers(&decoder.references.batches));
     let request = Request::ExportDecoder(ExportDecoder {
-        checkpoint: &checkpoint,
+        checkpoint,
         opset: i64::from(decoder.opset),
         references: ReferencePlan {
             lengths: &lengths,
@@ -100,34 +194,36 @@ pub(super) fn export(
             sentences: &decoder.references.sentences,
         },
     });
-    let outcome = child(build, reporter, "export", &request, folder)?;
-    for (name, file) in [("model", MODEL), ("references", REFERENCES), ("probes", PROBES)] {
-        if outcome.artifacts.get(name).is_none_or(|artifact| artifact.path != file) {
-            return Err(Error::Result { field: name });
-        }
-    }
-    let field =
-        |name: &'static str| outcome.result.get(name).cloned().ok_or(Error::Result { field: name });
-    Ok(serde_json::json!({
-        "architecture": field("architecture")?,
-        "sample_rate": field("sample_rate")?,
-        "environment": outcome.environment,
-    }))
+    child(build, reporter, "export", &request, folder)
 }
 
 /// Rewrites the exported graph.
 pub(super) fn rewrite(
     build: &Build<'_>,
+    part: Part,
     exported: &Stage,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
-    let (path, _) = exported.file(MODEL)?;
+    let (path, _) = exported.file(model_file(part))?;
     let mut model = Model::open(&path)?;
-    let driver = match &build.recipe.decoder.passes {
+    let rewrite = match part {
+        Part::Decoder => rewrite_decoder(build, &mut model)?,
+        Part::Lm => rewrite_lm(build, &mut model, &exported.result()?)?,
+    };
+    model.write(&folder.join(REWRITTEN)).map_err(|error| match error {
+        // The cache's disk, with the hint that belongs to it.
+        ir::Error::Io { path, source } => Error::Io { path, source },
+        other => other.into(),
+    })?;
+    Ok(serde_json::to_value(rewrite).expect("plain data"))
+}
+
+fn rewrite_decoder(build: &Build<'_>, model: &mut Model) -> Result<Rewrite, Error> {
+    let driver = match build.recipe.decoder.as_ref().and_then(|decoder| decoder.passes.as_ref()) {
         Some(names) => Driver::of(names)?,
         None => Driver::default(),
     };
-    let report = driver.run(&mut model);
+    let report = driver.run(model);
     if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
     {
         return Err(Error::Placeholder {
@@ -138,12 +234,36 @@ pub(super) fn rewrite(
     }
     let sets = &mut model.proto_mut().opset_import;
     sets.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
-    model.write(&folder.join(REWRITTEN)).map_err(|error| match error {
-        // The cache's disk, with the hint that belongs to it.
-        ir::Error::Io { path, source } => Error::Io { path, source },
-        other => other.into(),
-    })?;
-    Ok(serde_json::to_value(Rewrite::from(report)).expect("plain data"))
+    Ok(report.into())
+}
+
+/// Constants first, for the interface is found by them; the interface next, while attention still has the
+/// form in which it was exported; then everything else.
+fn rewrite_lm(build: &Build<'_>, model: &mut Model, exported: &Exported) -> Result<Rewrite, Error> {
+    let before: Rewrite = Driver::of(&["lift-constants", "identity-elimination"])?.run(model).into();
+    language_model::expose_hidden_states(model)?;
+    let mut passes = vec![("expose-hidden-states".to_owned(), 1)];
+    if build.recipe.lm.as_ref().is_some_and(|lm| lm.route == Route::Torch) {
+        let number = |name: &'static str| {
+            let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
+            value.map(|n| n as usize).ok_or(Error::Result { field: name })
+        };
+        let layers = language_model::add_kv_cache(model, number("kv_heads")?, number("head_dim")?)?;
+        passes.push(("add-kv-cache".to_owned(), layers));
+    }
+    model.check()?;
+    let after: Rewrite = Driver::default().run(model).into();
+    for (pass, applied) in before.passes.into_iter().chain(after.passes) {
+        match passes.iter_mut().find(|(name, _)| *name == pass) {
+            Some((_, count)) => *count += applied,
+            None => passes.push((pass, applied)),
+        }
+    }
+    Ok(Rewrite {
+        passes,
+        nodes: (before.nodes.0, after.nodes.1),
+        weight_bytes: (before.weight_bytes.0, after.weight_bytes.1),
+    })
 }
 
 fn refusal(report: &passes::Report, node: &str) -> String {
@@ -161,38 +281,63 @@ pub(super) fn artifact(rewritten: &Stage) -> Result<Artifact, Error> {
     Ok(Artifact { path, sha256: entry.sha256, bytes: entry.bytes })
 }
 
-/// The references of an export, for the inputs of a model.
-pub(super) fn references(exported: &Stage, model: &Model) -> Result<References, Error> {
-    let inputs: Vec<String> = model.graph_proto().input.iter().map(|i| i.name().to_owned()).collect();
-    Ok(References::read(&exported.file(REFERENCES)?.0, &inputs)?)
+/// The references of a part's export, for the inputs of a model.
+pub(super) fn references(part: Part, exported: &Stage, model: &Model) -> Result<References, Error> {
+    let inputs = model.graph_proto().input.iter().map(|input| input.name());
+    let path = exported.file(references_file(part))?.0;
+    Ok(References::read(&path, &validate::recorded_inputs(inputs))?)
 }
 
-/// The recipe's tolerance for fp32.
-pub(super) fn tolerance(build: &Build<'_>) -> Tolerance {
-    let fp32 = &build.recipe.decoder.tolerance.fp32;
-    Tolerance {
-        max_abs_of_peak: fp32.max_abs_of_peak,
-        snr_db: fp32.snr_db,
-        log_spectral_distance_db: fp32.log_spectral_distance_db,
-    }
+/// The file of a part's references, with its digest.
+pub(super) fn references_entry(
+    part: Part,
+    exported: &Stage,
+) -> Result<(std::path::PathBuf, crate::bundle::FileEntry), Error> {
+    exported.file(references_file(part))
+}
+
+/// What the recipe demands of a part in fp32.
+fn claim(recipe: &Recipe, part: Part) -> Claim {
+    let tolerance = match part {
+        Part::Decoder => recipe.decoder.as_ref().map(|decoder| {
+            let fp32 = &decoder.tolerance.fp32;
+            Tolerance::new([
+                (Metric::MaxAbsOfPeak, fp32.max_abs_of_peak),
+                (Metric::SnrDb, fp32.snr_db),
+                (Metric::LogSpectralDistanceDb, fp32.log_spectral_distance_db),
+            ])
+        }),
+        Part::Lm => recipe.lm.as_ref().map(|lm| {
+            let fp32 = &lm.tolerance.fp32;
+            Tolerance::new([
+                (Metric::MaxAbs, fp32.max_abs),
+                (Metric::SnrDb, fp32.snr_db),
+                (Metric::Top1Agreement, fp32.top_1_agreement),
+                (Metric::ErrorGrowth, fp32.error_growth),
+            ])
+        }),
+    };
+    Claim { part, scheme: Scheme::Fp32, tolerance: tolerance.unwrap_or_default() }
 }
 
 /// Runs every reference; a verdict that fails also says where.
 pub(super) fn validate(
     build: &Build<'_>,
     reporter: &dyn Reporter,
+    part: Part,
     exported: &Stage,
     rewritten: &Stage,
 ) -> Result<Verdict, Error> {
     let artifact = artifact(rewritten)?;
     let model = Model::open(&artifact.path)?;
-    let references = references(exported, &model)?;
+    let references = references(part, exported, &model)?;
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
+    let claim = claim(&build.recipe, part);
     let mut verdict =
-        validate::validate(&artifact, &references, tolerance(build), &Tract, build.interrupted, &done)?;
-    if !verdict.passed {
-        let before = Model::open(exported.file(MODEL)?.0)?;
+        validate::validate(&artifact, &references, claim, &Tract, build.interrupted, &done)?;
+    if !verdict.passed && part == Part::Decoder {
+        let before = Model::open(exported.file(model_file(part))?.0)?;
         let probes = TensorFile::read(&exported.file(PROBES)?.0)?;
         // The verdict stands without it: a search that fails must not hide a failure.
         verdict.divergence =

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::{Decoder, Fp32Tolerance, Recipe, References, Step};
+use super::{
+    Decoder, Fp32Tolerance, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References, Step,
+};
 
 /// Below 13 there is no per-channel quantization, and above 20 not every runtime follows.
 pub(super) const OPSET: RangeInclusive<u32> = 13..=20;
@@ -13,6 +15,15 @@ pub(super) const LOOSEST_MAX_ABS: f64 = 1e-4;
 pub(super) const LOOSEST_LSD_DB: f64 = 1.0;
 /// No float32 result reaches the upper end.
 pub(super) const SNR_DB: RangeInclusive<f64> = 40.0..=200.0;
+/// In tokens; beyond it a reference would be larger than the model.
+pub(super) const PREFILL: RangeInclusive<u32> = 1..=1024;
+pub(super) const PADDED_BATCH: RangeInclusive<u32> = 2..=64;
+/// Fewer would not show an error that grows.
+pub(super) const STEPS: RangeInclusive<u32> = 8..=512;
+pub(super) const LOOSEST_HIDDEN_ERROR: f64 = 1e-3;
+pub(super) const LEAST_HIDDEN_SNR_DB: f64 = 60.0;
+pub(super) const LEAST_AGREEMENT: f64 = 0.99;
+pub(super) const MOST_GROWTH: f64 = 4.0;
 const MOST_CASES: usize = 256;
 
 /// A value that no recipe may have.
@@ -89,6 +100,44 @@ impl Checks {
         Ok(())
     }
 
+    fn sentences(&self, sentences: &[String]) -> Outcome {
+        self.ensure(
+            sentences.len() <= 64,
+            format!("has {} entries", sentences.len()),
+            "write at most 64",
+        )?;
+        for (i, sentence) in sentences.iter().enumerate() {
+            self.at(Step::Index(i)).ensure(
+                sentence.chars().any(char::is_alphanumeric)
+                    && sentence.len() <= 300
+                    && !sentence.contains(char::is_control),
+                "is not a sentence",
+                "write words on one line, up to 300 bytes",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A bound that must be a number above 0 and no looser than `most`.
+    fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
+        self.ensure(
+            value.is_finite() && value > 0.0,
+            format!("is {value}, which is not a bound"),
+            format!("write a number above 0 and up to {most}"),
+        )?;
+        self.ensure(value <= most, format!("is {value}, looser than {most}"), floor)
+    }
+
+    /// A bound that must be a number from `least` to `most`; below, it is looser than allowed.
+    fn at_least(&self, value: f64, least: f64, most: f64, floor: &str) -> Outcome {
+        self.ensure(
+            value.is_finite() && value > 0.0 && value <= most,
+            format!("is {value}, which is not a bound"),
+            format!("write a number from {least} to {most}"),
+        )?;
+        self.ensure(value >= least, format!("is {value}, looser than {least}"), floor)
+    }
+
     /// A name that is one plain file name on every system.
     fn file_name(&self, value: &str) -> Outcome {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
@@ -142,7 +191,15 @@ impl Recipe {
                 "write `owner/name`, such as `ekwek/Soprano-1.1-80M`",
             )?;
         }
-        self.decoder.validate(&root.key("decoder"))
+        root.ensure(
+            self.decoder.is_some() || self.lm.is_some(),
+            "names nothing to export",
+            "add `decoder: {}`, `lm: {}`, or both",
+        )?;
+        if let Some(decoder) = &self.decoder {
+            decoder.validate(&root.key("decoder"))?;
+        }
+        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))
     }
 }
 
@@ -176,21 +233,7 @@ impl References {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("lengths").each(&self.lengths, &LENGTH)?;
         here.key("batches").each(&self.batches, &BATCH)?;
-        let sentences = here.key("sentences");
-        sentences.ensure(
-            self.sentences.len() <= 64,
-            format!("has {} entries", self.sentences.len()),
-            "write at most 64",
-        )?;
-        for (i, sentence) in self.sentences.iter().enumerate() {
-            sentences.at(Step::Index(i)).ensure(
-                sentence.chars().any(char::is_alphanumeric)
-                    && sentence.len() <= 300
-                    && !sentence.contains(char::is_control),
-                "is not a sentence",
-                "write words on one line, up to 300 bytes",
-            )?;
-        }
+        here.key("sentences").sentences(&self.sentences)?;
         let cases = self.lengths.len() * self.batches.len();
         here.ensure(
             cases <= MOST_CASES,
@@ -204,28 +247,46 @@ impl References {
     }
 }
 
+const FLOOR: &str =
+    "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
+     off";
+
 impl Fp32Tolerance {
     fn validate(&self, here: &Checks) -> Outcome {
-        let floor = "an fp32 export that is further from PyTorch computes something else, and a recipe can't \
-                     switch validation off";
-        let largest = |key, value: f64, most: f64| {
-            let here = here.key(key);
-            here.ensure(
-                value.is_finite() && value > 0.0,
-                format!("is {value}, which is not a bound"),
-                format!("write a number above 0 and up to {most}"),
-            )?;
-            here.ensure(value <= most, format!("is {value}, looser than {most}"), floor)
-        };
-        largest("max_abs_of_peak", self.max_abs_of_peak, LOOSEST_MAX_ABS)?;
-        let (least, most) = (*SNR_DB.start(), *SNR_DB.end());
-        let snr = here.key("snr_db");
-        snr.ensure(
-            self.snr_db.is_finite() && self.snr_db > 0.0 && self.snr_db <= most,
-            format!("is {}, which is not a bound", self.snr_db),
-            format!("write a number from {least} to {most}"),
-        )?;
-        snr.ensure(self.snr_db >= least, format!("is {}, looser than {least}", self.snr_db), floor)?;
-        largest("log_spectral_distance_db", self.log_spectral_distance_db, LOOSEST_LSD_DB)
+        here.key("max_abs_of_peak").at_most(self.max_abs_of_peak, LOOSEST_MAX_ABS, FLOOR)?;
+        here.key("snr_db").at_least(self.snr_db, *SNR_DB.start(), *SNR_DB.end(), FLOOR)?;
+        here.key("log_spectral_distance_db").at_most(
+            self.log_spectral_distance_db,
+            LOOSEST_LSD_DB,
+            FLOOR,
+        )
+    }
+}
+
+impl LanguageModel {
+    fn validate(&self, here: &Checks) -> Outcome {
+        here.key("opset").range(self.opset, &OPSET)?;
+        here.key("file").file_name(&self.file)?;
+        here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
+        self.references.validate(&here.key("references"))?;
+        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))
+    }
+}
+
+impl LmReferences {
+    fn validate(&self, here: &Checks) -> Outcome {
+        here.key("prefills").each(&self.prefills, &PREFILL)?;
+        here.key("batch").range(self.batch, &PADDED_BATCH)?;
+        here.key("steps").range(self.steps, &STEPS)?;
+        here.key("sentences").sentences(&self.sentences)
+    }
+}
+
+impl LmFp32Tolerance {
+    fn validate(&self, here: &Checks) -> Outcome {
+        here.key("max_abs").at_most(self.max_abs, LOOSEST_HIDDEN_ERROR, FLOOR)?;
+        here.key("snr_db").at_least(self.snr_db, LEAST_HIDDEN_SNR_DB, *SNR_DB.end(), FLOOR)?;
+        here.key("top_1_agreement").at_least(self.top_1_agreement, LEAST_AGREEMENT, 1.0, FLOOR)?;
+        here.key("error_growth").at_most(self.error_growth, MOST_GROWTH, FLOOR)
     }
 }

@@ -18,7 +18,10 @@ pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
 pub use yaml::Step;
 
-use check::{BATCH, LENGTH, LOOSEST_LSD_DB, LOOSEST_MAX_ABS, OPSET, SNR_DB, TIME_LIMIT};
+use check::{
+    BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
+    LOOSEST_MAX_ABS, MOST_GROWTH, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
+};
 
 /// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
 /// hostile text keeps the YAML parser busy.
@@ -47,8 +50,14 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub base_model: Option<String>,
-    /// How the decoder (hidden states to audio) is exported; `{}` takes every default.
-    pub decoder: Decoder,
+    /// How the decoder (hidden states to audio) is exported; `{}` takes every default, and a recipe
+    /// without this key exports none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
+    /// How the language model (tokens to hidden states) is exported; `{}` takes every default, and a
+    /// recipe without this key exports none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm: Option<LanguageModel>,
 }
 
 fn license() -> String {
@@ -106,6 +115,120 @@ impl Default for Decoder {
             references: References::default(),
             tolerance: Tolerance::default(),
         }
+    }
+}
+
+/// Which exporter makes the language model's graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Route {
+    /// A plain forward pass by `torch.onnx`; the cache is added here.
+    #[default]
+    Torch,
+    /// HuggingFace Optimum, with its cache.
+    Optimum,
+}
+
+impl Route {
+    /// The name in recipes and requests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Route::Torch => "torch",
+            Route::Optimum => "optimum",
+        }
+    }
+}
+
+/// How the language model is exported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageModel {
+    /// The ONNX operator set.
+    #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
+    pub opset: u32,
+    /// Which exporter makes the graph.
+    pub route: Route,
+    /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
+    #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
+    pub file: String,
+    /// Seconds after which a silent exporter is ended.
+    #[schemars(range(min = *TIME_LIMIT.start(), max = *TIME_LIMIT.end()))]
+    pub time_limit_seconds: u64,
+    /// Which outputs PyTorch records to hold the export against.
+    pub references: LmReferences,
+    /// How far the export may be from PyTorch.
+    pub tolerance: LmTolerance,
+}
+
+impl Default for LanguageModel {
+    fn default() -> Self {
+        LanguageModel {
+            opset: 17,
+            route: Route::Torch,
+            file: "soprano_backbone_kv_fp32".into(),
+            time_limit_seconds: 1800,
+            references: LmReferences::default(),
+            tolerance: LmTolerance::default(),
+        }
+    }
+}
+
+/// Which prompts PyTorch runs: several at once, a padded batch, cached steps, a greedy run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LmReferences {
+    /// Lengths of prompts that are given at once, in tokens.
+    #[schemars(length(min = 1, max = 64), inner(range(min = *PREFILL.start(), max = *PREFILL.end())))]
+    pub prefills: Vec<u32>,
+    /// Prompts of the batch with left padding.
+    #[schemars(range(min = *PADDED_BATCH.start(), max = *PADDED_BATCH.end()))]
+    pub batch: u32,
+    /// Tokens that are given one at a time, from the cache.
+    #[schemars(range(min = *STEPS.start(), max = *STEPS.end()))]
+    pub steps: u32,
+    /// Seed of the random tokens.
+    pub seed: u64,
+    /// Sentences to say greedily.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 300)))]
+    pub sentences: Vec<String>,
+}
+
+impl Default for LmReferences {
+    fn default() -> Self {
+        LmReferences { prefills: vec![1, 2, 7, 32], batch: 3, steps: 64, seed: 0, sentences: Vec::new() }
+    }
+}
+
+/// How far a language model may be from PyTorch, by number format.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LmTolerance {
+    /// For the fp32 file.
+    pub fp32: LmFp32Tolerance,
+}
+
+/// How far the fp32 language model may be from PyTorch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LmFp32Tolerance {
+    /// The largest error of a hidden state.
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = LOOSEST_HIDDEN_ERROR))]
+    pub max_abs: f64,
+    /// The least signal-to-noise ratio of the hidden states.
+    #[schemars(range(min = LEAST_HIDDEN_SNR_DB, max = *SNR_DB.end()))]
+    pub snr_db: f64,
+    /// The least share of positions whose likeliest token is PyTorch's.
+    #[schemars(range(min = LEAST_AGREEMENT, max = 1.0))]
+    pub top_1_agreement: f64,
+    /// How much larger the error may be at the last cached steps than at the first.
+    #[schemars(range(min = 1.0, max = MOST_GROWTH))]
+    pub error_growth: f64,
+}
+
+impl Default for LmFp32Tolerance {
+    fn default() -> Self {
+        LmFp32Tolerance { max_abs: 2.0e-5, snr_db: 90.0, top_1_agreement: 1.0, error_growth: 2.0 }
     }
 }
 
@@ -171,6 +294,11 @@ impl Default for Fp32Tolerance {
 }
 
 impl Recipe {
+    /// Whether the export reads the language model's weights: to export them, or to speak sentences.
+    pub fn reads_language_model(&self) -> bool {
+        self.lm.is_some() || self.decoder.as_ref().is_some_and(|d| !d.references.sentences.is_empty())
+    }
+
     /// Reads a recipe's text; `name` stands before the line in errors.
     ///
     /// # Errors
@@ -285,7 +413,8 @@ mod tests {
     #[test]
     fn the_shortest_recipe_takes_every_default() {
         let recipe = Recipe::parse(SHORTEST, "t.yaml").unwrap();
-        assert_eq!(recipe.decoder, Decoder::default());
+        assert_eq!(recipe.decoder, Some(Decoder::default()));
+        assert_eq!(recipe.lm, None);
         assert_eq!((recipe.family, recipe.license.as_str()), (Family::Soprano, "apache-2.0"));
         let commented_out = "name: a\nsource: ./b\ndecoder:\n#  opset: 18\n";
         assert_eq!(Recipe::parse(commented_out, "t.yaml").unwrap(), recipe);

@@ -2,6 +2,8 @@
 //! within its tolerance is rejected, and only an accepted artifact can go into a bundle.
 
 mod divergence;
+mod language_model;
+mod metric;
 mod references;
 
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use crate::runtime::{self, Runtime, Session, Tensors};
 use crate::tensor::{self, Tensor};
 
 pub use divergence::{Divergence, first_divergence};
+pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
 
 /// What goes wrong before there is a verdict.
@@ -44,48 +47,15 @@ pub enum Error {
         help("a bundle's thresholds may be stricter than the floor, never looser")
     )]
     Floor { name: &'static str, value: f64, floor: f64 },
+    #[error("the model's input {name:?} {why}")]
+    #[diagnostic(
+        code(validate::interface),
+        help("a language model takes input_ids, attention_mask, position_ids and past_key_values.*")
+    )]
+    Interface { name: String, why: &'static str },
     #[error("interrupted")]
     #[diagnostic(code(validate::interrupted))]
     Interrupted,
-}
-
-/// What a float32 artifact must reach, in every case.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tolerance {
-    /// Largest absolute difference, as a share of the reference's peak: below this.
-    pub max_abs_of_peak: f64,
-    /// Signal-to-noise ratio in decibels: above this.
-    pub snr_db: f64,
-    /// Log-spectral distance in decibels: below this.
-    pub log_spectral_distance_db: f64,
-}
-
-impl Tolerance {
-    /// No fp32 artifact is accepted below this, whatever a recipe or a manifest says.
-    pub const FP32_FLOOR: Tolerance =
-        Tolerance { max_abs_of_peak: 1e-4, snr_db: 40.0, log_spectral_distance_db: 1.0 };
-
-    /// Checks that no threshold is looser than the floor; NaN is looser than anything.
-    ///
-    /// # Errors
-    /// [`Error::Floor`] names the threshold.
-    pub fn check(&self) -> Result<(), Error> {
-        let floor = Self::FP32_FLOOR;
-        let upper = |name, value: f64, floor: f64| {
-            if value <= floor { Ok(()) } else { Err(Error::Floor { name, value, floor }) }
-        };
-        upper("max_abs_of_peak", self.max_abs_of_peak, floor.max_abs_of_peak)?;
-        upper(
-            "log_spectral_distance_db",
-            self.log_spectral_distance_db,
-            floor.log_spectral_distance_db,
-        )?;
-        if self.snr_db >= floor.snr_db {
-            return Ok(());
-        }
-        Err(Error::Floor { name: "snr_db", value: self.snr_db, floor: floor.snr_db })
-    }
 }
 
 /// How one reference came out.
@@ -101,42 +71,14 @@ pub struct CaseResult {
     pub length: usize,
     /// Largest absolute value of the reference.
     pub peak: f64,
-    /// Largest absolute difference over the peak; not finite where the output isn't.
-    #[serde(with = "non_finite")]
-    pub max_abs_of_peak: f64,
-    /// Signal-to-noise ratio in decibels; infinite where every sample is equal.
-    #[serde(with = "non_finite")]
-    pub snr_db: f64,
-    /// Log-spectral distance in decibels.
-    #[serde(with = "non_finite")]
-    pub log_spectral_distance_db: f64,
-    /// Whether all three are within the tolerance.
+    /// How far the outputs are from the reference.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// Whether every figure is within the tolerance.
     pub passed: bool,
     /// What forbids a comparison, where something does: a wrong shape, a missing output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-}
-
-/// JSON has no infinities: they travel as words.
-mod non_finite {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
-        if value.is_finite() { to.serialize_f64(*value) } else { to.serialize_str(&value.to_string()) }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(f64),
-            Word(String),
-        }
-        match Either::deserialize(from)? {
-            Either::Number(number) => Ok(number),
-            Either::Word(word) => word.parse().map_err(serde::de::Error::custom),
-        }
-    }
 }
 
 /// An ONNX file on its way into a bundle.
@@ -157,6 +99,10 @@ pub struct Verdict {
     pub sha256: Digest,
     /// The runtime, with its version.
     pub runtime: String,
+    /// Which half of the model it is.
+    pub part: Part,
+    /// How it holds numbers.
+    pub scheme: Scheme,
     /// What was demanded.
     pub tolerance: Tolerance,
     /// Every case.
@@ -196,7 +142,7 @@ impl Verdict {
         let holds = self.passed
             && !self.cases.is_empty()
             && self.cases.iter().all(|case| case.passed)
-            && self.tolerance.check().is_ok()
+            && self.tolerance.check(self.part, self.scheme).is_ok()
             && self.sha256 == artifact.sha256;
         if holds { Ok(Accepted { artifact, verdict: self }) } else { Err(Box::new(self)) }
     }
@@ -204,10 +150,26 @@ impl Verdict {
     /// The case that is worst: one that failed if any did, then by signal-to-noise ratio.
     pub fn worst(&self) -> Option<&CaseResult> {
         self.cases.iter().min_by(|a, b| {
-            let rank = |c: &CaseResult| if c.snr_db.is_nan() { f64::NEG_INFINITY } else { c.snr_db };
+            let rank = |c: &CaseResult| -Metric::SnrDb.badness(c.measured.get(Metric::SnrDb).unwrap_or(f64::NAN));
             a.passed.cmp(&b.passed).then(rank(a).total_cmp(&rank(b)))
         })
     }
+}
+
+/// Those of a model's inputs that references record: a cache is the model's own.
+pub fn recorded_inputs<'a>(inputs: impl Iterator<Item = &'a str>) -> Vec<String> {
+    inputs.filter(|name| !name.starts_with(language_model::PAST)).map(str::to_owned).collect()
+}
+
+/// What an artifact claims to be, and what that demands of it.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Which half of the model it is.
+    pub part: Part,
+    /// How it holds numbers.
+    pub scheme: Scheme,
+    /// How far it may be from the references.
+    pub tolerance: Tolerance,
 }
 
 /// Runs every reference through a runtime, in parallel, with one loaded model whose open dimensions
@@ -219,13 +181,18 @@ impl Verdict {
 pub fn validate(
     artifact: &Artifact,
     references: &References,
-    tolerance: Tolerance,
+    claim: Claim,
     runtime: &dyn Runtime,
     interrupted: &AtomicBool,
     done: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Verdict, Error> {
-    tolerance.check()?;
+    let Claim { part, scheme, tolerance } = claim;
+    tolerance.check(part, scheme)?;
     let session = runtime.load(&artifact.path)?;
+    let judge = match part {
+        Part::Decoder => Judge::Decoder,
+        Part::Lm => Judge::Lm(language_model::Interface::of(&ir::Model::open(&artifact.path)?)?),
+    };
     let total = references.cases.len();
     let finished = std::sync::atomic::AtomicUsize::new(0);
     let cases = references
@@ -235,7 +202,7 @@ pub fn validate(
             if interrupted.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
-            let result = judge(case, references, session.as_ref(), tolerance)?;
+            let result = judge.case(case, references, session.as_ref(), &tolerance)?;
             done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
             Ok(result)
         })
@@ -243,6 +210,8 @@ pub fn validate(
     Ok(Verdict {
         sha256: artifact.sha256,
         runtime: runtime.name_and_version(),
+        part,
+        scheme,
         tolerance,
         passed: !cases.is_empty() && cases.iter().all(|case| case.passed),
         cases,
@@ -250,65 +219,87 @@ pub fn validate(
     })
 }
 
-fn judge(
+/// How a part's references are run.
+enum Judge {
+    Decoder,
+    Lm(language_model::Interface),
+}
+
+impl Judge {
+    fn case(
+        &self,
+        case: &Case,
+        references: &References,
+        session: &dyn Session,
+        tolerance: &Tolerance,
+    ) -> Result<CaseResult, Error> {
+        let mut result = CaseResult {
+            name: case.name.clone(),
+            kind: case.kind,
+            batch: case.batch,
+            length: case.length,
+            peak: 0.0,
+            measured: Measured::default(),
+            passed: false,
+            fault: None,
+        };
+        let outcome = match self {
+            Judge::Decoder => decode(case, references, session, &mut result),
+            Judge::Lm(interface) => interface.run(case, references, session, &mut result),
+        };
+        match outcome {
+            Ok(()) => result.passed = result.measured.within(tolerance),
+            Err(Fault::Output(fault)) => result.fault = Some(fault),
+            Err(Fault::Reference(error)) => return Err(error),
+        }
+        Ok(result)
+    }
+}
+
+/// Why a case has no figures.
+enum Fault {
+    /// The model's doing: a failed case.
+    Output(String),
+    /// The reference's: nothing can be said about the model.
+    Reference(Error),
+}
+
+impl From<runtime::Error> for Fault {
+    fn from(error: runtime::Error) -> Self {
+        Fault::Output(error.to_string())
+    }
+}
+
+impl From<tensor::Error> for Fault {
+    fn from(error: tensor::Error) -> Self {
+        Fault::Reference(error.into())
+    }
+}
+
+fn decode(
     case: &Case,
     references: &References,
     session: &dyn Session,
-    tolerance: Tolerance,
-) -> Result<CaseResult, Error> {
-    let inputs: Tensors = references.inputs(case);
-    let mut result = CaseResult {
-        name: case.name.clone(),
-        kind: case.kind,
-        batch: case.batch,
-        length: case.length,
-        peak: 0.0,
-        max_abs_of_peak: f64::NAN,
-        snr_db: f64::NAN,
-        log_spectral_distance_db: f64::NAN,
-        passed: false,
-        fault: None,
-    };
-    let outputs = match session.run(&inputs) {
-        Ok(outputs) => outputs,
-        Err(error) => {
-            result.fault = Some(error.to_string());
-            return Ok(result);
-        }
-    };
-    let expected = references.outputs(case);
-    result.passed = !expected.is_empty();
-    for (name, want) in &expected {
-        let Some(got) = outputs.get(name) else {
-            result.fault = Some(format!("the model has no output {name:?}"));
-            result.passed = false;
-            return Ok(result);
-        };
-        if got.shape() != want.shape() {
-            result.fault =
-                Some(format!("{name} has the shape {:?}, not {:?}", got.shape(), want.shape()));
-            result.passed = false;
-            return Ok(result);
-        }
-        if let Err(fault) = compare(want, got, &mut result)? {
-            result.fault = Some(format!("{name}: {fault}"));
-            result.passed = false;
-            return Ok(result);
-        }
+    result: &mut CaseResult,
+) -> Result<(), Fault> {
+    let outputs = session.run(&references.inputs(case))?;
+    for (name, want) in &references.outputs(case) {
+        let got = output(&outputs, name, want)?;
+        let samples = want.shape().last().copied().unwrap_or(0).max(1);
+        measure(&want.to_f32()?, &got.to_f32()?, samples, result)
+            .map_err(|fault| Fault::Output(format!("{name}: {fault}")))?;
     }
-    result.passed &= result.max_abs_of_peak < tolerance.max_abs_of_peak
-        && result.snr_db > tolerance.snr_db
-        && result.log_spectral_distance_db < tolerance.log_spectral_distance_db;
-    Ok(result)
+    Ok(())
 }
 
-fn compare(
-    want: &Tensor,
-    got: &Tensor,
-    result: &mut CaseResult,
-) -> Result<Result<(), audio::Error>, Error> {
-    let (reference, test) = (want.to_f32()?, got.to_f32()?);
-    Ok(measure(&reference, &test, want.shape().last().copied().unwrap_or(0).max(1), result))
+/// The output of a name, if it has the shape that is wanted.
+fn output<'a>(outputs: &'a Tensors, name: &str, want: &Tensor) -> Result<&'a Tensor, Fault> {
+    let got =
+        outputs.get(name).ok_or_else(|| Fault::Output(format!("the model has no output {name:?}")))?;
+    if got.shape() == want.shape() {
+        return Ok(got);
+    }
+    Err(Fault::Output(format!("{name} has the shape {:?}, not {:?}", got.shape(), want.shape())))
 }
 
 fn measure(
@@ -317,15 +308,14 @@ fn measure(
     samples: usize,
     result: &mut CaseResult,
 ) -> Result<(), audio::Error> {
-    result.peak = audio::peak(reference);
-    result.max_abs_of_peak = audio::max_abs_difference(reference, test)? / result.peak;
-    result.snr_db = audio::snr_db(reference, test)?;
+    result.peak = result.peak.max(audio::peak(reference));
+    let measured = &mut result.measured;
+    let error = audio::max_abs_difference(reference, test)?;
+    measured.add(Metric::MaxAbsOfPeak, error / audio::peak(reference));
+    measured.add(Metric::SnrDb, audio::snr_db(reference, test)?);
     // Row by row: the end of one signal and the start of the next are no spectrum.
-    let mut worst = 0.0f64;
     for (r, t) in reference.chunks(samples).zip(test.chunks(samples)) {
-        let distance = audio::log_spectral_distance_db(r, t)?;
-        worst = if distance.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(distance) };
+        measured.add(Metric::LogSpectralDistanceDb, audio::log_spectral_distance_db(r, t)?);
     }
-    result.log_spectral_distance_db = worst;
     Ok(())
 }

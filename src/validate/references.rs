@@ -14,8 +14,28 @@ pub enum Kind {
     Realistic,
     /// Driven to the magnitude clip, to large phases, to loudness, or all zero.
     Extreme,
+    /// A prompt at once, without a cache.
+    Prefill,
+    /// A prompt at once, then token after token from the cache.
+    Steps,
+    /// A prompt, then whatever token is likeliest.
+    Greedy,
     /// A sentence, said by the checkpoint's own language model.
     Spoken,
+}
+
+impl Kind {
+    /// The name in references and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Realistic => "realistic",
+            Kind::Extreme => "extreme",
+            Kind::Prefill => "prefill",
+            Kind::Steps => "steps",
+            Kind::Greedy => "greedy",
+            Kind::Spoken => "spoken",
+        }
+    }
 }
 
 /// One recorded run of PyTorch's own module.
@@ -29,6 +49,13 @@ pub struct Case {
     pub length: usize,
     /// What kind of input it has.
     pub kind: Kind,
+    /// Of a language model's case with steps: how many tokens are given at once before the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prefill: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Inputs and outputs recorded from PyTorch.

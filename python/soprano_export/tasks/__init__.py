@@ -9,5 +9,6 @@ TASKS = {
     "synthesize": "soprano_export.tasks.synthesize",
     "download": "soprano_export.tasks.download",
     "export-decoder": "soprano_export.tasks.export_decoder",
+    "export-lm": "soprano_export.tasks.export_lm",
     "environment": "soprano_export.tasks.environment",
 }

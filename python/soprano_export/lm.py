@@ -1,0 +1,220 @@
+"""Qwen3 and Llama language models as the exporter can write them: real-valued, without a cache, one graph.
+
+It restates the arithmetic of `transformers`, whose own forward pass the TorchScript exporter cannot trace,
+on the very tensors of its checkpoint; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from . import graph
+from .errors import ExportError
+
+MASKED = -1e9
+"""Added to the score of a position that may not be seen: finite, so that a row of padding stays a number."""
+TRACED = (2, 5)
+INPUTS = ("input_ids", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Every dimension of a language model, as its config names them."""
+
+    architecture: str
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_position_embeddings: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Any) -> Architecture:
+        """Read a `transformers` config. Raises ExportError("lm-unsupported") for what the module lacks."""
+        name = (config.architectures or [type(config).__name__])[0]
+
+        def refuse(what: str) -> ExportError:
+            return ExportError(
+                "lm-unsupported", f"{name} with {what} is not supported", "use `route: optimum` for it"
+            )
+
+        if config.model_type not in ("qwen3", "llama"):
+            raise refuse(f"model_type {config.model_type!r}")
+        scaling = getattr(config, "rope_scaling", None) or {}
+        if scaling.get("rope_type", scaling.get("type", "default")) != "default":
+            raise refuse(f"rope_scaling {scaling}")
+        if getattr(config, "use_sliding_window", False):
+            raise refuse("a sliding window")
+        if config.hidden_act != "silu":
+            raise refuse(f"hidden_act {config.hidden_act!r}")
+        heads = config.num_attention_heads
+        return cls(
+            architecture=name,
+            hidden_size=config.hidden_size,
+            layers=config.num_hidden_layers,
+            heads=heads,
+            kv_heads=config.num_key_value_heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            intermediate_size=config.intermediate_size,
+            vocab_size=config.vocab_size,
+            max_position_embeddings=config.max_position_embeddings,
+            tied=bool(config.tie_word_embeddings),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis (Zhang and Sennrich 2019, eq. 4)."""
+    return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + epsilon) * weight
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: the queries of a group stand below each other over one key-value head.
+
+    x f32 [B, S, C], cos and sin f32 [B, S, 1, D/2], mask f32 [B, 1, G*S, T] to f32 [B, S, C]. Grouping the
+    queries gives the same products as repeating keys and values, without copying them.
+    """
+
+    def __init__(self, layer: nn.Module, architecture: Architecture, epsilon: float):
+        super().__init__()
+        a = architecture
+        self.heads, self.kv_heads, self.head_dim = a.heads, a.kv_heads, a.head_dim
+        self.epsilon = epsilon
+        parts = (layer.q_proj, layer.k_proj, layer.v_proj)
+        self.qkv = nn.Parameter(torch.cat([part.weight for part in parts]).T.contiguous())
+        biased = layer.q_proj.bias is not None
+        self.bias = nn.Parameter(torch.cat([part.bias for part in parts])) if biased else None
+        self.out = nn.Parameter(layer.o_proj.weight.T.contiguous())
+        self.out_bias = layer.o_proj.bias
+        self.norm = None
+        if hasattr(layer, "q_norm"):
+            rows = [layer.q_norm.weight] * a.heads + [layer.k_norm.weight] * a.kv_heads
+            self.norm = nn.Parameter(torch.stack(rows))
+
+    def forward(self, x, cos, sin, mask, batch):
+        heads, kv_heads, size = self.heads, self.kv_heads, self.head_dim
+        qkv = x @ self.qkv
+        if self.bias is not None:
+            qkv = qkv + self.bias
+        qkv = qkv.reshape(batch, -1, heads + 2 * kv_heads, size)
+        qk, v = qkv.split([heads + kv_heads, kv_heads], dim=2)
+        if self.norm is not None:
+            qk = rms_norm(qk, self.norm, self.epsilon)
+        left, right = qk.split([size // 2, size // 2], dim=3)
+        qk = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=3)
+        q, k = qk.split([heads, kv_heads], dim=2)
+        q = q.transpose(1, 2).reshape(batch, kv_heads, -1, size)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        scores = (q @ k.transpose(2, 3)) * size**-0.5 + mask
+        seen = torch.softmax(scores, dim=-1) @ v
+        seen = seen.reshape(batch, heads, -1, size).transpose(1, 2).reshape(batch, -1, heads * size)
+        y = seen @ self.out
+        return y if self.out_bias is None else y + self.out_bias
+
+
+class Mlp(nn.Module):
+    """silu(x G) * (x U) D, gate and up as one product. x f32 [B, S, C] to f32 [B, S, C]."""
+
+    def __init__(self, layer: nn.Module, architecture: Architecture):
+        super().__init__()
+        if layer.gate_proj.bias is not None:
+            raise ExportError("lm-unsupported", f"{architecture.architecture} with mlp_bias is not supported")
+        self.size = architecture.intermediate_size
+        self.gate_up = nn.Parameter(
+            torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).T.contiguous()
+        )
+        self.down = nn.Parameter(layer.down_proj.weight.T.contiguous())
+
+    def forward(self, x):
+        gate, up = (x @ self.gate_up).split([self.size, self.size], dim=2)
+        return (gate * torch.sigmoid(gate) * up) @ self.down
+
+
+class ExportableLm(nn.Module):
+    """input_ids, attention_mask i64 [B, S], position_ids i64 [B, S] to logits f32 [B, S, vocabulary].
+
+    The mask's length may exceed that of the ids: query s then stands at place T - S + s, as it does behind
+    a cache.
+    """
+
+    def __init__(self, model: nn.Module, architecture: Architecture):
+        super().__init__()
+        config, a = model.config, architecture
+        epsilon = self.epsilon = config.rms_norm_eps
+        self.group = a.heads // a.kv_heads
+        self.embedding = model.model.embed_tokens.weight
+        self.norm = model.model.norm.weight
+        self.head = nn.Parameter(model.lm_head.weight.T.contiguous())
+        exponents = torch.arange(0, a.head_dim, 2, dtype=torch.float32) / a.head_dim
+        self.register_buffer("frequencies", 1.0 / config.rope_theta**exponents)
+        self.layers = nn.ModuleList()
+        for layer in model.model.layers:
+            block = nn.Module()
+            block.before = nn.Parameter(layer.input_layernorm.weight)
+            block.attention = Attention(layer.self_attn, a, epsilon)
+            block.between = nn.Parameter(layer.post_attention_layernorm.weight)
+            block.mlp = Mlp(layer.mlp, a)
+            self.layers.append(block)
+        self.eval().requires_grad_(False)
+
+    def mask(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """f32 [B, 1, G*S, T]: 0 where a query may look, MASKED elsewhere."""
+        length, total = ids.shape[1], attention_mask.shape[1]
+        keys = torch.arange(total)
+        queries = torch.arange(length).unsqueeze(1) + (total - length)
+        seen = (keys <= queries).float() * attention_mask.float().unsqueeze(1)
+        return torch.cat([((1 - seen) * MASKED).unsqueeze(1)] * self.group, dim=2)
+
+    def forward(self, input_ids, attention_mask, position_ids):
+        batch = input_ids.shape[0]
+        mask = self.mask(input_ids, attention_mask)
+        angles = position_ids.float().unsqueeze(2).unsqueeze(3) * self.frequencies
+        cos, sin = torch.cos(angles), torch.sin(angles)
+        x = torch.nn.functional.embedding(input_ids, self.embedding)
+        for layer in self.layers:
+            x = x + layer.attention(rms_norm(x, layer.before, self.epsilon), cos, sin, mask, batch)
+            x = x + layer.mlp(rms_norm(x, layer.between, self.epsilon))
+        return rms_norm(x, self.norm, self.epsilon) @ self.head
+
+
+def export(module: ExportableLm, opset: int, path: Path) -> None:
+    """Write the graph: inputs `input_ids`, `attention_mask`, `position_ids` i64 [batch, sequence_length],
+    output `logits` f32 [batch, sequence_length, vocabulary].
+
+    Raises ExportError("exporter-graph") when the graph is not valid, ("opset") for another operator set.
+    """
+    graph.check_opset(opset)
+    ids = torch.ones(TRACED, dtype=torch.int64)
+    axes = {0: "batch", 1: "sequence_length"}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (ids, ids, ids),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(INPUTS),
+            output_names=["logits"],
+            dynamic_axes=dict.fromkeys((*INPUTS, "logits"), axes),
+        )
+    model = onnx.load(path, load_external_data=False)
+    graph.strip(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError("exporter-graph", f"the exported graph is not valid ONNX: {error}") from error
+    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,311 @@
+//! What is measured of an output, and how far it may go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+/// A figure that says how far an output is from its reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Largest absolute difference, in the output's own unit.
+    MaxAbs,
+    /// Largest absolute difference over the reference's peak.
+    MaxAbsOfPeak,
+    /// Signal-to-noise ratio in decibels; infinite where every value is equal.
+    SnrDb,
+    /// Log-spectral distance in decibels.
+    LogSpectralDistanceDb,
+    /// Share of positions whose largest logit is that of the reference, or of a greedy run's tokens.
+    #[serde(rename = "top_1_agreement")]
+    Top1Agreement,
+    /// Largest difference over the last quarter of the cached steps, over that of the first quarter: an error
+    /// that accumulates in a cache grows.
+    ErrorGrowth,
+}
+
+impl Metric {
+    /// Whether more of it is better.
+    pub fn higher_is_better(self) -> bool {
+        matches!(self, Metric::SnrDb | Metric::Top1Agreement)
+    }
+
+    /// The name that JSON and YAML use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::MaxAbs => "max_abs",
+            Metric::MaxAbsOfPeak => "max_abs_of_peak",
+            Metric::SnrDb => "snr_db",
+            Metric::LogSpectralDistanceDb => "log_spectral_distance_db",
+            Metric::Top1Agreement => "top_1_agreement",
+            Metric::ErrorGrowth => "error_growth",
+        }
+    }
+
+    /// The name that a person reads.
+    pub fn label(self) -> &'static str {
+        match self {
+            Metric::MaxAbs => "max abs error",
+            Metric::MaxAbsOfPeak => "max abs error / peak",
+            Metric::SnrDb => "signal to noise",
+            Metric::LogSpectralDistanceDb => "log-spectral distance",
+            Metric::Top1Agreement => "top-1 agreement",
+            Metric::ErrorGrowth => "error growth over steps",
+        }
+    }
+
+    /// A value with its unit.
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Metric::MaxAbs | Metric::MaxAbsOfPeak => format!("{value:.2e}"),
+            Metric::SnrDb => format!("{value:.1} dB"),
+            Metric::LogSpectralDistanceDb => format!("{value:.5} dB"),
+            Metric::Top1Agreement => format!("{:.1} %", 100.0 * value),
+            Metric::ErrorGrowth => format!("{value:.2}x"),
+        }
+    }
+
+    /// A limit with its direction and unit.
+    pub fn show_limit(self, limit: f64) -> String {
+        match self {
+            Metric::MaxAbs | Metric::MaxAbsOfPeak => format!("< {limit:.0e}"),
+            Metric::SnrDb => format!("> {limit} dB"),
+            Metric::LogSpectralDistanceDb => format!("< {limit} dB"),
+            Metric::Top1Agreement => format!(">= {} %", 100.0 * limit),
+            Metric::ErrorGrowth => format!("<= {limit}x"),
+        }
+    }
+
+    /// Whether a value is within a limit; NaN never is.
+    pub fn holds(self, value: f64, limit: f64) -> bool {
+        match self {
+            Metric::MaxAbs | Metric::MaxAbsOfPeak | Metric::LogSpectralDistanceDb => value < limit,
+            Metric::SnrDb => value > limit,
+            Metric::Top1Agreement => value >= limit,
+            Metric::ErrorGrowth => value <= limit,
+        }
+    }
+
+    /// Of two values the one further from the reference; NaN is furthest.
+    pub fn worse(self, a: f64, b: f64) -> f64 {
+        if self.badness(a) >= self.badness(b) { a } else { b }
+    }
+
+    /// Orders values: more is worse, NaN is worst.
+    pub fn badness(self, value: f64) -> f64 {
+        match (value.is_nan(), self.higher_is_better()) {
+            (true, _) => f64::INFINITY,
+            (_, true) => -value,
+            (_, false) => value,
+        }
+    }
+}
+
+/// Which half of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Hidden states to audio.
+    Decoder,
+    /// Text and audio tokens to hidden states.
+    Lm,
+}
+
+/// How numbers are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// 32-bit floats throughout.
+    Fp32,
+    /// 8-bit weights and activations in the large products.
+    Int8,
+}
+
+impl Part {
+    /// The name in manifests, file names and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Decoder => "decoder",
+            Part::Lm => "lm",
+        }
+    }
+}
+
+impl Scheme {
+    /// The name in manifests, file names and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Fp32 => "fp32",
+            Scheme::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What an artifact must reach, in every case that has the metric.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tolerance(BTreeMap<Metric, f64>);
+
+impl Tolerance {
+    /// A tolerance of these limits.
+    pub fn new(limits: impl IntoIterator<Item = (Metric, f64)>) -> Self {
+        Self(limits.into_iter().collect())
+    }
+
+    /// Each metric and its limit.
+    pub fn limits(&self) -> impl Iterator<Item = (Metric, f64)> + '_ {
+        self.0.iter().map(|(&metric, &limit)| (metric, limit))
+    }
+
+    /// The limits beyond which nothing is accepted, whatever a recipe or a manifest says. An fp32 file
+    /// further away computes something else; an int8 file further away is noise, not a coarser version.
+    pub fn floor(part: Part, scheme: Scheme) -> Self {
+        use Metric::{
+            ErrorGrowth, LogSpectralDistanceDb, MaxAbs, MaxAbsOfPeak, SnrDb, Top1Agreement,
+        };
+        match (part, scheme) {
+            (Part::Decoder, Scheme::Fp32) => {
+                Self::new([(MaxAbsOfPeak, 1e-4), (SnrDb, 40.0), (LogSpectralDistanceDb, 1.0)])
+            }
+            (Part::Decoder, Scheme::Int8) => Self::new([(SnrDb, 15.0), (LogSpectralDistanceDb, 6.0)]),
+            (Part::Lm, Scheme::Fp32) => Self::new([
+                (MaxAbs, 1e-3),
+                (SnrDb, 60.0),
+                (Top1Agreement, 0.99),
+                (ErrorGrowth, 4.0),
+            ]),
+            (Part::Lm, Scheme::Int8) => Self::new([(SnrDb, 12.0), (Top1Agreement, 0.3)]),
+        }
+    }
+
+    /// Checks that every limit of the floor is there and no looser; NaN is looser than anything.
+    ///
+    /// # Errors
+    /// [`Error::Floor`] names the limit.
+    pub fn check(&self, part: Part, scheme: Scheme) -> Result<(), Error> {
+        for (metric, floor) in Self::floor(part, scheme).limits() {
+            let value = self.0.get(&metric).copied().unwrap_or(f64::NAN);
+            if value.is_nan() || metric.badness(value) > metric.badness(floor) {
+                return Err(Error::Floor { name: metric.name(), value, floor });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The figures of one case.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Measured(BTreeMap<Metric, Figure>);
+
+impl Measured {
+    /// Takes a figure in; of two of one metric the worse stays.
+    pub fn add(&mut self, metric: Metric, value: f64) {
+        let figure = self.0.entry(metric).or_insert(Figure(value));
+        figure.0 = metric.worse(figure.0, value);
+    }
+
+    /// A figure, if it was measured.
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        self.0.get(&metric).map(|figure| figure.0)
+    }
+
+    /// Every figure.
+    pub fn iter(&self) -> impl Iterator<Item = (Metric, f64)> + '_ {
+        self.0.iter().map(|(&metric, figure)| (metric, figure.0))
+    }
+
+    /// Whether there is a figure, and every one is within its limit.
+    pub fn within(&self, tolerance: &Tolerance) -> bool {
+        let mut held = tolerance.limits().filter_map(|(m, limit)| Some(m.holds(self.get(m)?, limit)));
+        let some = held.next();
+        some == Some(true) && held.all(|holds| holds)
+    }
+}
+
+/// A number that may be infinite or NaN; those travel as words, which JSON has none for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Figure(f64);
+
+impl Serialize for Figure {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_finite() { to.serialize_f64(self.0) } else { to.serialize_str(&self.0.to_string()) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Figure {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(f64),
+            Word(String),
+        }
+        match Either::deserialize(from)? {
+            Either::Number(number) => Ok(Figure(number)),
+            Either::Word(word) => word.parse().map(Figure).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_is_worst_and_within_nothing() {
+        for metric in [Metric::MaxAbs, Metric::SnrDb, Metric::Top1Agreement, Metric::ErrorGrowth] {
+            assert!(metric.worse(f64::NAN, 0.5).is_nan());
+            assert!(metric.worse(0.5, f64::NAN).is_nan());
+            assert!(!metric.holds(f64::NAN, 0.5));
+        }
+        assert_eq!(Metric::SnrDb.worse(10.0, 20.0), 10.0);
+        assert_eq!(Metric::MaxAbs.worse(10.0, 20.0), 20.0);
+    }
+
+    #[test]
+    fn a_tolerance_without_a_limit_of_the_floor_is_refused() {
+        let whole = Tolerance::floor(Part::Lm, Scheme::Fp32);
+        assert!(whole.check(Part::Lm, Scheme::Fp32).is_ok());
+        for (missing, _) in whole.limits() {
+            let less = Tolerance::new(whole.limits().filter(|(metric, _)| *metric != missing));
+            let error = less.check(Part::Lm, Scheme::Fp32).unwrap_err().to_string();
+            assert!(error.contains(missing.name()), "{error}");
+        }
+        assert!(Tolerance::default().check(Part::Decoder, Scheme::Int8).is_err());
+    }
+
+    #[test]
+    fn nothing_measured_is_not_within() {
+        let tolerance = Tolerance::new([(Metric::SnrDb, 40.0)]);
+        let mut measured = Measured::default();
+        assert!(!measured.within(&tolerance));
+        measured.add(Metric::MaxAbs, 0.0);
+        assert!(!measured.within(&tolerance), "no figure that has a limit");
+        measured.add(Metric::SnrDb, 50.0);
+        assert!(measured.within(&tolerance));
+        measured.add(Metric::SnrDb, 39.0);
+        assert!(!measured.within(&tolerance), "the worse one counts");
+        let text = serde_json::to_string(&measured).unwrap();
+        assert_eq!(text, r#"{"max_abs":0.0,"snr_db":39.0}"#);
+        measured.add(Metric::SnrDb, f64::NAN);
+        let text = serde_json::to_string(&measured).unwrap();
+        let back: Measured = serde_json::from_str(&text).unwrap();
+        assert!(back.get(Metric::SnrDb).unwrap().is_nan());
+    }
+}
