@@ -3,7 +3,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
 //! ```text
-//! digest tensor audio hardware | recipe source export ir passes | runtime | validate bundle | pipeline | cli
+//! digest tensor audio hardware | recipe source export ir passes quantize | runtime | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -21,6 +21,7 @@ pub mod hardware;
 pub mod ir;
 pub mod passes;
 pub mod pipeline;
+pub mod quantize;
 pub mod recipe;
 pub mod runtime;
 pub mod source;

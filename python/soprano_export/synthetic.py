@@ -73,3 +73,64 @@ def serialize(state: OrderedDict[str, torch.Tensor]) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
+
+
+LANGUAGE_MODELS = {
+    "soprano-1.0": ("qwen3", (512, 17, 4, 1, 128, 2304, 8192, 512, False)),
+    "soprano-1.1": ("qwen3", (512, 17, 4, 1, 128, 2304, 8192, 1024, False)),
+    "tiny": ("qwen3", (64, 2, 4, 2, 16, 96, 160, 256, False)),
+    "tiny-1.0": ("llama", (48, 3, 4, 4, 12, 80, 150, 256, True)),
+}
+"""Hidden size, layers, heads, key-value heads, head size, MLP size, vocabulary, positions, tied."""
+STOP = 3
+INITIALIZER_RANGE = 1 / 24
+"""The deviation of fresh matrices in upstream's config.json."""
+
+
+def language_model(preset: str, seed: int) -> dict[str, bytes]:
+    """Files of a language model of upstream's layout: config.json, generation_config.json,
+    model.safetensors (bf16).
+
+    Matrices are drawn as upstream's config says, norms spread around 1: no tensor is zero,
+    one or constant.
+    """
+    import json
+
+    from safetensors.torch import save
+    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+
+    family, (hidden, layers, heads, kv_heads, size, mlp, vocabulary, positions, tied) = LANGUAGE_MODELS[preset]
+    config = {"qwen3": Qwen3Config, "llama": LlamaConfig}[family](
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=size,
+        intermediate_size=mlp,
+        vocab_size=vocabulary,
+        max_position_embeddings=positions,
+        tie_word_embeddings=tied,
+        rms_norm_eps=1e-6,
+        rope_theta=10000.0,
+        bos_token_id=STOP,
+        eos_token_id=STOP,
+        pad_token_id=None,
+        dtype="bfloat16",
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    config.architectures = [type(model).__name__]
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, blank in model.state_dict().items():
+        if tied and name == "lm_head.weight":
+            continue
+        noise = torch.randn(blank.shape, generator=generator)
+        scaled = 1 + 0.1 * noise if blank.ndim == 1 else INITIALIZER_RANGE * noise
+        state[name] = scaled.to(torch.bfloat16)
+    generation = {"bos_token_id": STOP, "eos_token_id": STOP, "_from_model_config": True}
+    return {
+        "config.json": (config.to_json_string(use_diff=False) + "\n").encode(),
+        "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
+        "model.safetensors": save(state, metadata={"format": "pt"}),
+    }

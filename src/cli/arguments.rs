@@ -119,6 +119,9 @@ pub(super) struct Decoder {
     /// A recipe's name or file [default: the built-in one of the model].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
+    /// Add an int8 file beside the fp32 one.
+    #[arg(long)]
+    pub int8: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -134,6 +137,9 @@ pub(super) struct Lm {
     /// The exporter [default: the recipe's].
     #[arg(long)]
     pub route: Option<ExportRoute>,
+    /// Add an int8 file beside the fp32 one.
+    #[arg(long)]
+    pub int8: bool,
     #[command(flatten)]
     pub output: Output,
 }

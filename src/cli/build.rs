@@ -59,7 +59,11 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Build<'static> {
 pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.lm = None;
-    chosen.recipe.decoder.get_or_insert_default();
+    let decoder = chosen.recipe.decoder.get_or_insert_default();
+    match options.int8 {
+        true => drop(decoder.int8.get_or_insert_default()),
+        false => decoder.int8 = None,
+    }
     run(&request(chosen, &options.output, shared), options.output.json)
 }
 
@@ -67,6 +71,10 @@ pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.decoder = None;
     let lm = chosen.recipe.lm.get_or_insert_default();
+    match options.int8 {
+        true => drop(lm.int8.get_or_insert_default()),
+        false => lm.int8 = None,
+    }
     if let Some(route) = options.route {
         lm.route = match route {
             ExportRoute::Torch => Route::Torch,

@@ -31,6 +31,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] crate::passes::language_model::Refused),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Quantize(#[from] crate::quantize::Error),
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(pipeline::io),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::{PartPlan, Plan, Planned, State};
+pub use plan::{Int8Plan, PartPlan, Plan, Planned, State};
 pub use run::{Finished, run};
 
 use crate::bundle::Manifest;

@@ -3,7 +3,7 @@ use super::{Build, Error, stages};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::passes;
-use crate::recipe::{Decoder, Recipe};
+use crate::recipe::{Decoder, Int8, Recipe};
 use crate::runtime::{Runtime, Tract};
 use crate::source::{Checkpoint, Needs, Source};
 use crate::validate::Part;
@@ -37,12 +37,24 @@ pub struct PartPlan {
     pub rewrite: Planned,
     /// The references in tract.
     pub validate: Planned,
+    /// The int8 file, where the recipe asks for it.
+    pub int8: Option<Int8Plan>,
+}
+
+/// The stages of the int8 file of one half.
+#[derive(Clone, Debug)]
+pub struct Int8Plan {
+    /// The fp32 file in 8 bits.
+    pub quantize: Planned,
+    /// The references in tract.
+    pub validate: Planned,
 }
 
 impl PartPlan {
     /// The stages in order.
-    pub fn stages(&self) -> [&Planned; 3] {
-        [&self.export, &self.rewrite, &self.validate]
+    pub fn stages(&self) -> Vec<&Planned> {
+        let int8 = self.int8.iter().flat_map(|int8| [&int8.quantize, &int8.validate]);
+        [&self.export, &self.rewrite, &self.validate].into_iter().chain(int8).collect()
     }
 }
 
@@ -104,8 +116,8 @@ impl Plan {
             (None, Some(stage)) => stage.key.digest(),
             (None, None) => unreachable!("a source is local or made"),
         };
-        let part = |part: Part, export: Key, passes: String, tolerance: String| {
-            let [rewrite, validate] = stages::names(part);
+        let part = |part: Part, export: Key, passes: String, tolerance: String, int8: Option<&Int8>| {
+            let [rewrite, validate, quantize, validate_int8] = stages::names(part);
             let export = planned(made(export.with("checkpoint", identity)));
             let rewrite = Key::new(rewrite)
                 .with("export", export.key.digest())
@@ -117,7 +129,19 @@ impl Plan {
                 .with("tolerance", tolerance)
                 .with("runtime", Tract.name_and_version())
                 .with("tool", TOOL);
-            PartPlan { part, export, rewrite, validate: planned(validate) }
+            let int8 = int8.map(|int8| {
+                let quantize = Key::new(quantize)
+                    .with("rewrite", rewrite.key.digest())
+                    .with("options", serde_json::to_string(int8).expect("plain data"))
+                    .with("tool", TOOL);
+                let quantize = planned(quantize);
+                let validate = Key::new(validate_int8)
+                    .with("quantize", quantize.key.digest())
+                    .with("runtime", Tract.name_and_version())
+                    .with("tool", TOOL);
+                Int8Plan { quantize, validate: planned(validate) }
+            });
+            PartPlan { part, export, rewrite, validate: planned(validate), int8 }
         };
         let json = |value: serde_json::Result<String>| value.expect("plain data");
         let mut parts = Vec::new();
@@ -127,7 +151,7 @@ impl Plan {
                 .with("references", json(serde_json::to_string(&decoder.references)));
             let passes = pass_names(decoder)?.join(" ");
             let tolerance = json(serde_json::to_string(&decoder.tolerance));
-            parts.push(part(Part::Decoder, export, passes, tolerance));
+            parts.push(part(Part::Decoder, export, passes, tolerance, decoder.int8.as_ref()));
         }
         if let Some(lm) = &recipe.lm {
             let export = Key::new("export-lm")
@@ -135,9 +159,9 @@ impl Plan {
                 .with("route", lm.route.name())
                 .with("references", json(serde_json::to_string(&lm.references)));
             let tolerance = json(serde_json::to_string(&lm.tolerance));
-            parts.push(part(Part::Lm, export, "all".to_owned(), tolerance));
+            parts.push(part(Part::Lm, export, "all".to_owned(), tolerance, lm.int8.as_ref()));
         }
-        let validated = parts.iter().map(|part| part.validate.key.digest().to_string());
+        let validated = parts.iter().flat_map(PartPlan::stages).map(|stage| stage.key.digest().to_string());
         let bundle = Key::new("bundle")
             .with("validate", validated.collect::<Vec<_>>().join(" "))
             .with("source", &build.source)

@@ -12,7 +12,7 @@ use crate::bundle::{
 };
 use crate::ir::{Model, ValueInfoProto};
 use crate::source::{COMPANIONS, Checkpoint};
-use crate::validate::{Accepted, Part, Verdict};
+use crate::validate::{Accepted, Part, Scheme, Verdict};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -57,7 +57,10 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         .parts
         .iter()
         .map(|part| runner.part(part, &checkpoint))
-        .collect::<Result<Vec<_>, Error>>()?;
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .flatten()
+        .collect();
 
     if build.interrupted.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
@@ -85,25 +88,46 @@ struct Half {
 }
 
 impl Runner<'_> {
-    /// Exports, rewrites and validates one half.
-    fn part(&self, plan: &PartPlan, checkpoint: &Checkpoint) -> Result<Half, Error> {
+    /// Exports, rewrites and validates one half; where the recipe asks for it, in int8 too.
+    fn part(&self, plan: &PartPlan, checkpoint: &Checkpoint) -> Result<Vec<Half>, Error> {
         let (build, reporter, part) = (self.build, self.reporter, plan.part);
         let export = self.stage(&plan.export, |folder| {
             stages::export(build, reporter, part, &checkpoint.folder, folder)
         })?;
         let rewritten =
             self.stage(&plan.rewrite, |folder| stages::rewrite(build, part, &export, folder))?;
-        let judged = self.stage(&plan.validate, |_| {
-            let verdict = stages::validate(build, reporter, part, &export, &rewritten)?;
+        let fp32 = self.judge(&plan.validate, part, Scheme::Fp32, &export, rewritten.clone())?;
+        let mut halves = vec![fp32];
+        if let Some(int8) = &plan.int8 {
+            let quantized = self.stage(&int8.quantize, |folder| {
+                stages::quantize(build, part, &rewritten, folder)
+            })?;
+            halves.push(self.judge(&int8.validate, part, Scheme::Int8, &export, quantized)?);
+        }
+        Ok(halves)
+    }
+
+    /// Runs the references through one artifact; what is out of tolerance is rejected.
+    fn judge(
+        &self,
+        planned: &Planned,
+        part: Part,
+        scheme: Scheme,
+        export: &Stage,
+        made: Stage,
+    ) -> Result<Half, Error> {
+        let (build, reporter) = (self.build, self.reporter);
+        let judged = self.stage(planned, |_| {
+            let verdict = stages::validate(build, reporter, part, scheme, export, &made)?;
             if !verdict.passed {
-                return Err(reject(build, verdict, &rewritten)?);
+                return Err(reject(build, verdict, &made)?);
             }
             Ok(serde_json::to_value(verdict).expect("plain data"))
         })?;
         let verdict: Verdict = judged.result()?;
-        match verdict.accept(stages::artifact(&rewritten)?) {
-            Ok(accepted) => Ok(Half { part, export, rewritten, accepted }),
-            Err(verdict) => Err(reject(build, *verdict, &rewritten)?),
+        match verdict.accept(stages::artifact(&made)?) {
+            Ok(accepted) => Ok(Half { part, export: export.clone(), rewritten: made, accepted }),
+            Err(verdict) => Err(reject(build, *verdict, &made)?),
         }
     }
 
@@ -151,9 +175,12 @@ fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error>
     }
     let mut outcomes = Vec::new();
     for part in &plan.parts {
-        let stages = [&part.rewrite, &part.validate].map(|stage| build.cache.get(&stage.key));
-        let [Some(rewritten), Some(judged)] = stages else { return Ok(None) };
-        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict: judged.result()? });
+        let int8 = part.int8.iter().map(|int8| [&int8.quantize, &int8.validate]);
+        for pair in std::iter::once([&part.rewrite, &part.validate]).chain(int8) {
+            let stages = pair.map(|stage| build.cache.get(&stage.key));
+            let [Some(made), Some(judged)] = stages else { return Ok(None) };
+            outcomes.push(Outcome { rewrite: made.result()?, verdict: judged.result()? });
+        }
     }
     Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
 }
@@ -184,8 +211,8 @@ fn pack(
         let exported: Exported = export.result()?;
         let model = Model::open(&accepted.artifact().path)?;
         let references = format!("reference/{part}.safetensors");
-        let file = format!("onnx/{}.onnx", stages::file_name(&build.recipe, part));
         let verdict = accepted.verdict().clone();
+        let file = format!("onnx/{}.onnx", stages::file_name(&build.recipe, part, verdict.scheme));
         entries.push(ArtifactEntry {
             file: file.clone(),
             part,
@@ -203,6 +230,7 @@ fn pack(
         bundle_name.get_or_insert_with(|| name(build, &exported));
         environment.extend(exported.environment.clone());
         match part {
+            Part::Decoder if verdict.scheme == Scheme::Int8 => {}
             Part::Decoder => {
                 let references = stages::references(part, &export, &model)?;
                 listening = super::pages::listening(&exported, accepted.artifact(), &references)?;
@@ -274,7 +302,7 @@ fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Path) -> std::io::Resul
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let kept = home.join("rejected").join(format!("{}-{}", verdict.part, verdict.sha256.short()));
     std::fs::create_dir_all(&kept)?;
-    std::fs::copy(artifact, kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part))))?;
+    std::fs::copy(artifact, kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part, verdict.scheme))))?;
     let text = serde_json::to_string_pretty(verdict).expect("plain data");
     std::fs::write(kept.join("verdict.json"), text)?;
     Ok(kept)

@@ -9,7 +9,8 @@ use super::{Build, Error, Reporter, Rewrite};
 use crate::export::{Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request};
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
 use crate::passes::{self, Driver, language_model};
-use crate::recipe::{Recipe, Route};
+use crate::quantize;
+use crate::recipe::{Int8, Recipe, Route};
 use crate::runtime::Tract;
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
@@ -39,10 +40,10 @@ const PROBES: &str = "probes.safetensors";
 pub(super) const REWRITTEN: &str = "rewritten.onnx";
 
 /// The names of a part's stages behind its export.
-pub(super) fn names(part: Part) -> [&'static str; 2] {
+pub(super) fn names(part: Part) -> [&'static str; 4] {
     match part {
-        Part::Decoder => ["rewrite", "validate"],
-        Part::Lm => ["rewrite-lm", "validate-lm"],
+        Part::Decoder => ["rewrite", "validate", "quantize", "validate-int8"],
+        Part::Lm => ["rewrite-lm", "validate-lm", "quantize-lm", "validate-lm-int8"],
     }
 }
 
@@ -58,12 +59,55 @@ pub(super) fn hub_files(recipe: &Recipe) -> Vec<&'static str> {
     files.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| *name).collect()
 }
 
-/// The name, without `.onnx`, of a part's fp32 file.
-pub(super) fn file_name(recipe: &Recipe, part: Part) -> &str {
-    match part {
+/// The name of a part's file, without `.onnx`: the recipe's for fp32, and beside it the same in int8.
+pub(super) fn file_name(recipe: &Recipe, part: Part, scheme: Scheme) -> String {
+    let fp32 = match part {
         Part::Decoder => recipe.decoder.as_ref().map_or("decoder", |decoder| &decoder.file),
         Part::Lm => recipe.lm.as_ref().map_or("lm", |lm| &lm.file),
+    };
+    match scheme {
+        Scheme::Fp32 => fp32.to_owned(),
+        Scheme::Int8 => format!("{}_int8", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
     }
+}
+
+/// What the recipe says of a part in int8.
+fn int8(recipe: &Recipe, part: Part) -> Option<&Int8> {
+    match part {
+        Part::Decoder => recipe.decoder.as_ref()?.int8.as_ref(),
+        Part::Lm => recipe.lm.as_ref()?.int8.as_ref(),
+    }
+}
+
+/// Quantizes the rewritten graph.
+pub(super) fn quantize(
+    build: &Build<'_>,
+    part: Part,
+    rewritten: &Stage,
+    folder: &Path,
+) -> Result<serde_json::Value, Error> {
+    let options = int8(&build.recipe, part).map(quantize::Options::from).unwrap_or_default();
+    let mut model = Model::open(rewritten.file(REWRITTEN)?.0)?;
+    let report = quantize::quantize(&mut model, &options)?;
+    model.check()?;
+    write(&model, folder)?;
+    let rewrite: Rewrite = rewritten.result()?;
+    let passes = [("quantize".to_owned(), report.products.len() + report.tables.len())];
+    let rewrite = Rewrite {
+        passes: rewrite.passes.into_iter().chain(passes).collect(),
+        nodes: (rewrite.nodes.0, report.nodes.1),
+        weight_bytes: (rewrite.weight_bytes.0, report.weight_bytes.1),
+    };
+    Ok(serde_json::to_value(rewrite).expect("plain data"))
+}
+
+fn write(model: &Model, folder: &Path) -> Result<(), Error> {
+    let written = model.write(&folder.join(REWRITTEN));
+    written.map(drop).map_err(|error| match error {
+        // The cache's disk, with the hint that belongs to it.
+        ir::Error::Io { path, source } => Error::Io { path, source },
+        other => other.into(),
+    })
 }
 
 /// The longest that the recipe lets an exporter be silent.
@@ -210,11 +254,7 @@ pub(super) fn rewrite(
         Part::Decoder => rewrite_decoder(build, &mut model)?,
         Part::Lm => rewrite_lm(build, &mut model, &exported.result()?)?,
     };
-    model.write(&folder.join(REWRITTEN)).map_err(|error| match error {
-        // The cache's disk, with the hint that belongs to it.
-        ir::Error::Io { path, source } => Error::Io { path, source },
-        other => other.into(),
-    })?;
+    write(&model, folder)?;
     Ok(serde_json::to_value(rewrite).expect("plain data"))
 }
 
@@ -296,9 +336,13 @@ pub(super) fn references_entry(
     exported.file(references_file(part))
 }
 
-/// What the recipe demands of a part in fp32.
-fn claim(recipe: &Recipe, part: Part) -> Claim {
+/// What the recipe demands of a part in a scheme.
+fn claim(recipe: &Recipe, part: Part, scheme: Scheme) -> Claim {
     let tolerance = match part {
+        _ if scheme == Scheme::Int8 => int8(recipe, part).map(|int8| {
+            let greedy = (part == Part::Lm).then_some((Metric::GreedyAgreement, 0.0));
+            Tolerance::new([(Metric::SnrDb, int8.snr_db)].into_iter().chain(greedy))
+        }),
         Part::Decoder => recipe.decoder.as_ref().map(|decoder| {
             let fp32 = &decoder.tolerance.fp32;
             Tolerance::new([
@@ -313,11 +357,12 @@ fn claim(recipe: &Recipe, part: Part) -> Claim {
                 (Metric::MaxAbs, fp32.max_abs),
                 (Metric::SnrDb, fp32.snr_db),
                 (Metric::Top1Agreement, fp32.top_1_agreement),
+                (Metric::GreedyAgreement, fp32.top_1_agreement),
                 (Metric::ErrorGrowth, fp32.error_growth),
             ])
         }),
     };
-    Claim { part, scheme: Scheme::Fp32, tolerance: tolerance.unwrap_or_default() }
+    Claim { part, scheme, tolerance: tolerance.unwrap_or_default() }
 }
 
 /// Runs every reference; a verdict that fails also says where.
@@ -325,6 +370,7 @@ pub(super) fn validate(
     build: &Build<'_>,
     reporter: &dyn Reporter,
     part: Part,
+    scheme: Scheme,
     exported: &Stage,
     rewritten: &Stage,
 ) -> Result<Verdict, Error> {
@@ -333,10 +379,10 @@ pub(super) fn validate(
     let references = references(part, exported, &model)?;
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
-    let claim = claim(&build.recipe, part);
+    let claim = claim(&build.recipe, part, scheme);
     let mut verdict =
         validate::validate(&artifact, &references, claim, &Tract, build.interrupted, &done)?;
-    if !verdict.passed && part == Part::Decoder {
+    if !verdict.passed && part == Part::Decoder && scheme == Scheme::Fp32 {
         let before = Model::open(exported.file(model_file(part))?.0)?;
         let probes = TensorFile::read(&exported.file(PROBES)?.0)?;
         // The verdict stands without it: a search that fails must not hide a failure.

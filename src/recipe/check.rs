@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::{
-    Decoder, Fp32Tolerance, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References, Step,
+    Decoder, Int8, Fp32Tolerance, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References, Step,
 };
 
 /// Below 13 there is no per-channel quantization, and above 20 not every runtime follows.
@@ -22,6 +22,8 @@ pub(super) const PADDED_BATCH: RangeInclusive<u32> = 2..=64;
 pub(super) const STEPS: RangeInclusive<u32> = 8..=512;
 pub(super) const LOOSEST_HIDDEN_ERROR: f64 = 1e-3;
 pub(super) const LEAST_HIDDEN_SNR_DB: f64 = 60.0;
+/// Below it an int8 file is noise, not a coarser version.
+pub(super) const LEAST_INT8_SNR_DB: f64 = 12.0;
 pub(super) const LEAST_AGREEMENT: f64 = 0.99;
 pub(super) const MOST_GROWTH: f64 = 4.0;
 const MOST_CASES: usize = 256;
@@ -225,7 +227,8 @@ impl Decoder {
         }
         here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
-        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))
+        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
+        self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
     }
 }
 
@@ -269,7 +272,8 @@ impl LanguageModel {
         here.key("file").file_name(&self.file)?;
         here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
-        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))
+        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
+        self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
     }
 }
 
@@ -288,5 +292,22 @@ impl LmFp32Tolerance {
         here.key("snr_db").at_least(self.snr_db, LEAST_HIDDEN_SNR_DB, *SNR_DB.end(), FLOOR)?;
         here.key("top_1_agreement").at_least(self.top_1_agreement, LEAST_AGREEMENT, 1.0, FLOOR)?;
         here.key("error_growth").at_most(self.error_growth, MOST_GROWTH, FLOOR)
+    }
+}
+
+impl Int8 {
+    fn validate(&self, here: &Checks) -> Outcome {
+        let floor = "an int8 file that is further from PyTorch is noise";
+        here.key("snr_db").at_least(self.snr_db, LEAST_INT8_SNR_DB, *SNR_DB.end(), floor)?;
+        let keep = here.key("keep_fp32");
+        keep.ensure(self.keep_fp32.len() <= 256, "has more than 256 entries", "end names in `*`")?;
+        for (i, pattern) in self.keep_fp32.iter().enumerate() {
+            keep.at(Step::Index(i)).ensure(
+                !pattern.is_empty() && pattern.len() <= 256 && !pattern.contains(char::is_control),
+                "is not a node's name",
+                "`soprano-export inspect` and `diff` show node names",
+            )?;
+        }
+        Ok(())
     }
 }

@@ -19,7 +19,7 @@ pub use error::{Error, Misfit, Problem};
 pub use yaml::Step;
 
 use check::{
-    BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
+    BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LEAST_INT8_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
     LOOSEST_MAX_ABS, MOST_GROWTH, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
 };
 
@@ -103,6 +103,9 @@ pub struct Decoder {
     pub references: References,
     /// How far the export may be from PyTorch.
     pub tolerance: Tolerance,
+    /// An int8 file beside the fp32 one; `{}` takes every default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8>,
 }
 
 impl Default for Decoder {
@@ -114,6 +117,7 @@ impl Default for Decoder {
             time_limit_seconds: 1800,
             references: References::default(),
             tolerance: Tolerance::default(),
+            int8: None,
         }
     }
 }
@@ -158,6 +162,43 @@ pub struct LanguageModel {
     pub references: LmReferences,
     /// How far the export may be from PyTorch.
     pub tolerance: LmTolerance,
+    /// An int8 file beside the fp32 one; `{}` takes every default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Int8>,
+}
+
+/// How a half of the model is held in 8 bits, and what that file must reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Int8 {
+    /// How activations are held.
+    pub activations: Terms,
+    /// Weights in 7 bits, for processors without VNNI.
+    pub reduce_range: bool,
+    /// Nodes that stay fp32, by name; a `*` at the end stands for anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
+    pub keep_fp32: Vec<String>,
+    /// The least signal-to-noise ratio of its outputs against PyTorch's.
+    #[schemars(range(min = LEAST_INT8_SNR_DB, max = *SNR_DB.end()))]
+    pub snr_db: f64,
+}
+
+impl Default for Int8 {
+    fn default() -> Self {
+        Int8 { activations: Terms::One, reduce_range: false, keep_fp32: Vec::new(), snr_db: 18.0 }
+    }
+}
+
+/// How an activation is held in 8 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Terms {
+    /// One byte a value.
+    #[default]
+    One,
+    /// Two bytes a value: more exact, and at batch 1 hardly slower, for the weights are read once.
+    Two,
 }
 
 impl Default for LanguageModel {
@@ -169,6 +210,7 @@ impl Default for LanguageModel {
             time_limit_seconds: 1800,
             references: LmReferences::default(),
             tolerance: LmTolerance::default(),
+            int8: None,
         }
     }
 }

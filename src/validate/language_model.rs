@@ -72,7 +72,12 @@ impl Interface {
                 for name in [HIDDEN, LOGITS] {
                     let Some(want) = wanted.get(name) else { continue };
                     let got = output(&outputs, name, want)?;
-                    compare(name, want, got, |row| mask.values[row] != 0, result)?;
+                    let counts = |row: usize| mask.values[row] != 0;
+                    let (_, (agreeing, rows)) = compare(name, want, got, counts, result)?;
+                    if name == LOGITS {
+                        let share = agreeing as f64 / rows.max(1) as f64;
+                        result.measured.add(Metric::Top1Agreement, share);
+                    }
                 }
                 Ok(())
             }
@@ -132,19 +137,26 @@ impl Interface {
     ) -> Result<(), Fault> {
         let length = ids.values.len();
         let (mut past, mut from) = (None, 0);
-        let mut errors = Vec::new();
+        let (mut errors, mut agreement) = (Vec::new(), (0usize, 0usize));
         for to in case.prefill.max(1)..=length {
             let (outputs, cache) = self.feed(session, &ids.values[..to], from, past)?;
             for name in [HIDDEN, LOGITS] {
                 let Some(want) = wanted.get(name) else { continue };
                 let want = slice(want, from, to)?;
                 let got = output(&outputs, name, &want)?;
-                let error = compare(name, &want, got, |_| true, result)?;
+                let (error, agreeing) = compare(name, &want, got, |_| true, result)?;
+                if name == LOGITS {
+                    agreement.0 += agreeing.0;
+                    agreement.1 += agreeing.1;
+                }
                 if name == HIDDEN && to > case.prefill.max(1) {
                     errors.push(error);
                 }
             }
             (past, from) = (Some(cache), to);
+        }
+        if agreement.1 > 0 {
+            result.measured.add(Metric::Top1Agreement, agreement.0 as f64 / agreement.1 as f64);
         }
         let quarter = (errors.len() / 4).max(1);
         let largest = |errors: &[f64]| errors.iter().copied().fold(0.0f64, f64::max);
@@ -183,7 +195,7 @@ impl Interface {
             (past, from) = (Some(cache), to);
             said.push(token);
         }
-        result.measured.add(Metric::Top1Agreement, same as f64 / tokens.len().max(1) as f64);
+        result.measured.add(Metric::GreedyAgreement, same as f64 / tokens.len().max(1) as f64);
         result.length = case.length;
         Ok(())
     }
@@ -222,14 +234,15 @@ fn largest(values: &[f32]) -> usize {
     best
 }
 
-/// Compares the rows (positions) that count; returns the largest absolute difference.
+/// Compares the rows (positions) that count; returns the largest absolute difference, and how many rows of
+/// how many have their largest value at the same place.
 fn compare(
     name: &str,
     want: &Tensor,
     got: &Tensor,
     counts: impl Fn(usize) -> bool,
     result: &mut CaseResult,
-) -> Result<f64, Fault> {
+) -> Result<(f64, (usize, usize)), Fault> {
     let channels = want.shape().last().copied().unwrap_or(1).max(1);
     let (want, got) = (want.to_f32()?, got.to_f32()?);
     let (mut reference, mut test) = (Vec::new(), Vec::new());
@@ -245,12 +258,11 @@ fn compare(
     let refuse = |fault: audio::Error| Fault::Output(format!("{name}: {fault}"));
     let error = audio::max_abs_difference(&reference, &test).map_err(refuse)?;
     if name == LOGITS {
-        result.measured.add(Metric::Top1Agreement, agreeing as f64 / rows.max(1) as f64);
-        return Ok(error);
+        return Ok((error, (agreeing, rows)));
     }
     result.peak = result.peak.max(audio::peak(&reference));
     result.measured.add(Metric::MaxAbs, error);
     result.measured.add(Metric::MaxAbsOfPeak, error / audio::peak(&reference));
     result.measured.add(Metric::SnrDb, audio::snr_db(&reference, &test).map_err(refuse)?);
-    Ok(error)
+    Ok((error, (agreeing, rows)))
 }

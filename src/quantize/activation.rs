@@ -1,0 +1,120 @@
+//! Activations in 8 bits, quantized as they come, once for all the products that read them.
+//!
+//! In one term, `x ≈ scale · (q − zero_point)` with the range of the tensor itself. In two, what the first
+//! leaves is quantized again, 254 times finer; with `s = max |x| / 127`:
+//!
+//! ```text
+//! q1 = round(x / s),  q2 = round(254 (x / s − q1)),  both with zero point 128
+//! y  = s · w_scale · (q1 · W + q2 · W / 254)
+//! ```
+//!
+//! Both stand as rows of one product, so that the weights are read once.
+
+use std::collections::HashMap;
+
+use crate::ir::proto::tensor_proto::DataType;
+use crate::recipe::Terms;
+use crate::ir::{NodeProto, TensorProto, initializer_f32, initializer_i64, initializer_raw, node};
+
+const ZERO: &str = "quantize/zero_point";
+const SHARES: &str = "quantize/shares";
+const LEVELS: &str = "quantize/levels";
+const FINER: &str = "quantize/finer";
+const CENTRE: &str = "quantize/centre";
+const TINY: &str = "quantize/tiny";
+const FIRST: &str = "quantize/first_axis";
+
+/// The quantized forms of activations so far.
+pub(super) struct Activations {
+    terms: Terms,
+    made: HashMap<String, (String, String, String)>,
+}
+
+impl Activations {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self { terms, made: HashMap::new() }
+    }
+
+    /// The constants that every activation shares.
+    pub(super) fn constants(&self) -> Vec<TensorProto> {
+        match self.terms {
+            Terms::One => Vec::new(),
+            Terms::Two => vec![
+                initializer_raw(ZERO, DataType::Uint8, &[], bytes::Bytes::from_static(&[128])),
+                initializer_f32(SHARES, &[2, 1, 1, 1], &[1.0, 1.0 / 254.0]),
+                initializer_f32(LEVELS, &[], &[1.0 / 127.0]),
+                initializer_f32(FINER, &[], &[254.0]),
+                initializer_f32(CENTRE, &[], &[128.0]),
+                initializer_f32(TINY, &[], &[1e-30]),
+                initializer_i64(FIRST, &[1], &[0]),
+            ],
+        }
+    }
+
+    /// Nodes that give `output` = `input` (f32 [batch, rows, k]) times a weight (s8 [k, n], f32 scale [n]).
+    pub(super) fn product(
+        &mut self,
+        input: &str,
+        weight: &str,
+        scale: &str,
+        output: &str,
+        name: &str,
+    ) -> Vec<NodeProto> {
+        let mut nodes = Vec::new();
+        if !self.made.contains_key(input) {
+            let made = match self.terms {
+                Terms::One => one(input, &mut nodes),
+                Terms::Two => two(input, &mut nodes),
+            };
+            self.made.insert(input.to_owned(), made);
+        }
+        let (quantized, input_scale, zero) = &self.made[input];
+        let [sums, floats, scales] =
+            ["sums", "floats", "scales"].map(|part| format!("{output}/{part}"));
+        nodes.push(node("MatMulInteger", [quantized, weight, zero], &sums).named(name).build());
+        nodes.push(node("Cast", [&sums], &floats).named(format!("{name}/float")).int("to", 1).build());
+        nodes.push(node("Mul", [input_scale, scale], &scales).named(format!("{name}/scale")).build());
+        if self.terms == Terms::One {
+            let last = node("Mul", [&floats, &scales], output);
+            nodes.push(last.named(format!("{name}/scaled")).build());
+            return nodes;
+        }
+        let (shared, both) = (format!("{output}/shares"), format!("{output}/both"));
+        nodes.push(node("Mul", [&floats, SHARES], &shared).named(format!("{name}/shares")).build());
+        let sum = node("ReduceSum", [&shared, FIRST], &both).named(format!("{name}/both"));
+        nodes.push(sum.int("keepdims", 0).build());
+        nodes.push(node("Mul", [&both, &scales], output).named(format!("{name}/scaled")).build());
+        nodes
+    }
+}
+
+fn two(x: &str, nodes: &mut Vec<NodeProto>) -> (String, String, String) {
+    let mut push = |op: &str, inputs: &[&str], part: &str, attribute: Option<(&str, i64)>| {
+        let output = format!("{x}/{part}");
+        let made = node(op, inputs.iter().copied(), &output).named(&output);
+        nodes.push(attribute.into_iter().fold(made, |made, (name, value)| made.int(name, value)).build());
+        output
+    };
+    let size = push("Abs", &[x], "abs", None);
+    let largest = push("ReduceMax", &[&size], "largest", Some(("keepdims", 0)));
+    let level = push("Mul", &[&largest, LEVELS], "level", None);
+    let scale = push("Max", &[&level, TINY], "scale", None);
+    let scaled = push("Div", &[x, &scale], "in_levels", None);
+    let first = push("Round", &[&scaled], "first", None);
+    let rest = push("Sub", &[&scaled, &first], "rest", None);
+    let finer = push("Mul", &[&rest, FINER], "finer", None);
+    let second = push("Round", &[&finer], "second", None);
+    let first = push("Unsqueeze", &[&first, FIRST], "first_rows", None);
+    let second = push("Unsqueeze", &[&second, FIRST], "second_rows", None);
+    let both = push("Concat", &[&first, &second], "both", Some(("axis", 0)));
+    let shifted = push("Add", &[&both, CENTRE], "shifted", None);
+    let bytes = push("Cast", &[&shifted], "bytes", Some(("to", DataType::Uint8 as i64)));
+    (bytes, scale, ZERO.to_owned())
+}
+
+fn one(x: &str, nodes: &mut Vec<NodeProto>) -> (String, String, String) {
+    let [bytes, scale, zero] = ["bytes", "scale", "zero_point"].map(|part| format!("{x}/{part}"));
+    let made = node("DynamicQuantizeLinear", [x], &bytes).named(format!("{x}/quantize"));
+    nodes.push(made.output(&scale).output(&zero).build());
+    (bytes, scale, zero)
+}
