@@ -39,7 +39,7 @@ fn one_term_is_the_formula_of_dynamic_quantization() {
     let (k, n) = (96, 64);
     let (weight, x) = (noise(k * n, 1), noise(3 * k, 2));
     let mut model = product(&weight, [k, n]);
-    quantize(&mut model, &Options::default()).unwrap();
+    quantize(&mut model, &Options { terms: Terms::One, ..Default::default() }).unwrap();
     let got = run(&model, &[1, 3, k], &x);
 
     let (low, high) = x.iter().fold((0f32, 0f32), |(l, h), &v| (l.min(v), h.max(v)));
@@ -130,7 +130,7 @@ fn an_activation_is_quantized_once_for_all_its_products() {
         .output("y", &["batch", "rows", "64"])
         .output("z", &["batch", "rows", "64"])
         .model();
-    quantize(&mut model, &Options::default()).unwrap();
+    quantize(&mut model, &Options { terms: Terms::One, ..Default::default() }).unwrap();
     let count = |op: &str| model.graph_proto().node.iter().filter(|n| n.op_type() == op).count();
     assert_eq!((count("DynamicQuantizeLinear"), count("MatMulInteger"), count("MatMul")), (1, 2, 0));
 }

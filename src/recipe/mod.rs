@@ -186,7 +186,7 @@ pub struct Int8 {
 
 impl Default for Int8 {
     fn default() -> Self {
-        Int8 { activations: Terms::One, reduce_range: false, keep_fp32: Vec::new(), snr_db: 18.0 }
+        Int8 { activations: Terms::Two, reduce_range: false, keep_fp32: Vec::new(), snr_db: 18.0 }
     }
 }
 
@@ -195,9 +195,9 @@ impl Default for Int8 {
 #[serde(rename_all = "kebab-case")]
 pub enum Terms {
     /// One byte a value.
-    #[default]
     One,
-    /// Two bytes a value: more exact, and at batch 1 hardly slower, for the weights are read once.
+    /// Two bytes a value: more exact, and at batch 1 little slower, for the weights are read once.
+    #[default]
     Two,
 }
 

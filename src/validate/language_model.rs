@@ -73,11 +73,7 @@ impl Interface {
                     let Some(want) = wanted.get(name) else { continue };
                     let got = output(&outputs, name, want)?;
                     let counts = |row: usize| mask.values[row] != 0;
-                    let (_, (agreeing, rows)) = compare(name, want, got, counts, result)?;
-                    if name == LOGITS {
-                        let share = agreeing as f64 / rows.max(1) as f64;
-                        result.measured.add(Metric::Top1Agreement, share);
-                    }
+                    compare(name, want, got, counts, result)?;
                 }
                 Ok(())
             }
@@ -137,32 +133,28 @@ impl Interface {
     ) -> Result<(), Fault> {
         let length = ids.values.len();
         let (mut past, mut from) = (None, 0);
-        let (mut errors, mut agreement) = (Vec::new(), (0usize, 0usize));
+        let mut made: [Vec<f32>; 2] = Default::default();
         for to in case.prefill.max(1)..=length {
             let (outputs, cache) = self.feed(session, &ids.values[..to], from, past)?;
-            for name in [HIDDEN, LOGITS] {
-                let Some(want) = wanted.get(name) else { continue };
-                let want = slice(want, from, to)?;
-                let got = output(&outputs, name, &want)?;
-                let (error, agreeing) = compare(name, &want, got, |_| true, result)?;
-                if name == LOGITS {
-                    agreement.0 += agreeing.0;
-                    agreement.1 += agreeing.1;
-                }
-                if name == HIDDEN && to > case.prefill.max(1) {
-                    errors.push(error);
-                }
+            for (name, values) in [HIDDEN, LOGITS].iter().zip(&mut made) {
+                let Some(want) = wanted.get(*name) else { continue };
+                let channels = want.shape().last().copied().unwrap_or(1);
+                let part = Tensor::from_f32(&[1, to - from, channels], &vec![0.0; (to - from) * channels]);
+                values.extend(output(&outputs, name, &part)?.to_f32()?);
             }
             (past, from) = (Some(cache), to);
         }
-        if agreement.1 > 0 {
-            result.measured.add(Metric::Top1Agreement, agreement.0 as f64 / agreement.1 as f64);
+        for (name, values) in [HIDDEN, LOGITS].iter().zip(&made) {
+            let Some(want) = wanted.get(*name) else { continue };
+            let got = Tensor::from_f32(&[1, length, values.len() / length.max(1)], values);
+            if got.shape() != want.shape() {
+                let shapes = format!("{name}: {:?} was recorded of {length} positions", want.shape());
+                return Err(Fault::Output(shapes));
+            }
+            compare(name, want, &got, |_| true, result)?;
         }
-        let quarter = (errors.len() / 4).max(1);
-        let largest = |errors: &[f64]| errors.iter().copied().fold(0.0f64, f64::max);
-        if errors.len() >= 8 {
-            let (first, last) = (largest(&errors[..quarter]), largest(&errors[errors.len() - quarter..]));
-            let growth = if last == 0.0 { 0.0 } else { last / first };
+        if let Some(want) = wanted.get(HIDDEN) {
+            let growth = growth(&want.to_f32()?, &made[0], length, case.prefill.max(1));
             result.measured.add(Metric::ErrorGrowth, growth);
         }
         Ok(())
@@ -213,14 +205,15 @@ impl Rows {
     }
 }
 
-/// Positions `from..to` of `[1, positions, channels]`.
-fn slice(tensor: &Tensor, from: usize, to: usize) -> Result<Tensor, Fault> {
-    let channels = tensor.shape().last().copied().unwrap_or(1);
-    let values = tensor.to_f32()?;
-    let part = values.get(from * channels..to * channels).ok_or_else(|| {
-        Fault::Output(format!("the reference has {} values, too few for position {to}", values.len()))
-    })?;
-    Ok(Tensor::from_f32(&[1, to - from, channels], part))
+/// The largest difference over the last quarter of the steps, over that of the first quarter.
+fn growth(want: &[f32], got: &[f32], length: usize, prefill: usize) -> f64 {
+    let channels = (want.len() / length.max(1)).max(1);
+    let error = |(w, g): (&[f32], &[f32])| w.iter().zip(g).map(|(w, g)| f64::from((w - g).abs())).fold(0.0, f64::max);
+    let errors: Vec<f64> = want.chunks(channels).zip(got.chunks(channels)).map(error).skip(prefill).collect();
+    let quarter = errors.len().div_ceil(4);
+    let largest = |errors: &[f64]| errors.iter().copied().fold(0.0, f64::max);
+    let (first, last) = (largest(&errors[..quarter]), largest(&errors[errors.len() - quarter..]));
+    if last == 0.0 { 0.0 } else { last / first }
 }
 
 /// The place of the largest value; the first of equal ones.
@@ -234,15 +227,14 @@ fn largest(values: &[f32]) -> usize {
     best
 }
 
-/// Compares the rows (positions) that count; returns the largest absolute difference, and how many rows of
-/// how many have their largest value at the same place.
+/// Compares the rows (positions) that count.
 fn compare(
     name: &str,
     want: &Tensor,
     got: &Tensor,
     counts: impl Fn(usize) -> bool,
     result: &mut CaseResult,
-) -> Result<(f64, (usize, usize)), Fault> {
+) -> Result<(), Fault> {
     let channels = want.shape().last().copied().unwrap_or(1).max(1);
     let (want, got) = (want.to_f32()?, got.to_f32()?);
     let (mut reference, mut test) = (Vec::new(), Vec::new());
@@ -258,11 +250,33 @@ fn compare(
     let refuse = |fault: audio::Error| Fault::Output(format!("{name}: {fault}"));
     let error = audio::max_abs_difference(&reference, &test).map_err(refuse)?;
     if name == LOGITS {
-        return Ok((error, (agreeing, rows)));
+        result.measured.add(Metric::Top1Agreement, agreeing as f64 / rows.max(1) as f64);
+        return Ok(());
     }
     result.peak = result.peak.max(audio::peak(&reference));
     result.measured.add(Metric::MaxAbs, error);
     result.measured.add(Metric::MaxAbsOfPeak, error / audio::peak(&reference));
     result.measured.add(Metric::SnrDb, audio::snr_db(&reference, &test).map_err(refuse)?);
-    Ok((error, (agreeing, rows)))
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_sees_an_error_that_grows_and_not_one_that_stays() {
+        let want = vec![0.0; 40];
+        let steady: Vec<f32> = (0..40).map(|at| if at % 2 == 0 { 1e-6 } else { 0.0 }).collect();
+        let growing: Vec<f32> = (0..40).map(|at| 1e-6 * at as f32).collect();
+        assert!((growth(&want, &steady, 20, 2) - 1.0).abs() < 1e-9);
+        assert!(growth(&want, &growing, 20, 2) > 3.0);
+        assert_eq!(growth(&want, &want, 20, 2), 0.0);
+        assert!(growth(&want, &[vec![0.0; 20], vec![1.0; 20]].concat(), 20, 2).is_infinite());
+    }
+
+    #[test]
+    fn the_first_of_equal_values_is_the_largest() {
+        assert_eq!(largest(&[1.0, 3.0, 3.0, 2.0]), 1);
+    }
 }
