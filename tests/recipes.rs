@@ -7,7 +7,8 @@ use std::path::Path;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::recipe::{
-    self, Decoder, Error, Family, Fp32Tolerance, Recipe, References, Tolerance,
+    self, Decoder, Error, Family, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance, LmReferences,
+    LmTolerance, Recipe, References, Route, Terms, Tolerance,
 };
 
 fn rendered(error: &Error) -> String {
@@ -90,8 +91,52 @@ prop_compose! {
         time_limit_seconds in 1u64..=604_800,
         references in references(),
         tolerance in tolerance(),
+        int8 in prop::option::of(int8()),
     ) -> Decoder {
-        Decoder { opset, file, passes, time_limit_seconds, references, tolerance }
+        Decoder { opset, file, passes, time_limit_seconds, references, tolerance, int8 }
+    }
+}
+
+prop_compose! {
+    fn int8()(
+        two: bool,
+        reduce_range: bool,
+        keep_fp32 in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}\\*?", 0..4),
+        snr_db in prop_oneof![12.0..=200.0, Just(12.0)],
+    ) -> Int8 {
+        let activations = if two { Terms::Two } else { Terms::One };
+        Int8 { activations, reduce_range, keep_fp32, snr_db }
+    }
+}
+
+prop_compose! {
+    fn lm()(
+        opset in 13u32..=20,
+        optimum: bool,
+        file in "[a-z0-9][a-z0-9._-]{0,40}[a-z0-9_-]",
+        hidden_states in prop::collection::btree_set(0u32..=40, 0..4),
+        last_logits: bool,
+        time_limit_seconds in 1u64..=604_800,
+        prefills in prop::collection::btree_set(1u32..=1024, 1..16),
+        batch in 2u32..=64,
+        steps in 8u32..=512,
+        seed: u64,
+        sentences in prop::collection::vec("[A-Z][a-z ,']{0,40}[.?!]", 0..4),
+        max_abs in prop_oneof![f64::MIN_POSITIVE..=1e-3, Just(1e-3)],
+        snr_db in 60.0..=200.0,
+        top_1_agreement in 0.99..=1.0,
+        error_growth in prop_oneof![f64::MIN_POSITIVE..=4.0, Just(4.0)],
+        int8 in prop::option::of(int8()),
+    ) -> LanguageModel {
+        let prefills = prefills.into_iter().rev().collect();
+        let references = LmReferences { prefills, batch, steps, seed, sentences };
+        let fp32 = LmFp32Tolerance { max_abs, snr_db, top_1_agreement, error_growth };
+        let tolerance = LmTolerance { fp32 };
+        let route = if optimum { Route::Optimum } else { Route::Torch };
+        let hidden_states = hidden_states.into_iter().rev().collect();
+        LanguageModel {
+            opset, route, file, hidden_states, last_logits, time_limit_seconds, references, tolerance, int8,
+        }
     }
 }
 
@@ -107,9 +152,14 @@ prop_compose! {
         source in prop_oneof![prop::sample::select(&TRAPS[..]).prop_map(str::to_owned), "[^\\p{Cc}]{0,40}[a-z]"],
         license in "[A-Za-z0-9][A-Za-z0-9.+-]{0,20}",
         base_model in prop::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,20}/[A-Za-z0-9][A-Za-z0-9._-]{0,20}"),
-        decoder in decoder(),
+        parts in prop_oneof![
+            decoder().prop_map(|decoder| (Some(decoder), None)),
+            lm().prop_map(|lm| (None, Some(lm))),
+            (decoder(), lm()).prop_map(|(decoder, lm)| (Some(decoder), Some(lm))),
+        ],
     ) -> Recipe {
-        Recipe { name, family: Family::Soprano, source, license, base_model, decoder }
+        let (decoder, lm) = parts;
+        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm }
     }
 }
 

@@ -137,6 +137,9 @@ pub(super) struct Lm {
     /// The exporter [default: the recipe's].
     #[arg(long)]
     pub route: Option<ExportRoute>,
+    /// Logits of the last position alone.
+    #[arg(long)]
+    pub last_logits: bool,
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,

@@ -75,6 +75,7 @@ pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
         true => drop(lm.int8.get_or_insert_default()),
         false => lm.int8 = None,
     }
+    lm.last_logits |= options.last_logits;
     if let Some(route) = options.route {
         lm.route = match route {
             ExportRoute::Torch => Route::Torch,

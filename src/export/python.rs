@@ -103,6 +103,20 @@ impl Python {
         &self.packages
     }
 
+    /// The first file of a package's folder (`onnxruntime/capi`) whose name is one that is looked for.
+    pub fn file(&self, folder: &str, wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
+        let home = self.interpreter.parent()?.parent()?;
+        let libraries = std::fs::read_dir(home.join("lib")).ok()?.flatten();
+        let mut found: Vec<PathBuf> = libraries
+            .filter_map(|entry| std::fs::read_dir(entry.path().join("site-packages").join(folder)).ok())
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy())))
+            .collect();
+        found.sort();
+        found.into_iter().next()
+    }
+
     /// What the outputs of an exporter may depend on: the version and the packages.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::default();

@@ -15,6 +15,7 @@ mod fold_scale;
 mod identity_elimination;
 pub mod language_model;
 mod lift_constants;
+mod merge_parallel_matmuls;
 mod replace_istft;
 mod sink_transposes;
 #[cfg(test)]
@@ -74,6 +75,8 @@ pub const ALL: &[&dyn Pass] = &[
     &cancel_transposes::CancelTransposes,
     // After the residual stream has its layout: it wants a transpose on either side.
     &channels_last_depthwise::ChannelsLastDepthwise,
+    // After the folds, which want each product's weights to themselves.
+    &merge_parallel_matmuls::MergeParallelMatmuls,
     // Last: what the others left without a use.
     &unused_nodes::UnusedNodes,
 ];

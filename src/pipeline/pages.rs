@@ -75,7 +75,9 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         nodes: rewrite.nodes,
         weight_bytes: rewrite.weight_bytes,
         passes: rewrite.passes.clone(),
-        thresholds: limits.map(|(metric, limit)| (metric.name().to_owned(), metric.show_limit(limit))).collect(),
+        thresholds: limits
+            .map(|(metric, limit)| (metric.name().to_owned(), metric.show_limit(limit)))
+            .collect(),
         cases: rows.collect(),
         passed: verdict.passed,
     }

@@ -159,9 +159,11 @@ impl Plan {
                 .with("route", lm.route.name())
                 .with("references", json(serde_json::to_string(&lm.references)));
             let tolerance = json(serde_json::to_string(&lm.tolerance));
-            parts.push(part(Part::Lm, export, "all".to_owned(), tolerance, lm.int8.as_ref()));
+            let passes = format!("all, last logits {}, layers {:?}", lm.last_logits, lm.hidden_states);
+            parts.push(part(Part::Lm, export, passes, tolerance, lm.int8.as_ref()));
         }
-        let validated = parts.iter().flat_map(PartPlan::stages).map(|stage| stage.key.digest().to_string());
+        let validated =
+            parts.iter().flat_map(PartPlan::stages).map(|stage| stage.key.digest().to_string());
         let bundle = Key::new("bundle")
             .with("validate", validated.collect::<Vec<_>>().join(" "))
             .with("source", &build.source)

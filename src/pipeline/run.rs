@@ -7,9 +7,7 @@ use super::cache::Stage;
 use super::plan::{self, PartPlan, Plan, Planned, State};
 use super::stages::{self, Exported};
 use super::{Build, Error, Outcome, Reporter, Summary};
-use crate::bundle::{
-    self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, Tool,
-};
+use crate::bundle::{self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, Tool};
 use crate::ir::{Model, ValueInfoProto};
 use crate::source::{COMPANIONS, Checkpoint};
 use crate::validate::{Accepted, Part, Scheme, Verdict};
@@ -48,9 +46,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     };
     let checkpoint = match (&plan.local, &made) {
         (Some(local), _) => local.clone(),
-        (None, Some(stage)) => {
-            Checkpoint::open(stage.folder(), plan::needs(&build.recipe))?
-        }
+        (None, Some(stage)) => Checkpoint::open(stage.folder(), plan::needs(&build.recipe))?,
         (None, None) => unreachable!("a source is local or made"),
     };
     let halves = plan
@@ -99,9 +95,8 @@ impl Runner<'_> {
         let fp32 = self.judge(&plan.validate, part, Scheme::Fp32, &export, rewritten.clone())?;
         let mut halves = vec![fp32];
         if let Some(int8) = &plan.int8 {
-            let quantized = self.stage(&int8.quantize, |folder| {
-                stages::quantize(build, part, &rewritten, folder)
-            })?;
+            let quantized =
+                self.stage(&int8.quantize, |folder| stages::quantize(build, part, &rewritten, folder))?;
             halves.push(self.judge(&int8.validate, part, Scheme::Int8, &export, quantized)?);
         }
         Ok(halves)
@@ -302,7 +297,10 @@ fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Path) -> std::io::Resul
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let kept = home.join("rejected").join(format!("{}-{}", verdict.part, verdict.sha256.short()));
     std::fs::create_dir_all(&kept)?;
-    std::fs::copy(artifact, kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part, verdict.scheme))))?;
+    std::fs::copy(
+        artifact,
+        kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part, verdict.scheme))),
+    )?;
     let text = serde_json::to_string_pretty(verdict).expect("plain data");
     std::fs::write(kept.join("verdict.json"), text)?;
     Ok(kept)

@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use super::cache::Stage;
 use super::{Build, Error, Reporter, Rewrite};
-use crate::export::{Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request};
+use crate::export::{
+    Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request,
+};
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
-use crate::passes::{self, Driver, language_model};
+use crate::passes::language_model::{self, Expose};
+use crate::passes::{self, Driver};
 use crate::quantize;
 use crate::recipe::{Int8, Recipe, Route};
 use crate::runtime::Tract;
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
-use crate::validate::{
-    self, Artifact, Claim, Metric, Part, References, Scheme, Tolerance, Verdict,
-};
+use crate::validate::{self, Artifact, Claim, Metric, Part, References, Scheme, Tolerance, Verdict};
 
 /// The model that the export of a part leaves.
 pub(super) fn model_file(part: Part) -> &'static str {
@@ -280,16 +281,24 @@ fn rewrite_decoder(build: &Build<'_>, model: &mut Model) -> Result<Rewrite, Erro
 /// Constants first, for the interface is found by them; the interface next, while attention still has the
 /// form in which it was exported; then everything else.
 fn rewrite_lm(build: &Build<'_>, model: &mut Model, exported: &Exported) -> Result<Rewrite, Error> {
+    let lm = build.recipe.lm.as_ref().expect("a planned part is in the recipe");
     let before: Rewrite = Driver::of(&["lift-constants", "identity-elimination"])?.run(model).into();
-    language_model::expose_hidden_states(model)?;
-    let mut passes = vec![("expose-hidden-states".to_owned(), 1)];
-    if build.recipe.lm.as_ref().is_some_and(|lm| lm.route == Route::Torch) {
-        let number = |name: &'static str| {
-            let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
-            value.map(|n| n as usize).ok_or(Error::Result { field: name })
-        };
-        let layers = language_model::add_kv_cache(model, number("kv_heads")?, number("head_dim")?)?;
-        passes.push(("add-kv-cache".to_owned(), layers));
+    let expose = Expose { layers: &lm.hidden_states, last_logits: lm.last_logits };
+    language_model::expose_hidden_states(model, expose)?;
+    let mut passes = vec![("expose-hidden-states".to_owned(), 1 + lm.hidden_states.len())];
+    match lm.route {
+        Route::Torch => {
+            let number = |name: &'static str| {
+                let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
+                value.map(|n| n as usize).ok_or(Error::Result { field: name })
+            };
+            let (heads, size) = (number("kv_heads")?, number("head_dim")?);
+            passes.push(("add-kv-cache".to_owned(), language_model::add_kv_cache(model, heads, size)?));
+        }
+        Route::Optimum => {
+            passes.push(("canonical-mask".to_owned(), language_model::canonical_mask(model)?));
+            passes.push(("group-query-heads".to_owned(), language_model::group_query_heads(model)?));
+        }
     }
     model.check()?;
     let after: Rewrite = Driver::default().run(model).into();

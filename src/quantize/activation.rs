@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 
 use crate::ir::proto::tensor_proto::DataType;
-use crate::recipe::Terms;
 use crate::ir::{NodeProto, TensorProto, initializer_f32, initializer_i64, initializer_raw, node};
+use crate::recipe::Terms;
 
 const ZERO: &str = "quantize/zero_point";
 const SHARES: &str = "quantize/shares";
@@ -92,7 +92,9 @@ fn two(x: &str, nodes: &mut Vec<NodeProto>) -> (String, String, String) {
     let mut push = |op: &str, inputs: &[&str], part: &str, attribute: Option<(&str, i64)>| {
         let output = format!("{x}/{part}");
         let made = node(op, inputs.iter().copied(), &output).named(&output);
-        nodes.push(attribute.into_iter().fold(made, |made, (name, value)| made.int(name, value)).build());
+        nodes.push(
+            attribute.into_iter().fold(made, |made, (name, value)| made.int(name, value)).build(),
+        );
         output
     };
     let size = push("Abs", &[x], "abs", None);

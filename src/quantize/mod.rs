@@ -11,9 +11,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
-use crate::recipe::{Int8, Terms};
-use crate::ir::{Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_raw, node};
 use crate::ir::proto::tensor_proto::DataType;
+use crate::ir::{Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_raw, node};
+use crate::recipe::{Int8, Terms};
 
 use activation::Activations;
 use weights::Columns;
@@ -51,7 +51,10 @@ pub enum Error {
     #[diagnostic(code(quantize::twice), help("quantize the fp32 model it was made from"))]
     Twice { node: String, op: String },
     #[error("no product with a constant weight is left to quantize")]
-    #[diagnostic(code(quantize::nothing), help("is this the model you meant? `soprano-export inspect`"))]
+    #[diagnostic(
+        code(quantize::nothing),
+        help("is this the model you meant? `soprano-export inspect`")
+    )]
     Nothing,
     #[error("no node is named {pattern:?}, which was to stay fp32")]
     #[diagnostic(code(quantize::keep), help("`soprano-export inspect` and `diff` show node names"))]
@@ -202,9 +205,7 @@ fn sort(
     }
     let size: i64 = tensor.dims.iter().product();
     let from_pass = |pass: &str| {
-        made.metadata_props
-            .iter()
-            .any(|p| p.key() == "soprano_export.pass" && p.value() == pass)
+        made.metadata_props.iter().any(|p| p.key() == "soprano_export.pass" && p.value() == pass)
     };
     let why = if from_pass("replace-istft") {
         Some("the range of a spectrum is too wide for 8 bits")
@@ -223,8 +224,7 @@ fn sort(
 }
 
 fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {
-    let unused =
-        patterns.iter().find(|p| !graph.nodes().any(|(_, made)| matches(p, made.name())));
+    let unused = patterns.iter().find(|p| !graph.nodes().any(|(_, made)| matches(p, made.name())));
     unused.map_or(Ok(()), |pattern| Err(Error::Keep { pattern: pattern.clone() }))
 }
 

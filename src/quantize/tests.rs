@@ -45,14 +45,19 @@ fn one_term_is_the_formula_of_dynamic_quantization() {
     let (low, high) = x.iter().fold((0f32, 0f32), |(l, h), &v| (l.min(v), h.max(v)));
     let scale = (high - low) / 255.0;
     let zero = (-low / scale).round_ties_even().clamp(0.0, 255.0);
-    let levels: Vec<f32> =
-        x.iter().map(|v| (v / scale).round_ties_even() + zero).map(|v| v.clamp(0.0, 255.0) - zero).collect();
+    let levels: Vec<f32> = x
+        .iter()
+        .map(|v| (v / scale).round_ties_even() + zero)
+        .map(|v| v.clamp(0.0, 255.0) - zero)
+        .collect();
     for column in 0..n {
         let largest = (0..k).map(|row| weight[row * n + column].abs()).fold(0f32, f32::max);
         let step = largest / 127.0;
         for row in 0..3 {
             let sum: f32 = (0..k)
-                .map(|at| levels[row * k + at] * (weight[at * n + column] * (1.0 / step)).round_ties_even())
+                .map(|at| {
+                    levels[row * k + at] * (weight[at * n + column] * (1.0 / step)).round_ties_even()
+                })
                 .sum();
             let want = sum * (scale * step);
             let got = got[row * n + column];
@@ -108,7 +113,10 @@ fn a_table_keeps_a_scale_for_each_row() {
         .output("z", &["batch", "rows", "64"])
         .model();
     let report = quantize(&mut model, &Options::default()).unwrap();
-    assert_eq!((report.tables, report.products), (vec!["look-up".to_owned()], vec!["product".to_owned()]));
+    assert_eq!(
+        (report.tables, report.products),
+        (vec!["look-up".to_owned()], vec!["product".to_owned()])
+    );
     let session = Tract.load_bytes(&model.to_bytes()).unwrap();
     let ids = Tensors::from([("ids".to_owned(), Tensor::from_i64(&[1, 2], &[0, 9]))]);
     let x = session.run(&ids).unwrap()["x"].to_f32().unwrap();
@@ -146,7 +154,8 @@ fn what_stays_is_said_and_what_can_not_be_is_refused() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut weight = weight.clone();
         weight[100] = bad;
-        let error = quantize(&mut product(&weight, [64, 64]), &Options::default()).unwrap_err().to_string();
+        let error =
+            quantize(&mut product(&weight, [64, 64]), &Options::default()).unwrap_err().to_string();
         assert_eq!(error, "node \"product\": the weight \"w\" has NaN or infinite values");
     }
     let mut twice = fresh();

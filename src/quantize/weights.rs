@@ -42,7 +42,8 @@ impl Columns {
         let [rows, columns] = shape;
         let (mut quantized, mut scales) = (Vec::with_capacity(values.len()), Vec::with_capacity(rows));
         for row in values.chunks_exact(columns) {
-            let largest = row.iter().fold(0f32, |m, v| if v.is_nan() { f32::NAN } else { m.max(v.abs()) });
+            let largest =
+                row.iter().fold(0f32, |m, v| if v.is_nan() { f32::NAN } else { m.max(v.abs()) });
             let scale = scale(largest, 127.0)?;
             quantized.extend(row.iter().map(|w| quantize(w / scale, 127.0)));
             scales.push(scale);

@@ -2,7 +2,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::{
-    Decoder, Int8, Fp32Tolerance, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References, Step,
+    Decoder, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References,
+    Step,
 };
 
 /// Below 13 there is no per-channel quantization, and above 20 not every runtime follows.
@@ -26,6 +27,7 @@ pub(super) const LEAST_HIDDEN_SNR_DB: f64 = 60.0;
 pub(super) const LEAST_INT8_SNR_DB: f64 = 12.0;
 pub(super) const LEAST_AGREEMENT: f64 = 0.99;
 pub(super) const MOST_GROWTH: f64 = 4.0;
+pub(super) const MOST_LAYERS: u32 = 1023;
 const MOST_CASES: usize = 256;
 
 /// A value that no recipe may have.
@@ -250,8 +252,7 @@ impl References {
     }
 }
 
-const FLOOR: &str =
-    "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
+const FLOOR: &str = "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
      off";
 
 impl Fp32Tolerance {
@@ -270,6 +271,9 @@ impl LanguageModel {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("opset").range(self.opset, &OPSET)?;
         here.key("file").file_name(&self.file)?;
+        if !self.hidden_states.is_empty() {
+            here.key("hidden_states").each(&self.hidden_states, &(0..=MOST_LAYERS))?;
+        }
         here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;

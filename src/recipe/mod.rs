@@ -12,15 +12,16 @@ use std::io::Read as _;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
 pub use yaml::Step;
 
 use check::{
-    BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LEAST_INT8_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
-    LOOSEST_MAX_ABS, MOST_GROWTH, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
+    BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LEAST_INT8_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR,
+    LOOSEST_LSD_DB, LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SNR_DB,
+    STEPS, TIME_LIMIT,
 };
 
 /// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
@@ -52,12 +53,17 @@ pub struct Recipe {
     pub base_model: Option<String>,
     /// How the decoder (hidden states to audio) is exported; `{}` takes every default, and a recipe
     /// without this key exports none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
     /// How the language model (tokens to hidden states) is exported; `{}` takes every default, and a
     /// recipe without this key exports none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lm: Option<LanguageModel>,
+}
+
+/// A key that is there means its defaults even where nothing stands behind it.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
 }
 
 fn license() -> String {
@@ -104,7 +110,7 @@ pub struct Decoder {
     /// How far the export may be from PyTorch.
     pub tolerance: Tolerance,
     /// An int8 file beside the fp32 one; `{}` takes every default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
 }
 
@@ -155,6 +161,12 @@ pub struct LanguageModel {
     /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
     #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
     pub file: String,
+    /// Layers whose input becomes an output `hidden_states.{i}`; 0 is the embedding.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(range(max = MOST_LAYERS)))]
+    pub hidden_states: Vec<u32>,
+    /// Logits of the last position alone: of a prompt's, no client reads the others.
+    pub last_logits: bool,
     /// Seconds after which a silent exporter is ended.
     #[schemars(range(min = *TIME_LIMIT.start(), max = *TIME_LIMIT.end()))]
     pub time_limit_seconds: u64,
@@ -163,7 +175,7 @@ pub struct LanguageModel {
     /// How far the export may be from PyTorch.
     pub tolerance: LmTolerance,
     /// An int8 file beside the fp32 one; `{}` takes every default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
 }
 
@@ -207,6 +219,8 @@ impl Default for LanguageModel {
             opset: 17,
             route: Route::Torch,
             file: "soprano_backbone_kv_fp32".into(),
+            hidden_states: Vec::new(),
+            last_logits: false,
             time_limit_seconds: 1800,
             references: LmReferences::default(),
             tolerance: LmTolerance::default(),
@@ -238,7 +252,13 @@ pub struct LmReferences {
 
 impl Default for LmReferences {
     fn default() -> Self {
-        LmReferences { prefills: vec![1, 2, 7, 32], batch: 3, steps: 64, seed: 0, sentences: Vec::new() }
+        LmReferences {
+            prefills: vec![1, 2, 7, 32],
+            batch: 3,
+            steps: 64,
+            seed: 0,
+            sentences: Vec::new(),
+        }
     }
 }
 
@@ -583,7 +603,7 @@ mod tests {
         let schema = schema();
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["additionalProperties"], false);
-        assert_eq!(schema["required"], serde_json::json!(["name", "source", "decoder"]));
+        assert_eq!(schema["required"], serde_json::json!(["name", "source"]));
         let defs = schema["$defs"].as_object().expect("definitions");
         for (name, def) in defs.iter().filter(|(_, def)| def["properties"].is_object()) {
             assert_eq!(def["additionalProperties"], false, "{name}");

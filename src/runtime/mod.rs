@@ -1,12 +1,18 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
+mod onnxruntime;
 mod tract;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Instant;
 
 use crate::tensor::Tensor;
 
+pub use onnxruntime::OnnxRuntime;
 pub use tract::Tract;
 
 /// Tensors by the names that the model gives its inputs or outputs.
@@ -25,6 +31,12 @@ pub enum Error {
     #[error("{runtime} can't run the model: {why}")]
     #[diagnostic(code(runtime::run))]
     Run { runtime: &'static str, why: String },
+    #[error("{runtime} is not there: {why}")]
+    #[diagnostic(
+        code(runtime::missing),
+        help("make setup installs it; or name its library in SOPRANO_EXPORT_ONNXRUNTIME")
+    )]
+    Missing { runtime: &'static str, why: String },
     #[error("the model has no input {name:?}; it has: {known}")]
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
@@ -65,4 +77,42 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error>;
+
+    /// Seconds that one call takes, without making its inputs and reading its outputs where the runtime can
+    /// tell them apart.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
+        let start = Instant::now();
+        self.run(inputs)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs foreign code whose panics are errors here: a model of a hostile shape must not end the
+/// process, and its backtrace means nothing to the person who gave it.
+fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !CONTAINED.get() {
+                usual(info);
+            }
+        }));
+    });
+    CONTAINED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(false);
+    outcome.unwrap_or_else(|panic| {
+        Err(match panic.downcast_ref::<String>() {
+            Some(words) => words.clone(),
+            None => panic.downcast_ref::<&str>().map_or("it panicked".to_owned(), |w| (*w).to_owned()),
+        })
+    })
 }

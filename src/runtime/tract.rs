@@ -1,6 +1,4 @@
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
@@ -130,30 +128,6 @@ fn from_tract(value: &tract_onnx::prelude::Tensor) -> Result<Tensor, String> {
     Tensor::new(dtype, value.shape().to_vec(), bytes).map_err(|e| e.to_string())
 }
 
-thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs foreign code whose panics are errors here: a model of a hostile shape must not end the
-/// process, and its backtrace means nothing to the person who gave it.
 fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let usual = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !CONTAINED.get() {
-                usual(info);
-            }
-        }));
-    });
-    CONTAINED.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(work));
-    CONTAINED.set(false);
-    match outcome {
-        Ok(result) => result.map_err(|e| format!("{e:#}")),
-        Err(panic) => Err(match panic.downcast_ref::<String>() {
-            Some(words) => words.clone(),
-            None => panic.downcast_ref::<&str>().map_or("it panicked".to_owned(), |w| (*w).to_owned()),
-        }),
-    }
+    super::quietly(|| work().map_err(|e| format!("{e:#}")))
 }

@@ -251,7 +251,11 @@ struct Figure(f64);
 
 impl Serialize for Figure {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        if self.0.is_finite() { to.serialize_f64(self.0) } else { to.serialize_str(&self.0.to_string()) }
+        if self.0.is_finite() {
+            to.serialize_f64(self.0)
+        } else {
+            to.serialize_str(&self.0.to_string())
+        }
     }
 }
 

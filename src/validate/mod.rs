@@ -150,7 +150,9 @@ impl Verdict {
     /// The case that is worst: one that failed if any did, then by signal-to-noise ratio.
     pub fn worst(&self) -> Option<&CaseResult> {
         self.cases.iter().min_by(|a, b| {
-            let rank = |c: &CaseResult| -Metric::SnrDb.badness(c.measured.get(Metric::SnrDb).unwrap_or(f64::NAN));
+            let rank = |c: &CaseResult| {
+                -Metric::SnrDb.badness(c.measured.get(Metric::SnrDb).unwrap_or(f64::NAN))
+            };
             a.passed.cmp(&b.passed).then(rank(a).total_cmp(&rank(b)))
         })
     }

@@ -227,7 +227,11 @@ fn validate_sees_through_a_consistent_forgery() {
     drop(run);
     forge(&bundle, |_| {});
     world.run(["verify", "bundle"]).exits(0);
-    let run = world.run(["validate", "bundle"]).exits(1).says("FAILED: ").says("  b1_t2: max abs error / peak ");
+    let run = world
+        .run(["validate", "bundle"])
+        .exits(1)
+        .says("FAILED: ")
+        .says("  b1_t2: max abs error / peak ");
     assert_eq!(run.stdout, "");
     let verdicts = world.run(["validate", "bundle", "--json"]).exits(1).json();
     assert_eq!(verdicts[0]["passed"], false);

@@ -1,0 +1,120 @@
+use super::{Pass, Skip, matched};
+use crate::ir::{Graph, NodeId, Patch, initializer_f32, initializer_i64, node};
+
+/// Products of one activation with several weights, as one.
+pub(super) struct MergeParallelMatmuls;
+
+impl Pass for MergeParallelMatmuls {
+    fn name(&self) -> &'static str {
+        "merge-parallel-matmuls"
+    }
+
+    fn rules(&self) -> &'static str {
+        "MatMul(x, A), MatMul(x, B), …  =>  Split(MatMul(x, [A B …]), [columns of A, of B, …]; axis -1)\n\
+         A, B, … [K, N_i] constant f32, each used once; queries, keys and values, or gate and up, read x once"
+    }
+
+    fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
+        let first = graph.node(id);
+        if !first.is("MatMul") {
+            return Err(Skip::NoMatch);
+        }
+        let x = matched(first.input_at(0))?;
+        let mut parts = Vec::new();
+        for &user in graph.users(x) {
+            let product = graph.node(user);
+            let weight =
+                product.input_at(1).filter(|_| product.is("MatMul") && product.input_at(0) == Some(x));
+            let Some(weight) = weight.filter(|w| *w != x && graph.sole_user(w).is_some()) else {
+                continue;
+            };
+            let Some(tensor) = graph.initializer(weight) else { continue };
+            if let ([_, columns], Some(output)) = (&tensor.dims[..], product.output_at(0)) {
+                parts.push((user, weight, *columns, output));
+            }
+        }
+        if parts.len() < 2 || parts[0].0 != id {
+            return Err(Skip::NoMatch);
+        }
+        let mut weights = Vec::with_capacity(parts.len());
+        for (_, weight, _, _) in &parts {
+            let (shape, values) = matched(graph.constant_f32(weight))?;
+            let [rows, columns] = shape[..] else { return Err(Skip::NoMatch) };
+            if rows == 0 || columns == 0 {
+                return Err(Skip::NoEffect);
+            }
+            weights.push((rows, columns, values));
+        }
+        let rows = weights[0].0;
+        if weights.iter().any(|part| part.0 != rows) {
+            return Err(Skip::Refused("the weights differ in their rows"));
+        }
+        let total: usize = weights.iter().map(|part| part.1).sum();
+        let mut merged = Vec::with_capacity(rows * total);
+        for row in 0..rows {
+            for (_, columns, values) in &weights {
+                merged.extend_from_slice(&values[row * columns..(row + 1) * columns]);
+            }
+        }
+
+        let mut patch = parts.iter().fold(Patch::at(id), |patch, part| patch.remove(part.0));
+        let name = first.name().to_owned();
+        let weight = patch.fresh(graph, &format!("{}/merged", parts[0].1));
+        let product = patch.fresh(graph, &format!("{}/merged", parts[0].3));
+        let sizes = patch.fresh(graph, &format!("{}/columns", parts[0].3));
+        let columns: Vec<i64> = parts.iter().map(|part| part.2).collect();
+        patch.initializer(initializer_f32(&weight, &[rows, total], &merged));
+        patch.initializer(initializer_i64(&sizes, &[columns.len()], &columns));
+        patch.insert(node("MatMul", [x, &weight], &product).named(&name));
+        let split = node("Split", [&product, &sizes], parts[0].3).named(format!("{name}/split"));
+        let split = parts[1..].iter().fold(split, |split, part| split.output(part.3));
+        patch.insert(split.int("axis", -1));
+        Ok(patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+
+    fn graph(second: &[usize], values: &[f32]) -> TestGraph {
+        TestGraph::new()
+            .input("x", &["t", "2"])
+            .initializer(f32s("a", &[2, 3], &[1., 2., 3., 4., 5., 6.]))
+            .initializer(f32s("b", second, values))
+            .node(node("MatMul", ["x", "a"], "p"))
+            .node(node("MatMul", ["x", "b"], "q"))
+            .output("p", &["t", "3"])
+            .output("q", &["t", "1"])
+    }
+
+    #[test]
+    fn products_of_one_activation_become_one() {
+        let mut model = graph(&[2, 1], &[0.5, -7.0]).model();
+        let feed: Feed<'_> = &[("x", &[2, 2], &[1.0, -1.0, 0.3, 0.7])];
+        let before = run(&model, feed);
+        assert_eq!(apply(&mut model, "merge-parallel-matmuls"), 1);
+        assert_eq!(ops(&model), ["MatMul", "Split"]);
+        assert!(max_diff(&before, &run(&model, feed)) < 1e-6);
+        assert_eq!(apply(&mut model, "merge-parallel-matmuls"), 0);
+    }
+
+    #[test]
+    fn a_weight_that_serves_twice_or_an_activation_that_differs_stays() {
+        let twice = graph(&[2, 1], &[0.5, -7.0])
+            .input("z", &["t", "2"])
+            .node(node("MatMul", ["z", "b"], "r"))
+            .output("r", &["t", "1"]);
+        assert_eq!(apply(&mut twice.model(), "merge-parallel-matmuls"), 0);
+        let other = TestGraph::new()
+            .input("x", &["t", "2"])
+            .input("z", &["t", "2"])
+            .initializer(f32s("a", &[2, 1], &[1., 2.]))
+            .initializer(f32s("b", &[2, 1], &[3., 4.]))
+            .node(node("MatMul", ["x", "a"], "p"))
+            .node(node("MatMul", ["z", "b"], "q"))
+            .output("p", &["t", "1"])
+            .output("q", &["t", "1"]);
+        assert_eq!(apply(&mut other.model(), "merge-parallel-matmuls"), 0);
+    }
+}

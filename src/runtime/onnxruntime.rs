@@ -1,0 +1,191 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
+
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
+
+use super::{Error, Runtime, Session, Tensors};
+use crate::export::Python;
+use crate::tensor::{DType, Tensor};
+
+/// ONNX Runtime, from a shared library that is found when it is asked for.
+///
+/// A process holds one: the library that was loaded first stays.
+#[derive(Clone)]
+pub struct OnnxRuntime {
+    environment: Environment,
+    version: String,
+    library: PathBuf,
+    threads: usize,
+}
+
+const NAME: &str = "onnxruntime";
+/// What the library is called where it is installed for all programs.
+const SYSTEM: &str =
+    if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+
+static LOADED: OnceLock<Result<OnnxRuntime, String>> = OnceLock::new();
+
+impl OnnxRuntime {
+    /// The library at a path, else the one of a Python environment, else the system's; one thread.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where none is found or it is none that this program can use.
+    pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
+        let in_python = || python.and_then(|python| python.file("onnxruntime/capi", is_library));
+        let path = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
+        let found = LOADED.get_or_init(|| Self::load(&path));
+        found.clone().map_err(|why| Error::Missing { runtime: NAME, why })
+    }
+
+    fn load(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let environment = super::quietly(|| {
+            let builder = ort::init_from(path).map_err(|e| e.to_string())?;
+            let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
+            environment.set_log_level(LogLevel::Fatal);
+            Ok((environment, ort::info()))
+        });
+        let (environment, info) = environment.map_err(|why| format!("{shown}: {why}"))?;
+        let branch = info.split("git-branch=").nth(1).and_then(|rest| rest.split(',').next());
+        let version = branch.map_or(info, |branch| branch.trim_start_matches("rel-")).to_owned();
+        Ok(Self { environment, version, library: path.to_owned(), threads: 1 })
+    }
+
+    /// The same with a number of threads.
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+}
+
+fn is_library(name: &str) -> bool {
+    let plain =
+        |stem: &str| name == stem || name.strip_prefix(stem).is_some_and(|r| r.starts_with('.'));
+    plain("libonnxruntime.so") || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
+}
+
+impl Runtime for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn name_and_version(&self) -> String {
+        format!("{NAME} {}", self.version)
+    }
+
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
+        let load = || {
+            ort::session::Session::builder(&self.environment)
+                .map_err(|e| e.to_string())?
+                .with_intra_threads(self.threads)
+                .and_then(|builder| builder.with_log_level(LogLevel::Fatal))
+                .and_then(|builder| builder.with_intra_op_spinning(self.threads > 1))
+                .map_err(|e| e.to_string())?
+                .commit_from_memory(model)
+                .map_err(|e| e.to_string())
+        };
+        let session = super::quietly(load);
+        let session = session.map_err(|why| Error::Load { runtime: NAME, why })?;
+        let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
+        Ok(Box::new(Loaded { session: Mutex::new(session), inputs }))
+    }
+}
+
+struct Loaded {
+    /// A call needs the session for itself.
+    session: Mutex<ort::session::Session>,
+    inputs: Vec<String>,
+}
+
+impl Loaded {
+    fn feed(&self, inputs: &Tensors) -> Result<Vec<(String, DynValue)>, Error> {
+        if let Some(name) = inputs.keys().find(|name| !self.inputs.contains(name)) {
+            return Err(Error::UnknownInput { name: name.clone(), known: self.inputs.join(", ") });
+        }
+        let given = |name: &String| {
+            let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.clone() })?;
+            Ok((name.clone(), to_ort(tensor).map_err(refuse)?))
+        };
+        self.inputs.iter().map(given).collect()
+    }
+}
+
+fn refuse(why: impl ToString) -> Error {
+    Error::Run { runtime: NAME, why: why.to_string() }
+}
+
+impl Session for Loaded {
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let fed = self.feed(inputs)?;
+        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let outputs = session.run(fed).map_err(refuse)?;
+        let read = |(name, value): (&str, ort::value::ValueRef<'_>)| {
+            Ok((name.to_owned(), from_ort(&value).map_err(refuse)?))
+        };
+        outputs.iter().map(read).collect()
+    }
+
+    fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
+        let fed = self.feed(inputs)?;
+        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let start = Instant::now();
+        session.run(fed).map(drop).map_err(refuse)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+fn to_ort(tensor: &Tensor) -> Result<DynValue, String> {
+    fn owned<T: PrimitiveTensorElementType + Clone + std::fmt::Debug + 'static, const N: usize>(
+        tensor: &Tensor,
+        read: impl Fn([u8; N]) -> T,
+    ) -> Result<DynValue, String> {
+        let chunks = tensor.bytes().as_chunks::<N>().0;
+        let values: Vec<T> = chunks.iter().map(|bytes| read(*bytes)).collect();
+        let made = ort::value::Tensor::from_array((tensor.shape().to_vec(), values));
+        made.map(ort::value::Tensor::into_dyn).map_err(|e| e.to_string())
+    }
+    match tensor.dtype() {
+        DType::F32 => owned(tensor, f32::from_le_bytes),
+        DType::F64 => owned(tensor, f64::from_le_bytes),
+        DType::I64 => owned(tensor, i64::from_le_bytes),
+        DType::I32 => owned(tensor, i32::from_le_bytes),
+        DType::I8 => owned(tensor, i8::from_le_bytes),
+        DType::U8 => owned(tensor, u8::from_le_bytes),
+        DType::Bool => owned(tensor, |[byte]: [u8; 1]| byte != 0),
+        other => Err(format!("inputs of type {} are not passed on", other.name())),
+    }
+}
+
+fn from_ort(value: &DynValue) -> Result<Tensor, String> {
+    fn read<T: PrimitiveTensorElementType + Copy, const N: usize>(
+        value: &DynValue,
+        dtype: DType,
+        write: impl Fn(T) -> [u8; N],
+    ) -> Result<Tensor, String> {
+        let (shape, values) = value.try_extract_tensor::<T>().map_err(|e| e.to_string())?;
+        let shape = shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|&value| write(value)).collect();
+        Tensor::new(dtype, shape, bytes.into()).map_err(|e| e.to_string())
+    }
+    let ValueType::Tensor { ty, .. } = value.dtype() else {
+        return Err("an output that is no tensor".to_owned());
+    };
+    match ty {
+        TensorElementType::Float32 => read(value, DType::F32, f32::to_le_bytes),
+        TensorElementType::Float64 => read(value, DType::F64, f64::to_le_bytes),
+        TensorElementType::Int64 => read(value, DType::I64, i64::to_le_bytes),
+        TensorElementType::Int32 => read(value, DType::I32, i32::to_le_bytes),
+        TensorElementType::Int8 => read(value, DType::I8, i8::to_le_bytes),
+        TensorElementType::Uint8 => read(value, DType::U8, u8::to_le_bytes),
+        TensorElementType::Bool => read(value, DType::Bool, |b: bool| [u8::from(b)]),
+        other => Err(format!("an output of type {other:?}")),
+    }
+}
