@@ -1,8 +1,10 @@
-"""Language-model checkpoints: config, safetensors and tokenizer held against each other before any is used."""
+"""Language-model checkpoints: config, safetensors and tokenizer held against each other before use."""
 
 from __future__ import annotations
 
 import json
+import operator
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,28 @@ from .errors import ExportError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
+LARGEST = 2**31 - 1
+COUNTS = {
+    "hidden_size": LARGEST,
+    "num_hidden_layers": 4096,
+    "num_attention_heads": LARGEST,
+    "num_key_value_heads": LARGEST,
+    "head_dim": LARGEST,
+    "intermediate_size": LARGEST,
+    "vocab_size": LARGEST,
+    "max_position_embeddings": LARGEST,
+}
+"""Whole numbers of a config, each 1 or more and at most this: `transformers` builds whatever is asked for."""
+SCALARS = ("rms_norm_eps", "rope_theta")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 POINTER = b"version https://git-lfs"
 STOP = "[STOP]"
+OTHER_TOKENIZER = "the tokenizer is another model's"
+MISMATCH = f"the weights and {CONFIG} are of different models"
 
 
 def load(directory: Path) -> torch.nn.Module:
@@ -27,13 +47,35 @@ def load(directory: Path) -> torch.nn.Module:
     f16 or bf16. Raises ExportError with a code that starts with "checkpoint-" or "lm-".
     """
     config = _config(directory)
-    state, places = _weights(directory)
+    state, places, listing = _weights(directory)
+    if config.num_hidden_layers > len(state):
+        raise ExportError(
+            "checkpoint-shape",
+            f"{listing}: {len(state)} tensors, and {CONFIG} asks for num_hidden_layers = "
+            f"{config.num_hidden_layers}",
+            MISMATCH,
+        )
     model = _blank(config, directory)
-    _check(model, state, places)
+    _check(model, state, places, listing)
     _check_tokenizer(directory, config)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
     model.tie_weights()
     return _materialise(model).eval().requires_grad_(False)
+
+
+def tokenizer(directory: Path) -> Any:
+    """The tokenizer of a checkpoint directory. Raises ExportError("checkpoint-tokenizer") when none loads."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        why = str(error).split("\n", 1)[0][:200]
+        raise ExportError(
+            "checkpoint-tokenizer",
+            f"{directory}: its tokenizer cannot be loaded: {why}",
+            f"sentences need {TOKENIZER} and {TOKENIZER_CONFIG}",
+        ) from None
 
 
 def _json(path: Path) -> Any:
@@ -43,23 +85,58 @@ def _json(path: Path) -> Any:
         raise ExportError(
             "checkpoint-missing", f"{path} does not exist", f"a language model's folder holds {path.name}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError("checkpoint-format", f"{path} is not JSON: {error}", "fetch it again") from None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise ExportError("checkpoint-format", f"{path} is not a JSON object", "fetch it again")
+    return content
+
+
+def _check_numbers(numbers: dict[str, Any], path: Path) -> None:
+    """Refuse a number of the wrong kind or out of range before anything is built of it."""
+
+    def refuse(name: str, wanted: str) -> ExportError:
+        return ExportError(
+            "checkpoint-config",
+            f"{path}: `{name}` is {numbers[name]!r:.40}, expected {wanted}",
+            "fetch it again",
+        )
+
+    for name, largest in COUNTS.items():
+        value = numbers.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= largest):
+            raise refuse(name, f"a whole number from 1 to {largest}")
+    for name in SCALARS:
+        if name in numbers and (type(numbers[name]) not in (int, float) or not 0 < numbers[name] < 2**127):
+            raise refuse(name, "a finite number above 0")
+    for name in ("tie_word_embeddings", "use_sliding_window"):
+        if not isinstance(numbers.get(name, False), bool):
+            raise refuse(name, "true or false")
 
 
 def _config(directory: Path) -> Any:
     from transformers import AutoConfig
 
     path = directory / CONFIG
-    if not isinstance(_json(path), dict):
-        raise ExportError("checkpoint-format", f"{path} is not a JSON object", "fetch it again")
+    content = _object(path)
+    _check_numbers(content, path)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         why = str(error).split("\n", 1)[0][:200]
-        raise ExportError("checkpoint-config", f"{path}: {why}", "a causal language model is expected") from None
+        raise ExportError(
+            "checkpoint-config", f"{path}: {why}", "a causal language model is expected"
+        ) from None
+    numbers = {name: getattr(config, name, None) for name in COUNTS}
+    if absent := [name for name, value in numbers.items() if value is None and name != "head_dim"]:
+        raise ExportError("lm-unsupported", f"{path}: model_type {config.model_type!r} without `{absent[0]}`")
+    _check_numbers(numbers, path)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    if kv_heads < 1 or heads % kv_heads:
+    if heads % kv_heads:
         raise ExportError(
             "checkpoint-config",
             f"{path}: {heads} attention heads cannot be shared by {kv_heads} key-value heads",
@@ -73,7 +150,7 @@ def _blank(config: Any, directory: Path) -> torch.nn.Module:
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
+            model = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
             )
     except Exception as error:
@@ -81,6 +158,16 @@ def _blank(config: Any, directory: Path) -> torch.nn.Module:
         raise ExportError(
             "lm-unsupported", f"{directory / CONFIG}: no causal language model can be built: {why}"
         ) from None
+    named, built = config.architectures or [], type(model).__name__
+    if not isinstance(named, list) or (named and built not in named):
+        raise ExportError(
+            "checkpoint-config",
+            f"{directory / CONFIG}: `architectures` is {named!r:.80}, and model_type "
+            f"{config.model_type!r} is {built}",
+            "the two name one model",
+        )
+    config.architectures = [built]
+    return model
 
 
 def _materialise(model: torch.nn.Module) -> torch.nn.Module:
@@ -89,14 +176,19 @@ def _materialise(model: torch.nn.Module) -> torch.nn.Module:
         if hasattr(module, "rope_init_fn"):
             frequencies, module.attention_scaling = module.rope_init_fn(module.config, "cpu")
             module.inv_freq = module.original_inv_freq = frequencies
+    if left := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
+        raise ExportError(
+            "lm-unsupported", f"{type(model).__name__} computes `{left[0]}`, which no checkpoint holds"
+        )
     return model
 
 
-def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path]]:
-    """Every tensor and the file it came from."""
-    index = directory / INDEX
+def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path], Path]:
+    """Every tensor, the file it came from, and the file that lists them all."""
+    listing = index = directory / INDEX
     if (directory / WEIGHTS).exists() or not index.exists():
-        files: dict[Path, list[str] | None] = {directory / WEIGHTS: None}
+        listing = directory / WEIGHTS
+        files: dict[Path, list[str] | None] = {listing: None}
     else:
         listed = _json(index)
         table = listed.get("weight_map") if isinstance(listed, dict) else None
@@ -104,14 +196,18 @@ def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path]]
             raise ExportError("checkpoint-format", f"{index} has no `weight_map`", "fetch it again")
         files = {}
         for name, file in table.items():
-            if not isinstance(file, str) or Path(file).name != file:
-                raise ExportError("checkpoint-format", f"{index}: {file!r} is no plain file name")
+            if not isinstance(file, str) or not SHARD.fullmatch(file):
+                raise ExportError(
+                    "checkpoint-format",
+                    f"{index}: {file!r:.80} is no name of a safetensors file beside it",
+                    "fetch it again",
+                )
             files.setdefault(directory / file, []).append(name)  # type: ignore[union-attr]
     state, places = {}, {}
     for path, names in files.items():
         for name, tensor in _read(path, names).items():
             state[name], places[name] = tensor, path
-    return state, places
+    return state, places, listing
 
 
 def _read(path: Path, names: list[str] | None) -> dict[str, torch.Tensor]:
@@ -131,13 +227,17 @@ def _read(path: Path, names: list[str] | None) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, "pt") as file:
             found = set(file.keys())
-            if names is not None and (absent := set(names) - found):
+            listed = found if names is None else set(names)
+            if differing := listed ^ found:
+                name = min(differing)
                 raise ExportError(
                     "checkpoint-shape",
-                    f"{path}: tensor `{min(absent)}` is missing, although {INDEX} says it is there",
+                    f"{path}: tensor `{name}` is missing, although {INDEX} says it is there"
+                    if name in listed
+                    else f"{path}: tensor `{name}` is there, although {INDEX} does not say so",
                     "fetch it again",
                 )
-            return {name: file.get_tensor(name) for name in sorted(found if names is None else names)}
+            return {name: file.get_tensor(name) for name in sorted(found)}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         why = str(error).split("\n", 1)[0][:200] or type(error).__name__
         raise ExportError(
@@ -147,22 +247,24 @@ def _read(path: Path, names: list[str] | None) -> dict[str, torch.Tensor]:
         ) from None
 
 
-def _check(model: torch.nn.Module, state: dict[str, torch.Tensor], places: dict[str, Path]) -> None:
+def _check(
+    model: torch.nn.Module, state: dict[str, torch.Tensor], places: dict[str, Path], listing: Path
+) -> None:
     """Hold names, shapes, dtypes and values against what the config asks for."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
-    where = next(iter(places.values()), Path(WEIGHTS))
     if missing := sorted(set(expected) - set(state) - tied):
         raise ExportError(
             "checkpoint-shape",
-            f"{where}: tensor `{missing[0]}` is missing ({len(missing)} in all), although {CONFIG} asks for it",
-            f"the weights and {CONFIG} are of different models",
+            f"{listing}: tensor `{missing[0]}` is missing ({len(missing)} in all), although {CONFIG} asks "
+            "for it",
+            MISMATCH,
         )
     if extra := sorted(set(state) - set(expected)):
         raise ExportError(
             "checkpoint-shape",
             f"{places[extra[0]]}: tensor `{extra[0]}` is no part of the model that {CONFIG} describes",
-            f"the weights and {CONFIG} are of different models",
+            MISMATCH,
         )
     for name, tensor in state.items():
         if tuple(tensor.shape) != expected[name]:
@@ -170,42 +272,87 @@ def _check(model: torch.nn.Module, state: dict[str, torch.Tensor], places: dict[
                 "checkpoint-shape",
                 f"{places[name]}: tensor `{name}` is {list(tensor.shape)}, and {CONFIG} asks for "
                 f"{list(expected[name])}",
-                f"the weights and {CONFIG} are of different models",
+                MISMATCH,
             )
         if tensor.dtype not in FLOATS:
             raise ExportError(
                 "checkpoint-dtype",
-                f"{places[name]}: tensor `{name}` is {tensor.dtype}; float32, float16 or bfloat16 is expected",
+                f"{places[name]}: tensor `{name}` is {str(tensor.dtype).removeprefix('torch.')}; float32, "
+                "float16 or bfloat16 is expected",
             )
         if not torch.isfinite(tensor).all():
+            count = int((~torch.isfinite(tensor)).sum())
             raise ExportError(
-                "checkpoint-values",
-                f"{places[name]}: tensor `{name}` has NaN or infinite values",
-                "the training diverged, or the file is damaged",
+                "checkpoint-nan",
+                f"{places[name]}: tensor `{name}` has {count} of {tensor.numel()} values that are NaN or "
+                "infinite",
+                "the checkpoint is damaged or training diverged; use another one",
             )
+    head, embedding = state.get("lm_head.weight"), state.get("model.embed_tokens.weight")
+    if tied and head is not None and embedding is not None and not torch.equal(head, embedding):
+        raise ExportError(
+            "checkpoint-shape",
+            f"{places['lm_head.weight']}: tensor `lm_head.weight` is not `model.embed_tokens.weight`, "
+            f"although {CONFIG} ties them",
+            MISMATCH,
+        )
+
+
+def _ends(content: dict[str, Any], path: Path, vocabulary: int) -> list[int]:
+    """The ids that end a text, as `path` names them."""
+    ends = content.get("eos_token_id")
+    listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    for each in listed:
+        if type(each) is not int or not 0 <= each < vocabulary:
+            raise ExportError(
+                "checkpoint-config",
+                f"{path}: eos_token_id {each!r:.40} is no token of a vocabulary of {vocabulary}",
+                "fetch it again",
+            )
+    return listed
 
 
 def _check_tokenizer(directory: Path, config: Any) -> None:
     """A tokenizer that is there must fit the model: its ids inside the vocabulary, its stop the model's."""
+    ends = {CONFIG: _ends({"eos_token_id": config.eos_token_id}, directory / CONFIG, config.vocab_size)}
+    if (generation := directory / GENERATION).exists():
+        ends[GENERATION] = _ends(_object(generation), generation, config.vocab_size)
     path = directory / TOKENIZER
     if not path.exists():
         return
     content = _json(path)
     try:
         ids = {**content["model"]["vocab"], **{t["content"]: t["id"] for t in content["added_tokens"]}}
-        largest = max(ids.values())
+        largest = max(map(operator.index, ids.values()))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ExportError("checkpoint-format", f"{path} is not a tokenizer", "fetch it again") from None
     if largest >= config.vocab_size:
         raise ExportError(
             "checkpoint-tokenizer",
             f"{path} has the id {largest}, and {CONFIG} a vocabulary of {config.vocab_size}",
-            "the tokenizer is another model's",
+            OTHER_TOKENIZER,
         )
-    stop, ends = ids.get(STOP), config.eos_token_id
-    if stop is not None and stop not in (ends if isinstance(ends, list) else [ends]):
+    for file, listed in ends.items():
+        if STOP in ids and ids[STOP] not in listed and (listed or file == CONFIG):
+            raise ExportError(
+                "checkpoint-tokenizer",
+                f"{path} has {STOP} as {ids[STOP]}, and {file} has eos_token_id {_one(listed)}",
+                OTHER_TOKENIZER,
+            )
+    if not (described := directory / TOKENIZER_CONFIG).exists():
+        return
+    token = _object(described).get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    found = ids.get(token) if isinstance(token, str) else None
+    named = [each for listed in ends.values() for each in listed]
+    if token is not None and named and found not in named:
         raise ExportError(
             "checkpoint-tokenizer",
-            f"{path} has {STOP} as {stop}, and {CONFIG} has eos_token_id {ends}",
-            "the tokenizer is another model's",
+            f"{described}: eos_token {token!r:.40} has the id {found}, and {CONFIG} has eos_token_id "
+            f"{_one(ends[CONFIG])}",
+            OTHER_TOKENIZER,
         )
+
+
+def _one(listed: list[int]) -> Any:
+    return listed[0] if len(listed) == 1 else listed or None

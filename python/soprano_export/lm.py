@@ -17,6 +17,7 @@ from torch import nn
 
 from . import graph
 from .errors import ExportError
+from .language_model import CONFIG
 
 MASKED = -1e9
 """Added to the score of a position that may not be seen: finite, so that a row of padding stays a number."""
@@ -41,26 +42,10 @@ class Architecture:
 
     @classmethod
     def of(cls, config: Any) -> Architecture:
-        """Read a `transformers` config. Raises ExportError("lm-unsupported") for what the module lacks."""
-        name = (config.architectures or [type(config).__name__])[0]
-
-        def refuse(what: str) -> ExportError:
-            return ExportError(
-                "lm-unsupported", f"{name} with {what} is not supported", "use `route: optimum` for it"
-            )
-
-        if config.model_type not in ("qwen3", "llama"):
-            raise refuse(f"model_type {config.model_type!r}")
-        scaling = getattr(config, "rope_scaling", None) or {}
-        if scaling.get("rope_type", scaling.get("type", "default")) != "default":
-            raise refuse(f"rope_scaling {scaling}")
-        if getattr(config, "use_sliding_window", False):
-            raise refuse("a sliding window")
-        if config.hidden_act != "silu":
-            raise refuse(f"hidden_act {config.hidden_act!r}")
+        """Read a `transformers` config that `language_model.load` accepted."""
         heads = config.num_attention_heads
         return cls(
-            architecture=name,
+            architecture=config.architectures[0],
             hidden_size=config.hidden_size,
             layers=config.num_hidden_layers,
             heads=heads,
@@ -74,6 +59,27 @@ class Architecture:
 
     def describe(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def check(config: Any) -> None:
+    """Raise ExportError("lm-unsupported") for what the module lacks."""
+    scaling = getattr(config, "rope_scaling", None) or {}
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    lacks = {
+        f"model_type {config.model_type!r}": config.model_type not in ("qwen3", "llama"),
+        f"rope_scaling {scaling}": scaling.get("rope_type", scaling.get("type", "default")) != "default",
+        "a partial rotary embedding": getattr(config, "partial_rotary_factor", 1.0) != 1.0,
+        "a sliding window": getattr(config, "use_sliding_window", False) or kinds != {"full_attention"},
+        f"hidden_act {getattr(config, 'hidden_act', None)!r}": getattr(config, "hidden_act", None) != "silu",
+        "mlp_bias": getattr(config, "mlp_bias", False),
+    }
+    for what, lacking in lacks.items():
+        if lacking:
+            raise ExportError(
+                "lm-unsupported",
+                f"{CONFIG}: a {config.model_type} model with {what} is not supported",
+                "use `route: optimum` for it",
+            )
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -130,12 +136,8 @@ class Mlp(nn.Module):
 
     def __init__(self, layer: nn.Module, architecture: Architecture):
         super().__init__()
-        if layer.gate_proj.bias is not None:
-            raise ExportError("lm-unsupported", f"{architecture.architecture} with mlp_bias is not supported")
         self.size = architecture.intermediate_size
-        self.gate_up = nn.Parameter(
-            torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).T.contiguous()
-        )
+        self.gate_up = nn.Parameter(torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).T.contiguous())
         self.down = nn.Parameter(layer.down_proj.weight.T.contiguous())
 
     def forward(self, x):
@@ -147,12 +149,13 @@ class ExportableLm(nn.Module):
     """input_ids, attention_mask i64 [B, S], position_ids i64 [B, S] to logits f32 [B, S, vocabulary].
 
     The mask's length may exceed that of the ids: query s then stands at place T - S + s, as it does behind
-    a cache.
+    a cache. Raises ExportError("lm-unsupported") as `check` does.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture):
         super().__init__()
         config, a = model.config, architecture
+        check(config)
         epsilon = self.epsilon = config.rms_norm_eps
         self.group = a.heads // a.kv_heads
         self.embedding = model.model.embed_tokens.weight

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from .errors import ExportError
+
 GREEDY_PROMPT = 5
 GREEDY_TOKENS = 32
 STEPS_PREFILL = 7
@@ -45,7 +47,7 @@ class Recorder:
 
     @torch.no_grad()
     def _run(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, past: Any = None) -> Any:
-        return self.model(
+        output = self.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -53,18 +55,30 @@ class Recorder:
             use_cache=True,
             output_hidden_states=True,
         )
+        if not torch.isfinite(output.logits).all():
+            raise ExportError(
+                "reference-nonfinite",
+                f"the language model itself gives NaN or infinite logits in a run of {mask.shape[1]} tokens",
+                "the checkpoint's weights overflow float32",
+            )
+        return output
 
     def _record(self, name: str, ids: torch.Tensor, mask: torch.Tensor) -> None:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         output = self._run(ids, mask, positions)
         self.cases.append(
-            Case(name, "prefill", *ids.shape, {
-                "input_ids": ids,
-                "attention_mask": mask,
-                "position_ids": positions,
-                "logits": output.logits,
-                "last_hidden_state": output.hidden_states[-1],
-            })
+            Case(
+                name,
+                "prefill",
+                *ids.shape,
+                {
+                    "input_ids": ids,
+                    "attention_mask": mask,
+                    "position_ids": positions,
+                    "logits": output.logits,
+                    "last_hidden_state": output.hidden_states[-1],
+                },
+            )
         )
 
     def prefill(self, length: int) -> None:

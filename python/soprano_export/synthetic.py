@@ -99,7 +99,8 @@ def language_model(preset: str, seed: int) -> dict[str, bytes]:
     from safetensors.torch import save
     from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-    family, (hidden, layers, heads, kv_heads, size, mlp, vocabulary, positions, tied) = LANGUAGE_MODELS[preset]
+    family, dimensions = LANGUAGE_MODELS[preset]
+    hidden, layers, heads, kv_heads, size, mlp, vocabulary, positions, tied = dimensions
     config = {"qwen3": Qwen3Config, "llama": LlamaConfig}[family](
         hidden_size=hidden,
         num_hidden_layers=layers,

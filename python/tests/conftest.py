@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -81,3 +82,44 @@ def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
 def exported_1_0(tiny_1_0: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("exported10") / "out"
     return run_task(output, "export-decoder", checkpoint=str(tiny_1_0), opset=18, references=SMALL)
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny Qwen3 language model with two key-value heads."""
+    output = tmp_path_factory.mktemp("tiny_lm") / "out"
+    return run_task(output, "synthesize", preset="tiny", parts=["lm"]).output
+
+
+@pytest.fixture(scope="session")
+def tiny_lm_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a tiny Llama language model with tied embeddings."""
+    output = tmp_path_factory.mktemp("tiny_lm10") / "out"
+    return run_task(output, "synthesize", preset="tiny-1.0", parts=["lm"]).output
+
+
+@pytest.fixture
+def folder(tiny_lm: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_lm` to be spoilt."""
+    return Path(shutil.copytree(tiny_lm, tmp_path / "checkpoint"))
+
+
+def export_lm(output: Path, checkpoint: Path, route: str) -> Ran:
+    """Run `export-lm` in its own process, as its parent does."""
+    output.mkdir(parents=True)
+    request = output.parent / "request.json"
+    fields = {"task": "export-lm", "checkpoint": str(checkpoint), "route": route}
+    request.write_text(json.dumps({"protocol": 1, "output": str(output), **fields}))
+    code, events, log = run_process(str(request))
+    assert code == 0, log
+    return Ran(output, events)
+
+
+@pytest.fixture(scope="session")
+def lm_torch(tiny_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return export_lm(tmp_path_factory.mktemp("lm_torch") / "out", tiny_lm, "torch")
+
+
+@pytest.fixture(scope="session")
+def lm_optimum(tiny_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    return export_lm(tmp_path_factory.mktemp("lm_optimum") / "out", tiny_lm, "optimum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,11 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     job.progress("load checkpoint", 0, 1)
     model = language_model.load(directory)
     architecture = lm.Architecture.of(model.config)
+    wanted = request.references
+    longest = max([*wanted.prefills, wanted.steps + 8])
+    if longest > architecture.max_position_embeddings:
+        refuse(f"`references`: {longest} positions, and the model has {architecture.max_position_embeddings}")
+    tokenizer = language_model.tokenizer(directory) if wanted.sentences else None
     job.progress("load checkpoint", 1, 1)
 
     job.progress("export graph", 0, 1)
@@ -69,29 +75,21 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         job.adopt("model", "lm.onnx", written)
     job.progress("export graph", 1, 1)
 
-    wanted, recorder = request.references, Recorder(model, request.references.seed)
-    longest = max([*wanted.prefills, wanted.steps + 8])
-    if longest > architecture.max_position_embeddings:
-        refuse(f"`references`: {longest} positions, and the model has {architecture.max_position_embeddings}")
+    recorder = Recorder(model, wanted.seed)
     work = [lambda length=length: recorder.prefill(length) for length in wanted.prefills]
     work += [
         lambda: recorder.padded(wanted.batch, max(4, min(16, max(wanted.prefills)))),
         lambda: recorder.steps(wanted.steps),
         recorder.random_greedy,
     ]
-    if wanted.sentences:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        stop = tokenizer.eos_token_id
-        for place, sentence in enumerate(wanted.sentences):
-            text = f"[STOP][TEXT]{upstream.clean(sentence)}[START]"
-            prompt = tokenizer(text, return_tensors="pt")["input_ids"]
-            work.append(
-                lambda place=place, prompt=prompt: recorder.greedy(
-                    f"spoken_{place}", prompt, SPOKEN_LIMIT, stop
-                )
+    for place, sentence in enumerate(wanted.sentences):
+        text = f"[STOP][TEXT]{upstream.clean(sentence)}[START]"
+        prompt = tokenizer(text, return_tensors="pt")["input_ids"]
+        work.append(
+            lambda place=place, prompt=prompt: recorder.greedy(
+                f"spoken_{place}", prompt, SPOKEN_LIMIT, tokenizer.eos_token_id
             )
+        )
     with references.reproducible():
         for done, record in enumerate(work):
             job.progress("record references", done, len(work))
@@ -111,17 +109,24 @@ def _optimum(directory: Path, opset: int, written: Path) -> None:
     from optimum.exporters.onnx import main_export
 
     from .. import graph
+    from ..errors import ExportError
 
     folder = written.parent / "optimum"
-    main_export(
-        str(directory),
-        output=folder,
-        task="text-generation-with-past",
-        opset=opset,
-        do_validation=False,
-        no_post_process=False,
-        local_files_only=True,
-    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            main_export(
+                str(directory),
+                output=folder,
+                task="text-generation-with-past",
+                opset=opset,
+                do_validation=False,
+                no_post_process=False,
+                local_files_only=True,
+            )
+    except Exception as error:
+        why = str(error).split("\n", 1)[0][:200] or type(error).__name__
+        raise ExportError("lm-unsupported", f"Optimum cannot export {directory}: {why}") from error
     model = onnx.load(folder / "model.onnx")
     graph.strip(model)
     written.write_bytes(model.SerializeToString(deterministic=True))
