@@ -101,11 +101,12 @@ prop_compose! {
     fn int8()(
         two: bool,
         reduce_range: bool,
+        two_terms in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}\\*?", 0..4),
         keep_fp32 in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}\\*?", 0..4),
         snr_db in prop_oneof![12.0..=200.0, Just(12.0)],
     ) -> Int8 {
         let activations = if two { Terms::Two } else { Terms::One };
-        Int8 { activations, reduce_range, keep_fp32, snr_db }
+        Int8 { activations, reduce_range, two_terms, keep_fp32, snr_db }
     }
 }
 

@@ -145,6 +145,22 @@ class Mlp(nn.Module):
         return (gate * torch.sigmoid(gate) * up) @ self.down
 
 
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)). x f32 [B, S, C] to f32 [B, S, C]."""
+
+    def __init__(self, layer: nn.Module, architecture: Architecture, epsilon: float):
+        super().__init__()
+        self.epsilon = epsilon
+        self.before = nn.Parameter(layer.input_layernorm.weight)
+        self.attention = Attention(layer.self_attn, architecture, epsilon)
+        self.between = nn.Parameter(layer.post_attention_layernorm.weight)
+        self.mlp = Mlp(layer.mlp, architecture)
+
+    def forward(self, x, cos, sin, mask, batch):
+        x = x + self.attention(rms_norm(x, self.before, self.epsilon), cos, sin, mask, batch)
+        return x + self.mlp(rms_norm(x, self.between, self.epsilon))
+
+
 class ExportableLm(nn.Module):
     """input_ids, attention_mask i64 [B, S], position_ids i64 [B, S] to logits f32 [B, S, vocabulary].
 
@@ -163,14 +179,8 @@ class ExportableLm(nn.Module):
         self.head = nn.Parameter(model.lm_head.weight.T.contiguous())
         exponents = torch.arange(0, a.head_dim, 2, dtype=torch.float32) / a.head_dim
         self.register_buffer("frequencies", 1.0 / config.rope_theta**exponents)
-        self.layers = nn.ModuleList()
-        for layer in model.model.layers:
-            block = nn.Module()
-            block.before = nn.Parameter(layer.input_layernorm.weight)
-            block.attention = Attention(layer.self_attn, a, epsilon)
-            block.between = nn.Parameter(layer.post_attention_layernorm.weight)
-            block.mlp = Mlp(layer.mlp, a)
-            self.layers.append(block)
+        layers = model.model.layers
+        self.layers = nn.ModuleList(Block(layer, a, epsilon) for layer in layers)
         self.eval().requires_grad_(False)
 
     def mask(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -188,8 +198,7 @@ class ExportableLm(nn.Module):
         cos, sin = torch.cos(angles), torch.sin(angles)
         x = torch.nn.functional.embedding(input_ids, self.embedding)
         for layer in self.layers:
-            x = x + layer.attention(rms_norm(x, layer.before, self.epsilon), cos, sin, mask, batch)
-            x = x + layer.mlp(rms_norm(x, layer.between, self.epsilon))
+            x = layer(x, cos, sin, mask, batch)
         return rms_norm(x, self.norm, self.epsilon) @ self.head
 
 

@@ -35,10 +35,12 @@ class Case:
 
 @dataclass
 class Recorder:
-    """Records cases of one model (unmodified, f32), with ids drawn from `seed`."""
+    """Records cases of one model (unmodified, f32), with ids drawn from `seed`; of prompts at once also what
+    enters `layers`."""
 
     model: torch.nn.Module
     seed: int
+    layers: tuple[int, ...] = ()
     cases: list[Case] = field(default_factory=list)
 
     def _ids(self, batch: int, length: int) -> torch.Tensor:
@@ -77,6 +79,7 @@ class Recorder:
                     "position_ids": positions,
                     "logits": output.logits,
                     "last_hidden_state": output.hidden_states[-1],
+                    **{f"hidden_states.{layer}": output.hidden_states[layer] for layer in self.layers},
                 },
             )
         )

@@ -75,6 +75,19 @@ pub struct ArtifactEntry {
     pub references: String,
     /// What it must reach.
     pub tolerance: Tolerance,
+    /// Whether an int8 file was shown to be faster than its fp32 one on the machine that built it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed_gate: Option<SpeedGate>,
+}
+
+/// How the question whether int8 is faster was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpeedGate {
+    /// It is.
+    Passed,
+    /// It was not asked.
+    Skipped,
 }
 
 /// An input or output of a model.

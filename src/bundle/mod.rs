@@ -9,7 +9,7 @@ mod verify;
 use std::path::PathBuf;
 
 pub use files::{FileEntry, hashed_copy};
-pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, Tool};
+pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool};
 pub use pack::{Contents, Extra, pack, room_for};
 pub use verify::{Finding, Problem, verify};
 

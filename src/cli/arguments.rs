@@ -42,6 +42,16 @@ pub(super) struct Shared {
         value_parser = path()
     )]
     pub python: Option<PathBuf>,
+    /// ONNX Runtime's shared library [default: that of the Python environment, or the system's].
+    #[arg(
+        long,
+        global = true,
+        env = "SOPRANO_EXPORT_ONNXRUNTIME",
+        value_name = "FILE",
+        hide_env_values = true,
+        value_parser = path()
+    )]
+    pub onnxruntime: Option<PathBuf>,
 }
 
 /// A path that may be empty: an environment variable without a value counts as unset.
@@ -52,7 +62,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 impl Shared {
     /// Without what was given as an empty text.
     pub fn normalized(mut self) -> Self {
-        for path in [&mut self.cache_dir, &mut self.python] {
+        for path in [&mut self.cache_dir, &mut self.python, &mut self.onnxruntime] {
             path.take_if(|path| path.as_os_str().is_empty());
         }
         self
@@ -75,6 +85,8 @@ pub(super) enum Verb {
     Diff(Diff),
     /// Run a bundle's models against its own references, without Python.
     Validate(Validate),
+    /// Find what each node costs in 8 bits, and the cheapest form that reaches a signal-to-noise ratio.
+    Sensitivity(Sensitivity),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
     /// Say what this machine has, what is missing, and the command that mends it.
@@ -106,6 +118,9 @@ pub(super) struct Output {
     /// Make every stage anew.
     #[arg(long)]
     pub rebuild: bool,
+    /// Take an int8 file that is not faster than its fp32 one; the manifest says that it was not asked.
+    #[arg(long)]
+    pub no_speed_gate: bool,
     /// Print a summary as JSON on stdout.
     #[arg(long)]
     pub json: bool,
@@ -207,6 +222,30 @@ pub(super) struct Validate {
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
     /// Print every verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Sensitivity {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// The half to measure [default: the bundle's only one, or its language model].
+    #[arg(long, value_name = "decoder|lm", value_parser = ["decoder", "lm"])]
+    pub part: Option<String>,
+    /// Choose what each node is held in so that the whole reaches this signal-to-noise ratio.
+    #[arg(long, value_name = "DB")]
+    pub snr: Option<f64>,
+    /// Write the choice as a fragment of a recipe.
+    #[arg(short, long, value_name = "FILE", requires = "snr")]
+    pub output: Option<PathBuf>,
+    /// Draw each node's damage as an SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Replace files that are in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print as JSON.
     #[arg(long)]
     pub json: bool,
 }

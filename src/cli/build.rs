@@ -1,8 +1,10 @@
 use super::arguments::{BuildRecipe, Decoder, ExportRoute, Lm, Output, PlanBuild, Shared};
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use crate::export::Python;
 use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
-use crate::recipe::{self, Recipe, Route};
+use crate::recipe::{self, Int8, Recipe, Route, Terms};
+use crate::runtime::OnnxRuntime;
 use crate::source::Source;
 
 /// The recipe that serves where nothing else is said.
@@ -16,15 +18,35 @@ struct Chosen {
 }
 
 fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
-    let recipe = match (named, model) {
+    let mut recipe = match (named, model) {
         (Some(name), _) => Recipe::find(name)?,
         (None, Some(model)) => made_for(model)?,
         (None, None) => Recipe::find(DEFAULT)?,
     };
     let wanted = model.unwrap_or(&recipe.source).to_owned();
     let meant = named.is_some() || wanted == recipe.source;
+    if !meant {
+        without_names(&mut recipe);
+    }
     let name = meant.then(|| recipe.name.clone());
     Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
+}
+
+/// ONNX Runtime: the library that is named, which must be there, or one that is found.
+pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failure> {
+    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
+    match OnnxRuntime::find(shared.onnxruntime.as_deref(), python.as_ref()) {
+        Err(error) if shared.onnxruntime.is_some() => Err(error.into()),
+        found => Ok(found.ok()),
+    }
+}
+
+/// Takes out of a recipe the nodes that it names: those of its own model's graph.
+fn without_names(recipe: &mut Recipe) {
+    let int8 = recipe.decoder.as_mut().and_then(|decoder| decoder.int8.as_mut());
+    int8.into_iter().for_each(|int8| *int8 = Int8::default());
+    let int8 = recipe.lm.as_mut().and_then(|lm| lm.int8.as_mut());
+    int8.into_iter().for_each(|int8| *int8 = Int8 { activations: Terms::Two, ..Int8::default() });
 }
 
 /// The built-in recipe whose own source the model is, or the default one.
@@ -42,8 +64,8 @@ fn cache(shared: &Shared) -> Cache {
     Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root))
 }
 
-fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Build<'static> {
-    Build {
+fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'static>, Failure> {
+    Ok(Build {
         recipe: chosen.recipe,
         source: chosen.source,
         name: chosen.name,
@@ -51,9 +73,11 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Build<'static> {
         overwrite: output.overwrite,
         rebuild: output.rebuild,
         python: shared.python.clone(),
+        onnxruntime: onnxruntime(shared)?,
+        speed_gate: !output.no_speed_gate,
         cache: cache(shared),
         interrupted: &INTERRUPTED,
-    }
+    })
 }
 
 pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
@@ -64,32 +88,35 @@ pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
         true => drop(decoder.int8.get_or_insert_default()),
         false => decoder.int8 = None,
     }
-    run(&request(chosen, &options.output, shared), options.output.json)
+    run(&request(chosen, &options.output, shared)?, options.output.json)
 }
 
 pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.decoder = None;
+    let route = options.route.map(|route| match route {
+        ExportRoute::Torch => Route::Torch,
+        ExportRoute::Optimum => Route::Optimum,
+    });
+    // Each exporter gives nodes names of its own.
+    if route.is_some_and(|route| chosen.recipe.lm.as_ref().is_some_and(|lm| lm.route != route)) {
+        without_names(&mut chosen.recipe);
+    }
     let lm = chosen.recipe.lm.get_or_insert_default();
     match options.int8 {
         true => drop(lm.int8.get_or_insert_default()),
         false => lm.int8 = None,
     }
     lm.last_logits |= options.last_logits;
-    if let Some(route) = options.route {
-        lm.route = match route {
-            ExportRoute::Torch => Route::Torch,
-            ExportRoute::Optimum => Route::Optimum,
-        };
-    }
+    lm.route = route.unwrap_or(lm.route);
     // A bundle of another content than the recipe's needs another name.
     chosen.name = chosen.name.map(|name| format!("{name}-lm"));
-    run(&request(chosen, &options.output, shared), options.output.json)
+    run(&request(chosen, &options.output, shared)?, options.output.json)
 }
 
 pub(super) fn recipe(options: &BuildRecipe, shared: &Shared) -> Outcome {
     let chosen = choose(Some(&options.recipe), None)?;
-    run(&request(chosen, &options.output, shared), options.output.json)
+    run(&request(chosen, &options.output, shared)?, options.output.json)
 }
 
 fn run(build: &Build<'_>, as_json: bool) -> Outcome {
@@ -133,6 +160,16 @@ fn describe(finished: &Finished) -> String {
     for outcome in &summary.outcomes {
         text.push('\n');
         text += &terminal::verdict(&outcome.verdict);
+        if let Some(speed) = &outcome.speed {
+            text += &format!(
+                "{:.2} ms beside {:.2} ms in fp32: {:.2}x faster ({}, one thread, {})\n",
+                speed.int8_ms,
+                speed.fp32_ms,
+                speed.ratio(),
+                speed.what,
+                speed.runtime
+            );
+        }
     }
     let state = if finished.up_to_date { "up to date" } else { "written" };
     let total: u64 = summary.manifest.files.values().map(|f| f.bytes).sum();
@@ -146,9 +183,14 @@ fn describe(finished: &Finished) -> String {
 
 pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
     let chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    let output =
-        Output { output: None, overwrite: false, rebuild: options.rebuild, json: options.json };
-    let build = request(chosen, &output, shared);
+    let output = Output {
+        output: None,
+        overwrite: false,
+        rebuild: options.rebuild,
+        no_speed_gate: false,
+        json: options.json,
+    };
+    let build = request(chosen, &output, shared)?;
     let plan = Plan::of(&build)?;
     let state = |state: &State| match state {
         State::Hit => ("hit", String::new()),

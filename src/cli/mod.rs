@@ -22,6 +22,7 @@ mod catalog;
 mod check;
 mod doctor;
 mod model;
+mod sensitivity;
 mod terminal;
 
 use std::io::Write;
@@ -60,7 +61,13 @@ pub fn main() -> ExitCode {
     // request while the first is being obeyed.
     let cleans_up = matches!(
         arguments.verb,
-        Verb::Decoder(_) | Verb::Build(_) | Verb::Validate(_) | Verb::Doctor(_) | Verb::Pass(_)
+        Verb::Decoder(_)
+            | Verb::Lm(_)
+            | Verb::Build(_)
+            | Verb::Validate(_)
+            | Verb::Sensitivity(_)
+            | Verb::Doctor(_)
+            | Verb::Pass(_)
     );
     let handler = move || {
         if INTERRUPTED.swap(true, Ordering::Relaxed) || !cleans_up {
@@ -93,6 +100,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Inspect(options) => model::inspect(&options),
         Verb::Diff(options) => model::diff(&options),
         Verb::Validate(options) => check::validate(&options),
+        Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Doctor(options) => doctor::doctor(&options, &shared),
         Verb::Recipe(verb) => catalog::recipe(&verb),

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::pipeline::{self, Reporter, State};
+use crate::validate::Metric;
 
 /// Whether stderr takes colour: a terminal, and NO_COLOR isn't set.
 fn colourful() -> bool {
@@ -42,7 +43,7 @@ pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
     }
     let _ = std::io::stderr().write_all(text.as_bytes());
     match failure.code() {
-        Some(code) if code.to_string() == "pipeline::rejected" => 1,
+        Some(code) if matches!(code.to_string().as_str(), "pipeline::rejected" | "pipeline::slow") => 1,
         _ => 2,
     }
 }
@@ -178,6 +179,18 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
                 format!("  {}: {}\n", case.name, figures.collect::<Vec<_>>().join(", "))
             }
         };
+    }
+    for beside in &verdict.beside {
+        let other = &beside.verdict;
+        let passed = other.cases.iter().filter(|case| case.passed).count();
+        let state = if beside.passed() { "PASSED" } else { "FAILED" };
+        text += &format!(
+            "{state}: {passed} of {} in {}; the two agree to {} ({})\n",
+            other.cases.len(),
+            other.runtime,
+            Metric::SnrDb.show(beside.agreement_db),
+            Metric::SnrDb.show_limit((10.0 * beside.agreement_limit_db).round() / 10.0)
+        );
     }
     if let Some(divergence) = &verdict.divergence {
         text += &format!("  first divergence: {divergence}\n");

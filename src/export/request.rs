@@ -45,6 +45,8 @@ pub struct ExportLm<'a> {
     pub opset: i64,
     /// `torch` or `optimum`.
     pub route: &'a str,
+    /// Layers whose input the references record.
+    pub hidden_states: &'a [u32],
     /// Which references to record.
     pub references: &'a LmReferences,
 }

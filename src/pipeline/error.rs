@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::validate::Verdict;
+use crate::validate::{Part, Speed, Verdict};
 use crate::{bundle, export, ir, passes, source, tensor, validate};
 
 /// How a build ends without a bundle.
@@ -55,6 +55,23 @@ pub enum Error {
     #[error("the artifact is out of tolerance and was not bundled; it is kept at {}", kept.display())]
     #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]
     Rejected { verdict: Box<Verdict>, kept: PathBuf },
+    #[error(
+        "the int8 {part} takes {:.2} ms, its fp32 {:.2} ms ({} in {}): slower, so it was not bundled",
+        speed.int8_ms, speed.fp32_ms, speed.what, speed.runtime
+    )]
+    #[diagnostic(
+        code(pipeline::slow),
+        help(
+            "--no-speed-gate takes it all the same; `activations: one` or fewer nodes in 8 bits may be faster"
+        )
+    )]
+    Slow { part: Part, speed: Box<Speed> },
+    #[error("int8 must be faster than fp32, and there is no ONNX Runtime here to time them in")]
+    #[diagnostic(
+        code(pipeline::no_clock),
+        help("make setup installs it, --onnxruntime names its library; --no-speed-gate goes without")
+    )]
+    NoClock,
     #[error("interrupted")]
     #[diagnostic(code(pipeline::interrupted))]
     Interrupted,

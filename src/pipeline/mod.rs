@@ -19,8 +19,9 @@ pub use run::{Finished, run};
 use crate::bundle::Manifest;
 use crate::passes;
 use crate::recipe::Recipe;
+use crate::runtime::OnnxRuntime;
 use crate::source::Source;
-use crate::validate::Verdict;
+use crate::validate::{Speed, Verdict};
 
 /// What to build, and where to.
 pub struct Build<'a> {
@@ -39,6 +40,10 @@ pub struct Build<'a> {
     pub rebuild: bool,
     /// The interpreter to use.
     pub python: Option<PathBuf>,
+    /// ONNX Runtime, where there is one: artifacts are held against it too, and int8 is timed in it.
+    pub onnxruntime: Option<OnnxRuntime>,
+    /// Whether an int8 file must be faster than its fp32 one, here.
+    pub speed_gate: bool,
     /// Finished stages.
     pub cache: Cache,
     /// Set from outside to stop.
@@ -71,6 +76,10 @@ pub struct Outcome {
     pub rewrite: Rewrite,
     /// What the validation found.
     pub verdict: Verdict,
+    /// How fast an int8 artifact is, where that was asked: never part of a bundle, whose bytes are the same
+    /// on every machine.
+    #[serde(skip)]
+    pub speed: Option<Speed>,
 }
 
 /// What the rewrite of one model did.

@@ -53,7 +53,7 @@ fn sections(summary: &Summary) -> Vec<ArtifactSection> {
 }
 
 fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSection {
-    let Outcome { rewrite, verdict } = outcome;
+    let Outcome { rewrite, verdict, .. } = outcome;
     let rows = verdict.cases.iter().map(|case| CaseRow {
         name: case.name.clone(),
         kind: case.kind.name().to_owned(),

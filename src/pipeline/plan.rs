@@ -2,9 +2,10 @@ use super::cache::{Cache, Key};
 use super::{Build, Error, stages};
 use crate::digest::Digest;
 use crate::export::{self, Python};
+use crate::hardware::Machine;
 use crate::passes;
 use crate::recipe::{Decoder, Int8, Recipe};
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::Runtime;
 use crate::source::{Checkpoint, Needs, Source};
 use crate::validate::Part;
 
@@ -46,14 +47,19 @@ pub struct PartPlan {
 pub struct Int8Plan {
     /// The fp32 file in 8 bits.
     pub quantize: Planned,
-    /// The references in tract.
+    /// The references in tract, and in ONNX Runtime where there is one.
     pub validate: Planned,
+    /// Its time beside fp32's, unless that was not to be asked.
+    pub speed: Option<Planned>,
 }
 
 impl PartPlan {
     /// The stages in order.
     pub fn stages(&self) -> Vec<&Planned> {
-        let int8 = self.int8.iter().flat_map(|int8| [&int8.quantize, &int8.validate]);
+        let int8 = self
+            .int8
+            .iter()
+            .flat_map(|int8| [&int8.quantize, &int8.validate].into_iter().chain(int8.speed.as_ref()));
         [&self.export, &self.rewrite, &self.validate].into_iter().chain(int8).collect()
     }
 }
@@ -116,8 +122,10 @@ impl Plan {
             (None, Some(stage)) => stage.key.digest(),
             (None, None) => unreachable!("a source is local or made"),
         };
+        let runtimes =
+            stages::runtimes(build).map(Runtime::name_and_version).collect::<Vec<_>>().join(", ");
         let part = |part: Part, export: Key, passes: String, tolerance: String, int8: Option<&Int8>| {
-            let [rewrite, validate, quantize, validate_int8] = stages::names(part);
+            let [rewrite, validate, quantize, validate_int8, speed] = stages::names(part);
             let export = planned(made(export.with("checkpoint", identity)));
             let rewrite = Key::new(rewrite)
                 .with("export", export.key.digest())
@@ -127,7 +135,7 @@ impl Plan {
             let validate = Key::new(validate)
                 .with("rewrite", rewrite.key.digest())
                 .with("tolerance", tolerance)
-                .with("runtime", Tract.name_and_version())
+                .with("runtime", &runtimes)
                 .with("tool", TOOL);
             let int8 = int8.map(|int8| {
                 let quantize = Key::new(quantize)
@@ -137,9 +145,14 @@ impl Plan {
                 let quantize = planned(quantize);
                 let validate = Key::new(validate_int8)
                     .with("quantize", quantize.key.digest())
-                    .with("runtime", Tract.name_and_version())
+                    .with("runtime", &runtimes)
                     .with("tool", TOOL);
-                Int8Plan { quantize, validate: planned(validate) }
+                let speed = build.speed_gate.then(|| {
+                    let key = Key::new(speed).with("quantize", quantize.key.digest());
+                    let key = key.with("runtime", &runtimes).with("machine", Machine::detect().cpu);
+                    planned(key.with("tool", TOOL))
+                });
+                Int8Plan { quantize, validate: planned(validate), speed }
             });
             PartPlan { part, export, rewrite, validate: planned(validate), int8 }
         };
@@ -157,9 +170,10 @@ impl Plan {
             let export = Key::new("export-lm")
                 .with("opset", lm.opset)
                 .with("route", lm.route.name())
+                .with("hidden states", format!("{:?}", lm.hidden_states))
                 .with("references", json(serde_json::to_string(&lm.references)));
             let tolerance = json(serde_json::to_string(&lm.tolerance));
-            let passes = format!("all, last logits {}, layers {:?}", lm.last_logits, lm.hidden_states);
+            let passes = if lm.last_logits { "all, last logits" } else { "all" }.to_owned();
             parts.push(part(Part::Lm, export, passes, tolerance, lm.int8.as_ref()));
         }
         let validated =
@@ -168,6 +182,7 @@ impl Plan {
             .with("validate", validated.collect::<Vec<_>>().join(" "))
             .with("source", &build.source)
             .with("recipe", recipe.to_yaml())
+            .with("speed gate", build.speed_gate)
             .with("name", build.name.clone().unwrap_or_default())
             .digest();
         Ok(Self { checkpoint, local, parts, bundle, python })

@@ -7,10 +7,12 @@ use super::cache::Stage;
 use super::plan::{self, PartPlan, Plan, Planned, State};
 use super::stages::{self, Exported};
 use super::{Build, Error, Outcome, Reporter, Summary};
-use crate::bundle::{self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, Tool};
+use crate::bundle::{
+    self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, SpeedGate, Tool,
+};
 use crate::ir::{Model, ValueInfoProto};
 use crate::source::{COMPANIONS, Checkpoint};
-use crate::validate::{Accepted, Part, Scheme, Verdict};
+use crate::validate::{Accepted, Part, Scheme, Speed, Verdict};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ struct Half {
     export: Stage,
     rewritten: Stage,
     accepted: Accepted,
+    speed: Option<Speed>,
 }
 
 impl Runner<'_> {
@@ -97,7 +100,15 @@ impl Runner<'_> {
         if let Some(int8) = &plan.int8 {
             let quantized =
                 self.stage(&int8.quantize, |folder| stages::quantize(build, part, &rewritten, folder))?;
-            halves.push(self.judge(&int8.validate, part, Scheme::Int8, &export, quantized)?);
+            let mut half =
+                self.judge(&int8.validate, part, Scheme::Int8, &export, quantized.clone())?;
+            if let Some(planned) = &int8.speed {
+                let stage = self.stage(planned, |_| {
+                    stages::speed(build, part, [&rewritten, &quantized], &export)
+                })?;
+                half.speed = Some(stage.result()?);
+            }
+            halves.push(half);
         }
         Ok(halves)
     }
@@ -121,7 +132,9 @@ impl Runner<'_> {
         })?;
         let verdict: Verdict = judged.result()?;
         match verdict.accept(stages::artifact(&made)?) {
-            Ok(accepted) => Ok(Half { part, export: export.clone(), rewritten: made, accepted }),
+            Ok(accepted) => {
+                Ok(Half { part, export: export.clone(), rewritten: made, accepted, speed: None })
+            }
             Err(verdict) => Err(reject(build, *verdict, &made)?),
         }
     }
@@ -170,11 +183,14 @@ fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error>
     }
     let mut outcomes = Vec::new();
     for part in &plan.parts {
-        let int8 = part.int8.iter().map(|int8| [&int8.quantize, &int8.validate]);
-        for pair in std::iter::once([&part.rewrite, &part.validate]).chain(int8) {
-            let stages = pair.map(|stage| build.cache.get(&stage.key));
+        let int8 = part.int8.iter().map(|int8| (&int8.quantize, &int8.validate, int8.speed.as_ref()));
+        for (made, judged, timed) in std::iter::once((&part.rewrite, &part.validate, None)).chain(int8)
+        {
+            let stages = [made, judged].map(|stage| build.cache.get(&stage.key));
             let [Some(made), Some(judged)] = stages else { return Ok(None) };
-            outcomes.push(Outcome { rewrite: made.result()?, verdict: judged.result()? });
+            let timed = timed.and_then(|stage| build.cache.get(&stage.key));
+            let speed = timed.map(|stage| stage.result()).transpose()?;
+            outcomes.push(Outcome { rewrite: made.result()?, verdict: judged.result()?, speed });
         }
     }
     Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
@@ -202,7 +218,7 @@ fn pack(
     let (mut models, mut entries, mut outcomes) = (BTreeMap::new(), Vec::new(), Vec::new());
     let (mut architecture, mut environment) = (BTreeMap::new(), BTreeMap::new());
     let (mut listening, mut sample_rate, mut folder, mut bundle_name) = (None, None, None, None);
-    for Half { part, export, rewritten, accepted } in halves {
+    for Half { part, export, rewritten, accepted, speed } in halves {
         let exported: Exported = export.result()?;
         let model = Model::open(&accepted.artifact().path)?;
         let references = format!("reference/{part}.safetensors");
@@ -218,6 +234,10 @@ fn pack(
             outputs: ports(&model.graph_proto().output),
             references: references.clone(),
             tolerance: verdict.tolerance.clone(),
+            speed_gate: (verdict.scheme == Scheme::Int8).then_some(match speed {
+                Some(_) => SpeedGate::Passed,
+                None => SpeedGate::Skipped,
+            }),
         });
         let (path, entry) = stages::references_entry(part, &export)?;
         extras.insert(references, Extra::Copy(path, entry.sha256));
@@ -237,7 +257,7 @@ fn pack(
                 architecture.insert(part.name().to_owned(), dimensions);
             }
         }
-        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict });
+        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict, speed });
         models.insert(file, accepted);
     }
     let (Some(folder), Some(name)) = (folder, bundle_name) else {

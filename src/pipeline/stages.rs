@@ -14,7 +14,7 @@ use crate::passes::language_model::{self, Expose};
 use crate::passes::{self, Driver};
 use crate::quantize;
 use crate::recipe::{Int8, Recipe, Route};
-use crate::runtime::Tract;
+use crate::runtime::{Runtime, Tract};
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, Claim, Metric, Part, References, Scheme, Tolerance, Verdict};
@@ -41,11 +41,34 @@ const PROBES: &str = "probes.safetensors";
 pub(super) const REWRITTEN: &str = "rewritten.onnx";
 
 /// The names of a part's stages behind its export.
-pub(super) fn names(part: Part) -> [&'static str; 4] {
+pub(super) fn names(part: Part) -> [&'static str; 5] {
     match part {
-        Part::Decoder => ["rewrite", "validate", "quantize", "validate-int8"],
-        Part::Lm => ["rewrite-lm", "validate-lm", "quantize-lm", "validate-lm-int8"],
+        Part::Decoder => ["rewrite", "validate", "quantize", "validate-int8", "speed"],
+        Part::Lm => ["rewrite-lm", "validate-lm", "quantize-lm", "validate-lm-int8", "speed-lm"],
     }
+}
+
+/// The runtimes that every artifact is held against, tract first.
+pub(super) fn runtimes<'a>(build: &'a Build<'_>) -> impl Iterator<Item = &'a dyn Runtime> {
+    let onnxruntime = build.onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
+    std::iter::once(&Tract as &dyn Runtime).chain(onnxruntime)
+}
+
+/// Times an int8 artifact beside its fp32 one; one that is slower is an error.
+pub(super) fn speed(
+    build: &Build<'_>,
+    part: Part,
+    [fp32, int8]: [&Stage; 2],
+    exported: &Stage,
+) -> Result<serde_json::Value, Error> {
+    let runtime = build.onnxruntime.as_ref().ok_or(Error::NoClock)?;
+    let artifacts = [artifact(fp32)?, artifact(int8)?];
+    let references = references(part, exported, &Model::open(&artifacts[0].path)?)?;
+    let speed = validate::speed(part, artifacts.each_ref(), &references, runtime)?;
+    if speed.ratio() < 1.0 {
+        return Err(Error::Slow { part, speed: Box::new(speed) });
+    }
+    Ok(serde_json::to_value(speed).expect("plain data"))
 }
 
 /// The halves that a synthetic checkpoint must have.
@@ -193,6 +216,7 @@ pub(super) fn export(
                 checkpoint,
                 opset: i64::from(lm.opset),
                 route: lm.route.name(),
+                hidden_states: &lm.hidden_states,
                 references: &lm.references,
             });
             child(build, reporter, "export-lm", &request, folder)
@@ -391,6 +415,16 @@ pub(super) fn validate(
     let claim = claim(&build.recipe, part, scheme);
     let mut verdict =
         validate::validate(&artifact, &references, claim, &Tract, build.interrupted, &done)?;
+    for runtime in runtimes(build).skip(1) {
+        validate::validate_beside(
+            &mut verdict,
+            &artifact,
+            &references,
+            &Tract,
+            runtime,
+            build.interrupted,
+        )?;
+    }
     if !verdict.passed && part == Part::Decoder && scheme == Scheme::Fp32 {
         let before = Model::open(exported.file(model_file(part))?.0)?;
         let probes = TensorFile::read(&exported.file(PROBES)?.0)?;

@@ -19,41 +19,35 @@ use crate::recipe::Terms;
 const ZERO: &str = "quantize/zero_point";
 const SHARES: &str = "quantize/shares";
 const LEVELS: &str = "quantize/levels";
+const WHOLE: &str = "quantize/whole";
 const FINER: &str = "quantize/finer";
-const CENTRE: &str = "quantize/centre";
 const TINY: &str = "quantize/tiny";
 const FIRST: &str = "quantize/first_axis";
 
 /// The quantized forms of activations so far.
+#[derive(Default)]
 pub(super) struct Activations {
-    terms: Terms,
-    made: HashMap<String, (String, String, String)>,
+    made: HashMap<(String, Terms), (String, String, String)>,
 }
 
 impl Activations {
-    pub(super) fn new(terms: Terms) -> Self {
-        Self { terms, made: HashMap::new() }
-    }
-
-    /// The constants that every activation shares.
-    pub(super) fn constants(&self) -> Vec<TensorProto> {
-        match self.terms {
-            Terms::One => Vec::new(),
-            Terms::Two => vec![
-                initializer_raw(ZERO, DataType::Uint8, &[], bytes::Bytes::from_static(&[128])),
-                initializer_f32(SHARES, &[2, 1, 1, 1], &[1.0, 1.0 / 254.0]),
-                initializer_f32(LEVELS, &[], &[1.0 / 127.0]),
-                initializer_f32(FINER, &[], &[254.0]),
-                initializer_f32(CENTRE, &[], &[128.0]),
-                initializer_f32(TINY, &[], &[1e-30]),
-                initializer_i64(FIRST, &[1], &[0]),
-            ],
-        }
+    /// The constants that every activation in two terms shares.
+    pub(super) fn constants() -> Vec<TensorProto> {
+        vec![
+            initializer_raw(ZERO, DataType::Uint8, &[], bytes::Bytes::from_static(&[128])),
+            initializer_f32(SHARES, &[2, 1, 1, 1], &[1.0, 1.0 / 254.0]),
+            initializer_f32(LEVELS, &[], &[1.0 / 127.0]),
+            initializer_f32(WHOLE, &[], &[1.0]),
+            initializer_f32(FINER, &[], &[1.0 / 254.0]),
+            initializer_f32(TINY, &[], &[1e-30]),
+            initializer_i64(FIRST, &[1], &[0]),
+        ]
     }
 
     /// Nodes that give `output` = `input` (f32 [batch, rows, k]) times a weight (s8 [k, n], f32 scale [n]).
     pub(super) fn product(
         &mut self,
+        terms: Terms,
         input: &str,
         weight: &str,
         scale: &str,
@@ -61,29 +55,27 @@ impl Activations {
         name: &str,
     ) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
-        if !self.made.contains_key(input) {
-            let made = match self.terms {
-                Terms::One => one(input, &mut nodes),
-                Terms::Two => two(input, &mut nodes),
-            };
-            self.made.insert(input.to_owned(), made);
-        }
-        let (quantized, input_scale, zero) = &self.made[input];
+        let form = self.made.entry((input.to_owned(), terms)).or_insert_with(|| match terms {
+            Terms::One => one(input, &mut nodes),
+            Terms::Two => two(input, &mut nodes),
+        });
+        let (quantized, input_scale, zero) = &*form;
         let [sums, floats, scales] =
             ["sums", "floats", "scales"].map(|part| format!("{output}/{part}"));
         nodes.push(node("MatMulInteger", [quantized, weight, zero], &sums).named(name).build());
         nodes.push(node("Cast", [&sums], &floats).named(format!("{name}/float")).int("to", 1).build());
         nodes.push(node("Mul", [input_scale, scale], &scales).named(format!("{name}/scale")).build());
-        if self.terms == Terms::One {
+        if terms == Terms::One {
             let last = node("Mul", [&floats, &scales], output);
             nodes.push(last.named(format!("{name}/scaled")).build());
             return nodes;
         }
-        let (shared, both) = (format!("{output}/shares"), format!("{output}/both"));
-        nodes.push(node("Mul", [&floats, SHARES], &shared).named(format!("{name}/shares")).build());
-        let sum = node("ReduceSum", [&shared, FIRST], &both).named(format!("{name}/both"));
+        // Scaled before the halves are added: ONNX Runtime makes the product, the cast and this one node.
+        let [scaled, shared] = ["scaled", "shares"].map(|part| format!("{output}/{part}"));
+        nodes.push(node("Mul", [&floats, &scales], &scaled).named(format!("{name}/scaled")).build());
+        nodes.push(node("Mul", [&scaled, SHARES], &shared).named(format!("{name}/shares")).build());
+        let sum = node("ReduceSum", [&shared, FIRST], output).named(format!("{name}/both"));
         nodes.push(sum.int("keepdims", 0).build());
-        nodes.push(node("Mul", [&both, &scales], output).named(format!("{name}/scaled")).build());
         nodes
     }
 }
@@ -101,17 +93,15 @@ fn two(x: &str, nodes: &mut Vec<NodeProto>) -> (String, String, String) {
     let largest = push("ReduceMax", &[&size], "largest", Some(("keepdims", 0)));
     let level = push("Mul", &[&largest, LEVELS], "level", None);
     let scale = push("Max", &[&level, TINY], "scale", None);
-    let scaled = push("Div", &[x, &scale], "in_levels", None);
-    let first = push("Round", &[&scaled], "first", None);
-    let rest = push("Sub", &[&scaled, &first], "rest", None);
-    let finer = push("Mul", &[&rest, FINER], "finer", None);
-    let second = push("Round", &[&finer], "second", None);
-    let first = push("Unsqueeze", &[&first, FIRST], "first_rows", None);
-    let second = push("Unsqueeze", &[&second, FIRST], "second_rows", None);
+    let levels = push("Div", &[x, &scale], "in_levels", None);
+    let levels = push("Unsqueeze", &[&levels, FIRST], "rows", None);
+    // Constant scales: tract takes no others.
+    let first = push("QuantizeLinear", &[&levels, WHOLE, ZERO], "first", None);
+    let kept = push("DequantizeLinear", &[&first, WHOLE, ZERO], "kept", None);
+    let rest = push("Sub", &[&levels, &kept], "rest", None);
+    let second = push("QuantizeLinear", &[&rest, FINER, ZERO], "second", None);
     let both = push("Concat", &[&first, &second], "both", Some(("axis", 0)));
-    let shifted = push("Add", &[&both, CENTRE], "shifted", None);
-    let bytes = push("Cast", &[&shifted], "bytes", Some(("to", DataType::Uint8 as i64)));
-    (bytes, scale, ZERO.to_owned())
+    (both, scale, ZERO.to_owned())
 }
 
 fn one(x: &str, nodes: &mut Vec<NodeProto>) -> (String, String, String) {

@@ -12,7 +12,9 @@ use std::collections::{BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_raw, node};
+use crate::ir::{
+    Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_i64, initializer_raw, node,
+};
 use crate::recipe::{Int8, Terms};
 
 use activation::Activations;
@@ -23,10 +25,12 @@ use weights::Columns;
 pub struct Options {
     /// How activations are held.
     pub terms: Terms,
+    /// Nodes (by name; `*` stands for anything) that hold theirs in two terms all the same.
+    pub two_terms: Vec<String>,
     /// Weights in 7 bits: processors without VNNI add pairs of products in 16 bits, which then can't
     /// overflow.
     pub reduce_range: bool,
-    /// Nodes (by name; a `*` at the end stands for anything) that stay fp32.
+    /// Nodes (likewise) that stay fp32.
     pub keep_fp32: Vec<String>,
 }
 
@@ -34,6 +38,7 @@ impl From<&Int8> for Options {
     fn from(int8: &Int8) -> Self {
         Self {
             terms: int8.activations,
+            two_terms: int8.two_terms.clone(),
             reduce_range: int8.reduce_range,
             keep_fp32: int8.keep_fp32.clone(),
         }
@@ -56,7 +61,7 @@ pub enum Error {
         help("is this the model you meant? `soprano-export inspect`")
     )]
     Nothing,
-    #[error("no node is named {pattern:?}, which was to stay fp32")]
+    #[error("no node is named {pattern:?}")]
     #[diagnostic(code(quantize::keep), help("`soprano-export inspect` and `diff` show node names"))]
     Keep { pattern: String },
 }
@@ -76,13 +81,44 @@ pub struct Report {
     pub nodes: (usize, usize),
 }
 
+/// The shape [batch, sequence, channels] of a table's rows, channels as they come.
+const ROW: &str = "quantize/row_shape";
 /// Below this many weights a product gains nothing.
 const SMALLEST: usize = 4096;
 
 enum Work {
-    Product(String),
-    Table(String),
+    Product(String, Terms),
+    Table(String, Held),
     Leave,
+}
+
+/// How a weight is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Held {
+    Columns,
+    Rows,
+    Groups,
+}
+
+impl Held {
+    fn name(self) -> &'static str {
+        match self {
+            Held::Columns => "columns",
+            Held::Rows => "rows",
+            Held::Groups => "groups",
+        }
+    }
+}
+
+impl Work {
+    /// The weight that is to be held in 8 bits, and how.
+    fn weight(&self) -> Option<(&str, Held)> {
+        match self {
+            Work::Product(weight, _) => Some((weight, Held::Columns)),
+            Work::Table(weight, held) => Some((weight, *held)),
+            Work::Leave => None,
+        }
+    }
 }
 
 /// Quantizes a model in place.
@@ -90,6 +126,18 @@ enum Work {
 /// # Errors
 /// [`Error`]; the model is untouched then.
 pub fn quantize(model: &mut Model, options: &Options) -> Result<Report, Error> {
+    apply(model, options, true)
+}
+
+/// As [`quantize`], of a model of which perhaps nothing, or a table alone, is left to hold in 8 bits.
+///
+/// # Errors
+/// [`Error`]; the model is untouched then.
+pub fn quantize_any(model: &mut Model, options: &Options) -> Result<Report, Error> {
+    apply(model, options, false)
+}
+
+fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Report, Error> {
     let mut report = Report {
         weight_bytes: (model.weight_bytes(), 0),
         nodes: (model.graph_proto().node.len(), 0),
@@ -98,71 +146,68 @@ pub fn quantize(model: &mut Model, options: &Options) -> Result<Report, Error> {
     let (work, held) = {
         let graph = model.graph();
         check_patterns(&graph, &options.keep_fp32)?;
+        check_patterns(&graph, &options.two_terms)?;
         let mut work = Vec::new();
         for (_, made) in graph.nodes() {
             work.push(sort(&graph, made, options, &mut report)?);
         }
-        let mut jobs: BTreeSet<(&str, bool)> = BTreeSet::new();
-        for one in &work {
-            match one {
-                Work::Product(weight) => jobs.insert((weight, true)),
-                Work::Table(weight) => jobs.insert((weight, false)),
-                Work::Leave => false,
-            };
-        }
-        if !jobs.iter().any(|(_, product)| *product) {
+        let jobs: BTreeSet<(&str, Held)> = work.iter().filter_map(Work::weight).collect();
+        if needs_product && !jobs.iter().any(|(_, held)| *held == Held::Columns) {
             return Err(Error::Nothing);
         }
         let jobs: Vec<_> = jobs.into_iter().collect();
         let held = jobs
             .par_iter()
-            .map(|&(name, product)| {
+            .map(|&(name, held)| {
                 let tensor = graph.initializer(name).expect("sorted by its initializer");
-                let held = if product {
-                    Columns::per_column(tensor, options.reduce_range)
-                } else {
-                    Columns::per_row(tensor)
+                let made = match held {
+                    Held::Columns => Columns::per_column(tensor, options.reduce_range),
+                    Held::Rows => Columns::per_row(tensor, false),
+                    Held::Groups => Columns::per_row(tensor, true),
                 };
                 let refuse = || Error::NotFinite { node: user(&graph, name), weight: name.to_owned() };
-                Ok(((name.to_owned(), product), held.ok_or_else(refuse)?))
+                Ok(((name.to_owned(), held), made.ok_or_else(refuse)?))
             })
             .collect::<Result<HashMap<_, _>, Error>>()?;
         (work, held)
     };
 
-    let mut activations = Activations::new(options.terms);
+    let mut activations = Activations::default();
     let graph = model.proto_mut().graph.as_mut().expect("a checked model has a graph");
     let old = std::mem::take(&mut graph.node);
-    let mut added: HashMap<(String, bool), (String, String)> = HashMap::new();
-    let mut initializers: Vec<TensorProto> = activations.constants();
+    let mut added: HashMap<(String, Held), (String, String)> = HashMap::new();
+    let mut initializers: Vec<TensorProto> = Vec::new();
+    if work.iter().any(|work| matches!(work, Work::Product(_, Terms::Two))) {
+        initializers.extend(Activations::constants());
+    }
     for (mut made, work) in old.into_iter().zip(work) {
-        let key = match &work {
-            Work::Product(weight) => (weight.clone(), true),
-            Work::Table(weight) => (weight.clone(), false),
-            Work::Leave => {
-                graph.node.push(made);
-                continue;
-            }
+        let Some((weight, held_as)) = work.weight() else {
+            graph.node.push(made);
+            continue;
         };
-        let (weight, scale) = added.entry(key.clone()).or_insert_with(|| {
-            let columns = &held[&key];
-            let kind = if key.1 { "columns" } else { "rows" };
-            let names = (format!("{}/int8_{kind}", key.0), format!("{}/scale_{kind}", key.0));
+        let key = (weight.to_owned(), held_as);
+        let names = added.entry(key.clone()).or_insert_with(|| {
+            let (columns, kind) = (&held[&key], held_as.name());
+            let names = (format!("{weight}/int8_{kind}"), format!("{weight}/scale_{kind}"));
             let bytes = bytes::Bytes::from(columns.bytes());
             initializers.push(initializer_raw(&names.0, DataType::Int8, &columns.shape, bytes));
             initializers.push(initializer_f32(&names.1, &columns.scale_shape, &columns.scales));
             names
         });
         let output = made.output.first_mut().map(std::mem::take).unwrap_or_default();
-        if key.1 {
+        if let Work::Product(_, terms) = work {
             let input = made.input.first().cloned().unwrap_or_default();
             report.products.push(made.name().to_owned());
-            graph.node.extend(activations.product(&input, weight, scale, &output, made.name()));
+            let nodes = activations.product(terms, &input, &names.0, &names.1, &output, made.name());
+            graph.node.extend(nodes);
         } else {
             let ids = made.input.get(1).cloned().unwrap_or_default();
             report.tables.push(made.name().to_owned());
-            graph.node.extend(table(&ids, weight, scale, &output, made.name()));
+            graph.node.extend(table(&ids, names, &output, made.name(), held_as == Held::Groups));
         }
+    }
+    if added.keys().any(|(_, held)| *held == Held::Groups) {
+        initializers.push(initializer_i64(ROW, &[3], &[0, 0, -1]));
     }
     graph.initializer.extend(initializers);
     model.drop_unused_constants();
@@ -171,15 +216,57 @@ pub fn quantize(model: &mut Model, options: &Options) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// `y[..., :] = scale[ids] * table[ids]`: the row's own scale.
-fn table(ids: &str, weight: &str, scale: &str, output: &str, name: &str) -> Vec<NodeProto> {
-    let [rows, scales, floats] = ["rows", "scales", "floats"].map(|part| format!("{output}/{part}"));
-    vec![
+/// `y[..., g, :] = scale[ids, g] * table[ids, g, :]`: each group of a row, or the row, has its own scale.
+fn table(
+    ids: &str,
+    names: &(String, String),
+    output: &str,
+    name: &str,
+    grouped: bool,
+) -> Vec<NodeProto> {
+    let [rows, scales, floats, groups] =
+        ["rows", "scales", "floats", "groups"].map(|part| format!("{output}/{part}"));
+    let (weight, scale) = (names.0.as_str(), names.1.as_str());
+    let last = if grouped { &groups } else { output };
+    let mut nodes = vec![
         node("Gather", [weight, ids], &rows).named(name).int("axis", 0).build(),
         node("Gather", [scale, ids], &scales).named(format!("{name}/scale")).int("axis", 0).build(),
         node("Cast", [&rows], &floats).named(format!("{name}/float")).int("to", 1).build(),
-        node("Mul", [&floats, &scales], output).named(format!("{name}/scaled")).build(),
-    ]
+        node("Mul", [&floats, &scales], last).named(format!("{name}/scaled")).build(),
+    ];
+    if grouped {
+        nodes.push(node("Reshape", [&groups, ROW], output).named(format!("{name}/row")).build());
+    }
+    nodes
+}
+
+/// A node that can be held in 8 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub node: String,
+    /// Rows and columns of its weight.
+    pub shape: [usize; 2],
+    /// Whether it is a product; otherwise it reads a table.
+    pub product: bool,
+}
+
+/// Every node that [`quantize`] would hold in 8 bits, in the graph's order.
+///
+/// # Errors
+/// [`Error::Twice`].
+pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
+    let graph = model.graph();
+    let mut found = Vec::new();
+    for (_, made) in graph.nodes() {
+        let work = sort(&graph, made, &Options::default(), &mut Report::default())?;
+        let Some((weight, held)) = work.weight() else { continue };
+        let dims = graph.initializer(weight).map(|tensor| tensor.dims.as_slice()).unwrap_or_default();
+        let dim = |at: usize| dims.get(at).and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
+        let product = held == Held::Columns;
+        found.push(Candidate { node: made.name().to_owned(), shape: [dim(0), dim(1)], product });
+    }
+    Ok(found)
 }
 
 /// What to do with a node.
@@ -220,7 +307,15 @@ fn sort(
         report.kept.push((made.name().to_owned(), why));
         return Ok(Work::Leave);
     }
-    Ok(if op == "MatMul" { Work::Product(weight.to_owned()) } else { Work::Table(weight.to_owned()) })
+    if op != "MatMul" {
+        // Of ids [batch, sequence] it is known what shape their rows have.
+        let of = |input: &&crate::ir::ValueInfoProto| Some(input.name()) == made.input_at(1);
+        let input = graph.proto().input.iter().find(of);
+        let flat = input.is_some_and(|input| input.dims().len() == 2);
+        return Ok(Work::Table(weight.to_owned(), if flat { Held::Groups } else { Held::Rows }));
+    }
+    let two = options.two_terms.iter().any(|pattern| matches(pattern, made.name()));
+    Ok(Work::Product(weight.to_owned(), if two { Terms::Two } else { options.terms }))
 }
 
 fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {
@@ -228,11 +323,20 @@ fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {
     unused.map_or(Ok(()), |pattern| Err(Error::Keep { pattern: pattern.clone() }))
 }
 
+/// Whether a name fits a pattern, in which each `*` stands for any text.
 fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => pattern == name,
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
     }
+    rest.ends_with(last)
 }
 
 fn user(graph: &Graph<'_>, weight: &str) -> String {

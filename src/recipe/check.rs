@@ -303,14 +303,16 @@ impl Int8 {
     fn validate(&self, here: &Checks) -> Outcome {
         let floor = "an int8 file that is further from PyTorch is noise";
         here.key("snr_db").at_least(self.snr_db, LEAST_INT8_SNR_DB, *SNR_DB.end(), floor)?;
-        let keep = here.key("keep_fp32");
-        keep.ensure(self.keep_fp32.len() <= 256, "has more than 256 entries", "end names in `*`")?;
-        for (i, pattern) in self.keep_fp32.iter().enumerate() {
-            keep.at(Step::Index(i)).ensure(
-                !pattern.is_empty() && pattern.len() <= 256 && !pattern.contains(char::is_control),
-                "is not a node's name",
-                "`soprano-export inspect` and `diff` show node names",
-            )?;
+        for (key, patterns) in [("two_terms", &self.two_terms), ("keep_fp32", &self.keep_fp32)] {
+            let list = here.key(key);
+            list.ensure(patterns.len() <= 256, "has more than 256 entries", "put `*` into names")?;
+            for (i, pattern) in patterns.iter().enumerate() {
+                list.at(Step::Index(i)).ensure(
+                    !pattern.is_empty() && pattern.len() <= 256 && !pattern.contains(char::is_control),
+                    "is not a node's name",
+                    "`soprano-export inspect` and `diff` show node names",
+                )?;
+            }
         }
         Ok(())
     }

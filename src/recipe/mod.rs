@@ -187,7 +187,12 @@ pub struct Int8 {
     pub activations: Terms,
     /// Weights in 7 bits, for processors without VNNI.
     pub reduce_range: bool,
-    /// Nodes that stay fp32, by name; a `*` at the end stands for anything.
+    /// Nodes whose activations are held in two terms where the others' are in one, by name; `*` stands for
+    /// anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
+    pub two_terms: Vec<String>,
+    /// Nodes that stay fp32, likewise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
     pub keep_fp32: Vec<String>,
@@ -198,7 +203,13 @@ pub struct Int8 {
 
 impl Default for Int8 {
     fn default() -> Self {
-        Int8 { activations: Terms::Two, reduce_range: false, keep_fp32: Vec::new(), snr_db: 18.0 }
+        Int8 {
+            activations: Terms::One,
+            reduce_range: false,
+            two_terms: Vec::new(),
+            keep_fp32: Vec::new(),
+            snr_db: 18.0,
+        }
     }
 }
 
@@ -207,9 +218,10 @@ impl Default for Int8 {
 #[serde(rename_all = "kebab-case")]
 pub enum Terms {
     /// One byte a value.
-    One,
-    /// Two bytes a value: more exact, and at batch 1 little slower, for the weights are read once.
     #[default]
+    One,
+    /// Two bytes a value: more exact. A language model's step is little slower for it, since the weights are
+    /// read once; where an activation has many rows, as in a decoder, the product takes twice as long.
     Two,
 }
 

@@ -49,8 +49,10 @@ impl OnnxRuntime {
             Ok((environment, ort::info()))
         });
         let (environment, info) = environment.map_err(|why| format!("{shown}: {why}"))?;
-        let branch = info.split("git-branch=").nth(1).and_then(|rest| rest.split(',').next());
-        let version = branch.map_or(info, |branch| branch.trim_start_matches("rel-")).to_owned();
+        let version = version_of(path).unwrap_or_else(|| {
+            let commit = info.split("git-commit-id=").nth(1).and_then(|rest| rest.split(',').next());
+            commit.unwrap_or(info).to_owned()
+        });
         Ok(Self { environment, version, library: path.to_owned(), threads: 1 })
     }
 
@@ -64,6 +66,16 @@ impl OnnxRuntime {
     pub fn library(&self) -> &Path {
         &self.library
     }
+}
+
+/// The version behind `.so.` in a library's name, or in that of the file that it is a link to.
+fn version_of(library: &Path) -> Option<String> {
+    let named = |path: &Path| {
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let version = name.split_once(".so.").map(|(_, version)| version.to_owned())?;
+        version.contains('.').then_some(version)
+    };
+    named(library).or_else(|| named(&std::fs::canonicalize(library).ok()?))
 }
 
 fn is_library(name: &str) -> bool {

@@ -10,14 +10,17 @@ const IDS: &str = "input_ids";
 const MASK: &str = "attention_mask";
 const POSITIONS: &str = "position_ids";
 const LOGITS: &str = "logits";
-const HIDDEN: &str = "last_hidden_state";
+pub(super) const HIDDEN: &str = "last_hidden_state";
 pub(super) const PAST: &str = "past_key_values.";
+const LAYER: &str = "hidden_states.";
 const PRESENT: &str = "present.";
 
 /// A language model's cache, as its inputs declare it.
 pub(super) struct Interface {
     /// `{layer}.key` or `{layer}.value`, with the number of heads and their size.
     cache: Vec<(String, usize, usize)>,
+    /// Logits are those of the last position alone.
+    last_logits: bool,
 }
 
 const INPUTS: [&str; 3] = [IDS, MASK, POSITIONS];
@@ -54,7 +57,10 @@ impl Interface {
                 why: "is not there: the model has no cache",
             });
         }
-        Ok(Self { cache })
+        let logits = model.graph_proto().output.iter().find(|output| output.name() == LOGITS);
+        let last_logits =
+            logits.is_some_and(|output| output.dims().get(1).is_some_and(|dim| dim == "1"));
+        Ok(Self { cache, last_logits })
     }
 
     /// Runs one case.
@@ -73,13 +79,19 @@ impl Interface {
             Kind::Steps => self.steps(case, &ids, &wanted, session, result),
             _ => {
                 let mask = Rows::of(&given, MASK)?;
-                let mut outputs = self.call(session, &given, None)?;
-                outputs.retain(|name, _| wanted.contains_key(name));
-                for name in [HIDDEN, LOGITS] {
-                    let Some(want) = wanted.get(name) else { continue };
-                    let got = output(&outputs, name, want)?;
-                    let counts = |row: usize| mask.values[row] != 0;
-                    compare(name, want, got, counts, result)?;
+                let outputs = self.call(session, &given, None)?;
+                let inner = |name: &&String| name.starts_with(LAYER);
+                if let Some(name) = outputs.keys().filter(inner).find(|n| !wanted.contains_key(*n)) {
+                    return Err(Fault::Output(format!("the reference has no {name:?}")));
+                }
+                for (name, want) in &wanted {
+                    if name == LOGITS && self.last_logits {
+                        let want = last_rows(want)?;
+                        compare(name, &want, output(&outputs, name, &want)?, |_| true, result)?;
+                    } else {
+                        let counts = |row: usize| mask.values[row] != 0;
+                        compare(name, want, output(&outputs, name, want)?, counts, result)?;
+                    }
                 }
                 Ok(())
             }
@@ -95,14 +107,31 @@ impl Interface {
     ) -> Result<Tensors, Fault> {
         let batch = given.get(IDS).map_or(1, |ids| ids.shape()[0]);
         let mut inputs = given.clone();
-        inputs.extend(past.unwrap_or_else(|| {
-            let empty = |heads, size| Tensor::from_f32(&[batch, heads, 0, size], &[]);
-            self.cache
-                .iter()
-                .map(|(name, heads, size)| (format!("{PAST}{name}"), empty(*heads, *size)))
-                .collect()
-        }));
+        inputs.extend(past.unwrap_or_else(|| self.empty_cache(batch)));
         Ok(session.run(&inputs)?)
+    }
+
+    /// The cache before the first token.
+    pub(super) fn empty_cache(&self, batch: usize) -> Tensors {
+        self.filled_cache(batch, 0)
+    }
+
+    /// A cache of so many positions, all zero.
+    fn filled_cache(&self, batch: usize, past: usize) -> Tensors {
+        let zeros = |heads: usize, size: usize| {
+            Tensor::from_f32(&[batch, heads, past, size], &vec![0.0; batch * heads * past * size])
+        };
+        let inputs = self.cache.iter();
+        inputs.map(|(name, heads, size)| (format!("{PAST}{name}"), zeros(*heads, *size))).collect()
+    }
+
+    /// One token behind a cache of so many positions.
+    pub(super) fn step(&self, past: usize) -> Tensors {
+        let mut inputs = self.filled_cache(1, past);
+        inputs.insert(IDS.to_owned(), Tensor::from_i64(&[1, 1], &[1]));
+        inputs.insert(MASK.to_owned(), Tensor::from_i64(&[1, past + 1], &vec![1; past + 1]));
+        inputs.insert(POSITIONS.to_owned(), Tensor::from_i64(&[1, 1], &[past as i64]));
+        inputs
     }
 
     /// Feeds tokens `from..to` of one sequence, all that came before being in the cache.
@@ -155,20 +184,28 @@ impl Interface {
             for (name, values) in [HIDDEN, LOGITS].iter().zip(&mut made) {
                 let Some(want) = wanted.get(*name) else { continue };
                 let channels = want.shape().last().copied().unwrap_or(1);
-                let part =
-                    Tensor::from_f32(&[1, to - from, channels], &vec![0.0; (to - from) * channels]);
+                let rows = if *name == LOGITS && self.last_logits { 1 } else { to - from };
+                let part = Tensor::from_f32(&[1, rows, channels], &vec![0.0; rows * channels]);
                 values.extend(output(&outputs, name, &part)?.to_f32()?);
             }
             (past, from) = (Some(cache), to);
         }
         for (name, values) in [HIDDEN, LOGITS].iter().zip(&made) {
             let Some(want) = wanted.get(*name) else { continue };
-            let got = Tensor::from_f32(&[1, length, values.len() / length.max(1)], values);
-            if got.shape() != want.shape() {
+            let [1, recorded, channels] = *want.shape() else {
                 let shapes = format!("{name}: {:?} was recorded of {length} positions", want.shape());
                 return Err(Fault::Output(shapes));
+            };
+            // Of a prompt's logits the last row alone, where the model gives no others.
+            let skipped = if *name == LOGITS && self.last_logits { case.prefill.max(1) - 1 } else { 0 };
+            let want = want.to_f32()?.split_off((skipped * channels).min(recorded * channels));
+            if recorded != length || values.len() != want.len() {
+                let shapes = format!("{name}: {recorded} rows were recorded of {length} positions");
+                return Err(Fault::Output(shapes));
             }
-            compare(name, want, &got, |_| true, result)?;
+            let shape = [1, length - skipped, channels];
+            let (want, got) = (Tensor::from_f32(&shape, &want), Tensor::from_f32(&shape, values));
+            compare(name, &want, &got, |_| true, result)?;
         }
         if let Some(want) = wanted.get(HIDDEN) {
             let growth = growth(&want.to_f32()?, &made[0], length, case.prefill.max(1));
@@ -208,6 +245,18 @@ impl Interface {
         result.length = case.length;
         Ok(())
     }
+}
+
+/// The last row of each sequence, [batch, 1, channels].
+fn last_rows(tensor: &Tensor) -> Result<Tensor, Fault> {
+    let [batch, rows, channels] = *tensor.shape() else {
+        return Err(Fault::Output(format!("logits were recorded as {:?}", tensor.shape())));
+    };
+    let values = tensor.to_f32()?;
+    let of = |b: usize| ((b * rows + rows - 1) * channels)..((b + 1) * rows * channels);
+    let kept: Vec<f32> =
+        (0..batch).filter(|_| rows > 0).flat_map(|b| values[of(b)].iter().copied()).collect();
+    Ok(Tensor::from_f32(&[batch, rows.min(1), channels], &kept))
 }
 
 /// The whole numbers of an input.

@@ -5,6 +5,8 @@ mod divergence;
 mod language_model;
 mod metric;
 mod references;
+mod sensitivity;
+mod speed;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::audio;
 use crate::digest::Digest;
 use crate::ir;
+use crate::quantize;
 use crate::runtime::{self, Runtime, Session, Tensors};
 use crate::tensor::{self, Tensor};
 
 pub use divergence::{Divergence, first_divergence};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
+pub use sensitivity::{Choice, Damage, Milliseconds, Sensitivity, choose, measure as sensitivity};
+pub use speed::{Speed, speed};
 
 /// What goes wrong before there is a verdict.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -53,6 +58,12 @@ pub enum Error {
         help("a language model takes input_ids, attention_mask, position_ids and past_key_values.*")
     )]
     Interface { name: String, why: &'static str },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Quantize(#[from] quantize::Error),
+    #[error("{0}")]
+    #[diagnostic(code(validate::nothing_to_measure))]
+    NothingToMeasure(&'static str),
     #[error("interrupted")]
     #[diagnostic(code(validate::interrupted))]
     Interrupted,
@@ -112,6 +123,41 @@ pub struct Verdict {
     /// Where a failing artifact first leaves the reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
+    /// The same artifact in other runtimes: each has to pass too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Beside>,
+}
+
+/// An artifact's verdict in another runtime, and how far the two are from each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Against the references.
+    pub verdict: Verdict,
+    /// Signal-to-noise ratio between the two runtimes' outputs, of the case nearest to its limit.
+    pub agreement_db: f64,
+    /// What it must be above: [`AGREEMENT_DB`], or [`CLOSER_DB`] above that case's ratio to PyTorch where
+    /// that is less.
+    pub agreement_limit_db: f64,
+    /// How many cases were compared.
+    pub compared: usize,
+}
+
+/// What two runtimes must agree to on one file.
+pub const AGREEMENT_DB: f64 = 45.0;
+/// How much nearer two runtimes must be to each other than to PyTorch; two that share nothing but their
+/// distance from it would be 3 dB further apart. In 8 bits a last bit before a rounding is a whole step
+/// behind it, and each layer multiplies such steps: one runtime alone, its input changed by a millionth,
+/// agrees with itself to no more than 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`,
+/// activations in one term).
+pub const CLOSER_DB: f64 = 3.0;
+/// Tokens of a case, over its batch, up to which runtimes are held against each other.
+const LONGEST_COMPARED: usize = 128;
+
+impl Beside {
+    /// Whether the artifact passes there, and the runtimes agree.
+    pub fn passed(&self) -> bool {
+        self.verdict.passed && self.compared > 0 && self.agreement_db > self.agreement_limit_db
+    }
 }
 
 /// An artifact that its verdict accepts: nothing else makes one.
@@ -143,6 +189,7 @@ impl Verdict {
             && !self.cases.is_empty()
             && self.cases.iter().all(|case| case.passed)
             && self.tolerance.check(self.part, self.scheme).is_ok()
+            && self.beside.iter().all(|beside| beside.passed() && beside.verdict.sha256 == self.sha256)
             && self.sha256 == artifact.sha256;
         if holds { Ok(Accepted { artifact, verdict: self }) } else { Err(Box::new(self)) }
     }
@@ -218,7 +265,63 @@ pub fn validate(
         passed: !cases.is_empty() && cases.iter().all(|case| case.passed),
         cases,
         divergence: None,
+        beside: Vec::new(),
     })
+}
+
+/// Holds an artifact against its references in a second runtime, and the two runtimes against each other.
+/// The verdict fails where either fails.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_beside(
+    verdict: &mut Verdict,
+    artifact: &Artifact,
+    references: &References,
+    first: &dyn Runtime,
+    second: &dyn Runtime,
+    interrupted: &AtomicBool,
+) -> Result<(), Error> {
+    let claim =
+        Claim { part: verdict.part, scheme: verdict.scheme, tolerance: verdict.tolerance.clone() };
+    let other = validate(artifact, references, claim, second, interrupted, &|_, _| {})?;
+    let (a, b) = (first.load(&artifact.path)?, second.load(&artifact.path)?);
+    let interface = match verdict.part {
+        Part::Decoder => None,
+        Part::Lm => Some(language_model::Interface::of(&ir::Model::open(&artifact.path)?)?),
+    };
+    let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
+    let mut compared = 0;
+    let fits = |case: &&Case| case.is_one_call() && case.batch * case.length <= LONGEST_COMPARED;
+    for case in references.cases.iter().filter(fits) {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let mut inputs = references.inputs(case);
+        if let Some(interface) = &interface {
+            inputs.extend(interface.empty_cache(case.batch));
+        }
+        let (Ok(from_a), Ok(from_b)) = (a.run(&inputs), b.run(&inputs)) else { continue };
+        let name = interface.as_ref().map(|_| language_model::HIDDEN);
+        for (output, a) in from_a.iter().filter(|(output, _)| name.is_none_or(|n| n == *output)) {
+            let snr = from_b.get(output).filter(|b| b.shape() == a.shape()).map(|b| {
+                Ok::<f64, tensor::Error>(audio::snr_db(&a.to_f32()?, &b.to_f32()?).unwrap_or(f64::NAN))
+            });
+            let snr = snr.transpose()?.unwrap_or(f64::NAN);
+            let found = verdict.cases.iter().find(|result| result.name == case.name);
+            let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
+            let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
+            // NaN stays the worst.
+            if compared == 0 || !(snr - limit >= agreement_db - agreement_limit_db) {
+                (agreement_db, agreement_limit_db) = (snr, limit);
+            }
+            compared += 1;
+        }
+    }
+    let beside = Beside { verdict: other, agreement_db, agreement_limit_db, compared };
+    verdict.passed &= beside.passed();
+    verdict.beside.push(beside);
+    Ok(())
 }
 
 /// How a part's references are run.

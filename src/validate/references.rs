@@ -58,6 +58,14 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+impl Case {
+    /// Whether it is one call of the model with lifelike inputs: no cache of its own making, no extremes.
+    pub fn is_one_call(&self) -> bool {
+        matches!(self.kind, Kind::Realistic | Kind::Prefill)
+            || (self.kind == Kind::Spoken && self.prefill == 0)
+    }
+}
+
 /// Inputs and outputs recorded from PyTorch.
 #[derive(Clone, Debug)]
 pub struct References {

@@ -39,6 +39,7 @@ class Request:
     opset: int = 17
     route: Literal["torch", "optimum"] = "torch"
     references: References = field(default_factory=References)
+    hidden_states: list[int] = field(default_factory=list)
 
 
 def run(request: Request, job: Job) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     model = language_model.load(directory)
     architecture = lm.Architecture.of(model.config)
     wanted = request.references
+    if not all(0 <= layer < architecture.layers for layer in request.hidden_states):
+        refuse(f"`hidden_states`: {request.hidden_states} of {architecture.layers} layers")
     longest = max([*wanted.prefills, wanted.steps + 8])
     if longest > architecture.max_position_embeddings:
         refuse(f"`references`: {longest} positions, and the model has {architecture.max_position_embeddings}")
@@ -75,7 +78,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         job.adopt("model", "lm.onnx", written)
     job.progress("export graph", 1, 1)
 
-    recorder = Recorder(model, wanted.seed)
+    recorder = Recorder(model, wanted.seed, tuple(request.hidden_states))
     work = [lambda length=length: recorder.prefill(length) for length in wanted.prefills]
     work += [
         lambda: recorder.padded(wanted.batch, max(4, min(16, max(wanted.prefills)))),

@@ -1,0 +1,211 @@
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::arguments::{Sensitivity as Options, Shared};
+use super::terminal::{Progress, bytes, row, table};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use crate::bundle::{self, Manifest};
+use crate::digest::Digest;
+use crate::ir::Model;
+use crate::pipeline::Reporter as _;
+use crate::runtime::{Runtime, Tract};
+use crate::validate::{self, Choice, Part, References, Scheme, Sensitivity};
+
+/// Rows of an activation when a product is timed: a step of a language model, 100 tokens of a decoder.
+fn rows(part: Part) -> usize {
+    match part {
+        Part::Lm => 1,
+        Part::Decoder => 400,
+    }
+}
+
+pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
+    for file in options.output.iter().chain(&options.plot) {
+        if !options.overwrite && file.symlink_metadata().is_ok() {
+            return Err(Box::new(Error::Exists { path: file.clone() }));
+        }
+    }
+    if let Some(snr) = options.snr.filter(|snr| !(snr.is_finite() && *snr > 0.0 && *snr <= 100.0)) {
+        return Err(Box::new(Error::Snr { snr }));
+    }
+    let (part, path, references) = fp32(options)?;
+    let model = Model::open(&path)?;
+    let onnxruntime = build::onnxruntime(shared)?;
+    let runtime: &dyn Runtime = onnxruntime.as_ref().map_or(&Tract, |found| found as &dyn Runtime);
+    let progress = Progress::new();
+    let done = |done, total| progress.progress("nodes", done as u64, total as u64);
+    let measured =
+        validate::sensitivity(&model, part, &references, runtime, rows(part), &INTERRUPTED, &done);
+    drop(progress);
+    let nodes = measured?;
+    let choice = options
+        .snr
+        .map(|snr| validate::choose(&model, part, &references, runtime, &nodes, snr))
+        .transpose()?;
+
+    if let Some(plot) = &options.plot {
+        write(plot, &drawn(&nodes))?;
+    }
+    if let (Some(output), Some(choice)) = (&options.output, &choice) {
+        write(output, &fragment(part, choice))?;
+    }
+    if options.json {
+        say(&json(&serde_json::json!({
+            "part": part,
+            "runtime": runtime.name_and_version(),
+            "nodes": nodes,
+            "choice": choice,
+        })))?;
+    } else {
+        say(&listed(part, &nodes))?;
+        if let Some(choice) = &choice {
+            say(&format!("\n{}", fragment(part, choice)))?;
+        }
+    }
+    tellln!("{} nodes of the {part}, in {}", nodes.len(), runtime.name_and_version());
+    let Some((choice, wanted)) = choice.as_ref().zip(options.snr) else { return Ok(Answer::Yes) };
+    tellln!(
+        "{:.1} dB with {} nodes in two terms and {} in fp32; they add {:.2} ms and {}",
+        choice.snr_db,
+        choice.two_terms.len(),
+        choice.keep_fp32.len(),
+        choice.milliseconds,
+        bytes(choice.bytes)
+    );
+    if choice.snr_db < wanted {
+        tellln!("{wanted} dB can't be reached");
+        return Ok(Answer::No);
+    }
+    Ok(Answer::Yes)
+}
+
+/// The fp32 artifact to measure, with its references; both as the manifest knows them.
+fn fp32(options: &Options) -> Result<(Part, PathBuf, References), Failure> {
+    let manifest = Manifest::read(&options.bundle)?;
+    let wanted = |part: Part| options.part.as_deref().is_none_or(|name| name == part.name());
+    let mut found: Vec<_> =
+        manifest.artifacts.iter().filter(|a| a.scheme == Scheme::Fp32 && wanted(a.part)).collect();
+    found.sort_by_key(|artifact| artifact.part != Part::Lm);
+    let entry = found.first().ok_or_else(|| Error::NoPart { bundle: options.bundle.clone() })?;
+    let path = options.bundle.join(&entry.file);
+    let sha256 =
+        Digest::of_file(&path).map_err(|source| bundle::Error::Io { path: path.clone(), source })?;
+    if sha256 != entry.sha256 {
+        let (expected, found) = (entry.sha256.to_string(), sha256.to_string());
+        return Err(Box::new(bundle::Error::Changed { path, expected, found }));
+    }
+    let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
+    let references = References::read(&options.bundle.join(&entry.references), &inputs)?;
+    Ok((entry.part, path, references))
+}
+
+fn listed(part: Part, nodes: &[Sensitivity]) -> String {
+    let mut rows = vec![row!["node", "weight", "saves", "one term", "two terms", "fp32", "one", "two"]];
+    if part == Part::Decoder {
+        rows[0].insert(5, "log-spectral".to_owned());
+    }
+    let mut sorted: Vec<&Sensitivity> = nodes.iter().collect();
+    sorted.sort_by(|a, b| a.one.snr_db.total_cmp(&b.one.snr_db));
+    for node in sorted {
+        let ms = |ms: f64| if ms > 0.0 { format!("{ms:.3} ms") } else { "-".to_owned() };
+        let [height, width] = node.shape;
+        let mut cells = row![
+            node.node,
+            format!("{height}x{width}"),
+            bytes(node.bytes_saved),
+            format!("{:.1} dB", node.one.snr_db),
+            format!("{:.1} dB", node.two.snr_db),
+            ms(node.milliseconds.fp32),
+            ms(node.milliseconds.one),
+            ms(node.milliseconds.two)
+        ];
+        if part == Part::Decoder {
+            let distance = node.one.log_spectral_distance_db;
+            cells.insert(5, distance.map_or("-".to_owned(), |d| format!("{d:.3} dB")));
+        }
+        rows.push(cells);
+    }
+    table(&rows)
+}
+
+/// What goes into a recipe.
+fn fragment(part: Part, choice: &Choice) -> String {
+    let mut text = format!("{part}:\n  int8:\n    activations: one\n");
+    for (key, nodes) in [("two_terms", &choice.two_terms), ("keep_fp32", &choice.keep_fp32)] {
+        if nodes.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "    {key}:");
+        for node in nodes {
+            let _ = writeln!(text, "      - {}", serde_json::Value::from(node.as_str()));
+        }
+    }
+    // Below what was measured here by as much as other inputs may differ.
+    let _ = writeln!(text, "    snr_db: {:.1}", (choice.snr_db - 2.0).max(12.0));
+    text
+}
+
+/// A bar for each node: its share of the noise with activations in one term, and in two.
+fn drawn(nodes: &[Sensitivity]) -> String {
+    const ROW: usize = 16;
+    const LABEL: usize = 320;
+    const WIDTH: usize = 900;
+    let power = |snr_db: f64| 10f64.powf(-snr_db / 10.0);
+    let total: f64 = nodes.iter().map(|node| power(node.one.snr_db)).sum();
+    let largest = nodes.iter().map(|node| power(node.one.snr_db)).fold(0.0, f64::max);
+    let height = ROW * (nodes.len() + 2);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
+         font-size=\"11\">\n<text x=\"4\" y=\"12\">share of the noise at the output, activations in one term \
+         (light) and in two (dark)</text>\n"
+    );
+    for (at, node) in nodes.iter().enumerate() {
+        let y = ROW * (at + 1);
+        let wide = |snr_db: f64| power(snr_db) / largest * (WIDTH - LABEL - 60) as f64;
+        let name = node.node.replace('&', "&amp;").replace('<', "&lt;");
+        let (one, two) = (wide(node.one.snr_db), wide(node.two.snr_db));
+        let share = 100.0 * power(node.one.snr_db) / total;
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>\
+             <rect x=\"{LABEL}\" y=\"{}\" width=\"{one:.1}\" height=\"11\" fill=\"#b8cce4\"/>\
+             <rect x=\"{LABEL}\" y=\"{}\" width=\"{two:.1}\" height=\"11\" fill=\"#2f5d8c\"/>\
+             <text x=\"{:.1}\" y=\"{}\">{share:.1} %</text>",
+            LABEL - 6,
+            y + 11,
+            y + 2,
+            y + 2,
+            LABEL as f64 + one + 4.0,
+            y + 11
+        );
+    }
+    svg + "</svg>\n"
+}
+
+/// Writes a whole file or none.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let fault = |source| Error::Io { path: path.to_owned(), source };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let staged = tempfile::NamedTempFile::new_in(parent).map_err(fault)?;
+    std::fs::write(staged.path(), text).map_err(fault)?;
+    staged.persist(path).map_err(|e| fault(e.error))?;
+    tellln!("{} written", path.display());
+    Ok(())
+}
+
+/// Why a sensitivity can't be measured or written.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum Error {
+    #[error("{} is there already", path.display())]
+    #[diagnostic(code(sensitivity::exists), help("--overwrite replaces it"))]
+    Exists { path: PathBuf },
+    #[error("{}: no fp32 model of that half", bundle.display())]
+    #[diagnostic(code(sensitivity::no_part), help("manifest.json lists the bundle's models"))]
+    NoPart { bundle: PathBuf },
+    #[error("{snr} is no signal-to-noise ratio")]
+    #[diagnostic(code(sensitivity::snr), help("write decibels above 0 and up to 100"))]
+    Snr { snr: f64 },
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(sensitivity::io))]
+    Io { path: PathBuf, source: std::io::Error },
+}

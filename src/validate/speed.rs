@@ -1,0 +1,66 @@
+//! Whether an int8 artifact is faster than its fp32 one, here.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Artifact, Error, Part, References, language_model};
+use crate::ir::Model;
+use crate::runtime::{Runtime, Tensors};
+
+/// Milliseconds of one call, each the least of several interleaved ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Speed {
+    /// What was timed.
+    pub what: String,
+    /// The runtime, with its version.
+    pub runtime: String,
+    /// The fp32 artifact.
+    pub fp32_ms: f64,
+    /// The int8 artifact.
+    pub int8_ms: f64,
+}
+
+impl Speed {
+    /// How many times faster int8 is.
+    pub fn ratio(&self) -> f64 {
+        self.fp32_ms / self.int8_ms
+    }
+}
+
+const PAST: usize = 256;
+/// The decoder's case whose length is nearest to this is timed.
+const LENGTH: usize = 100;
+const ROUNDS: usize = 12;
+
+/// Times a step behind 256 positions, or a decoder's recorded case of about 100 tokens, on one thread.
+///
+/// # Errors
+/// [`Error::Runtime`] where a model can't be loaded or run, [`Error::NothingToMeasure`] without a case.
+pub fn speed(
+    part: Part,
+    [fp32, int8]: [&Artifact; 2],
+    references: &References,
+    runtime: &dyn Runtime,
+) -> Result<Speed, Error> {
+    let (what, inputs): (String, Tensors) = match part {
+        Part::Lm => {
+            let interface = language_model::Interface::of(&Model::open(&fp32.path)?)?;
+            (format!("a step behind {PAST} positions"), interface.step(PAST))
+        }
+        Part::Decoder => {
+            let cases = references.cases.iter().filter(|case| case.is_one_call() && case.batch == 1);
+            let case = cases
+                .min_by_key(|case| case.length.abs_diff(LENGTH))
+                .ok_or(Error::NothingToMeasure("no reference of batch 1 can be timed"))?;
+            (format!("{} tokens", case.length), references.inputs(case))
+        }
+    };
+    let sessions = [runtime.load(&fp32.path)?, runtime.load(&int8.path)?];
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..ROUNDS {
+        for (session, least) in sessions.iter().zip(&mut least) {
+            *least = least.min(1e3 * session.seconds(&inputs)?);
+        }
+    }
+    let [fp32_ms, int8_ms] = least;
+    Ok(Speed { what, runtime: runtime.name_and_version(), fp32_ms, int8_ms })
+}
