@@ -7,8 +7,8 @@ use std::path::Path;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::recipe::{
-    self, Decoder, Error, Family, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance, LmReferences,
-    LmTolerance, Recipe, References, Route, Terms, Tolerance,
+    self, Decoder, Error, Family, Form, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance,
+    LmReferences, LmTolerance, Recipe, References, Route, Terms, Tolerance,
 };
 
 fn rendered(error: &Error) -> String {
@@ -100,13 +100,15 @@ prop_compose! {
 prop_compose! {
     fn int8()(
         two: bool,
+        form in prop::sample::select(&[Form::Dynamic, Form::Static, Form::Blocks8, Form::Blocks4][..]),
+        smoothing in prop::option::of(0.0..=1.0),
         reduce_range: bool,
         two_terms in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}\\*?", 0..4),
         keep_fp32 in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}\\*?", 0..4),
         snr_db in prop_oneof![12.0..=200.0, Just(12.0)],
     ) -> Int8 {
         let activations = if two { Terms::Two } else { Terms::One };
-        Int8 { activations, reduce_range, two_terms, keep_fp32, snr_db }
+        Int8 { form, smoothing, activations, reduce_range, two_terms, keep_fp32, snr_db }
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) enum Verb {
     Diff(Diff),
     /// Run a bundle's models against its own references, without Python.
     Validate(Validate),
+    /// Hold the large products of any ONNX file in 8 bits or fewer.
+    Quantize(Quantize),
     /// Find what each node costs in 8 bits, and the cheapest form that reaches a signal-to-noise ratio.
     Sensitivity(Sensitivity),
     /// Find files of a bundle that were changed, are missing, or were added.
@@ -224,6 +226,49 @@ pub(super) struct Validate {
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Quantize {
+    /// An ONNX file.
+    pub model: PathBuf,
+    /// Where to write the result.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How products are written.
+    #[arg(long, value_enum, default_value = "dynamic")]
+    pub form: QuantizedForm,
+    /// Hold activations in two terms: more exact, and at one row little slower.
+    #[arg(long)]
+    pub two_terms: bool,
+    /// Hold activations of this node in two terms; `*` stands for anything.
+    #[arg(long, value_name = "NODE")]
+    pub two_terms_at: Vec<String>,
+    /// Keep this node in fp32; `*` stands for anything.
+    #[arg(long, value_name = "NODE")]
+    pub keep_fp32: Vec<String>,
+    /// Weights in 7 bits, for processors without VNNI.
+    #[arg(long)]
+    pub reduce_range: bool,
+    /// Replace a file that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Forms that need no calibration.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum QuantizedForm {
+    /// Integer products; activations are quantized as they come.
+    Dynamic,
+    /// Weights in blocks of 8 bits, for ONNX Runtime alone.
+    #[value(name = "blocks-8")]
+    Blocks8,
+    /// Weights in blocks of 4 bits.
+    #[value(name = "blocks-4")]
+    Blocks4,
 }
 
 #[derive(Args)]

@@ -32,11 +32,16 @@ fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
 }
 
+/// ONNX Runtime, for what can't do without.
+pub(super) fn required_onnxruntime(shared: &Shared) -> Result<OnnxRuntime, Failure> {
+    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
+    Ok(OnnxRuntime::find(shared.onnxruntime.as_deref(), python.as_ref())?)
+}
+
 /// ONNX Runtime: the library that is named, which must be there, or one that is found.
 pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failure> {
-    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
-    match OnnxRuntime::find(shared.onnxruntime.as_deref(), python.as_ref()) {
-        Err(error) if shared.onnxruntime.is_some() => Err(error.into()),
+    match required_onnxruntime(shared) {
+        Err(error) if shared.onnxruntime.is_some() => Err(error),
         found => Ok(found.ok()),
     }
 }

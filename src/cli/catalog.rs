@@ -9,7 +9,7 @@ use crate::recipe::{self, Recipe};
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
     match verb {
         RecipeVerb::List => {
-            let mut rows = vec![row!["recipe", "source", "opset"]];
+            let mut rows = vec![row!["recipe", "source", "parts"]];
             for (name, _) in recipe::builtin() {
                 let recipe = Recipe::find(name)?;
                 let halves = [("decoder", recipe.decoder.is_some()), ("lm", recipe.lm.is_some())];

@@ -1,11 +1,13 @@
 use std::path::{Path, PathBuf};
 
-use super::arguments::{Validate, Verify};
+use super::arguments::{Shared, Validate, Verify};
 use super::terminal;
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{self, Manifest};
 use crate::digest::Digest;
+use crate::ir::Model;
+use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Runtime, Tract};
 use crate::tensor::Tensor;
 use crate::validate::{self, Artifact, Claim, Kind, References, Scheme};
@@ -31,7 +33,7 @@ pub(super) fn verify(options: &Verify) -> Outcome {
     Ok(Answer::No)
 }
 
-pub(super) fn validate(options: &Validate) -> Outcome {
+pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
     let mut verdicts = Vec::new();
@@ -68,11 +70,16 @@ pub(super) fn validate(options: &Validate) -> Outcome {
         let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
         let references = References::read(&references, &inputs)?;
         let artifact = Artifact { path, sha256, bytes: entry.bytes };
+        let needed = match needs_onnxruntime(&Model::open(&artifact.path)?) {
+            true => Some(build::required_onnxruntime(shared)?),
+            false => None,
+        };
+        let runtime: &dyn Runtime = needed.as_ref().map_or(&Tract, |found| found as &dyn Runtime);
         let verdict = validate::validate(
             &artifact,
             &references,
             Claim { part: entry.part, scheme: entry.scheme, tolerance: entry.tolerance.clone() },
-            &Tract,
+            runtime,
             &INTERRUPTED,
             &|_, _| {},
         )?;

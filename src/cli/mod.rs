@@ -22,6 +22,7 @@ mod catalog;
 mod check;
 mod doctor;
 mod model;
+mod quantize;
 mod sensitivity;
 mod terminal;
 
@@ -50,6 +51,12 @@ type Outcome = Result<Answer, Failure>;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
+    // ONNX Runtime reports its use over the network unless it is told not to before it is loaded.
+    #[allow(unsafe_code)]
+    // SAFETY: no other thread has been started yet.
+    unsafe {
+        std::env::set_var("ORT_DISABLE_TELEMETRY", "1");
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -99,7 +106,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),
         Verb::Diff(options) => model::diff(&options),
-        Verb::Validate(options) => check::validate(&options),
+        Verb::Validate(options) => check::validate(&options, &shared),
+        Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Doctor(options) => doctor::doctor(&options, &shared),

@@ -66,6 +66,12 @@ pub enum Error {
         )
     )]
     Slow { part: Part, speed: Box<Speed> },
+    #[error("weights in blocks of 8 bits run in ONNX Runtime alone, and there is none here")]
+    #[diagnostic(
+        code(pipeline::no_onnxruntime),
+        help("make setup installs it, --onnxruntime names its library; or write `form: dynamic`")
+    )]
+    NoOnnxRuntime,
     #[error("int8 must be faster than fp32, and there is no ONNX Runtime here to time them in")]
     #[diagnostic(
         code(pipeline::no_clock),

@@ -98,8 +98,9 @@ impl Runner<'_> {
         let fp32 = self.judge(&plan.validate, part, Scheme::Fp32, &export, rewritten.clone())?;
         let mut halves = vec![fp32];
         if let Some(int8) = &plan.int8 {
-            let quantized =
-                self.stage(&int8.quantize, |folder| stages::quantize(build, part, &rewritten, folder))?;
+            let quantized = self.stage(&int8.quantize, |folder| {
+                stages::quantize(build, part, &export, &rewritten, folder)
+            })?;
             let mut half =
                 self.judge(&int8.validate, part, Scheme::Int8, &export, quantized.clone())?;
             if let Some(planned) = &int8.speed {

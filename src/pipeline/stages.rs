@@ -13,7 +13,7 @@ use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
 use crate::passes::language_model::{self, Expose};
 use crate::passes::{self, Driver};
 use crate::quantize;
-use crate::recipe::{Int8, Recipe, Route};
+use crate::recipe::{Form, Int8, Recipe, Route};
 use crate::runtime::{Runtime, Tract};
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
@@ -107,11 +107,22 @@ fn int8(recipe: &Recipe, part: Part) -> Option<&Int8> {
 pub(super) fn quantize(
     build: &Build<'_>,
     part: Part,
+    exported: &Stage,
     rewritten: &Stage,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
-    let options = int8(&build.recipe, part).map(quantize::Options::from).unwrap_or_default();
+    let int8 = int8(&build.recipe, part).cloned().unwrap_or_default();
+    let mut options = quantize::Options::from(&int8);
     let mut model = Model::open(rewritten.file(REWRITTEN)?.0)?;
+    if let Some(strength) = int8.smoothing {
+        let references = references(part, exported, &model)?;
+        let seen = validate::calibrate(&model, part, &references, &Tract)?;
+        quantize::smooth(&mut model, &seen, strength);
+    }
+    if int8.form == Form::Static {
+        let references = references(part, exported, &model)?;
+        options.seen = validate::calibrate(&model, part, &references, &Tract)?;
+    }
     let report = quantize::quantize(&mut model, &options)?;
     model.check()?;
     write(&model, folder)?;
@@ -413,15 +424,20 @@ pub(super) fn validate(
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
     let claim = claim(&build.recipe, part, scheme);
+    let mut runtimes: Vec<&dyn Runtime> = runtimes(build).collect();
+    if quantize::needs_onnxruntime(&model) {
+        runtimes.remove(0);
+    }
+    let (first, others) = runtimes.split_first().ok_or(Error::NoOnnxRuntime)?;
     let mut verdict =
-        validate::validate(&artifact, &references, claim, &Tract, build.interrupted, &done)?;
-    for runtime in runtimes(build).skip(1) {
+        validate::validate(&artifact, &references, claim, *first, build.interrupted, &done)?;
+    for runtime in others {
         validate::validate_beside(
             &mut verdict,
             &artifact,
             &references,
-            &Tract,
-            runtime,
+            *first,
+            *runtime,
             build.interrupted,
         )?;
     }

@@ -5,6 +5,10 @@
 //! for a convolution has no fast integer form everywhere, and a spectrum's range is too wide for 8 bits.
 
 mod activation;
+mod blocks;
+mod calibration;
+mod qdq;
+mod smooth;
 mod weights;
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,16 +17,23 @@ use rayon::prelude::*;
 
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{
-    Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_i64, initializer_raw, node,
+    Graph, Model, NodeProto, OperatorSetIdProto, TensorProto, initializer_f32, initializer_i64,
+    initializer_raw, node,
 };
-use crate::recipe::{Int8, Terms};
+use crate::recipe::{Form, Int8, Terms};
+
+pub use calibration::{Calibration, Observed};
+pub use smooth::smooth;
 
 use activation::Activations;
+use blocks::Blocks;
 use weights::Columns;
 
 /// How a model is quantized.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
+    /// How products are written.
+    pub form: Form,
     /// How activations are held.
     pub terms: Terms,
     /// Nodes (by name; `*` stands for anything) that hold theirs in two terms all the same.
@@ -30,6 +41,8 @@ pub struct Options {
     /// Weights in 7 bits: processors without VNNI add pairs of products in 16 bits, which then can't
     /// overflow.
     pub reduce_range: bool,
+    /// What activations were seen to be, for [`Form::Static`].
+    pub seen: Calibration,
     /// Nodes (likewise) that stay fp32.
     pub keep_fp32: Vec<String>,
 }
@@ -37,7 +50,9 @@ pub struct Options {
 impl From<&Int8> for Options {
     fn from(int8: &Int8) -> Self {
         Self {
+            form: int8.form,
             terms: int8.activations,
+            seen: Calibration::new(),
             two_terms: int8.two_terms.clone(),
             reduce_range: int8.reduce_range,
             keep_fp32: int8.keep_fp32.clone(),
@@ -61,6 +76,12 @@ pub enum Error {
         help("is this the model you meant? `soprano-export inspect`")
     )]
     Nothing,
+    #[error("node {node:?}: the range of its activation {value:?} was not seen")]
+    #[diagnostic(
+        code(quantize::calibration),
+        help("a static form needs references that reach every product: add lengths to the recipe")
+    )]
+    NotSeen { node: String, value: String },
     #[error("no node is named {pattern:?}")]
     #[diagnostic(code(quantize::keep), help("`soprano-export inspect` and `diff` show node names"))]
     Keep { pattern: String },
@@ -86,8 +107,14 @@ const ROW: &str = "quantize/row_shape";
 /// Below this many weights a product gains nothing.
 const SMALLEST: usize = 4096;
 
+/// A weight in 8 bits or fewer.
+enum Weight {
+    Columns(Columns),
+    Blocks(Blocks),
+}
+
 enum Work {
-    Product(String, Terms),
+    Product(String, Held, Terms),
     Table(String, Held),
     Leave,
 }
@@ -98,14 +125,31 @@ enum Held {
     Columns,
     Rows,
     Groups,
+    Blocks8,
+    Blocks4,
 }
 
 impl Held {
+    /// How a product's weight is held.
+    fn of(form: Form) -> Self {
+        match form {
+            Form::Dynamic | Form::Static => Held::Columns,
+            Form::Blocks8 => Held::Blocks8,
+            Form::Blocks4 => Held::Blocks4,
+        }
+    }
+
+    fn is_product(self) -> bool {
+        matches!(self, Held::Columns | Held::Blocks8 | Held::Blocks4)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Held::Columns => "columns",
             Held::Rows => "rows",
             Held::Groups => "groups",
+            Held::Blocks8 => "blocks_8",
+            Held::Blocks4 => "blocks_4",
         }
     }
 }
@@ -114,7 +158,7 @@ impl Work {
     /// The weight that is to be held in 8 bits, and how.
     fn weight(&self) -> Option<(&str, Held)> {
         match self {
-            Work::Product(weight, _) => Some((weight, Held::Columns)),
+            Work::Product(weight, held, _) => Some((weight, *held)),
             Work::Table(weight, held) => Some((weight, *held)),
             Work::Leave => None,
         }
@@ -152,7 +196,7 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
             work.push(sort(&graph, made, options, &mut report)?);
         }
         let jobs: BTreeSet<(&str, Held)> = work.iter().filter_map(Work::weight).collect();
-        if needs_product && !jobs.iter().any(|(_, held)| *held == Held::Columns) {
+        if needs_product && !jobs.iter().any(|(_, held)| held.is_product()) {
             return Err(Error::Nothing);
         }
         let jobs: Vec<_> = jobs.into_iter().collect();
@@ -161,9 +205,13 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
             .map(|&(name, held)| {
                 let tensor = graph.initializer(name).expect("sorted by its initializer");
                 let made = match held {
-                    Held::Columns => Columns::per_column(tensor, options.reduce_range),
-                    Held::Rows => Columns::per_row(tensor, false),
-                    Held::Groups => Columns::per_row(tensor, true),
+                    Held::Columns => {
+                        Columns::per_column(tensor, options.reduce_range).map(Weight::Columns)
+                    }
+                    Held::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
+                    Held::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
+                    Held::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
+                    Held::Blocks4 => Blocks::of(tensor, 4).map(Weight::Blocks),
                 };
                 let refuse = || Error::NotFinite { node: user(&graph, name), weight: name.to_owned() };
                 Ok(((name.to_owned(), held), made.ok_or_else(refuse)?))
@@ -177,7 +225,8 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
     let old = std::mem::take(&mut graph.node);
     let mut added: HashMap<(String, Held), (String, String)> = HashMap::new();
     let mut initializers: Vec<TensorProto> = Vec::new();
-    if work.iter().any(|work| matches!(work, Work::Product(_, Terms::Two))) {
+    let mut ranged: HashMap<String, String> = HashMap::new();
+    if work.iter().any(|work| matches!(work, Work::Product(_, Held::Columns, Terms::Two))) {
         initializers.extend(Activations::constants());
     }
     for (mut made, work) in old.into_iter().zip(work) {
@@ -187,19 +236,44 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         };
         let key = (weight.to_owned(), held_as);
         let names = added.entry(key.clone()).or_insert_with(|| {
-            let (columns, kind) = (&held[&key], held_as.name());
+            let kind = held_as.name();
             let names = (format!("{weight}/int8_{kind}"), format!("{weight}/scale_{kind}"));
-            let bytes = bytes::Bytes::from(columns.bytes());
-            initializers.push(initializer_raw(&names.0, DataType::Int8, &columns.shape, bytes));
-            initializers.push(initializer_f32(&names.1, &columns.scale_shape, &columns.scales));
+            match &held[&key] {
+                Weight::Columns(columns) => {
+                    let bytes = bytes::Bytes::from(columns.values.clone());
+                    initializers.push(initializer_raw(&names.0, DataType::Int8, &columns.shape, bytes));
+                    let (shape, scales) = (&columns.scale_shape, &columns.scales);
+                    initializers.push(initializer_f32(&names.1, shape, scales));
+                }
+                Weight::Blocks(blocks) => {
+                    initializers.extend(blocks.initializers(&names.0, &names.1));
+                }
+            }
             names
         });
         let output = made.output.first_mut().map(std::mem::take).unwrap_or_default();
-        if let Work::Product(_, terms) = work {
+        if let Work::Product(_, _, terms) = work {
             let input = made.input.first().cloned().unwrap_or_default();
             report.products.push(made.name().to_owned());
-            let nodes = activations.product(terms, &input, &names.0, &names.1, &output, made.name());
-            graph.node.extend(nodes);
+            match (&held[&key], options.form) {
+                (Weight::Blocks(blocks), _) => {
+                    graph.node.push(blocks.product(&input, names, &output, made.name()));
+                }
+                (_, Form::Static) => {
+                    let floats = ranged.entry(input.clone()).or_insert_with(|| {
+                        let (nodes, constants, floats) = qdq::activation(&input, &options.seen[&input]);
+                        graph.node.extend(nodes);
+                        initializers.extend(constants);
+                        floats
+                    });
+                    graph.node.extend(qdq::product(floats, names, &output, made.name()));
+                }
+                _ => {
+                    let (weight, scale) = names;
+                    let nodes = activations.product(terms, &input, weight, scale, &output, made.name());
+                    graph.node.extend(nodes);
+                }
+            }
         } else {
             let ids = made.input.get(1).cloned().unwrap_or_default();
             report.tables.push(made.name().to_owned());
@@ -210,6 +284,12 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         initializers.push(initializer_i64(ROW, &[3], &[0, 0, -1]));
     }
     graph.initializer.extend(initializers);
+    if options.form.is_blocks() {
+        let sets = &mut model.proto_mut().opset_import;
+        if sets.iter().all(|set| set.domain() != blocks::DOMAIN) {
+            sets.push(OperatorSetIdProto { domain: Some(blocks::DOMAIN.to_owned()), version: Some(1) });
+        }
+    }
     model.drop_unused_constants();
     report.weight_bytes.1 = model.weight_bytes();
     report.nodes.1 = model.graph_proto().node.len();
@@ -251,6 +331,11 @@ pub struct Candidate {
     pub product: bool,
 }
 
+/// Whether a model has operators that ONNX Runtime alone runs: tract has no blocks of 8 bits.
+pub fn needs_onnxruntime(model: &Model) -> bool {
+    model.graph_proto().node.iter().any(|n| n.op_type() == "MatMulNBits" && n.attr_i("bits", 4) == 8)
+}
+
 /// Every node that [`quantize`] would hold in 8 bits, in the graph's order.
 ///
 /// # Errors
@@ -263,7 +348,7 @@ pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
         let Some((weight, held)) = work.weight() else { continue };
         let dims = graph.initializer(weight).map(|tensor| tensor.dims.as_slice()).unwrap_or_default();
         let dim = |at: usize| dims.get(at).and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
-        let product = held == Held::Columns;
+        let product = held.is_product();
         found.push(Candidate { node: made.name().to_owned(), shape: [dim(0), dim(1)], product });
     }
     Ok(found)
@@ -315,7 +400,12 @@ fn sort(
         return Ok(Work::Table(weight.to_owned(), if flat { Held::Groups } else { Held::Rows }));
     }
     let two = options.two_terms.iter().any(|pattern| matches(pattern, made.name()));
-    Ok(Work::Product(weight.to_owned(), if two { Terms::Two } else { options.terms }))
+    let terms = if two { Terms::Two } else { options.terms };
+    let x = made.input_at(0).unwrap_or_default();
+    if options.form == Form::Static && !options.seen.contains_key(x) {
+        return Err(Error::NotSeen { node: made.name().to_owned(), value: x.to_owned() });
+    }
+    Ok(Work::Product(weight.to_owned(), Held::of(options.form), terms))
 }
 
 fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {

@@ -303,6 +303,9 @@ impl Int8 {
     fn validate(&self, here: &Checks) -> Outcome {
         let floor = "an int8 file that is further from PyTorch is noise";
         here.key("snr_db").at_least(self.snr_db, LEAST_INT8_SNR_DB, *SNR_DB.end(), floor)?;
+        if let Some(strength) = self.smoothing {
+            here.key("smoothing").range(strength, &(0.0..=1.0))?;
+        }
         for (key, patterns) in [("two_terms", &self.two_terms), ("keep_fp32", &self.keep_fp32)] {
             let list = here.key(key);
             list.ensure(patterns.len() <= 256, "has more than 256 entries", "put `*` into names")?;

@@ -183,10 +183,17 @@ pub struct LanguageModel {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Int8 {
+    /// How products are written.
+    pub form: Form,
     /// How activations are held.
     pub activations: Terms,
     /// Weights in 7 bits, for processors without VNNI.
     pub reduce_range: bool,
+    /// Moves outliers from activations into weights first, by this share (0.5 halves them), as the
+    /// references show them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub smoothing: Option<f64>,
     /// Nodes whose activations are held in two terms where the others' are in one, by name; `*` stands for
     /// anything.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -204,12 +211,38 @@ pub struct Int8 {
 impl Default for Int8 {
     fn default() -> Self {
         Int8 {
+            form: Form::Dynamic,
+            smoothing: None,
             activations: Terms::One,
             reduce_range: false,
             two_terms: Vec::new(),
             keep_fp32: Vec::new(),
             snr_db: 18.0,
         }
+    }
+}
+
+/// How products are written in 8 bits or fewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// Integer products; activations are quantized as they come.
+    #[default]
+    Dynamic,
+    /// Quantize, dequantize, product; activations have the range that the references show.
+    Static,
+    /// Weights in blocks of 8 bits, for ONNX Runtime alone.
+    #[serde(rename = "blocks-8")]
+    Blocks8,
+    /// Weights in blocks of 4 bits.
+    #[serde(rename = "blocks-4")]
+    Blocks4,
+}
+
+impl Form {
+    /// Whether weights are in blocks.
+    pub fn is_blocks(self) -> bool {
+        matches!(self, Form::Blocks8 | Form::Blocks4)
     }
 }
 

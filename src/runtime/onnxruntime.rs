@@ -10,14 +10,13 @@ use super::{Error, Runtime, Session, Tensors};
 use crate::export::Python;
 use crate::tensor::{DType, Tensor};
 
-/// ONNX Runtime, from a shared library that is found when it is asked for.
+/// ONNX Runtime, from a shared library that is found when it is asked for and loaded with the first model.
 ///
 /// A process holds one: the library that was loaded first stays.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct OnnxRuntime {
-    environment: Environment,
-    version: String,
     library: PathBuf,
+    version: String,
     threads: usize,
 }
 
@@ -26,34 +25,39 @@ const NAME: &str = "onnxruntime";
 const SYSTEM: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-static LOADED: OnceLock<Result<OnnxRuntime, String>> = OnceLock::new();
+static LOADED: OnceLock<Result<(Environment, &str), String>> = OnceLock::new();
 
 impl OnnxRuntime {
     /// The library at a path, else the one of a Python environment, else the system's; one thread.
     ///
     /// # Errors
-    /// [`Error::Missing`] where none is found or it is none that this program can use.
+    /// [`Error::Missing`] where none is found.
     pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
         let in_python = || python.and_then(|python| python.file("onnxruntime/capi", is_library));
-        let path = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
-        let found = LOADED.get_or_init(|| Self::load(&path));
-        found.clone().map_err(|why| Error::Missing { runtime: NAME, why })
+        let library = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
+        let missing = |why| Error::Missing { runtime: NAME, why };
+        if explicit.is_some() && !library.is_file() {
+            return Err(missing(format!("{}: no such file", library.display())));
+        }
+        let version = match version_of(&library) {
+            Some(version) => version,
+            None => commit(Self::loaded(&library).map_err(missing)?.1).to_owned(),
+        };
+        Ok(Self { library, version, threads: 1 })
     }
 
-    fn load(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
-        let environment = super::quietly(|| {
-            let builder = ort::init_from(path).map_err(|e| e.to_string())?;
-            let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
-            environment.set_log_level(LogLevel::Fatal);
-            Ok((environment, ort::info()))
-        });
-        let (environment, info) = environment.map_err(|why| format!("{shown}: {why}"))?;
-        let version = version_of(path).unwrap_or_else(|| {
-            let commit = info.split("git-commit-id=").nth(1).and_then(|rest| rest.split(',').next());
-            commit.unwrap_or(info).to_owned()
-        });
-        Ok(Self { environment, version, library: path.to_owned(), threads: 1 })
+    /// Loads the library, once in a process; gives its environment and what it says of its build.
+    fn loaded(library: &Path) -> Result<(Environment, &'static str), String> {
+        let load = || {
+            let loaded = super::quietly(|| {
+                let builder = ort::init_from(library).map_err(|e| e.to_string())?;
+                let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
+                environment.set_log_level(LogLevel::Fatal);
+                Ok((environment, ort::info()))
+            });
+            loaded.map_err(|why| format!("{}: {why}", library.display()))
+        };
+        LOADED.get_or_init(load).clone()
     }
 
     /// The same with a number of threads.
@@ -78,6 +82,12 @@ fn version_of(library: &Path) -> Option<String> {
     named(library).or_else(|| named(&std::fs::canonicalize(library).ok()?))
 }
 
+/// The commit in a build's description, or all of it.
+fn commit(build: &str) -> &str {
+    let commit = build.split("git-commit-id=").nth(1).and_then(|rest| rest.split(',').next());
+    commit.unwrap_or(build)
+}
+
 fn is_library(name: &str) -> bool {
     let plain =
         |stem: &str| name == stem || name.strip_prefix(stem).is_some_and(|r| r.starts_with('.'));
@@ -95,14 +105,12 @@ impl Runtime for OnnxRuntime {
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
         let load = || {
-            ort::session::Session::builder(&self.environment)
-                .map_err(|e| e.to_string())?
-                .with_intra_threads(self.threads)
-                .and_then(|builder| builder.with_log_level(LogLevel::Fatal))
-                .and_then(|builder| builder.with_intra_op_spinning(self.threads > 1))
-                .map_err(|e| e.to_string())?
-                .commit_from_memory(model)
-                .map_err(|e| e.to_string())
+            let (environment, _) = Self::loaded(&self.library)?;
+            let builder = ort::session::Session::builder(&environment).map_err(words)?;
+            let builder = builder.with_intra_threads(self.threads).map_err(words)?;
+            let builder = builder.with_log_level(LogLevel::Fatal).map_err(words)?;
+            let mut builder = builder.with_intra_op_spinning(self.threads > 1).map_err(words)?;
+            builder.commit_from_memory(model).map_err(words)
         };
         let session = super::quietly(load);
         let session = session.map_err(|why| Error::Load { runtime: NAME, why })?;
@@ -128,6 +136,10 @@ impl Loaded {
         };
         self.inputs.iter().map(given).collect()
     }
+}
+
+fn words(error: impl ToString) -> String {
+    error.to_string()
 }
 
 fn refuse(why: impl ToString) -> Error {

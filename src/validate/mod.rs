@@ -1,6 +1,7 @@
 //! Holds an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be
 //! within its tolerance is rejected, and only an accepted artifact can go into a bundle.
 
+mod calibrate;
 mod divergence;
 mod language_model;
 mod metric;
@@ -21,6 +22,7 @@ use crate::quantize;
 use crate::runtime::{self, Runtime, Session, Tensors};
 use crate::tensor::{self, Tensor};
 
+pub use calibrate::calibrate;
 pub use divergence::{Divergence, first_divergence};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
@@ -311,8 +313,8 @@ pub fn validate_beside(
             let found = verdict.cases.iter().find(|result| result.name == case.name);
             let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
-            // NaN stays the worst.
-            if compared == 0 || !(snr - limit >= agreement_db - agreement_limit_db) {
+            let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);
+            if compared == 0 || margin.is_nan() || margin == snr - limit {
                 (agreement_db, agreement_limit_db) = (snr, limit);
             }
             compared += 1;

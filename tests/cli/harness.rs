@@ -108,6 +108,10 @@ impl World {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // The same runtimes everywhere, whatever a test's own environment holds: they are part of a stage's key.
+        if let Some(library) = onnxruntime() {
+            command.env("SOPRANO_EXPORT_ONNXRUNTIME", library);
+        }
         command
     }
 
@@ -185,6 +189,17 @@ pub fn skipped(test: &str, why: &str) {
 pub fn python() -> Option<PathBuf> {
     let link = Path::new(ROOT).join(".venv");
     link.join("bin/python").is_file().then_some(link)
+}
+
+/// ONNX Runtime's library in that environment.
+pub fn onnxruntime() -> Option<PathBuf> {
+    let lib = std::fs::read_dir(python()?.join("lib")).ok()?.flatten();
+    let folders = lib.map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
+    let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let named = |path: &PathBuf| {
+        path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so"))
+    };
+    files.map(|entry| entry.path()).find(named)
 }
 
 /// What one real export of the tiny checkpoint left.

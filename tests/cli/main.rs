@@ -7,5 +7,6 @@ mod children;
 mod doctor;
 mod harness;
 mod interruption;
+mod lm;
 mod output;
 mod surface;

@@ -104,7 +104,7 @@ fn a_full_disk_leaves_nothing_half_written() {
     let world = World::new();
     let place = world.work("out");
     // Smaller than the model, and between the model and the whole bundle.
-    for size in ["1m", "9m"] {
+    for size in ["256k", "1m"] {
         let Some(_disk) = Disk::mount(&place, size) else {
             return skipped("a_full_disk_leaves_nothing_half_written", "no tmpfs can be mounted");
         };
@@ -116,7 +116,7 @@ fn a_full_disk_leaves_nothing_half_written() {
     // In the cache, too.
     let cache = world.path("cache");
     std::fs::remove_dir_all(&cache).unwrap();
-    let _disk = Disk::mount(&cache, "4m");
+    let _disk = Disk::mount(&cache, "2800k");
     let run = Run::from(replay(&world, shared).output().unwrap()).exits(2).hints();
     run.says("No space left on device");
     let stages = tree(&cache.join("stages"));
@@ -142,7 +142,7 @@ fn a_file_size_limit_leaves_nothing_half_written() {
         };
         Run::from(shell.output().unwrap())
     };
-    // Blocks of 512 bytes: a megabyte, less than the model.
+    // Blocks of 512 bytes: a megabyte, less than the references.
     let run = limited("2000", &replay(&world, shared)).exits(2).hints();
     run.says("File too large");
     assert!(!world.work("out/bundle").exists());
@@ -150,7 +150,8 @@ fn a_file_size_limit_leaves_nothing_half_written() {
 
     copy_tree(&shared.bundle.join("onnx"), &world.work("onnx"));
     let model = "onnx/soprano_decoder_fp32.onnx";
-    let run = limited("2000", &world.command(["pass", "run", model, "-o", "rewritten.onnx"]));
+    // Less than the model.
+    let run = limited("600", &world.command(["pass", "run", model, "-o", "rewritten.onnx"]));
     run.exits(2).says("File too large");
     assert!(!world.work("rewritten.onnx").exists());
     world.is_clean();

@@ -1,0 +1,43 @@
+use super::arguments::{Quantize, QuantizedForm};
+use super::terminal::{bytes, row, table};
+use super::{Outcome, json, say};
+use crate::ir::Model;
+use crate::quantize::{self, Options};
+use crate::recipe::{Form, Terms};
+
+pub(super) fn quantize(options: &Quantize) -> Outcome {
+    let form = match options.form {
+        QuantizedForm::Dynamic => Form::Dynamic,
+        QuantizedForm::Blocks8 => Form::Blocks8,
+        QuantizedForm::Blocks4 => Form::Blocks4,
+    };
+    let wanted = Options {
+        form,
+        terms: if options.two_terms { Terms::Two } else { Terms::One },
+        two_terms: options.two_terms_at.clone(),
+        keep_fp32: options.keep_fp32.clone(),
+        reduce_range: options.reduce_range,
+        ..Options::default()
+    };
+    let mut model = Model::open(&options.model)?;
+    let report = quantize::quantize(&mut model, &wanted)?;
+    model.check()?;
+    let written = model.save(&options.output, options.overwrite)?;
+    let mut rows = vec![row!["", "count"]];
+    rows.push(row!["products", report.products.len()]);
+    rows.push(row!["tables", report.tables.len()]);
+    rows.push(row!["kept in fp32", report.kept.len()]);
+    tell!("{}", table(&rows));
+    for (node, why) in &report.kept {
+        tellln!("{node:?} stays fp32: {why}");
+    }
+    tellln!(
+        "nodes {} -> {}, weights {} -> {}, sha256 {}",
+        report.nodes.0,
+        report.nodes.1,
+        bytes(report.weight_bytes.0),
+        bytes(report.weight_bytes.1),
+        written.digest
+    );
+    if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+}

@@ -1,0 +1,63 @@
+//! Watches activations while references run.
+
+use super::{Error, Part, References, language_model};
+use crate::ir::{Model, ValueInfoProto};
+use crate::quantize::{Calibration, Observed};
+use crate::runtime::Runtime;
+
+/// Tokens of a case, over its batch, up to which it is run: every inner value is kept meanwhile.
+const LONGEST: usize = 128;
+
+/// What the activations of every product that can be held in 8 bits are, over the references that are one
+/// lifelike call.
+///
+/// # Errors
+/// [`Error::NothingToMeasure`] where no reference is one; [`Error::Quantize`], [`Error::Runtime`].
+pub fn calibrate(
+    model: &Model,
+    part: Part,
+    references: &References,
+    runtime: &dyn Runtime,
+) -> Result<Calibration, Error> {
+    let cases: Vec<_> = references
+        .cases
+        .iter()
+        .filter(|case| case.is_one_call() && case.batch * case.length <= LONGEST)
+        .collect();
+    if cases.is_empty() {
+        let why = "the calibration set is empty: no reference is one call of up to 128 tokens";
+        return Err(Error::NothingToMeasure(why));
+    }
+    let candidates = crate::quantize::candidates(model)?;
+    let graph = model.graph();
+    let mut names: Vec<String> = Vec::new();
+    for (_, node) in graph.nodes() {
+        let product = candidates.iter().any(|c| c.product && c.node == node.name());
+        if let Some(input) = node.input_at(0).filter(|input| product && !graph.is_input(input))
+            && names.iter().all(|name| name != input)
+        {
+            names.push(input.to_owned());
+        }
+    }
+    let mut watched = model.clone();
+    let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+    watched.keep_outputs(names.iter().map(value));
+    let session = runtime.load_bytes(&watched.to_bytes())?;
+    let interface = match part {
+        Part::Decoder => None,
+        Part::Lm => Some(language_model::Interface::of(model)?),
+    };
+    let mut seen = Calibration::new();
+    for case in cases {
+        let mut inputs = references.inputs(case);
+        if let Some(interface) = &interface {
+            inputs.extend(interface.empty_cache(case.batch));
+        }
+        for (name, tensor) in session.run(&inputs)? {
+            let channels = tensor.shape().last().copied().unwrap_or(1);
+            let observed: &mut Observed = seen.entry(name).or_default();
+            observed.add(&tensor.to_f32()?, channels);
+        }
+    }
+    Ok(seen)
+}
