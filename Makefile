@@ -8,12 +8,18 @@ MINI := build/soprano-mini
 # The full-size decoder as PyTorch exported it, among the finished stages.
 FOLDER := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "export"))
 EXPORTED = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(FOLDER)')/decoder.onnx
+# The checkpoint that it was exported from.
+MADE := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "checkpoint"))
+CHECKPOINT = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(MADE)')
 RUFF := --config python/pyproject.toml python benches fixtures tests
+
+# ONNX Runtime reports its use over the network unless it is told not to.
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help demo test setup build bench lint size clean
 
 help:
-	@echo "make demo    export, validate and bundle two decoders, a full-size one and a small trained voice"
+	@echo "make demo    export, validate and bundle two voices, a small trained one and a full-size one"
 	@echo "make test    every test, Rust and Python"
 	@echo "make bench   our figures beside the peers'"
 	@echo "make lint    formatting and lints, Rust and Python"
@@ -28,9 +34,10 @@ build:
 	$(CARGO) build --release --locked
 
 demo: setup build
-	$(TOOL) build recipes/soprano-mini.yaml --output $(MINI) --overwrite
+	# Too small for 8 bits to be faster: its speed is not asked.
+	$(TOOL) build recipes/soprano-mini.yaml --output $(MINI) --overwrite --no-speed-gate
 	rm -rf build/audio && $(TOOL) validate $(MINI) --audio build/audio
-	$(TOOL) decoder --model synthetic:soprano-1.1 --output $(BUNDLE) --overwrite
+	$(TOOL) build soprano-1.1 --output $(BUNDLE) --overwrite
 
 test: setup
 	$(PYTHON) tests/run.py
@@ -40,6 +47,10 @@ bench: demo
 	.venv/bin/python benches/rewrite_peers.py --tool $(TOOL) --exported "$(EXPORTED)"
 	.venv/bin/python benches/decoder_onnxruntime.py --exported "$(EXPORTED)" \
 		--model $(BUNDLE)/onnx/soprano_decoder_fp32.onnx
+	.venv/bin/python benches/decoder_int8.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
+	.venv/bin/python benches/quantize_peers.py --tool $(TOOL) \
+		--model $(BUNDLE)/onnx/soprano_backbone_kv_fp32.onnx
+	.venv/bin/python benches/lm_onnxruntime.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 
 lint: setup
 	$(CARGO) fmt --check
