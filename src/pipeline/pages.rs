@@ -7,7 +7,7 @@ use crate::bundle::{self};
 use crate::digest::{Digest, Hasher};
 use crate::recipe::Recipe;
 use crate::runtime::{Runtime, Tract};
-use crate::validate::{Artifact, Kind, Metric, Part, References};
+use crate::validate::{self, Artifact, Kind, Metric, Part, References};
 
 /// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
 const LISTENING_TOKENS: usize = 64;
@@ -54,7 +54,11 @@ fn sections(summary: &Summary) -> Vec<ArtifactSection> {
 
 fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSection {
     let Outcome { rewrite, verdict, .. } = outcome;
-    let rows = verdict.cases.iter().map(|case| CaseRow {
+    // A greedy run that passed has no signal to show a ratio of: report.json has its agreement.
+    let shown = |case: &&validate::CaseResult| {
+        !(case.passed && case.kind == Kind::Greedy && case.measured.get(Metric::SnrDb).is_none())
+    };
+    let rows = verdict.cases.iter().filter(shown).map(|case| CaseRow {
         name: case.name.clone(),
         kind: case.kind.name().to_owned(),
         batch: case.batch,

@@ -333,6 +333,9 @@ fn rewrite_lm(build: &Build<'_>, model: &mut Model, exported: &Exported) -> Resu
         Route::Optimum => {
             passes.push(("canonical-mask".to_owned(), language_model::canonical_mask(model)?));
             passes.push(("group-query-heads".to_owned(), language_model::group_query_heads(model)?));
+            // Whole masks and repetitions lose their use at once.
+            let outputs = model.graph_proto().output.clone();
+            model.keep_outputs(outputs);
         }
     }
     model.check()?;
