@@ -10,7 +10,7 @@ use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Runtime, Tract};
 use crate::tensor::Tensor;
-use crate::validate::{self, Artifact, Claim, Kind, References, Scheme};
+use crate::validate::{self, Artifact, Claim, Kind, Part, References, Scheme};
 
 pub(super) fn verify(options: &Verify) -> Outcome {
     let findings = bundle::verify(&options.bundle)?;
@@ -36,6 +36,10 @@ pub(super) fn verify(options: &Verify) -> Outcome {
 pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
+    let speaks = manifest.artifacts.iter().any(|entry| entry.part == Part::Decoder);
+    if staged.is_some() && !speaks {
+        return Err(Box::new(AudioError::NothingSpoken));
+    }
     let mut verdicts = Vec::new();
     for entry in &manifest.artifacts {
         let inside = |file: &str| -> Result<std::path::PathBuf, bundle::Error> {
@@ -83,7 +87,7 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
             &INTERRUPTED,
             &|_, _| {},
         )?;
-        if let Some(folder) = &staged {
+        if let Some(folder) = staged.as_ref().filter(|_| entry.part == Part::Decoder) {
             let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
             let rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or(AudioError::NoRate)?;
             listen(folder.path(), entry.scheme, rate, &artifact, &references)?;
