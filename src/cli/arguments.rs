@@ -247,9 +247,12 @@ pub(super) struct Quantize {
     /// Keep this node in fp32; `*` stands for anything.
     #[arg(long, value_name = "NODE")]
     pub keep_fp32: Vec<String>,
-    /// Weights in 7 bits, for processors without VNNI.
+    /// Weights in 7 bits where activations are in one term, for processors without VNNI.
     #[arg(long)]
     pub reduce_range: bool,
+    /// Activations have many rows, as a decoder's: two terms are two products, which are added.
+    #[arg(long)]
+    pub many_rows: bool,
     /// Replace a file that is in the way.
     #[arg(long)]
     pub overwrite: bool,
@@ -281,6 +284,9 @@ pub(super) struct Sensitivity {
     /// Choose what each node is held in so that the whole reaches this signal-to-noise ratio.
     #[arg(long, value_name = "DB")]
     pub snr: Option<f64>,
+    /// Hold weights in 7 bits where activations are in one term, as for processors without VNNI.
+    #[arg(long)]
+    pub reduce_range: bool,
     /// Write the choice as a fragment of a recipe.
     #[arg(short, long, value_name = "FILE", requires = "snr")]
     pub output: Option<PathBuf>,

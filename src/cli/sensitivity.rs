@@ -34,20 +34,29 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
     let runtime: &dyn Runtime = onnxruntime.as_ref().map_or(&Tract, |found| found as &dyn Runtime);
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
-    let measured =
-        validate::sensitivity(&model, part, &references, runtime, rows(part), &INTERRUPTED, &done);
+    let reduce_range = options.reduce_range;
+    let measured = validate::sensitivity(
+        &model,
+        part,
+        &references,
+        runtime,
+        rows(part),
+        reduce_range,
+        &INTERRUPTED,
+        &done,
+    );
     drop(progress);
     let nodes = measured?;
     let choice = options
         .snr
-        .map(|snr| validate::choose(&model, part, &references, runtime, &nodes, snr))
+        .map(|snr| validate::choose(&model, part, &references, runtime, &nodes, snr, reduce_range))
         .transpose()?;
 
     if let Some(plot) = &options.plot {
         write(plot, &drawn(&nodes))?;
     }
     if let (Some(output), Some(choice)) = (&options.output, &choice) {
-        write(output, &fragment(part, choice))?;
+        write(output, &fragment(part, choice, reduce_range))?;
     }
     if options.json {
         say(&json(&serde_json::json!({
@@ -59,7 +68,7 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
     } else {
         say(&listed(part, &nodes))?;
         if let Some(choice) = &choice {
-            say(&format!("\n{}", fragment(part, choice)))?;
+            say(&format!("\n{}", fragment(part, choice, reduce_range)))?;
         }
     }
     tellln!("{} nodes of the {part}, in {}", nodes.len(), runtime.name_and_version());
@@ -129,8 +138,11 @@ fn listed(part: Part, nodes: &[Sensitivity]) -> String {
 }
 
 /// What goes into a recipe.
-fn fragment(part: Part, choice: &Choice) -> String {
+fn fragment(part: Part, choice: &Choice, reduce_range: bool) -> String {
     let mut text = format!("{part}:\n  int8:\n    activations: one\n");
+    if reduce_range {
+        text.push_str("    reduce_range: true\n");
+    }
     for (key, nodes) in [("two_terms", &choice.two_terms), ("keep_fp32", &choice.keep_fp32)] {
         if nodes.is_empty() {
             continue;

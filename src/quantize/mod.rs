@@ -38,9 +38,11 @@ pub struct Options {
     pub terms: Terms,
     /// Nodes (by name; `*` stands for anything) that hold theirs in two terms all the same.
     pub two_terms: Vec<String>,
-    /// Weights in 7 bits: processors without VNNI add pairs of products in 16 bits, which then can't
-    /// overflow.
+    /// Weights in 7 bits where activations are in one term of 8: processors without VNNI add pairs of
+    /// products in 16 bits, which then can't overflow. Of two terms of 7 bits they can't anyway.
     pub reduce_range: bool,
+    /// Activations have many rows, as a decoder's: two terms are two products then.
+    pub many_rows: bool,
     /// What activations were seen to be, for [`Form::Static`].
     pub seen: Calibration,
     /// Nodes (likewise) that stay fp32.
@@ -55,6 +57,7 @@ impl From<&Int8> for Options {
             seen: Calibration::new(),
             two_terms: int8.two_terms.clone(),
             reduce_range: int8.reduce_range,
+            many_rows: false,
             keep_fp32: int8.keep_fp32.clone(),
         }
     }
@@ -123,6 +126,8 @@ enum Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Held {
     Columns,
+    /// In 7 bits.
+    Narrow,
     Rows,
     Groups,
     Blocks8,
@@ -131,8 +136,10 @@ enum Held {
 
 impl Held {
     /// How a product's weight is held.
-    fn of(form: Form) -> Self {
+    fn of(form: Form, terms: Terms, reduce_range: bool) -> Self {
         match form {
+            Form::Dynamic if reduce_range && terms == Terms::One => Held::Narrow,
+            Form::Static if reduce_range => Held::Narrow,
             Form::Dynamic | Form::Static => Held::Columns,
             Form::Blocks8 => Held::Blocks8,
             Form::Blocks4 => Held::Blocks4,
@@ -140,12 +147,13 @@ impl Held {
     }
 
     fn is_product(self) -> bool {
-        matches!(self, Held::Columns | Held::Blocks8 | Held::Blocks4)
+        matches!(self, Held::Columns | Held::Narrow | Held::Blocks8 | Held::Blocks4)
     }
 
     fn name(self) -> &'static str {
         match self {
             Held::Columns => "columns",
+            Held::Narrow => "narrow",
             Held::Rows => "rows",
             Held::Groups => "groups",
             Held::Blocks8 => "blocks_8",
@@ -205,9 +213,8 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
             .map(|&(name, held)| {
                 let tensor = graph.initializer(name).expect("sorted by its initializer");
                 let made = match held {
-                    Held::Columns => {
-                        Columns::per_column(tensor, options.reduce_range).map(Weight::Columns)
-                    }
+                    Held::Columns => Columns::per_column(tensor, false).map(Weight::Columns),
+                    Held::Narrow => Columns::per_column(tensor, true).map(Weight::Columns),
                     Held::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
                     Held::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
                     Held::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
@@ -220,7 +227,7 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         (work, held)
     };
 
-    let mut activations = Activations::default();
+    let mut activations = Activations::new(options.many_rows);
     let graph = model.proto_mut().graph.as_mut().expect("a checked model has a graph");
     let old = std::mem::take(&mut graph.node);
     let mut added: HashMap<(String, Held), (String, String)> = HashMap::new();
@@ -405,7 +412,8 @@ fn sort(
     if options.form == Form::Static && !options.seen.contains_key(x) {
         return Err(Error::NotSeen { node: made.name().to_owned(), value: x.to_owned() });
     }
-    Ok(Work::Product(weight.to_owned(), Held::of(options.form), terms))
+    let held = Held::of(options.form, terms, options.reduce_range);
+    Ok(Work::Product(weight.to_owned(), held, terms))
 }
 
 fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {

@@ -89,6 +89,65 @@ fn two_terms_leave_the_error_of_the_weights_alone() {
     assert!(two > one + 5.0 && two > 40.0, "one term {one:.1} dB, two {two:.1} dB");
 }
 
+/// The graph's own outputs and these values.
+fn with_outputs(mut model: Model, names: &[&str]) -> Model {
+    let graph = model.proto_mut().graph.as_mut().unwrap();
+    for name in names {
+        graph
+            .output
+            .push(crate::ir::ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() });
+    }
+    model
+}
+
+#[test]
+fn a_pair_of_products_in_two_terms_fits_16_bits() {
+    let (k, n) = (64, 64);
+    let (weight, mut x) = (noise(k * n, 21), noise(k, 22));
+    (x[0], x[1]) = (3.0, -3.0);
+    for many_rows in [false, true] {
+        let mut model = product(&weight, [k, n]);
+        quantize(&mut model, &Options { terms: Terms::Two, many_rows, ..Default::default() }).unwrap();
+        let model = with_outputs(model, &["x/first", "x/second"]);
+        let session = Tract.load_bytes(&model.to_bytes()).unwrap();
+        let inputs = Tensors::from([("x".to_owned(), Tensor::from_f32(&[1, 1, k], &x))]);
+        let outputs = session.run(&inputs).unwrap();
+        let first = outputs["x/first"].bytes();
+        assert_eq!((first[0], first[1]), (127, 1), "the largest values take the last levels");
+        for term in ["x/first", "x/second"] {
+            let most = *outputs[term].bytes().iter().max().unwrap();
+            assert!(2 * i32::from(most) * 127 <= i32::from(i16::MAX), "{term}: {most}");
+        }
+    }
+}
+
+#[test]
+fn terms_apart_and_stacked_are_one_number() {
+    let (k, n, rows) = (256, 64, 5);
+    let (weight, x) = (noise(k * n, 23), noise(2 * rows * k, 24));
+    let of = |many_rows| {
+        let mut model = product(&weight, [k, n]);
+        quantize(&mut model, &Options { terms: Terms::Two, many_rows, ..Default::default() }).unwrap();
+        run(&model, &[2, rows, k], &x)
+    };
+    let (stacked, apart) = (of(false), of(true));
+    assert!(snr(&stacked, &apart) > 120.0, "{:.1} dB", snr(&stacked, &apart));
+}
+
+#[test]
+fn reduced_range_is_for_one_term_alone() {
+    let (k, n) = (64, 64);
+    let weight = noise(k * n, 25);
+    let largest = |terms| {
+        let mut model = product(&weight, [k, n]);
+        quantize(&mut model, &Options { terms, reduce_range: true, ..Default::default() }).unwrap();
+        let held = model.graph_proto().initializer.iter().find(|t| t.name().starts_with("w/int8"));
+        let bytes = held.unwrap().raw_data.clone().unwrap();
+        bytes.iter().map(|&byte| byte.cast_signed().unsigned_abs()).max().unwrap()
+    };
+    assert_eq!((largest(Terms::One), largest(Terms::Two)), (63, 127));
+}
+
 #[test]
 fn zeros_give_zeros() {
     let (k, n) = (64, 64);

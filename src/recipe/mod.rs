@@ -187,7 +187,8 @@ pub struct Int8 {
     pub form: Form,
     /// How activations are held.
     pub activations: Terms,
-    /// Weights in 7 bits, for processors without VNNI.
+    /// Weights in 7 bits where activations are in one term, for processors without VNNI: their 16-bit sums
+    /// overflow otherwise. In two terms weights keep their 8 bits, and nothing overflows.
     pub reduce_range: bool,
     /// Moves outliers from activations into weights first, by this share (0.5 halves them), as the
     /// references show them.

@@ -117,6 +117,12 @@ impl References {
         Ok(references)
     }
 
+    /// The cases of up to so many tokens, over their batch.
+    pub fn up_to(mut self, tokens: usize) -> Self {
+        self.cases.retain(|case| case.batch * case.length <= tokens);
+        self
+    }
+
     /// The inputs of a case by the model's names.
     pub fn inputs(&self, case: &Case) -> Tensors {
         self.of(case, true)

@@ -127,7 +127,8 @@ fn power(snr_db: f64) -> f64 {
 }
 
 /// Measures every node that can be held in 8 bits. `rows` are those of an activation when products are
-/// timed: 1 for a language model's step, four times the tokens for a decoder.
+/// timed: 1 for a language model's step, four times the tokens for a decoder. `reduce_range` as in
+/// [`Options`].
 ///
 /// # Errors
 /// [`Error::Interface`], [`Error::Runtime`], [`Error::Quantize`], [`Error::NothingToMeasure`],
@@ -138,9 +139,11 @@ pub fn measure(
     references: &References,
     runtime: &dyn Runtime,
     rows: usize,
+    reduce_range: bool,
     interrupted: &AtomicBool,
     done: &dyn Fn(usize, usize),
 ) -> Result<Vec<Sensitivity>, Error> {
+    let base = base(part, reduce_range);
     let bench = Bench::new(model, part, references, runtime)?;
     let candidates = quantize::candidates(model)?;
     let mut timed = BTreeMap::new();
@@ -155,7 +158,8 @@ pub fn measure(
             }
             let mut changed = model.clone();
             let keep_fp32 = keep_fp32.clone();
-            quantize::quantize_any(&mut changed, &Options { terms, keep_fp32, ..Options::default() })?;
+            let options = Options { terms, keep_fp32, ..base.clone() };
+            quantize::quantize_any(&mut changed, &options)?;
             bench.damage(&changed)
         };
         let one = damage(Terms::One)?;
@@ -164,7 +168,7 @@ pub fn measure(
             _ if !candidate.product => Milliseconds::default(),
             Some(known) => *known,
             None => {
-                let measured = time(candidate, rows, runtime)?;
+                let measured = time(candidate, rows, &base, runtime)?;
                 *timed.entry(candidate.shape).or_insert(measured)
             }
         };
@@ -182,8 +186,18 @@ pub fn measure(
     Ok(found)
 }
 
+/// What every form that is tried has in common.
+fn base(part: Part, reduce_range: bool) -> Options {
+    Options { many_rows: part.has_many_rows(), reduce_range, ..Options::default() }
+}
+
 /// Times one product alone in its three forms.
-fn time(candidate: &Candidate, rows: usize, runtime: &dyn Runtime) -> Result<Milliseconds, Error> {
+fn time(
+    candidate: &Candidate,
+    rows: usize,
+    base: &Options,
+    runtime: &dyn Runtime,
+) -> Result<Milliseconds, Error> {
     const ROUNDS: usize = 20;
     let [height, width] = candidate.shape;
     let weight: Vec<f32> =
@@ -199,7 +213,7 @@ fn time(candidate: &Candidate, rows: usize, runtime: &dyn Runtime) -> Result<Mil
     let mut sessions = vec![runtime.load_bytes(&fp32.to_bytes())?];
     for terms in [Terms::One, Terms::Two] {
         let mut changed = fp32.clone();
-        quantize::quantize(&mut changed, &Options { terms, ..Options::default() })?;
+        quantize::quantize(&mut changed, &Options { terms, ..base.clone() })?;
         sessions.push(runtime.load_bytes(&changed.to_bytes())?);
     }
     let mut least = [f64::INFINITY; 3];
@@ -274,6 +288,7 @@ pub fn choose(
     runtime: &dyn Runtime,
     nodes: &[Sensitivity],
     snr_db: f64,
+    reduce_range: bool,
 ) -> Result<Choice, Error> {
     const TRIES: usize = 6;
     let bench = Bench::new(model, part, references, runtime)?;
@@ -291,7 +306,7 @@ pub fn choose(
             terms: Terms::One,
             two_terms: two_terms.clone(),
             keep_fp32: keep_fp32.clone(),
-            ..Options::default()
+            ..base(part, reduce_range)
         };
         quantize::quantize_any(&mut changed, &options)?;
         let pairs = || nodes.iter().zip(&forms);
