@@ -1,6 +1,8 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
 mod onnxruntime;
+mod openvino;
+mod options;
 mod tract;
 
 use std::cell::Cell;
@@ -10,9 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::tensor::Tensor;
 
 pub use onnxruntime::OnnxRuntime;
+pub use openvino::OpenVino;
+pub use options::{Hint, Optimization, Options};
 pub use tract::Tract;
 
 /// Tensors by the names that the model gives its inputs or outputs.
@@ -34,9 +40,9 @@ pub enum Error {
     #[error("{runtime} is not there: {why}")]
     #[diagnostic(
         code(runtime::missing),
-        help("make setup installs it; or name its library in SOPRANO_EXPORT_ONNXRUNTIME")
+        help("make setup installs it; or name its library in {variable}")
     )]
-    Missing { runtime: &'static str, why: String },
+    Missing { runtime: &'static str, why: String, variable: &'static str },
     #[error("the model has no input {name:?}; it has: {known}")]
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
@@ -45,7 +51,37 @@ pub enum Error {
     MissingInput { name: String },
 }
 
-/// An engine that runs ONNX models.
+/// What a model's file is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// ONNX.
+    #[default]
+    Onnx,
+    /// OpenVINO's intermediate representation: a graph in XML, and its weights in a `.bin` of the same name.
+    OpenVino,
+}
+
+impl Format {
+    /// The format of a file, by its name.
+    pub fn of(path: &Path) -> Self {
+        if path.extension().is_some_and(|extension| extension == "xml") {
+            Format::OpenVino
+        } else {
+            Format::Onnx
+        }
+    }
+
+    /// The name in manifests, plans and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Onnx => "onnx",
+            Format::OpenVino => "openvino",
+        }
+    }
+}
+
+/// An engine that runs models.
 pub trait Runtime: Sync {
     /// Its name, as recipes and reports write it.
     fn name(&self) -> &'static str;
@@ -53,7 +89,12 @@ pub trait Runtime: Sync {
     /// Its name and version: `tract 0.23.9`.
     fn name_and_version(&self) -> String;
 
-    /// Loads a model from memory; open dimensions stay open.
+    /// Whether it takes files of a format.
+    fn runs(&self, format: Format) -> bool {
+        format == Format::Onnx
+    }
+
+    /// Loads an ONNX model from memory; open dimensions stay open.
     ///
     /// # Errors
     /// [`Error::Load`] with the runtime's own words.
@@ -72,6 +113,12 @@ pub trait Runtime: Sync {
 
 /// A loaded model.
 pub trait Session: Send + Sync {
+    /// The names of its inputs, in the model's order.
+    fn inputs(&self) -> &[String];
+
+    /// The names of its outputs, in the model's order.
+    fn outputs(&self) -> &[String];
+
     /// Runs the model once: every input by name, every output by name.
     ///
     /// # Errors
@@ -87,6 +134,17 @@ pub trait Session: Send + Sync {
         let start = Instant::now();
         self.run(inputs)?;
         Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// Refuses inputs that a model doesn't have, and a missing one.
+fn check_inputs(known: &[String], given: &Tensors) -> Result<(), Error> {
+    if let Some(name) = given.keys().find(|name| !known.contains(name)) {
+        return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
+    }
+    match known.iter().find(|name| !given.contains_key(*name)) {
+        Some(name) => Err(Error::MissingInput { name: name.clone() }),
+        None => Ok(()),
     }
 }
 

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
 
-use super::{Error, Runtime, Session, Tensors};
+use super::{Error, Optimization, Options, Runtime, Session, Tensors};
 use crate::export::Python;
 use crate::tensor::{DType, Tensor};
 
@@ -17,7 +18,7 @@ use crate::tensor::{DType, Tensor};
 pub struct OnnxRuntime {
     library: PathBuf,
     version: String,
-    threads: usize,
+    options: Options,
 }
 
 const NAME: &str = "onnxruntime";
@@ -28,14 +29,15 @@ const SYSTEM: &str =
 static LOADED: OnceLock<Result<(Environment, &str), String>> = OnceLock::new();
 
 impl OnnxRuntime {
-    /// The library at a path, else the one of a Python environment, else the system's; one thread.
+    /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
     ///
     /// # Errors
     /// [`Error::Missing`] where none is found.
     pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
         let in_python = || python.and_then(|python| python.file("onnxruntime/capi", is_library));
         let library = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
-        let missing = |why| Error::Missing { runtime: NAME, why };
+        let missing =
+            |why| Error::Missing { runtime: NAME, why, variable: "SOPRANO_EXPORT_ONNXRUNTIME" };
         if explicit.is_some() && !library.is_file() {
             return Err(missing(format!("{}: no such file", library.display())));
         }
@@ -43,7 +45,7 @@ impl OnnxRuntime {
             Some(version) => version,
             None => commit(Self::loaded(&library).map_err(missing)?.1).to_owned(),
         };
-        Ok(Self { library, version, threads: 1 })
+        Ok(Self { library, version, options: Options::EXACT })
     }
 
     /// Loads the library, once in a process; gives its environment and what it says of its build.
@@ -60,9 +62,9 @@ impl OnnxRuntime {
         LOADED.get_or_init(load).clone()
     }
 
-    /// The same with a number of threads.
-    pub fn with_threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+    /// The same with other options.
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
         self
     }
 
@@ -107,15 +109,14 @@ impl Runtime for OnnxRuntime {
         let load = || {
             let (environment, _) = Self::loaded(&self.library)?;
             let builder = ort::session::Session::builder(&environment).map_err(words)?;
-            let builder = builder.with_intra_threads(self.threads).map_err(words)?;
-            let builder = builder.with_log_level(LogLevel::Fatal).map_err(words)?;
-            let mut builder = builder.with_intra_op_spinning(self.threads > 1).map_err(words)?;
+            let mut builder = configured(builder, &self.options)?;
             builder.commit_from_memory(model).map_err(words)
         };
         let session = super::quietly(load);
         let session = session.map_err(|why| Error::Load { runtime: NAME, why })?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
-        Ok(Box::new(Loaded { session: Mutex::new(session), inputs }))
+        let outputs = session.outputs().iter().map(|output| output.name().to_owned()).collect();
+        Ok(Box::new(Loaded { session: Mutex::new(session), inputs, outputs }))
     }
 }
 
@@ -123,17 +124,33 @@ struct Loaded {
     /// A call needs the session for itself.
     session: Mutex<ort::session::Session>,
     inputs: Vec<String>,
+    outputs: Vec<String>,
+}
+
+/// A session's settings in ONNX Runtime's own words.
+fn configured(builder: SessionBuilder, options: &Options) -> Result<SessionBuilder, String> {
+    let level = match options.optimization {
+        Optimization::None => GraphOptimizationLevel::Disable,
+        Optimization::Basic => GraphOptimizationLevel::Level1,
+        Optimization::All => GraphOptimizationLevel::All,
+    };
+    let builder = builder.with_optimization_level(level).map_err(words)?;
+    let builder = builder.with_intra_threads(options.threads).map_err(words)?;
+    let builder = builder.with_inter_threads(options.threads_between).map_err(words)?;
+    let builder = builder.with_parallel_execution(options.threads_between > 1).map_err(words)?;
+    let builder = builder.with_log_level(LogLevel::Fatal).map_err(words)?;
+    let builder = builder.with_intra_op_spinning(options.threads > 1).map_err(words)?;
+    if !options.exact {
+        return Ok(builder);
+    }
+    // Weights alone in 8 bits are otherwise multiplied by activations in 8 bits.
+    builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").map_err(words)
 }
 
 impl Loaded {
     fn feed(&self, inputs: &Tensors) -> Result<Vec<(String, DynValue)>, Error> {
-        if let Some(name) = inputs.keys().find(|name| !self.inputs.contains(name)) {
-            return Err(Error::UnknownInput { name: name.clone(), known: self.inputs.join(", ") });
-        }
-        let given = |name: &String| {
-            let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.clone() })?;
-            Ok((name.clone(), to_ort(tensor).map_err(refuse)?))
-        };
+        super::check_inputs(&self.inputs, inputs)?;
+        let given = |name: &String| Ok((name.clone(), to_ort(&inputs[name]).map_err(refuse)?));
         self.inputs.iter().map(given).collect()
     }
 }
@@ -147,6 +164,14 @@ fn refuse(why: impl ToString) -> Error {
 }
 
 impl Session for Loaded {
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
         let fed = self.feed(inputs)?;
         let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -57,15 +57,20 @@ struct Loaded {
 }
 
 impl Session for Loaded {
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
-        if let Some(name) = inputs.keys().find(|name| !self.inputs.contains(name)) {
-            return Err(Error::UnknownInput { name: name.clone(), known: self.inputs.join(", ") });
-        }
+        super::check_inputs(&self.inputs, inputs)?;
         let refuse = |why| Error::Run { runtime: NAME, why };
         let mut fed = TVec::new();
         for name in &self.inputs {
-            let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { name: name.clone() })?;
-            fed.push(to_tract(tensor).map_err(|e| refuse(format!("{e:#}")))?.into());
+            fed.push(to_tract(&inputs[name]).map_err(|e| refuse(format!("{e:#}")))?.into());
         }
         let outputs = contained(|| self.plan.run(fed)).map_err(refuse)?;
         self.outputs

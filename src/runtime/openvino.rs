@@ -1,0 +1,281 @@
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape};
+
+use super::{Error, Format, Hint, Options, Runtime, Session, Tensors};
+use crate::export::Python;
+use crate::tensor::{DType, Tensor};
+
+/// OpenVINO, from a shared library that is found when it is asked for and loaded with the first model.
+///
+/// A process holds one: the library that was loaded first stays.
+#[derive(Clone, Debug)]
+pub struct OpenVino {
+    library: PathBuf,
+    version: String,
+    options: Options,
+}
+
+const NAME: &str = "openvino";
+/// What the library is called where it is installed for all programs; the Python package puts a version
+/// behind it.
+const LIBRARY: &str =
+    if cfg!(target_os = "macos") { "libopenvino_c.dylib" } else { "libopenvino_c.so" };
+/// The folder of the libraries inside the Python package.
+const IN_PYTHON: &str = "openvino/libs";
+
+static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+
+impl OpenVino {
+    /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where none is found.
+    pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
+        let missing = |why| Error::Missing { runtime: NAME, why, variable: "SOPRANO_EXPORT_OPENVINO" };
+        let of_package = python.and_then(|python| {
+            let version = python.packages().iter().find_map(|p| p.strip_prefix("openvino-"))?;
+            Some((python.file(IN_PYTHON, is_library)?, version.to_owned()))
+        });
+        let (library, version) = match (explicit, of_package) {
+            (Some(named), _) if !named.is_file() => {
+                return Err(missing(format!("{}: no such file", named.display())));
+            }
+            (Some(named), _) => (named.to_owned(), None),
+            (None, Some((library, version))) => (library, Some(version)),
+            (None, None) => (LIBRARY.into(), None),
+        };
+        let version = match version {
+            Some(version) => version,
+            None => {
+                Self::loaded(&library).map_err(missing)?;
+                super::quietly(|| Ok(openvino::version().build_number)).map_err(missing)?
+            }
+        };
+        Ok(Self { library, version, options: Options::EXACT })
+    }
+
+    /// Loads the library, once in a process.
+    fn loaded(library: &Path) -> Result<(), String> {
+        let load = || {
+            super::quietly(|| openvino_sys::library::load_from(library.to_owned()))
+                .map_err(|why| format!("{}: {why}", library.display()))
+        };
+        LOADED.get_or_init(load).clone()
+    }
+
+    /// The same with other options.
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    fn core(&self) -> Result<Core, String> {
+        Self::loaded(&self.library)?;
+        let mut core = Core::new().map_err(words)?;
+        for (key, value) in properties(&self.options) {
+            let key = RwPropertyKey::Other(key.into());
+            core.set_property(&DeviceType::CPU, &key, &value).map_err(words)?;
+        }
+        Ok(core)
+    }
+
+    fn session(
+        &self,
+        read: impl FnOnce(&mut Core) -> Result<openvino::Model, String>,
+    ) -> Result<Box<dyn Session>, Error> {
+        let load = || {
+            let mut core = self.core()?;
+            let model = read(&mut core)?;
+            let mut compiled = core.compile_model(&model, DeviceType::CPU).map_err(words)?;
+            let inputs = (0..compiled.get_input_size().map_err(words)?)
+                .map(|index| compiled.get_input_by_index(index)?.get_name())
+                .collect::<Result<_, _>>()
+                .map_err(words)?;
+            let outputs = (0..compiled.get_output_size().map_err(words)?)
+                .map(|index| compiled.get_output_by_index(index)?.get_name())
+                .collect::<Result<_, _>>()
+                .map_err(words)?;
+            let request = compiled.create_infer_request().map_err(words)?;
+            let running = Running { request, _compiled: compiled, _core: core };
+            Ok(Loaded { running: Mutex::new(running), inputs, outputs })
+        };
+        let session = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
+        Ok(Box::new(session))
+    }
+}
+
+fn is_library(name: &str) -> bool {
+    name.strip_prefix(LIBRARY).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// OpenVINO's own words for what is wanted.
+fn properties(options: &Options) -> Vec<(&'static str, String)> {
+    let hint = match options.hint {
+        Hint::Latency => "LATENCY",
+        Hint::Throughput => "THROUGHPUT",
+    };
+    let mut properties =
+        vec![("INFERENCE_NUM_THREADS", options.threads.to_string()), ("PERFORMANCE_HINT", hint.into())];
+    if let Some(streams) = options.streams {
+        properties.push(("NUM_STREAMS", streams.to_string()));
+    }
+    if let Some(pinned) = options.pinning {
+        properties.push(("ENABLE_CPU_PINNING", if pinned { "YES" } else { "NO" }.into()));
+    }
+    if options.exact {
+        // Otherwise activations before compressed weights are quantized in groups, in whatever type the
+        // processor is fastest in, and a cache is held in 8 bits.
+        properties.push(("EXECUTION_MODE_HINT", "ACCURACY".into()));
+        properties.push(("INFERENCE_PRECISION_HINT", "f32".into()));
+        properties.push(("DYNAMIC_QUANTIZATION_GROUP_SIZE", "0".into()));
+        properties.push(("KV_CACHE_PRECISION", "f32".into()));
+    }
+    properties
+}
+
+impl Runtime for OpenVino {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn name_and_version(&self) -> String {
+        format!("{NAME} {}", self.version)
+    }
+
+    fn runs(&self, _format: Format) -> bool {
+        true
+    }
+
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
+        self.session(|core| core.read_model_from_buffer(model, None).map_err(words))
+    }
+
+    fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
+        std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let name = path.to_str().ok_or_else(|| Error::Load {
+            runtime: NAME,
+            why: format!("{}: its path is not UTF-8", path.display()),
+        })?;
+        let weights = path.with_extension("bin");
+        let beside = weights.to_str().filter(|_| Format::of(path) == Format::OpenVino);
+        if beside.is_some() {
+            let missing = |source| Error::Io { path: weights.clone(), source };
+            std::fs::metadata(&weights).map_err(missing)?;
+        }
+        self.session(|core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words))
+    }
+}
+
+/// A request, and what it belongs to, which lives as long as it does.
+struct Running {
+    request: InferRequest,
+    _compiled: openvino::CompiledModel,
+    _core: Core,
+}
+
+struct Loaded {
+    /// A call needs the request for itself.
+    running: Mutex<Running>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+}
+
+fn words(error: impl ToString) -> String {
+    error.to_string().lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+fn refuse(why: impl ToString) -> Error {
+    Error::Run { runtime: NAME, why: words(why) }
+}
+
+impl Loaded {
+    fn feed(&self, request: &mut InferRequest, inputs: &Tensors) -> Result<(), Error> {
+        super::check_inputs(&self.inputs, inputs)?;
+        for (index, name) in self.inputs.iter().enumerate() {
+            let tensor = to_openvino(&inputs[name]).map_err(refuse)?;
+            request.set_input_tensor_by_index(index, &tensor).map_err(refuse)?;
+        }
+        Ok(())
+    }
+}
+
+impl Session for Loaded {
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let request = &mut self.running.lock().unwrap_or_else(PoisonError::into_inner).request;
+        self.feed(request, inputs)?;
+        request.infer().map_err(refuse)?;
+        let read = |(index, name): (usize, &String)| {
+            let tensor = request.get_output_tensor_by_index(index).map_err(refuse)?;
+            Ok((name.clone(), from_openvino(&tensor).map_err(refuse)?))
+        };
+        self.outputs.iter().enumerate().map(read).collect()
+    }
+
+    fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
+        let request = &mut self.running.lock().unwrap_or_else(PoisonError::into_inner).request;
+        self.feed(request, inputs)?;
+        let start = Instant::now();
+        request.infer().map_err(refuse)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+fn to_openvino(tensor: &Tensor) -> Result<openvino::Tensor, String> {
+    let element = match tensor.dtype() {
+        DType::F32 => ElementType::F32,
+        DType::F64 => ElementType::F64,
+        DType::F16 => ElementType::F16,
+        DType::I64 => ElementType::I64,
+        DType::I32 => ElementType::I32,
+        DType::I8 => ElementType::I8,
+        DType::U8 => ElementType::U8,
+        DType::Bool => ElementType::Boolean,
+        other => return Err(format!("inputs of type {} are not passed on", other.name())),
+    };
+    let dims = tensor.shape().iter().map(|&dim| i64::try_from(dim)).collect::<Result<Vec<_>, _>>();
+    let shape = Shape::new(&dims.map_err(words)?).map_err(words)?;
+    let mut made = openvino::Tensor::new(element, &shape).map_err(words)?;
+    // A tensor without values has no place in memory to write to.
+    if !tensor.bytes().is_empty() {
+        made.get_raw_data_mut().map_err(words)?.copy_from_slice(tensor.bytes());
+    }
+    Ok(made)
+}
+
+fn from_openvino(tensor: &openvino::Tensor) -> Result<Tensor, String> {
+    let dtype = match tensor.get_element_type().map_err(words)? {
+        ElementType::F32 => DType::F32,
+        ElementType::F64 => DType::F64,
+        ElementType::F16 => DType::F16,
+        ElementType::I64 => DType::I64,
+        ElementType::I32 => DType::I32,
+        ElementType::I8 => DType::I8,
+        ElementType::U8 => DType::U8,
+        ElementType::Boolean => DType::Bool,
+        other => return Err(format!("an output of type {other}")),
+    };
+    let shape = tensor.get_shape().map_err(words)?;
+    let dims = shape.get_dimensions().iter().map(|&dim| usize::try_from(dim));
+    let dims = dims.collect::<Result<Vec<_>, _>>().map_err(words)?;
+    let bytes = match tensor.get_byte_size().map_err(words)? {
+        0 => bytes::Bytes::new(),
+        _ => bytes::Bytes::copy_from_slice(tensor.get_raw_data().map_err(words)?),
+    };
+    Tensor::new(dtype, dims, bytes).map_err(words)
+}

@@ -1,0 +1,77 @@
+//! How a runtime is to work: one vocabulary, which each runtime translates into its own.
+
+use serde::{Deserialize, Serialize};
+
+/// How a runtime is to work. What a runtime has no word for is left as it is there: tract is always exact
+/// and on one thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Threads that share one operator; 1 or more.
+    pub threads: usize,
+    /// Operators that run side by side where the graph allows it; 1 runs one after the other.
+    pub threads_between: usize,
+    /// How far the graph is rewritten at load.
+    pub optimization: Optimization,
+    /// Calls that run side by side on one session, or as many as the runtime thinks best.
+    pub streams: Option<usize>,
+    /// What the runtime is to be good at.
+    pub hint: Hint,
+    /// Whether threads stay on their cores, or as the runtime thinks best.
+    pub pinning: Option<bool>,
+    /// Arithmetic as the file says: no activations in 8 or 16 bits that it doesn't ask for. What validates
+    /// is exact.
+    pub exact: bool,
+}
+
+/// How far a graph is rewritten at load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimization {
+    /// Not at all: every node of the file is run.
+    None,
+    /// Rewrites that keep the file's own operators.
+    Basic,
+    /// Everything that the runtime has.
+    #[default]
+    All,
+}
+
+/// What a runtime is to be good at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hint {
+    /// One call, soon.
+    #[default]
+    Latency,
+    /// Many calls an hour.
+    Throughput,
+}
+
+impl Options {
+    /// What validation uses: exact, on one thread.
+    pub const EXACT: Self = Self {
+        threads: 1,
+        threads_between: 1,
+        optimization: Optimization::All,
+        streams: None,
+        hint: Hint::Latency,
+        pinning: None,
+        exact: true,
+    };
+
+    /// What a client would use: whatever arithmetic the runtime thinks fastest, on so many threads.
+    pub const fn fast(threads: usize) -> Self {
+        Self { threads, exact: false, ..Self::EXACT }
+    }
+
+    /// The same on so many threads; one at least.
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.max(1), ..self }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::EXACT
+    }
+}
