@@ -8,6 +8,7 @@ for, and keeps slow imports inside `run`, so that a refused request is refused a
 TASKS = {
     "synthesize": "soprano_export.tasks.synthesize",
     "download": "soprano_export.tasks.download",
+    "convert": "soprano_export.tasks.convert",
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
     "environment": "soprano_export.tasks.environment",
