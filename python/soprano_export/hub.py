@@ -1,4 +1,4 @@
-"""What the tasks that speak to the hub share: names that are one, and the client's exceptions in our words."""
+"""What the tasks that speak to the hub share: names, and its client's exceptions in our words."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def explained(repo: str, revision: str, name: str = "", doing: str = "read") -> 
             "not a Soprano checkpoint, or a revision from before the file was added",
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise ExportError(
-            "hub-offline", f"{what}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
-        ) from error
+        raise ExportError("hub-offline", f"{what}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE") from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise unreachable(endpoint, error) from error
     except (errors.HfHubHTTPError, requests.RequestException) as error:

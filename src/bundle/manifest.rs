@@ -125,8 +125,7 @@ impl Manifest {
         // A later format may hold anything else.
         let Format { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         if format != 1 {
-            let error = format!("format {format}; this version reads format 1");
-            return Err(refuse(error));
+            return Err(Error::Later { path, format });
         }
         serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))
     }

@@ -149,8 +149,7 @@ impl Made<'_> {
             "tools".to_owned(),
             json!({ "components": [{
                 "type": "application", "bom-ref": this, "name": tool.name, "version": tool.version,
-                "hashes": [{ "alg": "SHA-256", "content": self.exporters }],
-                "description": "the digest is that of its Python exporters",
+                "properties": [{ "name": "soprano-export:exporters:sha256", "value": self.exporters }],
             }] }),
         );
         metadata.insert(

@@ -364,7 +364,7 @@ pub(super) struct Publish {
 pub(super) struct Fetch {
     /// What `publish` printed: a folder, oci://HOST/REPOSITORY[:TAG][@DIGEST], or hf://OWNER/NAME[@TAG].
     pub source: String,
-    /// The version [default: the tag; in a folder the last, in a registry or hub the only one].
+    /// The version [default: the tag; of a folder the last, of a registry the only one, of the hub the newest].
     #[arg(long, value_name = "VERSION")]
     pub version: Option<String>,
     /// Where it shall stand [default: its name, in the current folder].

@@ -12,6 +12,7 @@ use super::terminal::{bytes, row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::bundle::publish::{self, Context, Error, Package, Reporter};
 use crate::bundle::sign::{self, PublicKey, SecretKey};
+use crate::bundle::verify;
 use crate::pipeline::Cache;
 
 /// Where a password for a secret key may stand.
@@ -131,8 +132,12 @@ pub(super) fn sign(options: &Sign) -> Outcome {
         unreachable!("the arguments require each other")
     };
     // Only what verifies is worth a signature; an old one may be replaced.
-    if let Err(error) = Package::open(bundle, None) {
-        return refused(error);
+    let mut findings = verify(bundle)?;
+    if options.overwrite {
+        findings.retain(|finding| finding.file != sign::SIGNATURE);
+    }
+    if !findings.is_empty() {
+        return refused(Error::Unverified { path: bundle.clone(), findings });
     }
     let key = SecretKey::read(key, password(options.password_file.as_deref())?)?;
     let written = key.sign(bundle, options.overwrite)?;

@@ -189,7 +189,7 @@ impl Connection {
                 }
             }
             Mode::DropsUploads(after) if head.method == "PUT" && length > 0 => {
-                let mut sink = vec![0; after.saturating_sub(head.rest.len())];
+                let mut sink = vec![0; length.min(*after).saturating_sub(head.rest.len())];
                 return self.stream.read_exact(&mut sink);
             }
             Mode::SlowUploads(pause) if head.path.contains("/uploads/") && head.method == "PUT" => {

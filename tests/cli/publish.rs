@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use soprano_export::digest::Digest;
 
 use crate::bundles::{forge, small_bundle};
-use crate::harness::{Run, World, assert_same, copy_tree, signal, skipped, tree, until};
+use crate::harness::{
+    Run, World, assert_same, copy_tree, fake_environment, signal, skipped, tree, until,
+};
 use crate::output::Disk;
 use crate::{shared_or_skip, snapshot};
 
@@ -143,7 +145,10 @@ fn places_that_are_none() {
         .exits(2)
         .says("names the tag");
     world.run(["publish", "small", "hf://a/b@v1", "--version", "v2"]).exits(2).says("names \"v1\"");
-    world.run(["publish", "small", "small"]).exits(2).says("is a bundle itself").hints();
+    for place in ["small", "small/shelf", "small/a/b"] {
+        world.run(["publish", "small", place]).exits(2).says("is, or lies in, a bundle").hints();
+    }
+    world.run(["verify", "small"]).exits(0);
     world.write("file", "");
     world.run(["publish", "small", "file"]).exits(2).hints();
     world.run(["fetch", "nowhere"]).exits(2).says("nowhere: there is no such bundle").hints();
@@ -350,6 +355,37 @@ fn a_full_disk_leaves_nothing_published_and_nothing_fetched() {
     let left = tree(&world.work("full"));
     assert_eq!(left.keys().collect::<Vec<_>>(), ["shelf/"]);
     drop(disk);
+}
+
+/// The hub's own client is looked at in the Python tests; here is what lies on this side of it.
+#[test]
+fn the_hub_through_its_client() {
+    let world = World::new();
+    let bundle = small(&world);
+    let run = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.arg("--python").arg(fake_environment(&world)).env("FAKE", "hub");
+        Run::from(command.env("FAKE_HUB", world.path("hub")).output().unwrap())
+    };
+    let place = run(&["publish", "small", "hf://someone/voice"]).exits(0).stdout;
+    let place = place.trim();
+    assert!(place.starts_with("hf://someone/voice@"), "{place}");
+    run(&["publish", "small", "hf://someone/voice"]).exits(0).says("is there already, the same");
+    run(&["fetch", place, "-o", "got"]).exits(0);
+    assert_same(&bundle, &world.work("got"));
+    let run_v1 = run(&["publish", "small", "hf://someone/voice@v1"]).exits(0);
+    assert_eq!(run_v1.stdout, "hf://someone/voice@v1\n");
+    std::fs::write(bundle.join("README.md"), "# another card\n").unwrap();
+    forge(&bundle, |_| {});
+    let refused = run(&["publish", "small", "hf://someone/voice", "--version", "v1"]).exits(2).hints();
+    refused.says("hub-version-exists");
+    run(&["fetch", "hf://someone/voice@v9", "-o", "b"]).exits(2).says("hub-file-not-found").hints();
+    // What comes from there is verified like everything else.
+    std::fs::write(world.path("hub/v1/README.md"), "# a curd\n").unwrap();
+    run(&["fetch", "hf://someone/voice@v1", "-o", "c"]).exits(1).says("README.md: changed");
+    assert!(!world.work("b").exists() && !world.work("c").exists());
+    let mut without = world.command(["publish", "small", "hf://someone/voice"]);
+    Run::from(without.output().unwrap()).exits(2).says("no Python environment").hints();
 }
 
 #[test]

@@ -9,15 +9,15 @@ use soprano_export::digest::Digest;
 
 use crate::bundles::forge;
 use crate::fake_registry::{Mode, Registry};
-use crate::harness::{Run, World, assert_same, copy_tree, signal, skipped, tree, until};
+use crate::harness::{ROOT, Run, World, assert_same, copy_tree, signal, skipped, tree, until};
 use crate::publish::{large, small};
 
-/// Debian's `docker-registry`, or the `registry` that others install.
+/// Debian's `docker-registry`, installed or as `make test` unpacks it, or the `registry` of others.
 fn program() -> Option<PathBuf> {
+    let unpacked = Path::new(ROOT).join("target/docker-registry/usr/bin");
+    let folders = [Path::new("/usr/bin"), Path::new("/usr/local/bin"), &unpacked];
     let names = ["docker-registry", "registry"];
-    let folders = ["/usr/bin", "/usr/local/bin", "/bin"];
-    let all = folders.iter().flat_map(|folder| names.map(|name| Path::new(folder).join(name)));
-    all.into_iter().find(|path| path.is_file())
+    folders.iter().flat_map(|folder| names.map(|name| folder.join(name))).find(|path| path.is_file())
 }
 
 /// A real registry, ended when dropped.
@@ -84,23 +84,31 @@ macro_rules! real_or_skip {
             Some(real) => real,
             None => {
                 let test = std::thread::current().name().unwrap_or("?").to_owned();
-                return skipped(&test, "no docker-registry; apt-get install docker-registry");
+                return skipped(
+                    &test,
+                    "no docker-registry; make test unpacks it where apt-get is, or install it",
+                );
             }
         }
     };
 }
 
-/// A run's largest resident set, in bytes, beside what came of it.
+/// A run's largest resident set, in bytes, beside what came of it. What `wait4` tells would count this
+/// process too, from before the other program was started in its copy.
 fn measured(command: &mut Command) -> (u64, i32) {
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let mut status = 0;
-    // SAFETY: `rusage` is plain data, for which zeroes are a value; the child is waited for nowhere else.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        assert_eq!(libc::wait4(child.id() as i32, &mut status, 0, &mut usage), child.id() as i32);
-        usage
-    };
-    (usage.ru_maxrss as u64 * 1024, libc::WEXITSTATUS(status))
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    loop {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or(0) * 1024);
+        if let Some(ended) = child.try_wait().unwrap() {
+            return (peak, ended.code().unwrap_or(-1));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[test]
@@ -115,14 +123,14 @@ fn a_real_registry_takes_a_bundle_and_gives_it_back() {
     let place = format!("oci://{}/voices/small", real.host);
     let (peak, code) = measured(&mut world.command(["publish", "small", &place, "--key", "key.pub"]));
     assert_eq!(code, 0);
-    assert!(peak < 100_000_000, "publishing took {peak} bytes");
+    assert!(peak > 1_000_000 && peak < 100_000_000, "publishing took {peak} bytes");
     let run = world.run(["publish", "small", &place]).exits(0).says("is there already, the same");
     let pinned = run.stdout.trim().to_owned();
     assert!(pinned.contains("@sha256:"), "{pinned}");
 
     let (peak, code) = measured(&mut world.command(["fetch", &place, "-o", "a", "--key", "key.pub"]));
     assert_eq!(code, 0);
-    assert!(peak < 100_000_000, "fetching took {peak} bytes");
+    assert!(peak > 1_000_000 && peak < 100_000_000, "fetching took {peak} bytes");
     assert_same(&bundle, &world.work("a"));
     world.run(["fetch", &pinned, "-o", "b"]).exits(0);
     assert_same(&bundle, &world.work("b"));
@@ -276,8 +284,6 @@ fn tamper(registry: &Registry, tag: &str, change: impl FnOnce(&mut Value)) {
 #[test]
 fn artifacts_that_are_no_bundle() {
     type Harm = fn(&mut Value);
-    let title = "org.opencontainers.image.title";
-    assert_eq!(title.len(), 30);
     let cases: [(&str, Harm, i32, &str); 7] = [
         ("no layers", |m| m["layers"] = json!([]), 2, "it has no manifest.json"),
         ("another type", |m| m["mediaType"] = json!("application/x"), 2, "it is of the type"),

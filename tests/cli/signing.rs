@@ -117,6 +117,10 @@ fn keys_that_are_none_are_refused() {
     for call in [&["sign"][..], &["sign", "small"], &["sign", "--key", "key"]] {
         world.run(call).exits(2);
     }
+    // A damaged signature can be replaced, a damaged file not be signed.
+    std::fs::write(world.work("small/manifest.json.minisig"), "x").unwrap();
+    world.run(["publish", "small", "shelf"]).exits(1).says("manifest.json.minisig: changed");
+    world.run(["sign", "small", "--key", "key", "--overwrite"]).exits(0);
     std::fs::write(world.work("small/README.md"), "# a curd\n").unwrap();
     world.run(["sign", "small", "--key", "key", "--overwrite"]).exits(1).says("README.md: changed");
     world.run(["verify", "small", "--key", "key.pub"]).exits(1);

@@ -91,7 +91,9 @@ def run(request: Request, job: Job) -> dict[str, Any]:
             ).oid
         except ValueError as error:
             raise ExportError("hub-refused", f"{request.repo}: {error}", "is README.md sound?") from error
-        there = {sibling.rfilename for sibling in api.model_info(request.repo, revision=commit).siblings or ()}
+        there = {
+            sibling.rfilename for sibling in api.model_info(request.repo, revision=commit).siblings or ()
+        }
         if missing := sorted(names - there):
             raise ExportError(
                 "hub-refused",

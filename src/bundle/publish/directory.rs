@@ -163,8 +163,8 @@ impl Store for Folder<'_> {
             sent: 0,
             kept: package.bytes(),
         };
-        if is_bundle(&self.root) {
-            let why = "is a bundle itself; bundles are published to a folder of bundles";
+        if is_bundle(&self.root) || is_below(&self.root, &package.folder) {
+            let why = "is, or lies in, a bundle; bundles are published to a folder of bundles";
             return Err(Error::address(&self.root.display().to_string(), why));
         }
         std::fs::create_dir_all(&self.root).map_err(Error::io(&self.root))?;
@@ -212,6 +212,16 @@ impl Store for Folder<'_> {
             self.context.reporter.moved(file, entry.bytes, entry.bytes);
         }
         Ok(())
+    }
+}
+
+/// Whether a folder that may not exist yet lies in another.
+fn is_below(folder: &Path, other: &Path) -> bool {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let real = folder.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
+    match (real, std::fs::canonicalize(other)) {
+        (Some(real), Ok(other)) => real.starts_with(other),
+        _ => false,
     }
 }
 

@@ -61,6 +61,12 @@ pub enum Error {
         help("is the registry running, and the address right? The same command goes on from here")
     )]
     Network { url: String, why: String },
+    #[error("{url}: no answer in {seconds} s")]
+    #[diagnostic(
+        code(publish::silent),
+        help("is the registry well? The same command goes on from here")
+    )]
+    Silent { url: String, seconds: u64 },
     #[error("{url}: the registry answers {status}{why}")]
     #[diagnostic(code(publish::refused), help("{hint}"))]
     Refused { url: String, status: u16, why: String, hint: &'static str },
@@ -88,7 +94,7 @@ impl Error {
     /// Whether what has come so far is of use to the next attempt.
     pub(super) fn leaves_a_rest(&self) -> bool {
         match self {
-            Error::Network { .. } | Error::Refused { .. } => true,
+            Error::Network { .. } | Error::Silent { .. } | Error::Refused { .. } => true,
             Error::Export(export::Error::Refused { code, .. }) => code.starts_with("hub-"),
             _ => false,
         }

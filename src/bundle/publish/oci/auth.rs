@@ -1,5 +1,5 @@
 //! Who we are to a registry: what a person set for this tool, or what `docker login` and `podman login`
-//! left.
+//! left in their files. Helpers that keep passwords elsewhere are not asked.
 
 use std::path::PathBuf;
 
@@ -47,6 +47,8 @@ impl Credentials {
             let name = name.trim_start_matches("https://").trim_start_matches("http://");
             name.split('/').next().unwrap_or_default().to_owned()
         };
+        // Docker's own registry has one name for people and another here.
+        let host = if host == "docker.io" { "index.docker.io" } else { host };
         let found = config.auths.into_iter().find(|(name, _)| bare(name) == host)?.1;
         if let (Some(user), Some(password)) = (found.username, found.password) {
             return Some(Self { user, password });

@@ -18,7 +18,7 @@ use super::auth::{Challenge, Credentials};
 /// No answer, and no byte, for so long: the connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(60);
 /// A registry reads what it was sent once more before it says that it has it.
-const ANSWER: Duration = Duration::from_secs(300);
+const ANSWER: Duration = Duration::from_secs(120);
 /// Pauses before further attempts.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
@@ -83,9 +83,13 @@ impl Client {
         if local {
             config = config.proxy(None);
         }
+        let host = match address.host.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            host => host,
+        };
         Self {
             agent: config.build().new_agent(),
-            base: format!("{}://{}", if plain { "http" } else { "https" }, address.host),
+            base: format!("{}://{host}", if plain { "http" } else { "https" }),
             repository: address.repository.clone(),
             credentials: Credentials::find(&address.host),
             authorization: RefCell::new(None),
@@ -262,6 +266,9 @@ pub(super) fn refused(url: &str, mut response: Response<Body>) -> Error {
 
 pub(super) fn network(url: &str, error: &ureq::Error) -> Error {
     use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
+    if let ureq::Error::Timeout(_) = error {
+        return Error::Silent { url: url.to_owned(), seconds: SILENCE.as_secs() };
+    }
     let why = match error {
         ureq::Error::Io(e) if e.kind() == ConnectionRefused => "the connection was refused".to_owned(),
         ureq::Error::Io(e) if e.kind() == ConnectionReset => "the connection was lost".to_owned(),
