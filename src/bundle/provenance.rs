@@ -65,6 +65,20 @@ impl Made<'_> {
         hasher.finish()
     }
 
+    /// One digest over what the bill lists: bills of one content have one serial number.
+    fn content(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        for (name, digest) in self.subjects() {
+            hasher.field(name, digest.to_string());
+        }
+        hasher.field("checkpoint", self.checkpoint().to_string());
+        hasher.field("exporters", self.exporters.to_string());
+        for (name, version) in &self.manifest.environment {
+            hasher.field(name, version);
+        }
+        hasher.finish()
+    }
+
     fn statement(&self) -> Value {
         let subjects: Vec<Value> = self
             .subjects()
@@ -95,10 +109,7 @@ impl Made<'_> {
                         "source": source,
                         "recipe": { "name": LOCK, "digest": { "sha256": self.lock() } },
                     },
-                    "internalParameters": {
-                        "key": self.manifest.key,
-                        "checkpoint": { "sha256": self.checkpoint() },
-                    },
+                    "internalParameters": { "checkpoint": { "sha256": self.checkpoint() } },
                     "resolvedDependencies": materials,
                 },
                 "runDetails": { "builder": { "id": HOME, "version": versions } },
@@ -160,7 +171,7 @@ impl Made<'_> {
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
             "bomFormat": "CycloneDX",
             "specVersion": "1.6",
-            "serialNumber": serial(self.manifest.key),
+            "serialNumber": serial(self.content()),
             "version": 1,
             "metadata": metadata,
             "components": components,
@@ -224,7 +235,7 @@ mod tests {
     #[test]
     fn a_serial_number_is_a_uuid_and_follows_from_the_key() {
         let text = serial(Digest::of(b"abc"));
-        assert_eq!(text, "urn:uuid:ba7816bf-8f01-8fea-a140-de5dae2223b0");
+        assert_eq!(text, "urn:uuid:ba7816bf-8f01-8fea-a141-40de5dae2223");
         assert_ne!(text, serial(Digest::of(b"abd")));
     }
 

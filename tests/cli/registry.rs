@@ -148,7 +148,7 @@ fn a_real_registry_takes_a_bundle_and_gives_it_back() {
     world.run(["fetch", &place]).exits(2).says("name one of its tags: ").hints();
     world.run(["fetch", &format!("{place}:v9")]).exits(2).says("there is no such bundle").hints();
     world.run(["fetch", &format!("oci://{}/nothing", real.host)]).exits(2).hints();
-    let other = format!("{place}@sha256:{}", Digest::of(b""));
+    let other = format!("{place}@sha256:{}", Digest::of(b"another"));
     world.run(["fetch", &other]).exits(2).says("there is no such bundle");
     world.is_clean();
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::staging::{Staging, copy};
-use super::{Context, Error, LONGEST_PAPER, Package, PackageFile, Published, Store, is_version};
+use super::{
+    Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, is_version,
+};
 use crate::bundle::sign::SIGNATURE;
 use crate::bundle::{MANIFEST, SUMS, pack, verify};
 use crate::digest::Digest;
@@ -181,7 +183,7 @@ impl Store for Folder<'_> {
 
     fn papers(&self, into: &Path) -> Result<String, Error> {
         let folder = self.wanted()?;
-        for paper in [MANIFEST, SUMS, SIGNATURE] {
+        for paper in PAPERS {
             let (from, to) = (folder.join(paper), into.join(paper));
             match std::fs::metadata(&from) {
                 Ok(meta) if meta.is_file() && meta.len() <= LONGEST_PAPER => {

@@ -21,6 +21,8 @@ use super::sign::{PublicKey, SIGNATURE};
 use super::{FileEntry, MANIFEST, Manifest, SUMS, pack, room_for, verify};
 use crate::digest::Digest;
 
+/// What says which bundle it is, and of which files.
+const PAPERS: [&str; 3] = [MANIFEST, SUMS, SIGNATURE];
 /// Papers longer than this are none: a manifest has some 100 bytes for each file.
 const LONGEST_PAPER: u64 = 16 << 20;
 
@@ -76,7 +78,7 @@ impl Package {
         let manifest = Manifest::read(folder)?;
         check_names(&manifest)?;
         let mut files = Vec::new();
-        for paper in [MANIFEST, SUMS, SIGNATURE] {
+        for paper in PAPERS {
             let path = folder.join(paper);
             if paper == SIGNATURE && !path.exists() {
                 continue;
@@ -224,8 +226,9 @@ pub fn fetch(
             Ok(fetched)
         }
         Err(error) => {
-            if !error.leaves_a_rest() {
-                staging.remove();
+            match error.leaves_a_rest() {
+                true => staging.leave(),
+                false => staging.remove(),
             }
             Err(error)
         }
@@ -240,7 +243,7 @@ fn receive(
     key: Option<&PublicKey>,
 ) -> Result<(Fetched, bool), Error> {
     let root = staging.path();
-    staging.keep_only(&|name| ![MANIFEST, SUMS, SIGNATURE].contains(&name))?;
+    staging.keep_only(&|name| !PAPERS.contains(&name))?;
     let place = store.papers(root)?;
     let manifest = Manifest::read(root)?;
     check_names(&manifest)?;
@@ -250,8 +253,7 @@ fn receive(
         None => PathBuf::from(&manifest.name),
     };
     room_for(&target, overwrite)?;
-    let papers = |name: &str| [MANIFEST, SUMS, SIGNATURE].contains(&name);
-    staging.keep_only(&|name| papers(name) || manifest.files.contains_key(name))?;
+    staging.keep_only(&|name| PAPERS.contains(&name) || manifest.files.contains_key(name))?;
     let wanted: Vec<PackageFile> =
         manifest.files.iter().map(|(file, &entry)| PackageFile { file: file.clone(), entry }).collect();
     for file in &wanted {
@@ -292,7 +294,7 @@ fn is_inside(name: &str) -> bool {
         && name.len() <= 512
         && !name.contains(['\\', ':'])
         && !name.chars().any(char::is_control)
-        && ![MANIFEST, SUMS, SIGNATURE].contains(&name)
+        && !PAPERS.contains(&name)
         && path.components().all(plain)
         && path.components().collect::<PathBuf>().as_os_str() == name
 }

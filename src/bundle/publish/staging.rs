@@ -50,6 +50,12 @@ impl Staging {
         let _ = std::fs::remove_dir_all(&self.path);
     }
 
+    /// Leaves what has come of the files for the next attempt; without any, the folder goes.
+    pub fn leave(self) {
+        let _ = self.keep_only(&|name| !super::PAPERS.contains(&name));
+        let _ = std::fs::remove_dir(&self.path);
+    }
+
     /// Removes whatever isn't one of these files.
     pub fn keep_only(&self, wanted: &dyn Fn(&str) -> bool) -> Result<(), Error> {
         fn walk(folder: &Path, prefix: &str, wanted: &dyn Fn(&str) -> bool) -> std::io::Result<()> {

@@ -25,9 +25,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use ureq::http::Method;
 
-use super::{Context, Error, LONGEST_PAPER, Package, PackageFile, Published, Store, staging};
-use crate::bundle::sign::SIGNATURE;
-use crate::bundle::{FileEntry, MANIFEST, SUMS};
+use super::{Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, staging};
+use crate::bundle::{FileEntry, MANIFEST};
 use crate::digest::{Digest, Hasher};
 use address::Address;
 use client::{Ask, Client, Load, bytes, header, refused};
@@ -323,7 +322,7 @@ impl Store for Registry<'_> {
 
     fn papers(&self, into: &Path) -> Result<String, Error> {
         let place = self.resolve()?;
-        for paper in [MANIFEST, SUMS, SIGNATURE] {
+        for paper in PAPERS {
             let layers = self.layers(paper)?;
             let size = layers.iter().map(|layer| layer.size).sum::<u64>();
             if size > LONGEST_PAPER {
