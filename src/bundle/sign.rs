@@ -161,6 +161,10 @@ impl SecretKey {
         let decoded = base64(line).filter(|bytes| bytes.len() == 158).ok_or_else(refuse)?;
         let boxed = SecretKeyBox::from_string(&text).map_err(|_| refuse())?;
         let key = match &decoded[2..4] {
+            // minisign itself writes no checksum here; a damaged key then fails to verify what it signs.
+            [0, 0] if decoded[126..].iter().all(|byte| *byte == 0) => {
+                minisign::SecretKey::from_bytes(&decoded).map_err(|_| refuse())?
+            }
             [0, 0] => boxed.into_unencrypted_secret_key().map_err(|_| refuse())?,
             _ => {
                 let password = password.ok_or_else(|| Error::Password { path: path.to_owned() })?;
@@ -332,6 +336,28 @@ mod tests {
         std::fs::write(dir.path().join(SIGNATURE), made.unwrap().to_string()).unwrap();
         assert!(is_whole(&dir.path().join(SIGNATURE)));
         assert_eq!(PublicKey(pk).check(dir.path()).unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_secret_key_of_minisign_without_a_password_is_taken_unless_it_is_damaged() {
+        use base64::Engine as _;
+        let (dir, public) = signed();
+        let key = dir.path().join("key");
+        let text = std::fs::read_to_string(&key).unwrap();
+        let mut bytes = super::base64(text.lines().nth(1).unwrap()).unwrap();
+        bytes[126..].fill(0);
+        let write = |bytes: &[u8]| {
+            let line = base64::engine::general_purpose::STANDARD.encode(bytes);
+            std::fs::write(&key, format!("untrusted comment: x\n{line}\n")).unwrap();
+        };
+        write(&bytes);
+        SecretKey::read(&key, None).unwrap().sign(dir.path(), true).unwrap();
+        assert_eq!(public.check(dir.path()).unwrap(), Ok(()));
+        bytes[70] ^= 1;
+        write(&bytes);
+        let damaged = SecretKey::read(&key, None).unwrap().sign(dir.path(), true);
+        assert!(matches!(damaged, Err(Error::Failed { .. })));
+        assert_eq!(public.check(dir.path()).unwrap(), Ok(()), "the old signature stays");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use soprano_export::digest::Digest;
 
 use crate::bundles::{forge, small_bundle};
 use crate::harness::{
-    Run, World, assert_same, copy_tree, fake_environment, signal, skipped, tree, until,
+    Run, World, assert_same, copy_tree, fake_environment, replay, signal, skipped, tree, until,
 };
 use crate::output::Disk;
 use crate::{shared_or_skip, snapshot};
@@ -445,6 +445,18 @@ fn provenance_and_bill_of_materials() {
     for kind in kinds {
         assert!(components.iter().any(|component| component["type"] == kind), "{kind}");
     }
+    // A time is written where somebody sets one, and nowhere else.
+    let world = World::new();
+    let dated = replay(&world, shared).env("SOURCE_DATE_EPOCH", "86400").output().unwrap();
+    Run::from(dated).exits(0);
+    let dated = std::fs::read(world.work("out/bundle/bom.cdx.json")).unwrap();
+    let dated: Value = serde_json::from_slice(&dated).unwrap();
+    assert_eq!(dated["metadata"]["timestamp"], "1970-01-02T00:00:00Z");
+    assert_eq!(dated["serialNumber"], bill["serialNumber"]);
+    let statement = "provenance.intoto.json";
+    let replayed = std::fs::read(world.work("out/bundle").join(statement)).unwrap();
+    assert_eq!(replayed, std::fs::read(shared.bundle.join(statement)).unwrap());
+
     let text = std::fs::read_to_string(shared.bundle.join("provenance.intoto.json")).unwrap();
     for word in [crate::harness::ROOT, "/tmp", "timestamp"] {
         assert!(!text.contains(word), "{word}");
