@@ -33,6 +33,12 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileEntry>,
 }
 
+/// The one field that every format has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 /// The program that built a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,11 +122,12 @@ impl Manifest {
             _ => {}
         }
         let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
-        let manifest: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-        if manifest.format != 1 {
-            return Err(refuse(format!("format {}; this version reads format 1", manifest.format)));
+        // A later format may hold anything else.
+        let Format { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        if format != 1 {
+            return Err(Error::Later { path, format });
         }
-        Ok(manifest)
+        serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))
     }
 
     /// The file's text.

@@ -91,6 +91,12 @@ pub(super) enum Verb {
     Sensitivity(Sensitivity),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
+    /// Sign a bundle, or make a key pair for it.
+    Sign(Sign),
+    /// Publish a bundle that verifies: to a folder, an OCI registry, or the Hugging Face hub.
+    Publish(Publish),
+    /// Fetch a published bundle, and verify it before it stands here.
+    Fetch(Fetch),
     /// Say what this machine has, what is missing, and the command that mends it.
     Doctor(Doctor),
     /// List, show and check recipes.
@@ -305,7 +311,81 @@ pub(super) struct Sensitivity {
 pub(super) struct Verify {
     /// A bundle's folder.
     pub bundle: PathBuf,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+#[group(id = "what", required = true, multiple = true)]
+pub(super) struct Sign {
+    /// A bundle's folder; the signature goes beside its manifest, which holds every file's digest.
+    #[arg(group = "what", requires = "key")]
+    pub bundle: Option<PathBuf>,
+    /// A minisign secret key.
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    pub key: Option<PathBuf>,
+    /// Make a key pair instead: FILE, which signs, and FILE.pub, which verifies.
+    #[arg(long, value_name = "FILE", group = "what", conflicts_with_all = ["bundle", "key"])]
+    pub generate: Option<PathBuf>,
+    /// The secret key's password is this file's first line [default: SOPRANO_EXPORT_KEY_PASSWORD].
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Don't encrypt a new secret key.
+    #[arg(long, requires = "generate", conflicts_with = "password_file")]
+    pub no_password: bool,
+    /// Replace a signature.
+    #[arg(long, requires = "bundle")]
+    pub overwrite: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Publish {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// A folder, oci://HOST/REPOSITORY[:TAG], or hf://OWNER/NAME[@TAG].
+    #[arg(value_name = "DEST")]
+    pub destination: String,
+    /// The version, which is never overwritten [default: the tag, or 16 digits of the manifest's digest].
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// List files and bytes, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Speak to the registry without TLS, as is always done on this machine.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Fetch {
+    /// What `publish` printed: a folder, oci://HOST/REPOSITORY[:TAG][@DIGEST], or hf://OWNER/NAME[@TAG].
+    pub source: String,
+    /// The version [default: the tag; of a folder the last, of a registry the only one, of the hub the newest].
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Where it shall stand [default: its name, in the current folder].
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Replace a bundle that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Speak to the registry without TLS, as is always done on this machine.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Print what was done as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{Shared, Validate, Verify};
 use super::terminal;
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, publish, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{self, Manifest};
 use crate::digest::Digest;
@@ -20,16 +20,27 @@ pub(super) fn verify(options: &Verify) -> Outcome {
         let lines: String = findings.iter().map(|f| format!("{}: {}\n", f.file, f.problem)).collect();
         say(&lines)?;
     }
+    let signature =
+        options.key.as_deref().map(|key| publish::signature(&options.bundle, key)).transpose()?;
+    let folder = options.bundle.display();
+    if let Some((_, Some(problem))) = &signature {
+        tellln!("{folder}: {problem}");
+    }
     if findings.is_empty() {
-        tellln!("{} is whole", options.bundle.display());
-        return Ok(Answer::Yes);
+        return Ok(match signature {
+            None => {
+                tellln!("{folder} is whole");
+                Answer::Yes
+            }
+            Some((key, None)) => {
+                tellln!("{folder} is whole, and signed by {}", key.id());
+                Answer::Yes
+            }
+            Some((_, Some(_))) => Answer::No,
+        });
     }
     let count = findings.len();
-    tellln!(
-        "{} is not whole: {count} {}",
-        options.bundle.display(),
-        if count == 1 { "file" } else { "files" }
-    );
+    tellln!("{folder} is not whole: {count} {}", if count == 1 { "file" } else { "files" });
     Ok(Answer::No)
 }
 

@@ -22,6 +22,7 @@ mod catalog;
 mod check;
 mod doctor;
 mod model;
+mod publish;
 mod quantize;
 mod sensitivity;
 mod terminal;
@@ -110,6 +111,9 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
+        Verb::Sign(options) => publish::sign(&options),
+        Verb::Publish(options) => publish::publish(&options, &shared),
+        Verb::Fetch(options) => publish::fetch(&options, &shared),
         Verb::Doctor(options) => doctor::doctor(&options, &shared),
         Verb::Recipe(verb) => catalog::recipe(&verb),
         Verb::Pass(verb) => catalog::pass(&verb),

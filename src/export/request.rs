@@ -2,6 +2,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::digest::Digest;
 use crate::recipe::LmReferences;
 
 /// What a child is asked to do. The Python package documents each task.
@@ -30,10 +31,34 @@ pub enum Request<'a> {
         /// Files that are taken where they exist.
         optional: &'a [&'a str],
     },
+    /// Put a bundle into a hub repository, under a tag that isn't there yet.
+    Publish {
+        /// `owner/name`.
+        repo: &'a str,
+        /// The bundle's folder.
+        folder: &'a Path,
+        /// Its files, and what they must be.
+        files: &'a [PublishFile<'a>],
+        /// The files that say which bundle it is.
+        papers: &'a [&'a str],
+        /// The tag.
+        tag: &'a str,
+    },
     /// Export the decoder and record references from the unmodified module.
     ExportDecoder(ExportDecoder<'a>),
     /// Export the language model and record references from the unmodified module.
     ExportLm(ExportLm<'a>),
+}
+
+/// A file of a bundle that is to be published.
+#[derive(Clone, Debug, Serialize)]
+pub struct PublishFile<'a> {
+    /// Path inside the bundle.
+    pub name: &'a str,
+    /// SHA-256 of its contents.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub bytes: u64,
 }
 
 /// Options of a language model's export.

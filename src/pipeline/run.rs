@@ -10,6 +10,7 @@ use super::{Build, Error, Outcome, Reporter, Summary};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, SpeedGate, Tool,
 };
+use crate::export::source_digest;
 use crate::ir::{Model, ValueInfoProto};
 use crate::source::{COMPANIONS, Checkpoint};
 use crate::validate::{Accepted, Part, Scheme, Speed, Verdict};
@@ -293,6 +294,8 @@ fn pack(
         "README.md".to_owned(),
         Extra::Text(super::pages::card(&summary, &build.recipe, sample_rate)),
     );
+    let time = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    extras.extend(bundle::provenance(&manifest, &extras, source_digest(), time));
     let manifest = bundle::pack(Contents { manifest, models, extras }, &folder, build.overwrite)?;
     Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
 }

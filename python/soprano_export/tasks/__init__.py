@@ -11,5 +11,6 @@ TASKS = {
     "convert": "soprano_export.tasks.convert",
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
+    "publish": "soprano_export.tasks.publish",
     "environment": "soprano_export.tasks.environment",
 }
