@@ -12,7 +12,7 @@ mod verify;
 use std::path::PathBuf;
 
 pub use files::{FileEntry, hashed_copy};
-pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool};
+pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool, WeightsEntry};
 pub use pack::{Contents, Extra, pack, room_for};
 pub use provenance::{BILL, STATEMENT, provenance};
 pub use verify::{Finding, Problem, verify};

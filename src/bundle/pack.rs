@@ -116,7 +116,12 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
         Ok(())
     };
     for (name, accepted) in &contents.models {
-        copy(name, &accepted.artifact().path, accepted.artifact().sha256)?;
+        let artifact = accepted.artifact();
+        copy(name, &artifact.path, artifact.sha256)?;
+        if let Some(weights) = &artifact.weights {
+            let beside = Path::new(name).with_extension("bin");
+            copy(&beside.to_string_lossy(), &weights.path, weights.sha256)?;
+        }
     }
     for (name, extra) in &contents.extras {
         if let Extra::Copy(from, expected) = extra {

@@ -145,6 +145,16 @@ pub(super) struct Decoder {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
+    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    #[arg(
+        long,
+        value_name = "fp32,fp16,int8",
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..,
+        require_equals = true
+    )]
+    pub openvino: Option<Vec<OpenVinoScheme>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -166,6 +176,16 @@ pub(super) struct Lm {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
+    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    #[arg(
+        long,
+        value_name = "fp32,fp16,int8",
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..,
+        require_equals = true
+    )]
+    pub openvino: Option<Vec<OpenVinoScheme>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -177,6 +197,17 @@ pub(super) enum ExportRoute {
     Torch,
     /// HuggingFace Optimum, with its cache.
     Optimum,
+}
+
+/// How numbers are held in OpenVINO's format.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum OpenVinoScheme {
+    /// 32-bit floats.
+    Fp32,
+    /// Weights in 16-bit floats.
+    Fp16,
+    /// Weights in 8 bits.
+    Int8,
 }
 
 #[derive(Args)]
@@ -226,12 +257,40 @@ pub(super) struct Diff {
 pub(super) struct Validate {
     /// A bundle's folder.
     pub bundle: PathBuf,
+    /// Runtimes to run the models in [default: the first that takes each].
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub runtime: Vec<RuntimeName>,
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A runtime, or all that are found.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum RuntimeName {
+    /// Built in.
+    Tract,
+    /// ONNX Runtime.
+    Onnxruntime,
+    /// OpenVINO.
+    Openvino,
+    /// All that are found, held against each other.
+    All,
+}
+
+impl RuntimeName {
+    /// The name of one.
+    pub fn of(self) -> Option<&'static str> {
+        match self {
+            RuntimeName::Tract => Some("tract"),
+            RuntimeName::Onnxruntime => Some("onnxruntime"),
+            RuntimeName::Openvino => Some("openvino"),
+            RuntimeName::All => None,
+        }
+    }
 }
 
 #[derive(Args)]

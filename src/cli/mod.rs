@@ -26,6 +26,7 @@ mod publish;
 mod quantize;
 mod sensitivity;
 mod terminal;
+mod validate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -107,7 +108,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),
         Verb::Diff(options) => model::diff(&options),
-        Verb::Validate(options) => check::validate(&options, &shared),
+        Verb::Validate(options) => validate::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Verify(options) => check::verify(&options),

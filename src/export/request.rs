@@ -46,6 +46,8 @@ pub enum Request<'a> {
     },
     /// Export the decoder and record references from the unmodified module.
     ExportDecoder(ExportDecoder<'a>),
+    /// Convert an ONNX file, or the module behind it, to OpenVINO's intermediate representation.
+    Convert(Convert<'a>),
     /// Export the language model and record references from the unmodified module.
     ExportLm(ExportLm<'a>),
 }
@@ -59,6 +61,36 @@ pub struct PublishFile<'a> {
     pub sha256: Digest,
     /// Length in bytes.
     pub bytes: u64,
+}
+
+/// Options of a conversion.
+#[derive(Clone, Debug, Serialize)]
+pub struct Convert<'a> {
+    /// The fp32 ONNX file.
+    pub model: &'a Path,
+    /// `decoder` or `lm`.
+    pub part: &'a str,
+    /// `fp32`, `fp16`, `int8`.
+    pub schemes: &'a [&'a str],
+    /// `onnx` or `torch`.
+    pub via: &'a str,
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// Nodes whose weights stay fp32.
+    pub keep_fp32: &'a [String],
+    /// Inputs with the dimensions that they are to have.
+    pub shapes: Vec<InputShape<'a>>,
+    /// Whether the cache is to be the model's own.
+    pub stateful: bool,
+}
+
+/// What an input's dimensions are to be.
+#[derive(Clone, Debug, Serialize)]
+pub struct InputShape<'a> {
+    /// Its name.
+    pub input: &'a str,
+    /// A number, `a..b` or `?` each.
+    pub dims: &'a [String],
 }
 
 /// Options of a language model's export.

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod targets;
 mod yaml;
 
 use std::io::Read as _;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
+pub use targets::{OpenVinoTarget, Precision, Targets, Via};
 pub use yaml::Step;
 
 use check::{
@@ -112,6 +114,9 @@ pub struct Decoder {
     /// An int8 file beside the fp32 one; `{}` takes every default.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
+    /// Formats beside ONNX.
+    #[serde(skip_serializing_if = "Targets::is_empty")]
+    pub targets: Targets,
 }
 
 impl Default for Decoder {
@@ -124,6 +129,7 @@ impl Default for Decoder {
             references: References::default(),
             tolerance: Tolerance::default(),
             int8: None,
+            targets: Targets::default(),
         }
     }
 }
@@ -177,6 +183,9 @@ pub struct LanguageModel {
     /// An int8 file beside the fp32 one; `{}` takes every default.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
+    /// Formats beside ONNX.
+    #[serde(skip_serializing_if = "Targets::is_empty")]
+    pub targets: Targets,
 }
 
 /// How a half of the model is held in 8 bits, and what that file must reach.
@@ -271,6 +280,7 @@ impl Default for LanguageModel {
             references: LmReferences::default(),
             tolerance: LmTolerance::default(),
             int8: None,
+            targets: Targets::default(),
         }
     }
 }
