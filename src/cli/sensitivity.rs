@@ -140,9 +140,7 @@ fn listed(part: Part, nodes: &[Sensitivity]) -> String {
 /// What goes into a recipe.
 fn fragment(part: Part, choice: &Choice, reduce_range: bool) -> String {
     let mut text = format!("{part}:\n  int8:\n    activations: one\n");
-    if reduce_range {
-        text.push_str("    reduce_range: true\n");
-    }
+    let _ = writeln!(text, "    reduce_range: {reduce_range}");
     for (key, nodes) in [("two_terms", &choice.two_terms), ("keep_fp32", &choice.keep_fp32)] {
         if nodes.is_empty() {
             continue;

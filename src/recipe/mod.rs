@@ -196,8 +196,9 @@ pub struct Int8 {
     pub form: Form,
     /// How activations are held.
     pub activations: Terms,
-    /// Weights in 7 bits where activations are in one term, for processors without VNNI: their 16-bit sums
-    /// overflow otherwise. In two terms weights keep their 8 bits, and nothing overflows.
+    /// Weights in 7 bits where activations are in one term: processors without VNNI add pairs of products in
+    /// 16 bits, which overflow otherwise, and the file is other numbers there. `false` gives such weights
+    /// 8 bits, for processors that have it. In two terms weights keep their 8 bits, and nothing overflows.
     pub reduce_range: bool,
     /// Moves outliers from activations into weights first, by this share (0.5 halves them), as the
     /// references show them.
@@ -224,7 +225,7 @@ impl Default for Int8 {
             form: Form::Dynamic,
             smoothing: None,
             activations: Terms::One,
-            reduce_range: false,
+            reduce_range: true,
             two_terms: Vec::new(),
             keep_fp32: Vec::new(),
             snr_db: 18.0,

@@ -199,7 +199,8 @@ mod tests {
         assert!(why("lm", "{scheme: [int8]}").contains("schemes"));
         assert!(why("lm", "{int8_snr_db: 11}").contains("looser"));
         for dims in ["['200..50']", "['0']", "['x']", "[]", "['-1']", "['1..']"] {
-            let why = why("decoder", &format!("{{shapes: {{hidden_states: {dims}}}}}"));
+            let target = format!("{{shapes: {{hidden_states: {dims}}}}}");
+            let why = why("decoder", &target);
             assert!(why.contains("`decoder.targets.openvino.shapes`"), "{why}");
         }
         assert!(parsed("decoder", "{shapes: {hidden_states: ['1', '512', '50..200']}}").is_ok());

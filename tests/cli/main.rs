@@ -9,6 +9,7 @@ mod fake_registry;
 mod harness;
 mod interruption;
 mod lm;
+mod openvino;
 mod output;
 mod publish;
 mod registry;

@@ -80,7 +80,9 @@ def run(request: Request, job: Job) -> dict[str, Any]:
             try:
                 openvino.save_model(model, written, compress_to_fp16=scheme == "fp16")
             except Exception as error:
-                raise ExportError("convert", f"OpenVINO cannot write {scheme}: {first_line(error)}") from error
+                raise ExportError(
+                    "convert", f"OpenVINO cannot write {scheme}: {first_line(error)}"
+                ) from error
             job.adopt(f"{scheme}-weights", f"{scheme}.bin", written.with_suffix(".bin"))
             job.adopt(scheme, f"{scheme}.xml", written)
     job.progress("convert", 1 + len(request.schemes), 1 + len(request.schemes))
@@ -159,6 +161,8 @@ def bound(model: Any, shape: Shape) -> None:
 
 def make_stateful(model: Any) -> None:
     """Moves the cache into the model: `past_key_values` and `present` become its state."""
+    from openvino import Type
+    from openvino import opset13 as opset
     from openvino._offline_transformations import apply_make_stateful_transformation
 
     pairs = {
@@ -170,6 +174,18 @@ def make_stateful(model: Any) -> None:
     if missing := sorted(set(pairs.values()) - outputs):
         refuse(f"`stateful`: the model has no output {missing[0]!r}")
     apply_make_stateful_transformation(model, pairs)
+    # A state begins with no position for as many sequences as there are ids; by itself it would begin with
+    # no sequence, and none can be joined to it.
+    batch = opset.gather(
+        opset.shape_of(model.input("input_ids"), output_type="i64"), opset.constant([0]), opset.constant(0)
+    )
+    for read in (op for op in model.get_ops() if op.get_type_name() == "ReadValue"):
+        dims = read.get_output_partial_shape(0)
+        fixed = [dims[at].get_length() for at in (1, 3)]
+        start = opset.concat(
+            [batch, opset.constant([fixed[0]]), opset.constant([0]), opset.constant([fixed[1]])], axis=0
+        )
+        read.set_arguments([opset.broadcast(opset.constant(0.0, dtype=Type.f32), start)])
     model.validate_nodes_and_infer_types()
 
 
@@ -187,5 +203,7 @@ def compressed(model: Any, keep: list[str]) -> tuple[Any, int]:
         for op in made.get_ops()
     )
     if held == 0:
-        raise ExportError("convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the schemes")
+        raise ExportError(
+            "convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the schemes"
+        )
     return made, held

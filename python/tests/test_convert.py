@@ -1,0 +1,77 @@
+"""The second way to OpenVINO's format: modules that compute what upstream's own compute, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import run_task
+from soprano_export import checkpoint, convertible, language_model
+from soprano_export.errors import ExportError
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 17])
+def test_the_decoder_is_upstreams(tiny, length):
+    module, _ = checkpoint.load(tiny)
+    made, example, shapes = convertible.decoder(tiny)
+    hidden = torch.randn(
+        2, example["hidden_states"].shape[1], length, generator=torch.Generator().manual_seed(1)
+    )
+    with torch.no_grad():
+        want, got = module(hidden), made(hidden)
+    assert got.shape == want.shape
+    assert (got - want).abs().max() / want.abs().max() < 1e-5
+    assert shapes["hidden_states"][0] == shapes["hidden_states"][2] == -1
+
+
+def test_the_inverse_stft_is_torchs():
+    n_fft, hop = 32, 8
+    window = torch.hann_window(n_fft)
+    spectrum = torch.randn(
+        2, n_fft // 2 + 1, 9, dtype=torch.complex64, generator=torch.Generator().manual_seed(2)
+    )
+    spectrum[:, 0] = spectrum[:, -1] = 0
+    want = torch.istft(spectrum, n_fft, hop, n_fft, window, center=True)
+    got = convertible.InverseStft(n_fft, hop, window)(spectrum.real, spectrum.imag)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
+
+
+def test_the_language_model_behind_a_cache_is_transformers(tiny_lm):
+    model = language_model.load(tiny_lm)
+    made, example, _ = convertible.language(tiny_lm)
+    ids = torch.randint(0, 100, (2, 7), generator=torch.Generator().manual_seed(3))
+    positions = torch.arange(7).repeat(2, 1)
+    with torch.no_grad():
+        want = model(input_ids=ids, position_ids=positions, output_hidden_states=True)
+        cache = [v[:, :, :0] for name, v in example.items() if name.startswith("past_key_values.")]
+        first = made(ids[:, :4], torch.ones(2, 4, dtype=torch.int64), positions[:, :4], *cache)
+        second = made(ids[:, 4:], torch.ones(2, 7, dtype=torch.int64), positions[:, 4:], *first[1:-1])
+    hidden = torch.cat((first[-1], second[-1]), 1)
+    torch.testing.assert_close(hidden, want.hidden_states[-1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat((first[0], second[0]), 1), want.logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model": "/nowhere.onnx"}, "is not a file"),
+        ({"schemes": []}, "schemes"),
+        ({"schemes": ["int8", "int8"]}, "schemes"),
+        ({"schemes": ["int4"]}, "schemes"),
+        ({"via": "torch"}, "checkpoint"),
+        ({"stateful": True}, "stateful"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_refused(tmp_path, fields, words):
+    model = tmp_path / "model.onnx"
+    model.write_text("")
+    request = {"model": str(model), "part": "decoder", "schemes": ["fp32"], **fields}
+    with pytest.raises(ExportError, match=words):
+        run_task(tmp_path / "out", "convert", **request)
+
+
+def test_a_file_that_is_no_model_is_an_error_that_names_it(tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_text("not a model")
+    with pytest.raises(ExportError, match=r"model\.onnx"):
+        run_task(tmp_path / "out", "convert", model=str(model), part="decoder", schemes=["fp32"])
+    assert not list((tmp_path / "out").iterdir())
