@@ -17,6 +17,7 @@ macro_rules! tellln {
 }
 
 mod arguments;
+mod bench;
 mod build;
 mod catalog;
 mod check;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
             | Verb::Lm(_)
             | Verb::Build(_)
             | Verb::Validate(_)
+            | Verb::Bench(_)
             | Verb::Sensitivity(_)
             | Verb::Doctor(_)
             | Verb::Pass(_)
@@ -109,6 +111,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Validate(options) => check::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
+        Verb::Bench(options) => bench::bench(&options, &shared),
+        Verb::BenchProbe(options) => bench::probe(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Doctor(options) => doctor::doctor(&options, &shared),
         Verb::Recipe(verb) => catalog::recipe(&verb),

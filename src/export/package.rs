@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = package![
     "request.py",
     "synthetic.py",
     "tasks/__init__.py",
+    "tasks/bench.py",
     "tasks/download.py",
     "tasks/environment.py",
     "tasks/export_decoder.py",

@@ -58,22 +58,27 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// The first check that fails, with the path of its value.
-struct Checks {
+pub(super) struct Checks {
     path: Vec<Step>,
 }
 
-type Outcome = Result<(), Invalid>;
+pub(super) type Outcome = Result<(), Invalid>;
 
 impl Checks {
     fn at(&self, step: Step) -> Checks {
         Checks { path: self.path.iter().copied().chain([step]).collect() }
     }
 
-    fn key(&self, key: &'static str) -> Checks {
+    pub(super) fn key(&self, key: &'static str) -> Checks {
         self.at(Step::Key(key))
     }
 
-    fn ensure(&self, holds: bool, why: impl Into<String>, help: impl Into<String>) -> Outcome {
+    pub(super) fn ensure(
+        &self,
+        holds: bool,
+        why: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Outcome {
         if holds {
             return Ok(());
         }
@@ -203,7 +208,10 @@ impl Recipe {
         if let Some(decoder) = &self.decoder {
             decoder.validate(&root.key("decoder"))?;
         }
-        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))
+        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))?;
+        let gate = self.gate.as_ref();
+        let (lm, decoder) = (self.lm.is_some(), self.decoder.is_some());
+        gate.map_or(Ok(()), |gate| gate.validate(&root.key("gate"), lm, decoder))
     }
 }
 

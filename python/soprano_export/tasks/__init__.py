@@ -10,5 +10,6 @@ TASKS = {
     "download": "soprano_export.tasks.download",
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
+    "bench": "soprano_export.tasks.bench",
     "environment": "soprano_export.tasks.environment",
 }
