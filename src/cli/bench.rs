@@ -34,12 +34,14 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
         }
     }
     let manifest = Manifest::read(&options.bundle)?;
-    let recipe = Recipe::read(&options.bundle.join(RECIPE));
-    let gate = match options.gate {
+    let recipe = match manifest.files.contains_key(RECIPE) {
+        true => Some(Recipe::read(&variants::whole_file(&options.bundle, &manifest, RECIPE)?)?),
+        false if options.gate => {
+            return Err(Box::new(Error::NoRecipe { bundle: options.bundle.clone() }));
+        }
         false => None,
-        true => Some(recipe.as_ref().map_err(|_| Error::NoRecipe { bundle: options.bundle.clone() })?)
-            .and_then(|recipe| recipe.gate.clone()),
     };
+    let gate = recipe.as_ref().filter(|_| options.gate).and_then(|recipe| recipe.gate.clone());
     if options.gate && gate.is_none() {
         return Err(Box::new(Error::NoGate { bundle: options.bundle.clone() }));
     }
@@ -73,7 +75,7 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
         return Err(Box::new(Error::Nothing { bundle: options.bundle.clone() }));
     }
 
-    let rendition = rendition(options, &manifest, recipe.ok().as_ref())?;
+    let rendition = rendition(options, &manifest, recipe.as_ref())?;
     let whole = bench::whole(&rows, &rendition, &TEXTS);
     let best = bench::best(&whole, &rows, USUAL_TEXT);
     let found = best.map(|at| &whole[at]);
@@ -231,7 +233,7 @@ enum Error {
         )
     )]
     NoGate { bundle: PathBuf },
-    #[error("{}: its recipe, {RECIPE}, can't be read", bundle.display())]
+    #[error("{}: the bundle has no {RECIPE}", bundle.display())]
     #[diagnostic(code(bench::no_recipe), help("build the bundle again, or leave --gate out"))]
     NoRecipe { bundle: PathBuf },
     #[error("{}: {source}", path.display())]

@@ -49,7 +49,12 @@ pub(super) fn runtimes(
         }
         let here = find(one, threads, shared);
         // A library that the person named must be one.
-        let must = named || (one == BenchRuntime::OnnxRuntime && shared.onnxruntime.is_some());
+        let must = named
+            || match one {
+                BenchRuntime::OnnxRuntime => shared.onnxruntime.is_some(),
+                BenchRuntime::OpenVino => openvino_library().is_some(),
+                _ => false,
+            };
         match here {
             Ok(runtime) => found.push((one, runtime)),
             Err(error) if must => return Err(error),
@@ -74,11 +79,16 @@ pub(super) fn find(
         BenchRuntime::OpenVino => {
             let cache = build::cache(shared);
             let python = Python::find(shared.python.as_deref(), "soprano", cache.root()).ok();
-            let named = std::env::var_os("SOPRANO_EXPORT_OPENVINO").filter(|path| !path.is_empty());
-            let found = OpenVino::find(named.map(PathBuf::from).as_deref(), python.as_ref())?;
+            let found = OpenVino::find(openvino_library().as_deref(), python.as_ref())?;
             Box::new(found.with_options(options))
         }
     })
+}
+
+/// OpenVINO's library, where the environment names one.
+fn openvino_library() -> Option<PathBuf> {
+    let named = std::env::var_os("SOPRANO_EXPORT_OPENVINO").filter(|path| !path.is_empty());
+    named.map(PathBuf::from)
 }
 
 /// Every file of a bundle in every runtime that runs it, and a sentence for each pair that is left out.
