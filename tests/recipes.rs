@@ -162,7 +162,7 @@ prop_compose! {
         ],
     ) -> Recipe {
         let (decoder, lm) = parts;
-        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm }
+        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm, gate: None }
     }
 }
 

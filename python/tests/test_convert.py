@@ -1,4 +1,4 @@
-"""The second way to OpenVINO's format: modules that compute what upstream's own compute, and what is refused."""
+"""The second way to OpenVINO: modules that compute what upstream computes, and what is refused."""
 
 from __future__ import annotations
 

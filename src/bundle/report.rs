@@ -1,5 +1,7 @@
 //! The report page and the model card, from plain data: equal data gives equal bytes.
 
+mod bars;
+mod bench;
 mod plot;
 
 use std::fmt::Display;
@@ -10,6 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::audio::{self, Encoding, Wav};
 use crate::digest::Digest;
 
+pub use bench::html as bench_html;
 use plot::Spectrogram;
 
 /// All that `report.html` says.

@@ -89,6 +89,11 @@ pub(super) enum Verb {
     Quantize(Quantize),
     /// Find what each node costs in 8 bits, and the cheapest form that reaches a signal-to-noise ratio.
     Sensitivity(Sensitivity),
+    /// Time a bundle's models in every runtime here, and name the best variant for this machine.
+    Bench(Bench),
+    /// Load and call one model in a process of its own, for `bench`.
+    #[command(hide = true)]
+    BenchProbe(BenchProbe),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
     /// Sign a bundle, or make a key pair for it.
@@ -364,6 +369,68 @@ pub(super) struct Sensitivity {
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Bench {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// Threads of every runtime but tract, which has one [default: this machine's physical cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Time this runtime alone; may be given again. `all` are those that are found here, tract without its
+    /// slow 8-bit products.
+    #[arg(long, value_enum, value_name = "NAME", default_value = "all")]
+    pub runtime: Vec<BenchRuntime>,
+    /// Rounds in which all variants take turns [default: 7, with --quick 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rounds: Option<u16>,
+    /// Fewer rounds, and no batches.
+    #[arg(long)]
+    pub quick: bool,
+    /// Time the checkpoint in this folder in PyTorch beside the bundle, on the same threads.
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub pytorch: Option<PathBuf>,
+    /// Hold the bundle to the figures under `gate:` in its recipe; exit 1 where one is missed.
+    #[arg(long)]
+    pub gate: bool,
+    /// Write a page with tables and plots.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Replace a page that is in the way.
+    #[arg(long, requires = "html")]
+    pub overwrite: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can run a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum BenchRuntime {
+    /// Those that are found here.
+    All,
+    /// tract, which is built in.
+    Tract,
+    /// ONNX Runtime.
+    #[value(name = "onnxruntime")]
+    OnnxRuntime,
+    /// OpenVINO.
+    #[value(name = "openvino")]
+    OpenVino,
+}
+
+#[derive(Args)]
+pub(super) struct BenchProbe {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// The model's path inside the bundle.
+    pub file: String,
+    /// What runs it.
+    #[arg(value_enum)]
+    pub runtime: BenchRuntime,
+    /// Threads.
+    pub threads: usize,
 }
 
 #[derive(Args)]

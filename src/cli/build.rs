@@ -103,7 +103,7 @@ fn made_for(model: &str) -> Result<Recipe, Failure> {
     Ok(Recipe::find(DEFAULT)?)
 }
 
-fn cache(shared: &Shared) -> Cache {
+pub(super) fn cache(shared: &Shared) -> Cache {
     Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root))
 }
 
@@ -127,6 +127,7 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'st
 pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.lm = None;
+    chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(false, true));
     let decoder = chosen.recipe.decoder.get_or_insert_default();
     match options.int8 {
         true => drop(decoder.int8.get_or_insert_default()),
@@ -139,6 +140,7 @@ pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
 pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.decoder = None;
+    chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(true, false));
     let route = options.route.map(|route| match route {
         ExportRoute::Torch => Route::Torch,
         ExportRoute::Optimum => Route::Optimum,

@@ -17,6 +17,7 @@ macro_rules! tellln {
 }
 
 mod arguments;
+mod bench;
 mod build;
 mod catalog;
 mod check;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
             | Verb::Lm(_)
             | Verb::Build(_)
             | Verb::Validate(_)
+            | Verb::Bench(_)
             | Verb::Sensitivity(_)
             | Verb::Doctor(_)
             | Verb::Pass(_)
@@ -111,6 +113,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Validate(options) => validate::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
+        Verb::Bench(options) => bench::bench(&options, &shared),
+        Verb::BenchProbe(options) => bench::probe(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Sign(options) => publish::sign(&options),
         Verb::Publish(options) => publish::publish(&options, &shared),

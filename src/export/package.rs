@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = package![
     "request.py",
     "synthetic.py",
     "tasks/__init__.py",
+    "tasks/bench.py",
     "tasks/convert.py",
     "tasks/download.py",
     "tasks/environment.py",

@@ -50,6 +50,23 @@ pub enum Request<'a> {
     Convert(Convert<'a>),
     /// Export the language model and record references from the unmodified module.
     ExportLm(ExportLm<'a>),
+    /// Time one half of a checkpoint in PyTorch.
+    Bench(Bench<'a>),
+}
+
+/// What to time in PyTorch.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench<'a> {
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// `lm` or `decoder`.
+    pub part: &'a str,
+    /// Threads of every operator.
+    pub threads: usize,
+    /// Calls of each point.
+    pub rounds: usize,
+    /// What to time, as `validate::bench` writes it.
+    pub points: serde_json::Value,
 }
 
 /// A file of a bundle that is to be published.

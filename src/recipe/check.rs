@@ -208,7 +208,10 @@ impl Recipe {
         if let Some(decoder) = &self.decoder {
             decoder.validate(&root.key("decoder"))?;
         }
-        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))
+        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))?;
+        let gate = self.gate.as_ref();
+        let (lm, decoder) = (self.lm.is_some(), self.decoder.is_some());
+        gate.map_or(Ok(()), |gate| gate.validate(&root.key("gate"), lm, decoder))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod gate;
 mod targets;
 mod yaml;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
+pub use gate::{DecoderGate, Gate, LmGate};
 pub use targets::{OpenVinoTarget, Precision, Targets, Via};
 pub use yaml::Step;
 
@@ -61,6 +63,9 @@ pub struct Recipe {
     /// recipe without this key exports none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lm: Option<LanguageModel>,
+    /// Speed, memory and size that `bench --gate` holds the bundle to.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
 }
 
 /// A key that is there means its defaults even where nothing stands behind it.

@@ -6,9 +6,9 @@ use crate::audio;
 use crate::runtime::{Session, Tensors};
 use crate::tensor::Tensor;
 
-const IDS: &str = "input_ids";
-const MASK: &str = "attention_mask";
-const POSITIONS: &str = "position_ids";
+pub(super) const IDS: &str = "input_ids";
+pub(super) const MASK: &str = "attention_mask";
+pub(super) const POSITIONS: &str = "position_ids";
 const LOGITS: &str = "logits";
 pub(super) const HIDDEN: &str = "last_hidden_state";
 pub(super) const PAST: &str = "past_key_values.";

@@ -1,6 +1,7 @@
 //! Holds an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be
 //! within its tolerance is rejected, and only an accepted artifact can go into a bundle.
 
+pub mod bench;
 mod calibrate;
 mod divergence;
 mod language_model;

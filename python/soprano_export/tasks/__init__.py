@@ -12,5 +12,6 @@ TASKS = {
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
     "publish": "soprano_export.tasks.publish",
+    "bench": "soprano_export.tasks.bench",
     "environment": "soprano_export.tasks.environment",
 }

@@ -29,7 +29,7 @@ const BAD: u8 = 255;
 const COLOURS: u8 = 254;
 
 /// A coordinate: to a tenth, without a trailing zero.
-fn at(x: f64) -> String {
+pub(super) fn at(x: f64) -> String {
     let tenths = (x * 10.0).round() as i64;
     if tenths % 10 == 0 { (tenths / 10).to_string() } else { format!("{:.1}", tenths as f64 / 10.0) }
 }
@@ -55,7 +55,7 @@ pub(super) fn plain(x: f64, digits: i32) -> String {
 }
 
 /// Multiples of a round step from 0 to `end`, about `count` of them.
-fn ticks(end: f64, count: usize) -> Vec<f64> {
+pub(super) fn ticks(end: f64, count: usize) -> Vec<f64> {
     if !(end > 0.0 && end.is_finite()) {
         return vec![0.0];
     }

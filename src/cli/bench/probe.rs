@@ -1,0 +1,88 @@
+//! One variant in a process of its own: this program again, by a verb that no one sees.
+
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
+use super::super::arguments::{Bench as Options, BenchProbe, Shared};
+use super::super::{Failure, INTERRUPTED, Outcome, json, say};
+use super::Error;
+use super::variants::{self, Variant};
+use crate::bundle::Manifest;
+use crate::validate::bench::{self, Feed, Fresh};
+
+/// The verb itself: what this process, which has done nothing else, takes to load and run one model.
+pub(in super::super) fn probe(options: &BenchProbe, shared: &Shared) -> Outcome {
+    let manifest = Manifest::read(&options.bundle)?;
+    let entry = manifest.artifacts.iter().find(|entry| entry.file == options.file);
+    let entry = entry.ok_or_else(|| Error::NoModel { file: options.file.clone() })?;
+    let inputs = entry.inputs.iter().map(|port| (port.name.as_str(), port.shape.as_slice()));
+    let feed = Feed::of(entry.part, inputs)?;
+    let runtime = variants::find(options.runtime, options.threads.max(1), shared)?;
+    let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;
+    say(&json(&found))
+}
+
+/// A child that doesn't outlive its call.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts this program for one variant; its own words where it can't load or run it.
+pub(super) fn start(
+    variant: &Variant<'_>,
+    options: &Options,
+    shared: &Shared,
+    threads: usize,
+) -> Result<Result<Fresh, String>, Failure> {
+    let fault = |source| Error::Probe { path: variant.path.clone(), source };
+    let named = variant.named.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
+    let mut command = Command::new(std::env::current_exe().map_err(fault)?);
+    command.arg("bench-probe").arg("--").arg(&options.bundle).arg(&variant.entry.file);
+    command.args([named, threads.to_string()]);
+    let places = [
+        ("SOPRANO_EXPORT_CACHE", &shared.cache_dir),
+        ("SOPRANO_EXPORT_PYTHON", &shared.python),
+        ("SOPRANO_EXPORT_ONNXRUNTIME", &shared.onnxruntime),
+    ];
+    for (variable, place) in places {
+        if let Some(place) = place {
+            command.env(variable, place);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Ended(command.spawn().map_err(fault)?);
+    // Both are a few lines: neither fills its pipe.
+    let status = loop {
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            return Err(Box::new(Error::Interrupted));
+        }
+        match child.0.try_wait().map_err(fault)? {
+            Some(status) => break status,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let (mut out, mut words) = (String::new(), Vec::new());
+    if let Some(mut pipe) = child.0.stdout.take() {
+        pipe.read_to_string(&mut out).map_err(fault)?;
+    }
+    if let Some(mut pipe) = child.0.stderr.take() {
+        pipe.read_to_end(&mut words).map_err(fault)?;
+    }
+    let words = String::from_utf8_lossy(&words);
+    Ok(match serde_json::from_str(&out) {
+        Ok(found) if status.success() => Ok(found),
+        _ => {
+            let said = words.lines().find_map(|line| line.strip_prefix("error: "));
+            Err(said.map_or(format!("its process ended with {status}"), str::to_owned))
+        }
+    })
+}

@@ -1,0 +1,90 @@
+//! The same calls in PyTorch, in a process of its own before the others and one behind them.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::super::arguments::{Bench as Options, Shared};
+use super::super::{Failure, INTERRUPTED, build};
+use super::{Error, Rounds};
+use crate::export::{self, Child, Python, Request};
+use crate::validate::bench::{Figure, Fresh, Point, Row, Spread};
+use crate::validate::{Part, Scheme};
+
+/// A point that takes longer than this says nothing of use.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
+
+#[derive(Deserialize)]
+struct Found {
+    version: String,
+    load_ms: f64,
+    first_ms: f64,
+    peak_bytes: Option<u64>,
+    ms: Vec<Vec<f64>>,
+}
+
+/// Times a half of the checkpoint, where one was given.
+pub(super) fn run(
+    options: &Options,
+    shared: &Shared,
+    part: Part,
+    plan: Rounds,
+) -> Result<Option<Row>, Failure> {
+    let Some(checkpoint) = &options.pytorch else { return Ok(None) };
+    let fault = |source| Error::Io { path: checkpoint.clone(), source };
+    let checkpoint = &std::fs::canonicalize(checkpoint).map_err(fault)?;
+    let cache = build::cache(shared);
+    let python = Python::find(shared.python.as_deref(), "soprano", cache.root())?;
+    let work = tempfile::tempdir().map_err(fault)?;
+    let output = work.path().join("output");
+    std::fs::create_dir(&output).map_err(fault)?;
+    let points = Point::of(part, plan.quick);
+    let log = work.path().join("log");
+    let child = Child {
+        python: &python,
+        cache: cache.root(),
+        log: &log,
+        time_limit: TIME_LIMIT,
+        interrupted: &INTERRUPTED,
+        progress: &|_| {},
+    };
+    let request = Request::Bench(export::Bench {
+        checkpoint,
+        part: part.name(),
+        threads: plan.threads,
+        rounds: plan.rounds,
+        points: serde_json::to_value(&points).expect("plain data"),
+    });
+    let outcome = child.run(&request, &output)?;
+    let refuse = |why: String| Error::PyTorch { why };
+    let found: Found = serde_json::from_value(outcome.result).map_err(|e| refuse(e.to_string()))?;
+    let figures = points.iter().zip(&found.ms);
+    let figures: Vec<Figure> =
+        figures.filter_map(|(&point, ms)| Some(Figure { point, ms: Spread::of(ms)? })).collect();
+    if figures.len() != points.len() {
+        return Err(Box::new(refuse(format!("{} of {} points", figures.len(), points.len()))));
+    }
+    let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
+    Ok(Some(Row {
+        part,
+        scheme: Scheme::Fp32,
+        file: None,
+        bytes: None,
+        runtime: format!("pytorch {}", found.version),
+        fresh: Fresh {
+            load_ms: once(found.load_ms),
+            first_ms: once(found.first_ms),
+            peak_bytes: found.peak_bytes,
+        },
+        figures,
+    }))
+}
+
+/// Of two runs the faster one at each point: processes can't take turns with the others, and the doubt is
+/// PyTorch's.
+pub(super) fn better(before: Row, after: Row) -> Row {
+    let faster = |(a, b): (Figure, Figure)| if a.ms.median <= b.ms.median { a } else { b };
+    let figures = before.figures.into_iter().zip(after.figures).map(faster).collect();
+    let fresh = Fresh::of(&[before.fresh, after.fresh]).unwrap_or(after.fresh);
+    Row { fresh, figures, ..after }
+}

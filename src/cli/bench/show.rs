@@ -1,0 +1,112 @@
+//! What was measured, for a terminal.
+
+use std::path::Path;
+
+use super::super::Failure;
+use super::super::terminal::{bytes, row, table};
+use super::Error;
+use crate::validate::Part;
+use crate::validate::bench::{Held, Point, Report, Row, Spread, TEXTS, USUAL_TEXT};
+
+/// A table for each half, what texts take, and the best.
+pub(super) fn tables(report: &Report) -> String {
+    let mut text = format!(
+        "{}, {} {}\n",
+        report.machine.cpu,
+        report.threads,
+        if report.threads == 1 { "thread" } else { "threads (tract: 1)" }
+    );
+    for part in [Part::Lm, Part::Decoder] {
+        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.part == part).collect();
+        if !rows.is_empty() {
+            text += &format!("\n{}", half(report, part, &rows));
+        }
+    }
+    if !report.whole.is_empty() {
+        let mut rows = vec![row!["seconds of speech in a second, of characters:"]];
+        rows[0].extend(TEXTS.iter().map(ToString::to_string));
+        for whole in report.voices() {
+            let factors = whole.estimates.iter().map(|e| format!("{:.2}x", e.realtime_factor));
+            rows.push([report.voice(whole)].into_iter().chain(factors).collect());
+        }
+        text += &format!("\n{}", table(&rows));
+        text += &format!(
+            "({:.2} tokens a character: {})\n",
+            report.rendition.rate.tokens_per_character, report.rendition.rate.source
+        );
+    }
+    if let Some(best) = report.best.and_then(|at| report.whole.get(at)) {
+        let usual = best.estimates.iter().find(|e| e.characters == USUAL_TEXT);
+        let factor = usual.map_or(f64::NAN, |e| e.realtime_factor);
+        text += &format!(
+            "best on this machine: {}, {factor:.2}x realtime at {USUAL_TEXT} characters\n",
+            report.voice(best)
+        );
+    }
+    text
+}
+
+fn half(report: &Report, part: Part, rows: &[&Row]) -> String {
+    let points: Vec<Point> = rows[0].figures.iter().map(|figure| figure.point).collect();
+    let mut lines = vec![row![part, "runtime", "size", "memory", "load ms", "first ms"]];
+    lines[0].extend(points.iter().map(|point| point.label()));
+    for row in rows {
+        let size = row.bytes.map_or("-".to_owned(), bytes);
+        let memory = row.fresh.peak_bytes.map_or("-".to_owned(), bytes);
+        let mut line = row![
+            row.scheme,
+            row.runtime,
+            size,
+            memory,
+            spread(row.fresh.load_ms),
+            spread(row.fresh.first_ms)
+        ];
+        for &point in &points {
+            let unit = match point {
+                Point::Decode { tokens, batch } => {
+                    1.0 / (report.rendition.seconds(tokens) * batch as f64)
+                }
+                _ => 1.0,
+            };
+            line.push(row.at(point).map_or("-".to_owned(), |ms| spread(ms.times(unit))));
+        }
+        lines.push(line);
+    }
+    let unit = match part {
+        Part::Lm => "ms of one call; median, and half of the distance between fastest and slowest",
+        Part::Decoder => "ms for each second of sound; median, and half of fastest to slowest",
+    };
+    format!("{}({unit})\n", table(&lines))
+}
+
+/// `12.3 ±4%`; of a single run the figure alone.
+fn spread(ms: Spread) -> String {
+    let figure = match ms.median {
+        m if m < 10.0 => format!("{m:.2}"),
+        m if m < 100.0 => format!("{m:.1}"),
+        m => format!("{m:.0}"),
+    };
+    match ms.runs {
+        1 => figure,
+        _ => format!("{figure} ±{:.0}%", 50.0 * (ms.greatest - ms.least) / ms.median),
+    }
+}
+
+/// A demand of the gate as a line.
+pub(super) fn demand(held: &Held) -> String {
+    let word = if held.held { "held" } else { "MISSED" };
+    let bound = if held.at_least { ">=" } else { "<=" };
+    let found = held.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
+    format!("{word}: {} {found} ({bound} {})", held.key, held.limit)
+}
+
+/// Writes a whole file or none.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let fault = |source| Error::Io { path: path.to_owned(), source };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let staged = tempfile::NamedTempFile::new_in(parent).map_err(fault)?;
+    std::fs::write(staged.path(), text).map_err(fault)?;
+    staged.persist(path).map_err(|e| fault(e.error))?;
+    tellln!("{} written", path.display());
+    Ok(())
+}

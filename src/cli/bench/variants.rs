@@ -1,0 +1,165 @@
+//! Which file is timed in which runtime.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::super::arguments::{Bench as Options, BenchRuntime, Shared};
+use super::super::{Failure, build};
+use crate::bundle::{self, ArtifactEntry, Manifest};
+use crate::digest::Digest;
+use crate::export::Python;
+use crate::ir::Model;
+use crate::quantize::needs_onnxruntime;
+use crate::runtime::{self, Format, OpenVino, Runtime, Tract};
+use crate::validate::Scheme;
+use crate::validate::bench::Feed;
+
+/// A file of the bundle in a runtime.
+pub(super) struct Variant<'a> {
+    pub entry: &'a ArtifactEntry,
+    pub path: PathBuf,
+    /// The file with its weights.
+    pub bytes: u64,
+    pub feed: Feed,
+    pub runtime: &'a dyn Runtime,
+    pub named: BenchRuntime,
+}
+
+/// The runtimes that are here.
+pub(super) struct Runtimes {
+    found: Vec<(BenchRuntime, Box<dyn Runtime>)>,
+    /// Whether tract was asked for by its name.
+    tract_is_named: bool,
+    /// Those that are not, each as a sentence.
+    pub missing: Vec<String>,
+}
+
+/// Finds what was asked for. One that is named must be there; of all, a missing one is a sentence.
+pub(super) fn runtimes(
+    asked: &[BenchRuntime],
+    threads: usize,
+    shared: &Shared,
+) -> Result<Runtimes, Failure> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    let all = asked.contains(&BenchRuntime::All);
+    for one in [BenchRuntime::Tract, BenchRuntime::OnnxRuntime, BenchRuntime::OpenVino] {
+        let named = asked.contains(&one);
+        if !all && !named {
+            continue;
+        }
+        let here = find(one, threads, shared);
+        // A library that the person named must be one.
+        let must = named
+            || match one {
+                BenchRuntime::OnnxRuntime => shared.onnxruntime.is_some(),
+                BenchRuntime::OpenVino => openvino_library().is_some(),
+                _ => false,
+            };
+        match here {
+            Ok(runtime) => found.push((one, runtime)),
+            Err(error) if must => return Err(error),
+            Err(error) => missing.push(format!("{error}; it is left out")),
+        }
+    }
+    Ok(Runtimes { found, tract_is_named: asked.contains(&BenchRuntime::Tract), missing })
+}
+
+/// One runtime as a client would use it, on so many threads.
+pub(super) fn find(
+    runtime: BenchRuntime,
+    threads: usize,
+    shared: &Shared,
+) -> Result<Box<dyn Runtime>, Failure> {
+    let options = runtime::Options::fast(threads);
+    Ok(match runtime {
+        BenchRuntime::All | BenchRuntime::Tract => Box::new(Tract),
+        BenchRuntime::OnnxRuntime => {
+            Box::new(build::required_onnxruntime(shared)?.with_options(options))
+        }
+        BenchRuntime::OpenVino => {
+            let cache = build::cache(shared);
+            let python = Python::find(shared.python.as_deref(), "soprano", cache.root()).ok();
+            let found = OpenVino::find(openvino_library().as_deref(), python.as_ref())?;
+            Box::new(found.with_options(options))
+        }
+    })
+}
+
+/// OpenVINO's library, where the environment names one.
+fn openvino_library() -> Option<PathBuf> {
+    let named = std::env::var_os("SOPRANO_EXPORT_OPENVINO").filter(|path| !path.is_empty());
+    named.map(PathBuf::from)
+}
+
+/// Every file of a bundle in every runtime that runs it, and a sentence for each pair that is left out.
+pub(super) fn of<'a>(
+    options: &Options,
+    manifest: &'a Manifest,
+    runtimes: &'a Runtimes,
+) -> Result<(Vec<Variant<'a>>, Vec<String>), Failure> {
+    let (mut variants, mut left_out) = (Vec::new(), Vec::new());
+    for entry in &manifest.artifacts {
+        let path = whole_file(&options.bundle, manifest, &entry.file)?;
+        let format = Format::of(&path);
+        let mut bytes = entry.bytes;
+        if format == Format::OpenVino {
+            let weights = Path::new(&entry.file).with_extension("bin");
+            let weights = whole_file(&options.bundle, manifest, &weights.to_string_lossy())?;
+            let fault = |source| super::Error::Io { path: weights.clone(), source };
+            bytes += weights.metadata().map_err(fault)?.len();
+        }
+        let of_onnxruntime = format == Format::Onnx && needs_onnxruntime(&Model::open(&path)?);
+        let inputs = entry.inputs.iter().map(|port| (port.name.as_str(), port.shape.as_slice()));
+        let feed = Feed::of(entry.part, inputs)?;
+        for (named, runtime) in &runtimes.found {
+            let int8 = format == Format::Onnx && entry.scheme != Scheme::Fp32;
+            let why = match named {
+                _ if !runtime.runs(format) => continue,
+                BenchRuntime::OpenVino if int8 => {
+                    Some("OpenVINO has no fast products of its kind; the IR file is for it")
+                }
+                BenchRuntime::Tract if of_onnxruntime => Some("its products are ONNX Runtime's own"),
+                BenchRuntime::OpenVino if of_onnxruntime => continue,
+                BenchRuntime::Tract if int8 && !runtimes.tract_is_named => {
+                    Some("its 8-bit products take minutes there; --runtime tract asks for it")
+                }
+                _ => None,
+            };
+            if let Some(why) = why {
+                left_out.push(format!("{} is not timed in {}: {why}", entry.file, runtime.name()));
+                continue;
+            }
+            let (path, feed) = (path.clone(), feed.clone());
+            variants.push(Variant {
+                entry,
+                path,
+                bytes,
+                feed,
+                runtime: runtime.as_ref(),
+                named: *named,
+            });
+        }
+    }
+    Ok((variants, left_out))
+}
+
+/// The path of a bundle's file, which must be what the manifest says.
+pub(super) fn whole_file(bundle: &Path, manifest: &Manifest, file: &str) -> Result<PathBuf, Failure> {
+    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+    let refuse = |why: String| bundle::Error::Manifest { path: bundle.join(bundle::MANIFEST), why };
+    if !plain || file.is_empty() {
+        return Err(Box::new(refuse(format!("{file:?} leads out of the bundle"))));
+    }
+    let path = bundle.join(file);
+    let listed = manifest.files.get(file).map(|entry| entry.sha256);
+    let as_artifact = manifest.artifacts.iter().find(|entry| entry.file == file);
+    let expected = as_artifact.map(|entry| entry.sha256).or(listed);
+    let expected = expected.ok_or_else(|| refuse(format!("it doesn't list {file:?}")))?;
+    let found =
+        Digest::of_file(&path).map_err(|source| bundle::Error::Io { path: path.clone(), source })?;
+    if found != expected {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        return Err(Box::new(bundle::Error::Changed { path, expected, found }));
+    }
+    Ok(path)
+}

@@ -1,0 +1,327 @@
+//! How fast a bundle's models are on this machine, and what speech costs with them: measuring and
+//! arithmetic, without a word to anyone.
+
+mod estimate;
+mod feed;
+mod fresh;
+mod gate;
+mod rate;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Part, Scheme};
+use crate::hardware::Machine;
+use crate::runtime::{Runtime, Session};
+
+pub use estimate::{Curve, Estimate, Rendition, Whole, best, whole};
+pub use feed::Feed;
+pub use fresh::{Fresh, fresh, peak_memory_bytes};
+pub use gate::{Held, USUAL_TEXT, held};
+pub use rate::{SpeakingRate, TextUnits};
+
+/// One thing that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Point {
+    /// One token of each sequence behind a cache of so many positions.
+    Step {
+        /// Positions in the cache.
+        past: usize,
+        /// Sequences.
+        batch: usize,
+    },
+    /// A prompt at once.
+    Prefill {
+        /// Tokens of the prompt.
+        tokens: usize,
+    },
+    /// Hidden states to audio.
+    Decode {
+        /// Hidden states of each sequence.
+        tokens: usize,
+        /// Sequences.
+        batch: usize,
+    },
+}
+
+/// The step whose time stands for a language model's where one figure must.
+pub const USUAL_STEP: Point = Point::Step { past: 256, batch: 1 };
+/// The call whose time stands for a decoder's.
+pub const USUAL_DECODE: Point = Point::Decode { tokens: 32, batch: 1 };
+
+impl Point {
+    /// What is timed of a half; `quick` leaves batches out.
+    pub fn of(part: Part, quick: bool) -> Vec<Self> {
+        const BATCHES: [usize; 3] = [1, 4, 16];
+        let batches = if quick { &BATCHES[..1] } else { &BATCHES[..] };
+        match part {
+            Part::Lm => {
+                let steps = [0, 64, 256, 512].map(|past| Point::Step { past, batch: 1 });
+                let batched = batches[1..].iter().map(|&batch| Point::Step { past: 256, batch });
+                let prefills = [32, 128].map(|tokens| Point::Prefill { tokens });
+                steps.into_iter().chain(batched).chain(prefills).collect()
+            }
+            Part::Decoder => {
+                let of = |tokens| batches.iter().map(move |&batch| Point::Decode { tokens, batch });
+                [8, 32, 128].into_iter().flat_map(of).collect()
+            }
+        }
+    }
+
+    /// The name in tables: `step @256`, `prefill 32`, `decode 32 x4`.
+    pub fn label(self) -> String {
+        let times = |batch: usize| if batch == 1 { String::new() } else { format!(" x{batch}") };
+        match self {
+            Point::Step { past, batch } => format!("step @{past}{}", times(batch)),
+            Point::Prefill { tokens } => format!("prefill {tokens}"),
+            Point::Decode { tokens, batch } => format!("decode {tokens}{}", times(batch)),
+        }
+    }
+}
+
+/// The median of several runs, and the least and greatest of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Half of the runs took no longer.
+    pub median: f64,
+    /// The fastest run.
+    pub least: f64,
+    /// The slowest run.
+    pub greatest: f64,
+    /// How many runs there were.
+    pub runs: usize,
+}
+
+impl Spread {
+    /// Of at least one value; of several in any order.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (least, greatest) = (*sorted.first()?, *sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() % 2 {
+            1 => sorted[middle],
+            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        };
+        Some(Self { median, least, greatest, runs: sorted.len() })
+    }
+
+    /// The same figures in another unit.
+    pub fn times(self, factor: f64) -> Self {
+        let Self { median, least, greatest, runs } = self;
+        Self { median: median * factor, least: least * factor, greatest: greatest * factor, runs }
+    }
+}
+
+/// A point, and the milliseconds of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was timed.
+    #[serde(flatten)]
+    pub point: Point,
+    /// Milliseconds of one call.
+    pub ms: Spread,
+}
+
+/// A file in a runtime, with what was measured of the two.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Which half of the voice.
+    pub part: Part,
+    /// How the file holds numbers.
+    pub scheme: Scheme,
+    /// The file inside the bundle; none for PyTorch, which runs the checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Size of the file with its weights; none for PyTorch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The runtime, with its version.
+    pub runtime: String,
+    /// What processes of its own showed.
+    pub fresh: Fresh,
+    /// What calls in turn with all others took.
+    pub figures: Vec<Figure>,
+}
+
+impl Row {
+    /// Milliseconds at a point.
+    pub fn at(&self, point: Point) -> Option<Spread> {
+        self.figures.iter().find(|figure| figure.point == point).map(|figure| figure.ms)
+    }
+
+    /// The variant and its runtime, for people: `lm int8 in onnxruntime 1.23.0`.
+    pub fn name(&self) -> String {
+        format!("{} {} in {}", self.part, self.scheme, self.runtime)
+    }
+}
+
+/// All that was measured of a bundle, and what follows from it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The bundle's name.
+    pub name: String,
+    /// What everything ran on.
+    pub machine: Machine,
+    /// Threads of every runtime but tract, which has one.
+    pub threads: usize,
+    /// Rounds in which subjects took turns.
+    pub rounds: usize,
+    /// How tokens become sound.
+    pub rendition: Rendition,
+    /// Every file in every runtime.
+    pub rows: Vec<Row>,
+    /// What texts take.
+    pub whole: Vec<Whole>,
+    /// The place in [`Report::whole`] of what is fastest at [`USUAL_TEXT`] characters.
+    pub best: Option<usize>,
+    /// What was not measured, and why.
+    pub left_out: Vec<String>,
+    /// The recipe's demands, where they were asked about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gate: Vec<Held>,
+}
+
+/// Lengths of the texts that are estimated, in characters.
+pub const TEXTS: [usize; 4] = [50, 100, USUAL_TEXT, 500];
+
+impl Report {
+    /// A whole voice's name: the variant and runtime of each half.
+    pub fn voice(&self, whole: &Whole) -> String {
+        let name = |at: usize| self.rows.get(at).map_or(String::new(), Row::name);
+        let halves = [whole.lm, whole.decoder].into_iter().flatten().map(name);
+        halves.collect::<Vec<_>>().join(" + ")
+    }
+
+    /// Whole voices worth showing, fastest first: the best one, those whose halves are of one scheme in one
+    /// runtime, and PyTorch's.
+    pub fn voices(&self) -> Vec<&Whole> {
+        let alike = |whole: &Whole| match (whole.lm, whole.decoder) {
+            (Some(lm), Some(decoder)) => {
+                let (lm, decoder) = (&self.rows[lm], &self.rows[decoder]);
+                lm.scheme == decoder.scheme && lm.runtime == decoder.runtime
+            }
+            _ => true,
+        };
+        let shown = |at: &usize| self.best == Some(*at) || alike(&self.whole[*at]);
+        let mut voices: Vec<&Whole> =
+            (0..self.whole.len()).filter(shown).map(|at| &self.whole[at]).collect();
+        let factor = |whole: &Whole| {
+            let usual = whole.estimates.iter().find(|e| e.characters == USUAL_TEXT);
+            usual.map_or(0.0, |e| e.realtime_factor)
+        };
+        voices.sort_by(|a, b| factor(b).total_cmp(&factor(a)));
+        voices
+    }
+}
+
+/// A file and the runtime that it is to be timed in.
+pub struct Subject<'a> {
+    /// Where the file lies.
+    pub path: PathBuf,
+    /// What it is fed with.
+    pub feed: &'a Feed,
+    /// What runs it.
+    pub runtime: &'a dyn Runtime,
+}
+
+/// How long threads of a runtime may go on looking for work behind a call: ONNX Runtime's do, and would
+/// take the cores from what is timed next.
+const PAUSE: Duration = Duration::from_millis(60);
+/// A visit repeats short calls until this much time has gone.
+const VISIT: Duration = Duration::from_millis(40);
+const CALLS: usize = 5;
+/// Once the calls of one subject at one point have taken so long, [`FEWEST`] rounds are enough.
+const BUDGET: Duration = Duration::from_secs(6);
+const FEWEST: usize = 3;
+
+/// Milliseconds of every subject at every point. Subjects take turns, round by round, so that whatever
+/// else the machine does meets all of them alike; a subject's first call of a visit is not counted, the
+/// median of those behind it is that round's figure.
+///
+/// # Errors
+/// [`Error::Runtime`] where a model can't be loaded or run, [`Error::Interrupted`].
+pub fn measure(
+    subjects: &[Subject<'_>],
+    points: &[Point],
+    rounds: usize,
+    interrupted: &AtomicBool,
+    done: &dyn Fn(usize, usize),
+) -> Result<Vec<Vec<Figure>>, Error> {
+    let load = |subject: &Subject<'_>| subject.runtime.load(&subject.path);
+    let sessions = subjects.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    let mut figures = vec![Vec::new(); subjects.len()];
+    for (at, &point) in points.iter().enumerate() {
+        let mut took = vec![Vec::new(); subjects.len()];
+        let mut spent = vec![Duration::ZERO; subjects.len()];
+        for round in 0..rounds.max(1) {
+            for (who, (subject, session)) in subjects.iter().zip(&sessions).enumerate() {
+                if interrupted.load(Ordering::Relaxed) {
+                    return Err(Error::Interrupted);
+                }
+                if round >= FEWEST && spent[who] > BUDGET {
+                    continue;
+                }
+                if subjects.len() > 1 {
+                    std::thread::sleep(PAUSE);
+                }
+                let start = Instant::now();
+                took[who].extend(visit(subject.feed, point, session.as_ref())?);
+                spent[who] += start.elapsed();
+            }
+            done(at * rounds + round + 1, points.len() * rounds);
+        }
+        for (figures, took) in figures.iter_mut().zip(&took) {
+            figures.extend(Spread::of(took).map(|ms| Figure { point, ms }));
+        }
+    }
+    Ok(figures)
+}
+
+/// The figure of one round: milliseconds.
+fn visit(feed: &Feed, point: Point, session: &dyn Session) -> Result<Option<f64>, Error> {
+    let inputs = feed.inputs(point)?;
+    let start = Instant::now();
+    let mut took = vec![1e3 * session.seconds(&inputs)?];
+    let mut first = true;
+    while first || (took.len() < CALLS && start.elapsed() < VISIT) {
+        if std::mem::take(&mut first) {
+            took.clear();
+        }
+        took.push(1e3 * session.seconds(&inputs)?);
+    }
+    Ok(Spread::of(&took).map(|spread| spread.median))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        let spread = Spread::of(&[4.0, 1.0, 3.0, 2.0]).unwrap();
+        assert_eq!((spread.median, spread.least, spread.greatest, spread.runs), (2.5, 1.0, 4.0, 4));
+        assert_eq!(Spread::of(&[7.0]).unwrap().median, 7.0);
+        assert_eq!(Spread::of(&[]), None);
+        assert_eq!(spread.times(2.0).greatest, 8.0);
+    }
+
+    #[test]
+    fn every_half_is_timed_at_its_usual_point_and_each_point_once() {
+        for quick in [false, true] {
+            for (part, usual) in [(Part::Lm, USUAL_STEP), (Part::Decoder, USUAL_DECODE)] {
+                let points = Point::of(part, quick);
+                assert!(points.contains(&usual));
+                for (at, point) in points.iter().enumerate() {
+                    assert!(!points[..at].contains(point), "{point:?} twice");
+                }
+            }
+        }
+        assert_eq!(Point::of(Part::Decoder, false).len(), 9);
+        assert_eq!(Point::of(Part::Lm, false).len(), 8);
+    }
+}

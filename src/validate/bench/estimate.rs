@@ -1,0 +1,281 @@
+//! What the figures come to: seconds for a text, and how much faster than speech that is.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Point, Row, SpeakingRate};
+use crate::validate::Part;
+
+/// Milliseconds over a size, from few measured sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve(Vec<(f64, f64)>);
+
+impl Curve {
+    /// Through these points, by size; none where there are fewer than two sizes.
+    pub fn through(mut points: Vec<(f64, f64)>) -> Option<Self> {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points.dedup_by(|a, b| a.0 == b.0);
+        (points.len() >= 2).then_some(Self(points))
+    }
+
+    /// On the line between the two nearest points; beyond the last one on the line that leads there, which
+    /// does not fall, before the first as there.
+    pub fn at(&self, size: f64) -> f64 {
+        let Some(&(first, ms)) = self.0.first() else { return f64::NAN };
+        if size <= first {
+            return ms;
+        }
+        let mut last = (first, ms, 0.0);
+        for pair in self.0.windows(2) {
+            let ((x, y), (to, end)) = (pair[0], pair[1]);
+            let slope = (end - y) / (to - x);
+            if size <= to {
+                return y + slope * (size - x);
+            }
+            last = (to, end, slope.max(0.0));
+        }
+        let (x, y, slope) = last;
+        y + slope * (size - x)
+    }
+}
+
+/// Saying a text of some length as one utterance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Characters of the text.
+    pub characters: usize,
+    /// Tokens of its prompt.
+    pub prompt_tokens: usize,
+    /// Tokens that are said.
+    pub audio_tokens: usize,
+    /// Seconds of sound.
+    pub audio_seconds: f64,
+    /// Seconds until the first token; 0 without a language model.
+    pub prefill_seconds: f64,
+    /// Seconds of all steps behind it, each behind a longer past.
+    pub steps_seconds: f64,
+    /// Seconds of the decoder; 0 without one.
+    pub decode_seconds: f64,
+    /// Seconds of sound made in one second.
+    pub realtime_factor: f64,
+}
+
+/// Both halves of a voice, or the only one, each in some variant and runtime; places in the list of rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Whole {
+    /// The language model's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm: Option<usize>,
+    /// The decoder's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<usize>,
+    /// One for each length of text.
+    pub estimates: Vec<Estimate>,
+}
+
+/// How tokens become sound, and text tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rendition {
+    /// Samples for each token after the first.
+    pub samples_per_token: usize,
+    /// Samples a second.
+    pub sample_rate: usize,
+    /// How much is said.
+    pub rate: SpeakingRate,
+}
+
+impl Rendition {
+    /// Seconds of sound that a decoder makes of so many tokens.
+    pub fn seconds(&self, tokens: usize) -> f64 {
+        (tokens.saturating_sub(1) * self.samples_per_token) as f64 / self.sample_rate.max(1) as f64
+    }
+
+    /// What a text takes; none where a row lacks the points that it takes.
+    pub fn estimate(
+        &self,
+        lm: Option<&Row>,
+        decoder: Option<&Row>,
+        characters: usize,
+    ) -> Option<Estimate> {
+        let units = self.rate.units(characters);
+        let (mut prefill_ms, mut steps_ms, mut decode_ms) = (0.0, 0.0, 0.0);
+        if let Some(row) = lm {
+            let (prefill, step) = (prefill_curve(row)?, step_curve(row)?);
+            prefill_ms = prefill.at(units.prompt as f64);
+            // The prompt gives the first token; the last step gives the stop.
+            steps_ms = (0..units.audio).map(|at| step.at((units.prompt + at) as f64)).sum();
+        }
+        if let Some(row) = decoder {
+            decode_ms = decode_curve(row)?.at(units.audio as f64);
+        }
+        let audio_seconds = self.seconds(units.audio);
+        let whole_ms = prefill_ms + steps_ms + decode_ms;
+        (whole_ms > 0.0).then(|| Estimate {
+            characters,
+            prompt_tokens: units.prompt,
+            audio_tokens: units.audio,
+            audio_seconds,
+            prefill_seconds: prefill_ms / 1e3,
+            steps_seconds: steps_ms / 1e3,
+            decode_seconds: decode_ms / 1e3,
+            realtime_factor: audio_seconds / (whole_ms / 1e3),
+        })
+    }
+}
+
+fn curve(row: &Row, size: impl Fn(Point) -> Option<usize>) -> Option<Curve> {
+    let points = row.figures.iter().filter_map(|f| Some((size(f.point)? as f64, f.ms.median)));
+    Curve::through(points.collect())
+}
+
+fn step_curve(row: &Row) -> Option<Curve> {
+    curve(row, |point| match point {
+        Point::Step { past, batch: 1 } => Some(past),
+        _ => None,
+    })
+}
+
+/// A step behind nothing is a prompt of one token.
+fn prefill_curve(row: &Row) -> Option<Curve> {
+    curve(row, |point| match point {
+        Point::Step { past: 0, batch: 1 } => Some(1),
+        Point::Prefill { tokens } => Some(tokens),
+        _ => None,
+    })
+}
+
+fn decode_curve(row: &Row) -> Option<Curve> {
+    curve(row, |point| match point {
+        Point::Decode { tokens, batch: 1 } => Some(tokens),
+        _ => None,
+    })
+}
+
+/// Every pair of halves, or every row of the only half, with what each text takes; PyTorch's halves are
+/// paired with each other alone.
+pub fn whole(rows: &[Row], rendition: &Rendition, characters: &[usize]) -> Vec<Whole> {
+    let of = |part: Part| -> Vec<Option<usize>> {
+        let found: Vec<_> = (0..rows.len()).filter(|&at| rows[at].part == part).map(Some).collect();
+        if found.is_empty() { vec![None] } else { found }
+    };
+    let mut all = Vec::new();
+    for &lm in &of(Part::Lm) {
+        for &decoder in &of(Part::Decoder) {
+            let row = |at: Option<usize>| at.map(|at| &rows[at]);
+            if let (Some(lm), Some(decoder)) = (row(lm), row(decoder))
+                && lm.file.is_some() != decoder.file.is_some()
+            {
+                continue;
+            }
+            let estimate = |&n: &usize| rendition.estimate(row(lm), row(decoder), n);
+            if let Some(estimates) = characters.iter().map(estimate).collect() {
+                all.push(Whole { lm, decoder, estimates });
+            }
+        }
+    }
+    all
+}
+
+/// The place of the fastest of the bundle's own at a length of text; PyTorch is none of them.
+pub fn best(all: &[Whole], rows: &[Row], characters: usize) -> Option<usize> {
+    let own =
+        |at: Option<usize>| at.is_none_or(|at| rows.get(at).is_some_and(|row| row.file.is_some()));
+    let factor = |at: usize| {
+        let estimate = all[at].estimates.iter().find(|estimate| estimate.characters == characters);
+        estimate.map_or(f64::NEG_INFINITY, |estimate| estimate.realtime_factor)
+    };
+    let own = (0..all.len()).filter(|&at| own(all[at].lm) && own(all[at].decoder));
+    own.max_by(|&a, &b| factor(a).total_cmp(&factor(b)))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::{Figure, Fresh, Spread};
+    use super::*;
+    use crate::validate::Scheme;
+
+    pub(in super::super) fn exactly(ms: f64) -> Spread {
+        Spread { median: ms, least: ms, greatest: ms, runs: 1 }
+    }
+
+    /// A row whose every call takes `base` and as much again for each hundred of its size.
+    pub(in super::super) fn row(part: Part, scheme: Scheme, base: f64, file: Option<&str>) -> Row {
+        let size = |point: Point| match point {
+            Point::Step { past, batch } => past * batch,
+            Point::Prefill { tokens } => tokens,
+            Point::Decode { tokens, batch } => tokens * batch,
+        };
+        let ms = |point| exactly(base * (1.0 + size(point) as f64 / 100.0));
+        Row {
+            part,
+            scheme,
+            file: file.map(str::to_owned),
+            bytes: file.map(|_| 5_000_000),
+            runtime: if file.is_some() { "tract 1".into() } else { "pytorch 2".into() },
+            fresh: Fresh { load_ms: exactly(1.0), first_ms: exactly(1.0), peak_bytes: Some(7_000_000) },
+            figures: Point::of(part, false)
+                .iter()
+                .map(|&point| Figure { point, ms: ms(point) })
+                .collect(),
+        }
+    }
+
+    fn rendition() -> Rendition {
+        let rate = SpeakingRate {
+            tokens_per_character: 1.0,
+            prompt_per_character: 0.29,
+            source: String::new(),
+        };
+        Rendition { samples_per_token: 2000, sample_rate: 20_000, rate }
+    }
+
+    #[test]
+    fn a_curve_goes_through_its_points_and_on() {
+        let curve = Curve::through(vec![(10.0, 3.0), (0.0, 1.0), (20.0, 8.0)]).unwrap();
+        for (size, ms) in [(0.0, 1.0), (5.0, 2.0), (10.0, 3.0), (15.0, 5.5), (20.0, 8.0), (30.0, 13.0)]
+        {
+            assert!((curve.at(size) - ms).abs() < 1e-12, "{size}: {}", curve.at(size));
+        }
+        let falling = Curve::through(vec![(1.0, 5.0), (2.0, 4.0)]).unwrap();
+        assert_eq!((falling.at(0.0), falling.at(100.0)), (5.0, 4.0), "noise is not followed below");
+        assert_eq!(Curve::through(vec![(1.0, 2.0), (1.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn a_text_takes_its_prompt_its_steps_and_its_sound() {
+        let lm = row(Part::Lm, Scheme::Fp32, 1.0, Some("a"));
+        let decoder = row(Part::Decoder, Scheme::Fp32, 10.0, Some("b"));
+        let whole = rendition().estimate(Some(&lm), Some(&decoder), 100).unwrap();
+        assert_eq!((whole.prompt_tokens, whole.audio_tokens), (32, 100));
+        assert!((whole.prefill_seconds - 1.32e-3).abs() < 1e-12);
+        // 100 steps of 1 ms, and (32 + ... + 131) / 100 more for their pasts.
+        assert!((whole.steps_seconds - (0.1 + 8150.0 / 100.0 / 1e3)).abs() < 1e-9, "{whole:?}");
+        assert!((whole.decode_seconds - 0.02).abs() < 1e-12);
+        assert!((whole.audio_seconds - 9.9).abs() < 1e-12);
+        let seconds = whole.prefill_seconds + whole.steps_seconds + whole.decode_seconds;
+        assert!((whole.realtime_factor - 9.9 / seconds).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_best_is_the_fastest_pair_and_never_pytorch() {
+        let rows = [
+            row(Part::Lm, Scheme::Fp32, 2.0, Some("lm32")),
+            row(Part::Lm, Scheme::Int8, 1.0, Some("lm8")),
+            row(Part::Lm, Scheme::Fp32, 0.1, None),
+            row(Part::Decoder, Scheme::Fp32, 1.0, Some("dec32")),
+            row(Part::Decoder, Scheme::Int8, 3.0, Some("dec8")),
+        ];
+        let all = whole(&rows, &rendition(), &[50, 200]);
+        assert_eq!(all.len(), 4, "half of PyTorch is paired with no file");
+        let best = &all[best(&all, &rows, 200).unwrap()];
+        assert_eq!((best.lm, best.decoder), (Some(1), Some(3)));
+    }
+
+    #[test]
+    fn half_a_voice_is_estimated_alone() {
+        let rows = [row(Part::Decoder, Scheme::Fp32, 1.0, Some("a"))];
+        let all = whole(&rows, &rendition(), &[50]);
+        assert_eq!((all.len(), all[0].lm, all[0].decoder), (1, None, Some(0)));
+        assert_eq!(all[0].estimates[0].steps_seconds, 0.0);
+        assert!(whole(&[], &rendition(), &[50]).is_empty());
+    }
+}
