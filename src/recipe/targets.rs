@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn what_no_converter_could_do_is_refused_at_its_place() {
-        let why = |part, target| parsed(part, target).unwrap_err();
+        let why = |part: &str, target: &str| parsed(part, target).unwrap_err();
         assert!(why("decoder", "{stateful: true}").contains("`decoder.targets.openvino.stateful`"));
         assert!(why("lm", "{stateful: true, via: torch}").contains("via: torch"));
         assert!(why("lm", "{schemes: []}").contains("empty list"));
