@@ -51,6 +51,7 @@ bench: demo
 	.venv/bin/python benches/quantize_peers.py --tool $(TOOL) \
 		--model $(BUNDLE)/onnx/soprano_backbone_kv_fp32.onnx
 	.venv/bin/python benches/lm_onnxruntime.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
+	.venv/bin/python benches/publish.py --tool $(TOOL)
 
 lint: setup
 	$(CARGO) fmt --check

@@ -3,7 +3,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
 //! ```text
-//! digest tensor audio hardware | recipe source export ir passes quantize | runtime | validate bundle | pipeline | cli
+//! digest tensor audio hardware | recipe source export ir passes quantize convert | runtime | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -15,6 +15,7 @@
 pub mod audio;
 pub mod bundle;
 pub mod cli;
+pub mod convert;
 pub mod digest;
 pub mod export;
 pub mod hardware;

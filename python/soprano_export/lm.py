@@ -91,7 +91,8 @@ class Attention(nn.Module):
     """Grouped-query attention: the queries of a group stand below each other over one key-value head.
 
     x f32 [B, S, C], cos and sin f32 [B, S, 1, D/2], mask f32 [B, 1, G*S, T] to f32 [B, S, C]. Grouping the
-    queries gives the same products as repeating keys and values, without copying them.
+    queries gives the same products as repeating keys and values, without copying them. Behind `past`, keys
+    and values f32 [B, H, P, D], it sees those too; `present` are all of them, [B, H, P + S, D].
     """
 
     def __init__(self, layer: nn.Module, architecture: Architecture, epsilon: float):
@@ -110,7 +111,7 @@ class Attention(nn.Module):
             rows = [layer.q_norm.weight] * a.heads + [layer.k_norm.weight] * a.kv_heads
             self.norm = nn.Parameter(torch.stack(rows))
 
-    def forward(self, x, cos, sin, mask, batch):
+    def forward(self, x, cos, sin, mask, batch, past=None):
         heads, kv_heads, size = self.heads, self.kv_heads, self.head_dim
         qkv = x @ self.qkv
         if self.bias is not None:
@@ -124,6 +125,9 @@ class Attention(nn.Module):
         q, k = qk.split([heads, kv_heads], dim=2)
         q = q.transpose(1, 2).reshape(batch, kv_heads, -1, size)
         k, v = k.transpose(1, 2), v.transpose(1, 2)
+        if past is not None:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True))
+        self.present = (k, v)
         scores = (q @ k.transpose(2, 3)) * size**-0.5 + mask
         seen = torch.softmax(scores, dim=-1) @ v
         seen = seen.reshape(batch, heads, -1, size).transpose(1, 2).reshape(batch, -1, heads * size)
@@ -156,8 +160,8 @@ class Block(nn.Module):
         self.between = nn.Parameter(layer.post_attention_layernorm.weight)
         self.mlp = Mlp(layer.mlp, architecture)
 
-    def forward(self, x, cos, sin, mask, batch):
-        x = x + self.attention(rms_norm(x, self.before, self.epsilon), cos, sin, mask, batch)
+    def forward(self, x, cos, sin, mask, batch, past=None):
+        x = x + self.attention(rms_norm(x, self.before, self.epsilon), cos, sin, mask, batch, past)
         return x + self.mlp(rms_norm(x, self.between, self.epsilon))
 
 
@@ -191,15 +195,37 @@ class ExportableLm(nn.Module):
         seen = (keys <= queries).float() * attention_mask.float().unsqueeze(1)
         return torch.cat([((1 - seen) * MASKED).unsqueeze(1)] * self.group, dim=2)
 
-    def forward(self, input_ids, attention_mask, position_ids):
+    def hidden(self, input_ids, attention_mask, position_ids, past=None):
+        """Hidden states f32 [B, S, C] after the final norm, behind `past`: a layer's (keys, values) each."""
         batch = input_ids.shape[0]
         mask = self.mask(input_ids, attention_mask)
         angles = position_ids.float().unsqueeze(2).unsqueeze(3) * self.frequencies
         cos, sin = torch.cos(angles), torch.sin(angles)
         x = torch.nn.functional.embedding(input_ids, self.embedding)
-        for layer in self.layers:
-            x = layer(x, cos, sin, mask, batch)
-        return rms_norm(x, self.norm, self.epsilon) @ self.head
+        for index, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, mask, batch, past and past[index])
+        return rms_norm(x, self.norm, self.epsilon)
+
+    def forward(self, input_ids, attention_mask, position_ids):
+        return self.hidden(input_ids, attention_mask, position_ids) @ self.head
+
+
+class CachedLm(nn.Module):
+    """The same with its cache as inputs and outputs, in the bundle's order.
+
+    input_ids i64 [B, S], attention_mask i64 [B, P + S], position_ids i64 [B, S], then each layer's keys and
+    values f32 [B, H, P, D] to logits, each layer's keys and values [B, H, P + S, D], and the hidden states.
+    """
+
+    def __init__(self, lm: ExportableLm):
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, input_ids, attention_mask, position_ids, *cache):
+        past = list(zip(cache[::2], cache[1::2], strict=True))
+        hidden = self.lm.hidden(input_ids, attention_mask, position_ids, past)
+        present = [value for layer in self.lm.layers for value in layer.attention.present]
+        return (hidden @ self.lm.head, *present, hidden)
 
 
 def export(module: ExportableLm, opset: int, path: Path) -> None:

@@ -17,6 +17,8 @@ PACKAGES = (
     "numpy",
     "onnx",
     "onnxruntime",
+    "openvino",
+    "nncf",
     "safetensors",
     "soprano-tts",
     "transformers",

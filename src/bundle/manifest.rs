@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
+use crate::runtime::Format;
 use crate::source;
-use crate::validate::{Part, Scheme, Tolerance};
+use crate::validate::{self, Part, Scheme, Signature, Tolerance};
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
@@ -31,6 +32,12 @@ pub struct Manifest {
     pub artifacts: Vec<ArtifactEntry>,
     /// Every file but the manifest and the list of digests, by its path.
     pub files: BTreeMap<String, FileEntry>,
+}
+
+/// The one field that every format has.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
 }
 
 /// The program that built a bundle.
@@ -63,10 +70,19 @@ pub struct ArtifactEntry {
     pub part: Part,
     /// Number format: `fp32`.
     pub scheme: Scheme,
+    /// What the file is.
+    #[serde(default, skip_serializing_if = "is_onnx")]
+    pub format: Format,
     /// SHA-256 of the file.
     pub sha256: Digest,
     /// Length in bytes.
     pub bytes: u64,
+    /// Its weights, where they are a file of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightsEntry>,
+    /// Whether a language model keeps its cache itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stateful: bool,
     /// Inputs in order.
     pub inputs: Vec<Port>,
     /// Outputs in order.
@@ -78,6 +94,44 @@ pub struct ArtifactEntry {
     /// Whether an int8 file was shown to be faster than its fp32 one on the machine that built it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed_gate: Option<SpeedGate>,
+}
+
+fn is_onnx(format: &Format) -> bool {
+    *format == Format::Onnx
+}
+
+impl ArtifactEntry {
+    /// Its length with its weights, in bytes.
+    pub fn all_bytes(&self) -> u64 {
+        self.bytes + self.weights.as_ref().map_or(0, |weights| weights.bytes)
+    }
+
+    /// Its interface.
+    pub fn signature(&self) -> Signature {
+        let port = |port: &Port| validate::Port {
+            name: port.name.clone(),
+            dtype: port.dtype.clone(),
+            dims: port.shape.clone(),
+        };
+        let ports = |ports: &[Port]| ports.iter().map(port).collect();
+        Signature {
+            inputs: ports(&self.inputs),
+            outputs: ports(&self.outputs),
+            stateful: self.stateful,
+        }
+    }
+}
+
+/// The weights of a model in a file of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsEntry {
+    /// Path inside the bundle.
+    pub file: String,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub bytes: u64,
 }
 
 /// How the question whether int8 is faster was answered.
@@ -116,11 +170,12 @@ impl Manifest {
             _ => {}
         }
         let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
-        let manifest: Self = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-        if manifest.format != 1 {
-            return Err(refuse(format!("format {}; this version reads format 1", manifest.format)));
+        // A later format may hold anything else.
+        let Version { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        if format != 1 {
+            return Err(Error::Later { path, format });
         }
-        Ok(manifest)
+        serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))
     }
 
     /// The file's text.

@@ -1,16 +1,20 @@
-//! A finished bundle: layout, manifest, report, verification.
+//! A finished bundle: layout, manifest, report, verification, signatures, provenance, publishing.
 
 mod files;
 mod manifest;
 mod pack;
+mod provenance;
+pub mod publish;
 pub mod report;
+pub mod sign;
 mod verify;
 
 use std::path::PathBuf;
 
 pub use files::{FileEntry, hashed_copy};
-pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool};
+pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool, WeightsEntry};
 pub use pack::{Contents, Extra, pack, room_for};
+pub use provenance::{BILL, STATEMENT, provenance};
 pub use verify::{Finding, Problem, verify};
 
 /// The manifest's name.
@@ -40,6 +44,9 @@ pub enum Error {
         help("is this the folder of a bundle, with its manifest.json?")
     )]
     Manifest { path: PathBuf, why: String },
+    #[error("{}: format {format}; this version reads format 1", path.display())]
+    #[diagnostic(code(bundle::format), help("another version of soprano-export made it: use that one"))]
+    Later { path: PathBuf, format: u32 },
     #[error("{}: its digest is {found}, and {expected} was validated", path.display())]
     #[diagnostic(
         code(bundle::changed),
@@ -51,7 +58,7 @@ pub enum Error {
     Unvalidated { path: PathBuf, file: String },
 }
 
-fn hint(error: &std::io::Error) -> &'static str {
+pub(crate) fn hint(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
         StorageFull | QuotaExceeded => "make room on this disk, or choose another with -o",

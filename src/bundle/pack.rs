@@ -52,14 +52,16 @@ fn is_bundle(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())
 }
 
-fn parent(target: &Path) -> PathBuf {
+/// The folder in which a bundle stands.
+pub(super) fn parent(target: &Path) -> PathBuf {
     match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
 }
 
-const PREFIX: &str = ".soprano-export-";
+/// How the names of folders begin in which something is being made.
+pub(super) const PREFIX: &str = ".soprano-export-";
 
 /// A folder beside the target, gone again unless it is renamed.
 fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
@@ -72,7 +74,7 @@ fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
 }
 
 /// Removes what killed builds left beside a target: folders named after a process that is gone.
-fn sweep(parent: &Path) {
+pub(super) fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner =
@@ -114,7 +116,12 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
         Ok(())
     };
     for (name, accepted) in &contents.models {
-        copy(name, &accepted.artifact().path, accepted.artifact().sha256)?;
+        let artifact = accepted.artifact();
+        copy(name, &artifact.path, artifact.sha256)?;
+        if let Some(weights) = &artifact.weights {
+            let beside = Path::new(name).with_extension("bin");
+            copy(&beside.to_string_lossy(), &weights.path, weights.sha256)?;
+        }
     }
     for (name, extra) in &contents.extras {
         if let Extra::Copy(from, expected) = extra {
@@ -145,38 +152,38 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
         let path = root.join(name);
         std::fs::write(&path, text).map_err(Error::io(&path))?;
     }
-    publish(staging, target)?;
+    if put(root, target)? {
+        let _ = staging.keep();
+    }
     Ok(manifest)
 }
 
 /// Renames the finished folder to its place; one that is in the way is moved aside first and only
-/// removed once the new one stands.
-fn publish(staging: tempfile::TempDir, target: &Path) -> Result<(), Error> {
+/// removed once the new one stands. Returns whether the folder is gone from where it was: else the old
+/// bundle lies there now.
+pub(super) fn put(made: &Path, target: &Path) -> Result<bool, Error> {
     #[cfg(unix)]
     {
         // A temporary folder is private; a bundle is as readable as any folder made here.
         use std::os::unix::fs::PermissionsExt;
         let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(staging.path(), open).map_err(Error::io(staging.path()))?;
+        std::fs::set_permissions(made, open).map_err(Error::io(made))?;
     }
     if !target.exists() {
-        std::fs::rename(staging.path(), target).map_err(Error::io(target))?;
-        let _ = staging.keep();
-        return Ok(());
+        std::fs::rename(made, target).map_err(Error::io(target))?;
+        return Ok(true);
     }
-    if exchange(staging.path(), target) {
-        // The old bundle now lies where the new one was made, and goes with it.
-        return Ok(());
+    if exchange(made, target) {
+        return Ok(false);
     }
-    let aside = self::staging(target)?;
+    let aside = staging(target)?;
     let old = aside.path().join("old");
     std::fs::rename(target, &old).map_err(Error::io(target))?;
-    if let Err(e) = std::fs::rename(staging.path(), target) {
+    if let Err(e) = std::fs::rename(made, target) {
         let _ = std::fs::rename(&old, target);
         return Err(Error::io(target)(e));
     }
-    let _ = staging.keep();
-    Ok(())
+    Ok(true)
 }
 
 /// Swaps two folders in one step, so that at no moment neither bundle stands; false where this system

@@ -96,6 +96,12 @@ pub(super) enum Verb {
     BenchProbe(BenchProbe),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
+    /// Sign a bundle, or make a key pair for it.
+    Sign(Sign),
+    /// Publish a bundle that verifies: to a folder, an OCI registry, or the Hugging Face hub.
+    Publish(Publish),
+    /// Fetch a published bundle, and verify it before it stands here.
+    Fetch(Fetch),
     /// Say what this machine has, what is missing, and the command that mends it.
     Doctor(Doctor),
     /// List, show and check recipes.
@@ -144,6 +150,16 @@ pub(super) struct Decoder {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
+    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    #[arg(
+        long,
+        value_name = "fp32,fp16,int8",
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..,
+        require_equals = true
+    )]
+    pub openvino: Option<Vec<OpenVinoScheme>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -165,6 +181,16 @@ pub(super) struct Lm {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
+    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    #[arg(
+        long,
+        value_name = "fp32,fp16,int8",
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..,
+        require_equals = true
+    )]
+    pub openvino: Option<Vec<OpenVinoScheme>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -176,6 +202,17 @@ pub(super) enum ExportRoute {
     Torch,
     /// HuggingFace Optimum, with its cache.
     Optimum,
+}
+
+/// How numbers are held in OpenVINO's format.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum OpenVinoScheme {
+    /// 32-bit floats.
+    Fp32,
+    /// Weights in 16-bit floats.
+    Fp16,
+    /// Weights in 8 bits.
+    Int8,
 }
 
 #[derive(Args)]
@@ -225,12 +262,40 @@ pub(super) struct Diff {
 pub(super) struct Validate {
     /// A bundle's folder.
     pub bundle: PathBuf,
+    /// Runtimes to run the models in [default: the first that takes each].
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub runtime: Vec<RuntimeName>,
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A runtime, or all that are found.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum RuntimeName {
+    /// Built in.
+    Tract,
+    /// ONNX Runtime.
+    Onnxruntime,
+    /// OpenVINO.
+    Openvino,
+    /// All that are found.
+    All,
+}
+
+impl RuntimeName {
+    /// The name of one.
+    pub fn of(self) -> Option<&'static str> {
+        match self {
+            RuntimeName::Tract => Some("tract"),
+            RuntimeName::Onnxruntime => Some("onnxruntime"),
+            RuntimeName::Openvino => Some("openvino"),
+            RuntimeName::All => None,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -316,7 +381,7 @@ pub(super) struct Bench {
     /// Time this runtime alone; may be given again. `all` are those that are found here, tract without its
     /// slow 8-bit products.
     #[arg(long, value_enum, value_name = "NAME", default_value = "all")]
-    pub runtime: Vec<BenchRuntime>,
+    pub runtime: Vec<RuntimeName>,
     /// Rounds in which all variants take turns [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: Option<u16>,
@@ -340,21 +405,6 @@ pub(super) struct Bench {
     pub json: bool,
 }
 
-/// What can run a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum BenchRuntime {
-    /// Those that are found here.
-    All,
-    /// tract, which is built in.
-    Tract,
-    /// ONNX Runtime.
-    #[value(name = "onnxruntime")]
-    OnnxRuntime,
-    /// OpenVINO.
-    #[value(name = "openvino")]
-    OpenVino,
-}
-
 #[derive(Args)]
 pub(super) struct BenchProbe {
     /// A bundle's folder.
@@ -363,7 +413,7 @@ pub(super) struct BenchProbe {
     pub file: String,
     /// What runs it.
     #[arg(value_enum)]
-    pub runtime: BenchRuntime,
+    pub runtime: RuntimeName,
     /// Threads.
     pub threads: usize,
 }
@@ -372,7 +422,81 @@ pub(super) struct BenchProbe {
 pub(super) struct Verify {
     /// A bundle's folder.
     pub bundle: PathBuf,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+#[group(id = "what", required = true, multiple = true)]
+pub(super) struct Sign {
+    /// A bundle's folder; the signature goes beside its manifest, which holds every file's digest.
+    #[arg(group = "what", requires = "key")]
+    pub bundle: Option<PathBuf>,
+    /// A minisign secret key.
+    #[arg(long, value_name = "FILE", requires = "bundle")]
+    pub key: Option<PathBuf>,
+    /// Make a key pair instead: FILE, which signs, and FILE.pub, which verifies.
+    #[arg(long, value_name = "FILE", group = "what", conflicts_with_all = ["bundle", "key"])]
+    pub generate: Option<PathBuf>,
+    /// The secret key's password is this file's first line [default: SOPRANO_EXPORT_KEY_PASSWORD].
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Don't encrypt a new secret key.
+    #[arg(long, requires = "generate", conflicts_with = "password_file")]
+    pub no_password: bool,
+    /// Replace a signature.
+    #[arg(long, requires = "bundle")]
+    pub overwrite: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Publish {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// A folder, oci://HOST/REPOSITORY[:TAG], or hf://OWNER/NAME[@TAG].
+    #[arg(value_name = "DEST")]
+    pub destination: String,
+    /// The version, which is never overwritten [default: the tag, or 16 digits of the manifest's digest].
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// List files and bytes, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Speak to the registry without TLS, as is always done on this machine.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Print what was done as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct Fetch {
+    /// What `publish` printed: a folder, oci://HOST/REPOSITORY[:TAG][@DIGEST], or hf://OWNER/NAME[@TAG].
+    pub source: String,
+    /// The version [default: the tag; of a folder the last, of a registry the only one, of the hub the newest].
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Where it shall stand [default: its name, in the current folder].
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Replace a bundle that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// A minisign public key that must have signed the bundle.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Speak to the registry without TLS, as is always done on this machine.
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Print what was done as JSON.
     #[arg(long)]
     pub json: bool,
 }

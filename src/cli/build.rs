@@ -1,10 +1,12 @@
-use super::arguments::{BuildRecipe, Decoder, ExportRoute, Lm, Output, PlanBuild, Shared};
+use super::arguments::{
+    BuildRecipe, Decoder, ExportRoute, Lm, OpenVinoScheme, Output, PlanBuild, Shared,
+};
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::export::Python;
 use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
-use crate::recipe::{self, Int8, Recipe, Route, Terms};
-use crate::runtime::OnnxRuntime;
+use crate::recipe::{self, Int8, Precision, Recipe, Route, Targets, Terms};
+use crate::runtime::{OnnxRuntime, OpenVino};
 use crate::source::Source;
 
 /// The recipe that serves where nothing else is said.
@@ -46,12 +48,48 @@ pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failur
     }
 }
 
+/// OpenVINO, for what can't do without.
+pub(super) fn required_openvino(shared: &Shared) -> Result<OpenVino, Failure> {
+    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
+    Ok(OpenVino::find(None, python.as_ref())?)
+}
+
+/// OpenVINO, where it is found.
+pub(super) fn openvino(shared: &Shared) -> Option<OpenVino> {
+    required_openvino(shared).ok()
+}
+
+/// What a recipe converts a half to, where a call asks for it: nothing else than it asks for.
+fn target(targets: &mut Targets, asked: Option<&[OpenVinoScheme]>) {
+    let Some(schemes) = asked else {
+        *targets = Targets::default();
+        return;
+    };
+    let target = targets.openvino.get_or_insert_default();
+    if !schemes.is_empty() {
+        let precision = |scheme: &OpenVinoScheme| match scheme {
+            OpenVinoScheme::Fp32 => Precision::Fp32,
+            OpenVinoScheme::Fp16 => Precision::Fp16,
+            OpenVinoScheme::Int8 => Precision::Int8,
+        };
+        let mut wanted: Vec<Precision> = schemes.iter().map(precision).collect();
+        wanted.sort();
+        wanted.dedup();
+        target.schemes = wanted;
+    }
+}
+
 /// Takes out of a recipe the nodes that it names: those of its own model's graph.
 fn without_names(recipe: &mut Recipe) {
     let int8 = recipe.decoder.as_mut().and_then(|decoder| decoder.int8.as_mut());
     int8.into_iter().for_each(|int8| *int8 = Int8::default());
     let int8 = recipe.lm.as_mut().and_then(|lm| lm.int8.as_mut());
     int8.into_iter().for_each(|int8| *int8 = Int8 { activations: Terms::Two, ..Int8::default() });
+    let decoder = recipe.decoder.as_mut().map(|decoder| &mut decoder.targets);
+    let lm = recipe.lm.as_mut().map(|lm| &mut lm.targets);
+    for target in decoder.into_iter().chain(lm).filter_map(|targets| targets.openvino.as_mut()) {
+        target.keep_fp32.clear();
+    }
 }
 
 /// The built-in recipe whose own source the model is, or the default one.
@@ -79,6 +117,7 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'st
         rebuild: output.rebuild,
         python: shared.python.clone(),
         onnxruntime: onnxruntime(shared)?,
+        openvino: openvino(shared),
         speed_gate: !output.no_speed_gate,
         cache: cache(shared),
         interrupted: &INTERRUPTED,
@@ -94,6 +133,7 @@ pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
         true => drop(decoder.int8.get_or_insert_default()),
         false => decoder.int8 = None,
     }
+    target(&mut decoder.targets, options.openvino.as_deref());
     run(&request(chosen, &options.output, shared)?, options.output.json)
 }
 
@@ -114,6 +154,7 @@ pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
         true => drop(lm.int8.get_or_insert_default()),
         false => lm.int8 = None,
     }
+    target(&mut lm.targets, options.openvino.as_deref());
     lm.last_logits |= options.last_logits;
     lm.route = route.unwrap_or(lm.route);
     // A bundle of another content than the recipe's needs another name.
@@ -159,7 +200,7 @@ fn describe(finished: &Finished) -> String {
             artifact.part,
             artifact.scheme,
             artifact.file,
-            bytes(artifact.bytes),
+            bytes(artifact.all_bytes()),
             format!("{before} -> {after}")
         ]);
     }

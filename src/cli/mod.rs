@@ -23,9 +23,11 @@ mod catalog;
 mod check;
 mod doctor;
 mod model;
+mod publish;
 mod quantize;
 mod sensitivity;
 mod terminal;
+mod validate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -108,12 +110,15 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),
         Verb::Diff(options) => model::diff(&options),
-        Verb::Validate(options) => check::validate(&options, &shared),
+        Verb::Validate(options) => validate::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Bench(options) => bench::bench(&options, &shared),
         Verb::BenchProbe(options) => bench::probe(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
+        Verb::Sign(options) => publish::sign(&options),
+        Verb::Publish(options) => publish::publish(&options, &shared),
+        Verb::Fetch(options) => publish::fetch(&options, &shared),
         Verb::Doctor(options) => doctor::doctor(&options, &shared),
         Verb::Recipe(verb) => catalog::recipe(&verb),
         Verb::Pass(verb) => catalog::pass(&verb),

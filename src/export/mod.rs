@@ -11,7 +11,9 @@ use std::path::PathBuf;
 pub use child::{Artifact, Child, Outcome, Progress};
 pub use package::source_digest;
 pub use python::Python;
-pub use request::{Bench, ExportDecoder, ExportLm, ReferencePlan, Request};
+pub use request::{
+    Bench, Convert, ExportDecoder, ExportLm, InputShape, PublishFile, ReferencePlan, Request,
+};
 
 /// How an export fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::digest::Digest;
 use crate::recipe::LmReferences;
 
 /// What a child is asked to do. The Python package documents each task.
@@ -30,8 +31,23 @@ pub enum Request<'a> {
         /// Files that are taken where they exist.
         optional: &'a [&'a str],
     },
+    /// Put a bundle into a hub repository, under a tag that isn't there yet.
+    Publish {
+        /// `owner/name`.
+        repo: &'a str,
+        /// The bundle's folder.
+        folder: &'a Path,
+        /// Its files, and what they must be.
+        files: &'a [PublishFile<'a>],
+        /// The files that say which bundle it is.
+        papers: &'a [&'a str],
+        /// The tag.
+        tag: &'a str,
+    },
     /// Export the decoder and record references from the unmodified module.
     ExportDecoder(ExportDecoder<'a>),
+    /// Convert an ONNX file, or the module behind it, to OpenVINO's intermediate representation.
+    Convert(Convert<'a>),
     /// Export the language model and record references from the unmodified module.
     ExportLm(ExportLm<'a>),
     /// Time one half of a checkpoint in PyTorch.
@@ -51,6 +67,47 @@ pub struct Bench<'a> {
     pub rounds: usize,
     /// What to time, as `validate::bench` writes it.
     pub points: serde_json::Value,
+}
+
+/// A file of a bundle that is to be published.
+#[derive(Clone, Debug, Serialize)]
+pub struct PublishFile<'a> {
+    /// Path inside the bundle.
+    pub name: &'a str,
+    /// SHA-256 of its contents.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Options of a conversion.
+#[derive(Clone, Debug, Serialize)]
+pub struct Convert<'a> {
+    /// The fp32 ONNX file.
+    pub model: &'a Path,
+    /// `decoder` or `lm`.
+    pub part: &'a str,
+    /// `fp32`, `fp16`, `int8`.
+    pub schemes: &'a [&'a str],
+    /// `onnx` or `torch`.
+    pub via: &'a str,
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// Nodes whose weights stay fp32.
+    pub keep_fp32: &'a [String],
+    /// Inputs with the dimensions that they are to have.
+    pub shapes: Vec<InputShape<'a>>,
+    /// Whether the cache is to be the model's own.
+    pub stateful: bool,
+}
+
+/// What an input's dimensions are to be.
+#[derive(Clone, Debug, Serialize)]
+pub struct InputShape<'a> {
+    /// Its name.
+    pub input: &'a str,
+    /// A number, `a..b` or `?` each.
+    pub dims: &'a [String],
 }
 
 /// Options of a language model's export.

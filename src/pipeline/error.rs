@@ -34,6 +34,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] crate::quantize::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Convert(#[from] crate::convert::Error),
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(pipeline::io),
@@ -72,6 +75,12 @@ pub enum Error {
         help("make setup installs it, --onnxruntime names its library; or write `form: dynamic`")
     )]
     NoOnnxRuntime,
+    #[error("OpenVINO's format is validated in OpenVINO, and there is none here")]
+    #[diagnostic(
+        code(pipeline::no_openvino),
+        help("make setup installs it, SOPRANO_EXPORT_OPENVINO names its library; or leave it out")
+    )]
+    NoOpenVino,
     #[error("int8 must be faster than fp32, and there is no ONNX Runtime here to time them in")]
     #[diagnostic(
         code(pipeline::no_clock),
@@ -102,6 +111,7 @@ impl Error {
             self,
             Error::Interrupted
                 | Error::Export(export::Error::Interrupted)
+                | Error::Convert(crate::convert::Error::Export(export::Error::Interrupted))
                 | Error::Validate(validate::Error::Interrupted)
         )
     }

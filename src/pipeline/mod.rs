@@ -2,6 +2,7 @@
 
 mod cache;
 mod error;
+mod openvino;
 mod pages;
 mod plan;
 mod run;
@@ -13,13 +14,13 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::{Int8Plan, PartPlan, Plan, Planned, State};
+pub use plan::{Int8Plan, OpenVinoPlan, PartPlan, Plan, Planned, State};
 pub use run::{Finished, run};
 
 use crate::bundle::Manifest;
 use crate::passes;
 use crate::recipe::Recipe;
-use crate::runtime::OnnxRuntime;
+use crate::runtime::{OnnxRuntime, OpenVino};
 use crate::source::Source;
 use crate::validate::{Speed, Verdict};
 
@@ -42,6 +43,8 @@ pub struct Build<'a> {
     pub python: Option<PathBuf>,
     /// ONNX Runtime, where there is one: artifacts are held against it too, and int8 is timed in it.
     pub onnxruntime: Option<OnnxRuntime>,
+    /// OpenVINO, where there is one: fp32 artifacts are held against it too, and its own format needs it.
+    pub openvino: Option<OpenVino>,
     /// Whether an int8 file must be faster than its fp32 one, here.
     pub speed_gate: bool,
     /// Finished stages.

@@ -1,10 +1,10 @@
 use super::cache::{Cache, Key};
-use super::{Build, Error, stages};
+use super::{Build, Error, openvino, stages};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::hardware::Machine;
 use crate::passes;
-use crate::recipe::{Decoder, Int8, Recipe};
+use crate::recipe::{Decoder, Int8, Precision, Recipe};
 use crate::runtime::Runtime;
 use crate::source::{Checkpoint, Needs, Source};
 use crate::validate::Part;
@@ -40,6 +40,17 @@ pub struct PartPlan {
     pub validate: Planned,
     /// The int8 file, where the recipe asks for it.
     pub int8: Option<Int8Plan>,
+    /// OpenVINO's format, where the recipe asks for it.
+    pub openvino: Option<OpenVinoPlan>,
+}
+
+/// The stages of one half in OpenVINO's format.
+#[derive(Clone, Debug)]
+pub struct OpenVinoPlan {
+    /// The fp32 file, converted.
+    pub convert: Planned,
+    /// The references in OpenVINO, for each file.
+    pub validate: Vec<(Precision, Planned)>,
 }
 
 /// The stages of the int8 file of one half.
@@ -60,7 +71,12 @@ impl PartPlan {
             .int8
             .iter()
             .flat_map(|int8| [&int8.quantize, &int8.validate].into_iter().chain(int8.speed.as_ref()));
-        [&self.export, &self.rewrite, &self.validate].into_iter().chain(int8).collect()
+        let converted = self.openvino.iter().flat_map(|openvino| {
+            let judged = openvino.validate.iter().map(|(_, planned)| planned);
+            std::iter::once(&openvino.convert).chain(judged)
+        });
+        let fp32 = [&self.export, &self.rewrite, &self.validate];
+        fp32.into_iter().chain(int8).chain(converted).collect()
     }
 }
 
@@ -134,7 +150,7 @@ impl Plan {
             let rewrite = planned(rewrite);
             let validate = Key::new(validate)
                 .with("rewrite", rewrite.key.digest())
-                .with("tolerance", tolerance)
+                .with("tolerance", &tolerance)
                 .with("runtime", &runtimes)
                 .with("tool", TOOL);
             let int8 = int8.map(|int8| {
@@ -154,7 +170,25 @@ impl Plan {
                 });
                 Int8Plan { quantize, validate: planned(validate), speed }
             });
-            PartPlan { part, export, rewrite, validate: planned(validate), int8 }
+            let target = openvino::target(recipe, part);
+            let openvino = target.map(|target| {
+                let [convert, _] = openvino::names(part, Precision::Fp32);
+                let convert = made(Key::new(convert).with("rewrite", rewrite.key.digest()))
+                    .with("checkpoint", identity)
+                    .with("target", serde_json::to_string(target).expect("plain data"));
+                let convert = planned(convert);
+                let judged = target.schemes.iter().map(|&scheme| {
+                    let [_, validate] = openvino::names(part, scheme);
+                    let key = Key::new(validate)
+                        .with("convert", convert.key.digest())
+                        .with("tolerance", &tolerance)
+                        .with("runtime", &runtimes)
+                        .with("tool", TOOL);
+                    (scheme, planned(key))
+                });
+                OpenVinoPlan { validate: judged.collect(), convert }
+            });
+            PartPlan { part, export, rewrite, validate: planned(validate), int8, openvino }
         };
         let json = |value: serde_json::Result<String>| value.expect("plain data");
         let mut parts = Vec::new();

@@ -4,15 +4,20 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cache::Stage;
-use super::plan::{self, PartPlan, Plan, Planned, State};
+use super::openvino;
+use super::plan::{self, OpenVinoPlan, PartPlan, Plan, Planned, State};
 use super::stages::{self, Exported};
-use super::{Build, Error, Outcome, Reporter, Summary};
+use super::{Build, Error, Outcome, Reporter, Rewrite, Summary};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, Manifest, Port, SpeedGate, Tool,
+    WeightsEntry,
 };
-use crate::ir::{Model, ValueInfoProto};
+use crate::export::source_digest;
+use crate::ir::Model;
+use crate::recipe::Precision;
+use crate::runtime::Format;
 use crate::source::{COMPANIONS, Checkpoint};
-use crate::validate::{Accepted, Part, Scheme, Speed, Verdict};
+use crate::validate::{self, Accepted, Artifact, Part, Scheme, Signature, Speed, Verdict};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -81,7 +86,8 @@ struct Runner<'a> {
 struct Half {
     part: Part,
     export: Stage,
-    rewritten: Stage,
+    rewrite: Rewrite,
+    signature: Signature,
     accepted: Accepted,
     speed: Option<Speed>,
 }
@@ -111,7 +117,51 @@ impl Runner<'_> {
             }
             halves.push(half);
         }
+        if let Some(planned) = &plan.openvino {
+            halves.extend(self.openvino(planned, part, &export, &rewritten, checkpoint)?);
+        }
         Ok(halves)
+    }
+
+    /// Converts one half to OpenVINO's format, and judges each file.
+    fn openvino(
+        &self,
+        plan: &OpenVinoPlan,
+        part: Part,
+        export: &Stage,
+        rewritten: &Stage,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<Half>, Error> {
+        let (build, reporter) = (self.build, self.reporter);
+        let converted = self.stage(&plan.convert, |folder| {
+            openvino::convert(build, reporter, part, rewritten, &checkpoint.folder, folder)
+        })?;
+        let half = |(precision, planned): &(Precision, Planned)| {
+            let artifact = openvino::artifact(&converted, *precision)?;
+            let judged = self.stage(planned, |_| {
+                let verdict = openvino::validate(
+                    build, reporter, part, *precision, export, rewritten, &converted,
+                )?;
+                self.passed(verdict, &artifact)
+            })?;
+            let signature = openvino::signature(build, part, rewritten)?;
+            let accepted = self.accept(judged.result()?, artifact.clone())?;
+            let rewrite = openvino::rewrite(&converted)?;
+            Ok(Half { part, export: export.clone(), rewrite, signature, accepted, speed: None })
+        };
+        plan.validate.iter().map(half).collect()
+    }
+
+    /// A verdict as a stage's result, if it passed.
+    fn passed(&self, verdict: Verdict, artifact: &Artifact) -> Result<serde_json::Value, Error> {
+        if !verdict.passed {
+            return Err(reject(self.build, verdict, artifact));
+        }
+        Ok(serde_json::to_value(verdict).expect("plain data"))
+    }
+
+    fn accept(&self, verdict: Verdict, artifact: Artifact) -> Result<Accepted, Error> {
+        verdict.accept(artifact.clone()).map_err(|verdict| reject(self.build, *verdict, &artifact))
     }
 
     /// Runs the references through one artifact; what is out of tolerance is rejected.
@@ -124,20 +174,15 @@ impl Runner<'_> {
         made: Stage,
     ) -> Result<Half, Error> {
         let (build, reporter) = (self.build, self.reporter);
+        let artifact = stages::artifact(&made)?;
         let judged = self.stage(planned, |_| {
             let verdict = stages::validate(build, reporter, part, scheme, export, &made)?;
-            if !verdict.passed {
-                return Err(reject(build, verdict, &made)?);
-            }
-            Ok(serde_json::to_value(verdict).expect("plain data"))
+            self.passed(verdict, &artifact)
         })?;
-        let verdict: Verdict = judged.result()?;
-        match verdict.accept(stages::artifact(&made)?) {
-            Ok(accepted) => {
-                Ok(Half { part, export: export.clone(), rewritten: made, accepted, speed: None })
-            }
-            Err(verdict) => Err(reject(build, *verdict, &made)?),
-        }
+        let signature = Signature::from(&Model::open(&artifact.path)?);
+        let accepted = self.accept(judged.result()?, artifact)?;
+        let rewrite = made.result()?;
+        Ok(Half { part, export: export.clone(), rewrite, signature, accepted, speed: None })
     }
 
     fn stage(
@@ -193,6 +238,14 @@ fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error>
             let speed = timed.map(|stage| stage.result()).transpose()?;
             outcomes.push(Outcome { rewrite: made.result()?, verdict: judged.result()?, speed });
         }
+        if let Some(openvino) = &part.openvino {
+            let Some(made) = build.cache.get(&openvino.convert.key) else { return Ok(None) };
+            for (_, judged) in &openvino.validate {
+                let Some(judged) = build.cache.get(&judged.key) else { return Ok(None) };
+                let (rewrite, verdict) = (openvino::rewrite(&made)?, judged.result()?);
+                outcomes.push(Outcome { rewrite, verdict, speed: None });
+            }
+        }
     }
     Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
 }
@@ -219,26 +272,40 @@ fn pack(
     let (mut models, mut entries, mut outcomes) = (BTreeMap::new(), Vec::new(), Vec::new());
     let (mut architecture, mut environment) = (BTreeMap::new(), BTreeMap::new());
     let (mut listening, mut sample_rate, mut folder, mut bundle_name) = (None, None, None, None);
-    for Half { part, export, rewritten, accepted, speed } in halves {
+    for Half { part, export, rewrite, signature, accepted, speed } in halves {
         let exported: Exported = export.result()?;
-        let model = Model::open(&accepted.artifact().path)?;
+        let format = Format::of(&accepted.artifact().path);
         let references = format!("reference/{part}.safetensors");
         let verdict = accepted.verdict().clone();
-        let file = format!("onnx/{}.onnx", stages::file_name(&build.recipe, part, verdict.scheme));
+        let stem = stages::file_name(&build.recipe, part, verdict.scheme);
+        let (file, weights) = match format {
+            Format::Onnx => (format!("onnx/{stem}.onnx"), None),
+            Format::OpenVino => (format!("openvino/{stem}.xml"), Some(format!("openvino/{stem}.bin"))),
+        };
         entries.push(ArtifactEntry {
             file: file.clone(),
             part,
             scheme: verdict.scheme,
+            format,
             sha256: accepted.artifact().sha256,
             bytes: accepted.artifact().bytes,
-            inputs: ports(&model.graph_proto().input),
-            outputs: ports(&model.graph_proto().output),
+            weights: accepted
+                .artifact()
+                .weights
+                .as_ref()
+                .zip(weights)
+                .map(|(made, file)| WeightsEntry { file, sha256: made.sha256, bytes: made.bytes }),
+            stateful: signature.stateful,
+            inputs: ports(&signature.inputs),
+            outputs: ports(&signature.outputs),
             references: references.clone(),
             tolerance: verdict.tolerance.clone(),
-            speed_gate: (verdict.scheme == Scheme::Int8).then_some(match speed {
-                Some(_) => SpeedGate::Passed,
-                None => SpeedGate::Skipped,
-            }),
+            speed_gate: (verdict.scheme == Scheme::Int8 && format == Format::Onnx).then_some(
+                match speed {
+                    Some(_) => SpeedGate::Passed,
+                    None => SpeedGate::Skipped,
+                },
+            ),
         });
         let (path, entry) = stages::references_entry(part, &export)?;
         extras.insert(references, Extra::Copy(path, entry.sha256));
@@ -246,8 +313,9 @@ fn pack(
         bundle_name.get_or_insert_with(|| name(build, &exported));
         environment.extend(exported.environment.clone());
         match part {
-            Part::Decoder if verdict.scheme == Scheme::Int8 => {}
+            Part::Decoder if verdict.scheme != Scheme::Fp32 || format != Format::Onnx => {}
             Part::Decoder => {
+                let model = Model::open(&accepted.artifact().path)?;
                 let references = stages::references(part, &export, &model)?;
                 listening = super::pages::listening(&exported, accepted.artifact(), &references)?;
                 sample_rate = exported.sample_rate;
@@ -258,7 +326,7 @@ fn pack(
                 architecture.insert(part.name().to_owned(), dimensions);
             }
         }
-        outcomes.push(Outcome { rewrite: rewritten.result()?, verdict, speed });
+        outcomes.push(Outcome { rewrite, verdict, speed });
         models.insert(file, accepted);
     }
     let (Some(folder), Some(name)) = (folder, bundle_name) else {
@@ -293,35 +361,38 @@ fn pack(
         "README.md".to_owned(),
         Extra::Text(super::pages::card(&summary, &build.recipe, sample_rate)),
     );
+    let time = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    extras.extend(bundle::provenance(&manifest, &extras, source_digest(), time));
     let manifest = bundle::pack(Contents { manifest, models, extras }, &folder, build.overwrite)?;
     Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
 }
 
-fn ports(values: &[ValueInfoProto]) -> Vec<Port> {
-    let port = |value: &ValueInfoProto| Port {
-        name: value.name().to_owned(),
-        dtype: value.dtype_name(),
-        shape: value.dims(),
+fn ports(values: &[validate::Port]) -> Vec<Port> {
+    let port = |value: &validate::Port| Port {
+        name: value.name.clone(),
+        dtype: value.dtype.clone(),
+        shape: value.dims.clone(),
     };
     values.iter().map(port).collect()
 }
 
 /// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
 /// they can't be kept there, the artifact stays in the cache. The answer is no either way.
-fn reject(build: &Build<'_>, verdict: Verdict, rewritten: &Stage) -> Result<Error, Error> {
-    let (cached, _) = rewritten.file(stages::REWRITTEN)?;
-    let kept = keep(build, &verdict, &cached).unwrap_or(cached);
-    Ok(Error::Rejected { verdict: Box::new(verdict), kept })
+fn reject(build: &Build<'_>, verdict: Verdict, artifact: &Artifact) -> Error {
+    let kept = keep(build, &verdict, artifact).unwrap_or_else(|_| artifact.path.clone());
+    Error::Rejected { verdict: Box::new(verdict), kept }
 }
 
-fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Path) -> std::io::Result<PathBuf> {
+fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Artifact) -> std::io::Result<PathBuf> {
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let kept = home.join("rejected").join(format!("{}-{}", verdict.part, verdict.sha256.short()));
     std::fs::create_dir_all(&kept)?;
-    std::fs::copy(
-        artifact,
-        kept.join(format!("{}.onnx", stages::file_name(&build.recipe, verdict.part, verdict.scheme))),
-    )?;
+    let stem = stages::file_name(&build.recipe, verdict.part, verdict.scheme);
+    let files = std::iter::once(&artifact.path).chain(artifact.weights.iter().map(|w| &w.path));
+    for file in files {
+        let kind = file.extension().unwrap_or_default().to_string_lossy();
+        std::fs::copy(file, kept.join(format!("{stem}.{kind}")))?;
+    }
     let text = serde_json::to_string_pretty(verdict).expect("plain data");
     std::fs::write(kept.join("verdict.json"), text)?;
     Ok(kept)

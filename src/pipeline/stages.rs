@@ -17,7 +17,9 @@ use crate::recipe::{Form, Int8, Recipe, Route};
 use crate::runtime::{Runtime, Tract};
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
-use crate::validate::{self, Artifact, Claim, Metric, Part, References, Scheme, Tolerance, Verdict};
+use crate::validate::{
+    self, Artifact, Claim, Metric, Part, References, Scheme, Signature, Tolerance, Verdict,
+};
 
 /// The model that the export of a part leaves.
 pub(super) fn model_file(part: Part) -> &'static str {
@@ -48,14 +50,11 @@ pub(super) fn names(part: Part) -> [&'static str; 5] {
     }
 }
 
-/// Tokens, over its batch, of the longest reference that tract runs in 8 bits where another runtime has
-/// them all: on a processor without VNNI a full-size decoder takes it 0.3 s a token.
-const LONGEST_IN_8_BITS: usize = 128;
-
 /// The runtimes that every artifact is held against, tract first.
 pub(super) fn runtimes<'a>(build: &'a Build<'_>) -> impl Iterator<Item = &'a dyn Runtime> {
     let onnxruntime = build.onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
-    std::iter::once(&Tract as &dyn Runtime).chain(onnxruntime)
+    let openvino = build.openvino.as_ref().map(|runtime| runtime as &dyn Runtime);
+    std::iter::once(&Tract as &dyn Runtime).chain(onnxruntime).chain(openvino)
 }
 
 /// Times an int8 artifact beside its fp32 one; one that is slower is an error.
@@ -95,7 +94,7 @@ pub(super) fn file_name(recipe: &Recipe, part: Part, scheme: Scheme) -> String {
     };
     match scheme {
         Scheme::Fp32 => fp32.to_owned(),
-        Scheme::Int8 => format!("{}_int8", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
+        other => format!("{}_{other}", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
     }
 }
 
@@ -165,20 +164,33 @@ fn child(
     request: &Request<'_>,
     folder: &Path,
 ) -> Result<Outcome, Error> {
+    with_child(build, reporter, stage, |child| child.run(request, folder))
+}
+
+/// Runs work with a child process to do it; its log stays where it fails.
+pub(super) fn with_child<T, E>(
+    build: &Build<'_>,
+    reporter: &dyn Reporter,
+    stage: &str,
+    work: impl FnOnce(&Child<'_>) -> Result<T, E>,
+) -> Result<T, Error>
+where
+    Error: From<E>,
+{
     let family = build.recipe.family.name();
     let python = &Python::find(build.python.as_deref(), family, build.cache.root())?;
     let logs = build.cache.root().join("logs");
     std::fs::create_dir_all(&logs).map_err(Error::io(&logs))?;
     let log = logs.join(format!("{stage}-{}.log", std::process::id()));
-    let outcome = Child {
+    let child = Child {
         python,
         cache: build.cache.root(),
         log: &log,
         time_limit: time_limit(&build.recipe),
         interrupted: build.interrupted,
         progress: &|p: &Progress| reporter.progress(&p.step, p.done, p.total),
-    }
-    .run(request, folder)?;
+    };
+    let outcome = work(&child)?;
     let _ = std::fs::remove_file(&log);
     Ok(outcome)
 }
@@ -370,7 +382,7 @@ fn refusal(report: &passes::Report, node: &str) -> String {
 /// The rewritten file as an artifact.
 pub(super) fn artifact(rewritten: &Stage) -> Result<Artifact, Error> {
     let (path, entry) = rewritten.file(REWRITTEN)?;
-    Ok(Artifact { path, sha256: entry.sha256, bytes: entry.bytes })
+    Ok(Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights: None })
 }
 
 /// The references of a part's export, for the inputs of a model.
@@ -388,8 +400,8 @@ pub(super) fn references_entry(
     exported.file(references_file(part))
 }
 
-/// What the recipe demands of a part in a scheme.
-fn claim(recipe: &Recipe, part: Part, scheme: Scheme) -> Claim {
+/// What the recipe demands of a part's ONNX file in a scheme.
+pub(super) fn tolerance(recipe: &Recipe, part: Part, scheme: Scheme) -> Tolerance {
     let tolerance = match part {
         _ if scheme == Scheme::Int8 => int8(recipe, part).map(|int8| {
             let greedy = (part == Part::Lm).then_some((Metric::GreedyAgreement, 0.0));
@@ -414,7 +426,7 @@ fn claim(recipe: &Recipe, part: Part, scheme: Scheme) -> Claim {
             ])
         }),
     };
-    Claim { part, scheme, tolerance: tolerance.unwrap_or_default() }
+    tolerance.unwrap_or_default()
 }
 
 /// Runs every reference; a verdict that fails also says where.
@@ -431,8 +443,12 @@ pub(super) fn validate(
     let references = references(part, exported, &model)?;
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
-    let claim = claim(&build.recipe, part, scheme);
-    let mut runtimes: Vec<&dyn Runtime> = runtimes(build).collect();
+    let signature = Signature::from(&model);
+    let tolerance = tolerance(&build.recipe, part, scheme);
+    let claim = Claim { part, scheme, tolerance, signature: signature.clone() };
+    // OpenVINO computes integer products of ONNX slower than fp32 ones: its int8 is its own.
+    let takes = |runtime: &&dyn Runtime| scheme == Scheme::Fp32 || runtime.name() != "openvino";
+    let mut runtimes: Vec<&dyn Runtime> = runtimes(build).filter(takes).collect();
     let mut beside = None;
     if quantize::needs_onnxruntime(&model) {
         runtimes.remove(0);
@@ -440,7 +456,8 @@ pub(super) fn validate(
         // tract's integer products take minutes for a long reference: another runtime has them all, and
         // tract is held beside it on the others.
         runtimes.rotate_left(1);
-        beside = Some(references.clone().up_to(LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
+        beside =
+            Some(references.clone().up_to(validate::LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
     }
     let (first, others) = runtimes.split_first().ok_or(Error::NoOnnxRuntime)?;
     let mut verdict =
@@ -450,6 +467,7 @@ pub(super) fn validate(
             &mut verdict,
             &artifact,
             beside.as_ref().unwrap_or(&references),
+            &signature,
             *first,
             *runtime,
             build.interrupted,

@@ -361,6 +361,20 @@ pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
     Ok(found)
 }
 
+/// Whether a node is a product of the inverse DFT.
+fn is_spectral(made: &NodeProto) -> bool {
+    let pass = |p: &crate::ir::proto::StringStringEntryProto| {
+        p.key() == "soprano_export.pass" && p.value() == "replace-istft"
+    };
+    made.op_type() == "MatMul" && made.metadata_props.iter().any(pass)
+}
+
+/// The names of products that no file holds in 8 bits: the range of a spectrum is too wide.
+pub fn spectral_products(model: &Model) -> Vec<String> {
+    let nodes = model.graph_proto().node.iter().filter(|made| is_spectral(made));
+    nodes.map(|made| made.name().to_owned()).collect()
+}
+
 /// What to do with a node.
 fn sort(
     graph: &Graph<'_>,
@@ -383,10 +397,7 @@ fn sort(
         return Ok(Work::Leave);
     }
     let size: i64 = tensor.dims.iter().product();
-    let from_pass = |pass: &str| {
-        made.metadata_props.iter().any(|p| p.key() == "soprano_export.pass" && p.value() == pass)
-    };
-    let why = if from_pass("replace-istft") {
+    let why = if is_spectral(made) {
         Some("the range of a spectrum is too wide for 8 bits")
     } else if size < SMALLEST as i64 {
         Some("it is small")

@@ -65,7 +65,7 @@ pub(super) struct Checks {
 pub(super) type Outcome = Result<(), Invalid>;
 
 impl Checks {
-    fn at(&self, step: Step) -> Checks {
+    pub(super) fn at(&self, step: Step) -> Checks {
         Checks { path: self.path.iter().copied().chain([step]).collect() }
     }
 
@@ -138,7 +138,7 @@ impl Checks {
     }
 
     /// A bound that must be a number from `least` to `most`; below, it is looser than allowed.
-    fn at_least(&self, value: f64, least: f64, most: f64, floor: &str) -> Outcome {
+    pub(super) fn at_least(&self, value: f64, least: f64, most: f64, floor: &str) -> Outcome {
         self.ensure(
             value.is_finite() && value > 0.0 && value <= most,
             format!("is {value}, which is not a bound"),
@@ -238,6 +238,7 @@ impl Decoder {
         here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
+        self.targets.validate(&here.key("targets"), false)?;
         self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
     }
 }
@@ -285,6 +286,7 @@ impl LanguageModel {
         here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
+        self.targets.validate(&here.key("targets"), true)?;
         self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
     }
 }

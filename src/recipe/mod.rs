@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod gate;
+mod targets;
 mod yaml;
 
 use std::io::Read as _;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
 pub use gate::{DecoderGate, Gate, LmGate};
+pub use targets::{OpenVinoTarget, Precision, Targets, Via};
 pub use yaml::Step;
 
 use check::{
@@ -117,6 +119,9 @@ pub struct Decoder {
     /// An int8 file beside the fp32 one; `{}` takes every default.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
+    /// Formats beside ONNX.
+    #[serde(skip_serializing_if = "Targets::is_empty")]
+    pub targets: Targets,
 }
 
 impl Default for Decoder {
@@ -129,6 +134,7 @@ impl Default for Decoder {
             references: References::default(),
             tolerance: Tolerance::default(),
             int8: None,
+            targets: Targets::default(),
         }
     }
 }
@@ -182,6 +188,9 @@ pub struct LanguageModel {
     /// An int8 file beside the fp32 one; `{}` takes every default.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub int8: Option<Int8>,
+    /// Formats beside ONNX.
+    #[serde(skip_serializing_if = "Targets::is_empty")]
+    pub targets: Targets,
 }
 
 /// How a half of the model is held in 8 bits, and what that file must reach.
@@ -276,6 +285,7 @@ impl Default for LanguageModel {
             references: LmReferences::default(),
             tolerance: LmTolerance::default(),
             int8: None,
+            targets: Targets::default(),
         }
     }
 }

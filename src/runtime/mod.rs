@@ -125,6 +125,14 @@ pub trait Session: Send + Sync {
     /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error>;
 
+    /// Forgets what a model with a state of its own has been given; others have nothing to forget.
+    ///
+    /// # Errors
+    /// [`Error::Run`] with the runtime's words.
+    fn restart(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Seconds that one call takes, without making its inputs and reading its outputs where the runtime can
     /// tell them apart.
     ///

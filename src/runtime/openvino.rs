@@ -104,7 +104,7 @@ impl OpenVino {
                 .collect::<Result<_, _>>()
                 .map_err(words)?;
             let request = compiled.create_infer_request().map_err(words)?;
-            let running = Running { request, _compiled: compiled, _core: core };
+            let running = Running { request, compiled, _core: core };
             Ok(Loaded { running: Mutex::new(running), inputs, outputs })
         };
         let session = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
@@ -177,7 +177,7 @@ impl Runtime for OpenVino {
 /// A request, and what it belongs to, which lives as long as it does.
 struct Running {
     request: InferRequest,
-    _compiled: openvino::CompiledModel,
+    compiled: openvino::CompiledModel,
     _core: Core,
 }
 
@@ -225,6 +225,12 @@ impl Session for Loaded {
             Ok((name.clone(), from_openvino(&tensor).map_err(refuse)?))
         };
         self.outputs.iter().enumerate().map(read).collect()
+    }
+
+    fn restart(&self) -> Result<(), Error> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.request = running.compiled.create_infer_request().map_err(refuse)?;
+        Ok(())
     }
 
     fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {

@@ -1,6 +1,6 @@
 //! Watches activations while references run.
 
-use super::{Error, Part, References, language_model};
+use super::{Error, Part, References, Signature, language_model};
 use crate::ir::{Model, ValueInfoProto};
 use crate::quantize::{Calibration, Observed};
 use crate::runtime::Runtime;
@@ -45,7 +45,7 @@ pub fn calibrate(
     let session = runtime.load_bytes(&watched.to_bytes())?;
     let interface = match part {
         Part::Decoder => None,
-        Part::Lm => Some(language_model::Interface::of(model)?),
+        Part::Lm => Some(language_model::Interface::of(&Signature::from(model))?),
     };
     let mut seen = Calibration::new();
     for case in cases {

@@ -1,8 +1,8 @@
 //! Runs a language model's references: prompts at once, and token after token from its own cache.
 
-use super::{Case, CaseResult, Error, Fault, Kind, Metric, References, output};
+use super::signature::Port;
+use super::{Case, CaseResult, Error, Fault, Kind, Metric, References, Signature, output};
 use crate::audio;
-use crate::ir::Model;
 use crate::runtime::{Session, Tensors};
 use crate::tensor::Tensor;
 
@@ -13,7 +13,7 @@ const LOGITS: &str = "logits";
 pub(super) const HIDDEN: &str = "last_hidden_state";
 pub(super) const PAST: &str = "past_key_values.";
 const LAYER: &str = "hidden_states.";
-const PRESENT: &str = "present.";
+pub(super) const PRESENT: &str = "present.";
 
 /// A language model's cache, as its inputs declare it.
 pub(super) struct Interface {
@@ -21,6 +21,8 @@ pub(super) struct Interface {
     cache: Vec<(String, usize, usize)>,
     /// Logits are those of the last position alone.
     last_logits: bool,
+    /// The cache is the model's own: a call without one begins anew.
+    stateful: bool,
 }
 
 const INPUTS: [&str; 3] = [IDS, MASK, POSITIONS];
@@ -31,36 +33,34 @@ impl Interface {
     /// # Errors
     /// [`Error::Interface`] where an input is none of a language model's, or a cache's heads and size are
     /// left open.
-    pub(super) fn of(model: &Model) -> Result<Self, Error> {
+    pub(super) fn of(signature: &Signature) -> Result<Self, Error> {
         let mut cache = Vec::new();
-        for input in &model.graph_proto().input {
-            let Some(name) = input.name().strip_prefix(PAST) else {
-                if INPUTS.contains(&input.name()) {
+        for Port { name: input, dims, .. } in &signature.inputs {
+            let Some(name) = input.strip_prefix(PAST) else {
+                if INPUTS.contains(&input.as_str()) {
                     continue;
                 }
                 return Err(Error::Interface {
-                    name: input.name().to_owned(),
+                    name: input.clone(),
                     why: "is none of a language model's",
                 });
             };
-            let dims = input.dims();
             let fixed = |at: usize| dims.get(at).and_then(|dim| dim.parse().ok());
             let (Some(heads), Some(size), 4) = (fixed(1), fixed(3), dims.len()) else {
                 let why = "must be [batch, heads, past, size] with heads and size fixed";
-                return Err(Error::Interface { name: input.name().to_owned(), why });
+                return Err(Error::Interface { name: input.clone(), why });
             };
             cache.push((name.to_owned(), heads, size));
         }
-        if cache.is_empty() {
+        if cache.is_empty() && !signature.stateful {
             return Err(Error::Interface {
                 name: format!("{PAST}0.key"),
                 why: "is not there: the model has no cache",
             });
         }
-        let logits = model.graph_proto().output.iter().find(|output| output.name() == LOGITS);
-        let last_logits =
-            logits.is_some_and(|output| output.dims().get(1).is_some_and(|dim| dim == "1"));
-        Ok(Self { cache, last_logits })
+        let logits = signature.outputs.iter().find(|port| port.name == LOGITS);
+        let last_logits = logits.is_some_and(|port| port.dims.get(1).is_some_and(|dim| dim == "1"));
+        Ok(Self { cache, last_logits, stateful: signature.stateful })
     }
 
     /// Runs one case.
@@ -105,6 +105,9 @@ impl Interface {
         given: &Tensors,
         past: Option<Tensors>,
     ) -> Result<Tensors, Fault> {
+        if self.stateful && past.is_none() {
+            session.restart()?;
+        }
         let batch = given.get(IDS).map_or(1, |ids| ids.shape()[0]);
         let mut inputs = given.clone();
         inputs.extend(past.unwrap_or_else(|| self.empty_cache(batch)));

@@ -124,6 +124,8 @@ pub enum Part {
 pub enum Scheme {
     /// 32-bit floats throughout.
     Fp32,
+    /// Weights in 16-bit floats.
+    Fp16,
     /// 8-bit weights and activations in the large products.
     Int8,
 }
@@ -151,6 +153,7 @@ impl Scheme {
     pub fn name(self) -> &'static str {
         match self {
             Scheme::Fp32 => "fp32",
+            Scheme::Fp16 => "fp16",
             Scheme::Int8 => "int8",
         }
     }
@@ -195,7 +198,7 @@ impl Tolerance {
             (Part::Decoder, Scheme::Fp32) => {
                 Self::new([(MaxAbsOfPeak, 1e-4), (SnrDb, 40.0), (LogSpectralDistanceDb, 1.0)])
             }
-            (Part::Decoder, Scheme::Int8) => Self::new([(SnrDb, 12.0)]),
+            (Part::Decoder, Scheme::Fp16 | Scheme::Int8) => Self::new([(SnrDb, 12.0)]),
             (Part::Lm, Scheme::Fp32) => Self::new([
                 (MaxAbs, 1e-3),
                 (SnrDb, 60.0),
@@ -204,7 +207,9 @@ impl Tolerance {
                 (ErrorGrowth, 4.0),
             ]),
             // A greedy run leaves the reference for good at the first token that differs: reported, not held.
-            (Part::Lm, Scheme::Int8) => Self::new([(SnrDb, 12.0), (GreedyAgreement, 0.0)]),
+            (Part::Lm, Scheme::Fp16 | Scheme::Int8) => {
+                Self::new([(SnrDb, 12.0), (GreedyAgreement, 0.0)])
+            }
         }
     }
 

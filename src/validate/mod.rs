@@ -8,6 +8,7 @@ mod language_model;
 mod metric;
 mod references;
 mod sensitivity;
+mod signature;
 mod speed;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use divergence::{Divergence, first_divergence};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
 pub use sensitivity::{Choice, Damage, Milliseconds, Sensitivity, choose, measure as sensitivity};
+pub use signature::{Port, Signature};
 pub use speed::{Speed, speed};
 
 /// What goes wrong before there is a verdict.
@@ -95,7 +97,7 @@ pub struct CaseResult {
     pub fault: Option<String>,
 }
 
-/// An ONNX file on its way into a bundle.
+/// A model's file on its way into a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     /// Where it lies.
@@ -104,6 +106,19 @@ pub struct Artifact {
     pub sha256: Digest,
     /// Its length.
     pub bytes: u64,
+    /// Its weights, where they lie in a file of their own.
+    pub weights: Option<Weights>,
+}
+
+/// The weights of an artifact in a file of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Where they lie.
+    pub path: PathBuf,
+    /// Their SHA-256.
+    pub sha256: Digest,
+    /// Their length.
+    pub bytes: u64,
 }
 
 /// How an artifact came out against all references, in one runtime.
@@ -111,6 +126,9 @@ pub struct Artifact {
 pub struct Verdict {
     /// The file that was run.
     pub sha256: Digest,
+    /// Its weights, where they are another file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Digest>,
     /// The runtime, with its version.
     pub runtime: String,
     /// Which half of the model it is.
@@ -141,9 +159,25 @@ pub struct Beside {
     /// What it must be above: [`AGREEMENT_DB`], or [`CLOSER_DB`] above that case's ratio to PyTorch where
     /// that is less.
     pub agreement_limit_db: f64,
-    /// How many cases were compared.
-    pub compared: usize,
+    /// Each case that was compared.
+    #[serde(default)]
+    pub compared: Vec<Agreement>,
 }
+
+/// How far two runtimes are from each other in one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// The case's name.
+    pub case: String,
+    /// The largest difference, over the first one's peak, and the signal-to-noise ratio, of the output that
+    /// is furthest.
+    pub measured: Measured,
+    /// Whether that is near enough.
+    pub passed: bool,
+}
+
+/// How far two runtimes may be from each other on one fp32 file, over the peak.
+pub const AGREEMENT_OF_PEAK: f64 = 1e-4;
 
 /// What two runtimes must agree to on one file.
 pub const AGREEMENT_DB: f64 = 45.0;
@@ -153,13 +187,19 @@ pub const AGREEMENT_DB: f64 = 45.0;
 /// agrees with itself to no more than 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`,
 /// activations in one term).
 pub const CLOSER_DB: f64 = 3.0;
+/// Tokens, over its batch, of the longest reference that tract runs in 8 bits where another runtime has
+/// them all: on a processor without VNNI a full-size decoder takes it 0.3 s a token.
+pub const LONGEST_IN_8_BITS: usize = 128;
 /// Tokens of a case, over its batch, up to which runtimes are held against each other.
 const LONGEST_COMPARED: usize = 128;
 
 impl Beside {
     /// Whether the artifact passes there, and the runtimes agree.
     pub fn passed(&self) -> bool {
-        self.verdict.passed && self.compared > 0 && self.agreement_db > self.agreement_limit_db
+        self.verdict.passed
+            && !self.compared.is_empty()
+            && self.compared.iter().all(|case| case.passed)
+            && self.agreement_db > self.agreement_limit_db
     }
 }
 
@@ -193,7 +233,8 @@ impl Verdict {
             && self.cases.iter().all(|case| case.passed)
             && self.tolerance.check(self.part, self.scheme).is_ok()
             && self.beside.iter().all(|beside| beside.passed() && beside.verdict.sha256 == self.sha256)
-            && self.sha256 == artifact.sha256;
+            && self.sha256 == artifact.sha256
+            && self.weights == artifact.weights.as_ref().map(|weights| weights.sha256);
         if holds { Ok(Accepted { artifact, verdict: self }) } else { Err(Box::new(self)) }
     }
 
@@ -222,6 +263,8 @@ pub struct Claim {
     pub scheme: Scheme,
     /// How far it may be from the references.
     pub tolerance: Tolerance,
+    /// What it takes and gives.
+    pub signature: Signature,
 }
 
 /// Runs every reference through a runtime, in parallel, with one loaded model whose open dimensions
@@ -238,29 +281,32 @@ pub fn validate(
     interrupted: &AtomicBool,
     done: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Verdict, Error> {
-    let Claim { part, scheme, tolerance } = claim;
+    let Claim { part, scheme, tolerance, signature } = claim;
     tolerance.check(part, scheme)?;
     let session = runtime.load(&artifact.path)?;
     let judge = match part {
         Part::Decoder => Judge::Decoder,
-        Part::Lm => Judge::Lm(language_model::Interface::of(&ir::Model::open(&artifact.path)?)?),
+        Part::Lm => Judge::Lm(language_model::Interface::of(&signature)?),
     };
+    let references = &references.clone().within(&signature);
     let total = references.cases.len();
     let finished = std::sync::atomic::AtomicUsize::new(0);
-    let cases = references
-        .cases
-        .par_iter()
-        .map(|case| {
-            if interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            let result = judge.case(case, references, session.as_ref(), &tolerance)?;
-            done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok(result)
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
+    let one = |case: &Case| {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        let result = judge.case(case, references, session.as_ref(), &tolerance)?;
+        done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
+        Ok(result)
+    };
+    // A model that remembers has one conversation at a time.
+    let cases = match signature.stateful {
+        true => references.cases.iter().map(one).collect::<Result<Vec<_>, Error>>()?,
+        false => references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?,
+    };
     Ok(Verdict {
         sha256: artifact.sha256,
+        weights: artifact.weights.as_ref().map(|weights| weights.sha256),
         runtime: runtime.name_and_version(),
         part,
         scheme,
@@ -281,20 +327,25 @@ pub fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,
     references: &References,
+    signature: &Signature,
     first: &dyn Runtime,
     second: &dyn Runtime,
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
-    let claim =
-        Claim { part: verdict.part, scheme: verdict.scheme, tolerance: verdict.tolerance.clone() };
+    let claim = Claim {
+        part: verdict.part,
+        scheme: verdict.scheme,
+        tolerance: verdict.tolerance.clone(),
+        signature: signature.clone(),
+    };
     let other = validate(artifact, references, claim, second, interrupted, &|_, _| {})?;
     let (a, b) = (first.load(&artifact.path)?, second.load(&artifact.path)?);
     let interface = match verdict.part {
         Part::Decoder => None,
-        Part::Lm => Some(language_model::Interface::of(&ir::Model::open(&artifact.path)?)?),
+        Part::Lm => Some(language_model::Interface::of(signature)?),
     };
     let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
-    let mut compared = 0;
+    let mut compared: Vec<Agreement> = Vec::new();
     let fits = |case: &&Case| case.is_one_call() && case.batch * case.length <= LONGEST_COMPARED;
     for case in references.cases.iter().filter(fits) {
         if interrupted.load(Ordering::Relaxed) {
@@ -306,20 +357,28 @@ pub fn validate_beside(
         }
         let (Ok(from_a), Ok(from_b)) = (a.run(&inputs), b.run(&inputs)) else { continue };
         let name = interface.as_ref().map(|_| language_model::HIDDEN);
+        let mut measured = Measured::default();
+        let mut near = true;
         for (output, a) in from_a.iter().filter(|(output, _)| name.is_none_or(|n| n == *output)) {
-            let snr = from_b.get(output).filter(|b| b.shape() == a.shape()).map(|b| {
-                Ok::<f64, tensor::Error>(audio::snr_db(&a.to_f32()?, &b.to_f32()?).unwrap_or(f64::NAN))
-            });
-            let snr = snr.transpose()?.unwrap_or(f64::NAN);
+            let a = a.to_f32()?;
+            let b = match from_b.get(output).filter(|b| from_a[output].shape() == b.shape()) {
+                Some(b) => b.to_f32()?,
+                None => Vec::new(),
+            };
+            let snr = audio::snr_db(&a, &b).unwrap_or(f64::NAN);
+            let error = audio::max_abs_difference(&a, &b).unwrap_or(f64::NAN) / audio::peak(&a);
+            measured.add(Metric::SnrDb, snr);
+            measured.add(Metric::MaxAbsOfPeak, error);
             let found = verdict.cases.iter().find(|result| result.name == case.name);
             let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
+            near &= snr > limit && (verdict.scheme != Scheme::Fp32 || error < AGREEMENT_OF_PEAK);
             let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);
-            if compared == 0 || margin.is_nan() || margin == snr - limit {
+            if compared.is_empty() || margin.is_nan() || margin == snr - limit {
                 (agreement_db, agreement_limit_db) = (snr, limit);
             }
-            compared += 1;
         }
+        compared.push(Agreement { case: case.name.clone(), measured, passed: near });
     }
     let beside = Beside { verdict: other, agreement_db, agreement_limit_db, compared };
     verdict.passed &= beside.passed();

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::{Error, Port, Signature};
 use crate::runtime::Tensors;
 use crate::tensor::{DType, TensorFile};
 
@@ -52,6 +52,17 @@ pub struct Case {
     /// Of a language model's case with steps: how many tokens are given at once before the first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub prefill: usize,
+}
+
+/// Whether a dimension of a recipe admits a size.
+fn admits(dim: &str, size: usize) -> bool {
+    let number = |text: &str| text.parse::<usize>().ok();
+    match dim.split_once("..") {
+        Some((from, to)) => {
+            number(from).is_none_or(|from| from <= size) && number(to).is_none_or(|to| size <= to)
+        }
+        None => number(dim).is_none_or(|wanted| wanted == size),
+    }
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -120,6 +131,24 @@ impl References {
     /// The cases of up to so many tokens, over their batch.
     pub fn up_to(mut self, tokens: usize) -> Self {
         self.cases.retain(|case| case.batch * case.length <= tokens);
+        self
+    }
+
+    /// The cases whose inputs have the dimensions that a model of fixed or bounded shapes takes: a number,
+    /// `a..b`, or anything else for any, each.
+    pub fn within(mut self, signature: &Signature) -> Self {
+        let cases = std::mem::take(&mut self.cases);
+        let fits = |case: &Case| {
+            let given = self.inputs(case);
+            signature.inputs.iter().all(|Port { name, dims, .. }| {
+                let shape = given.get(name).map(|tensor| tensor.shape());
+                shape.is_none_or(|shape| {
+                    shape.len() == dims.len() && shape.iter().zip(dims).all(|(&n, dim)| admits(dim, n))
+                })
+            })
+        };
+        let kept = cases.into_iter().filter(fits).collect();
+        self.cases = kept;
         self
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::{Case, Error, Judge, Metric, Part, References, Tolerance, language_model};
+use super::{Case, Error, Judge, Metric, Part, References, Signature, Tolerance, language_model};
 use crate::ir::{Model, TestGraph, initializer_f32, node};
 use crate::quantize::{self, Candidate, Options};
 use crate::recipe::Terms;
@@ -89,7 +89,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Self, Error> {
         let judge = match part {
             Part::Decoder => Judge::Decoder,
-            Part::Lm => Judge::Lm(language_model::Interface::of(model)?),
+            Part::Lm => Judge::Lm(language_model::Interface::of(&Signature::from(model))?),
         };
         let fits = |case: &&Case| case.is_one_call() && case.length <= LONGEST && case.batch == 1;
         let mut cases: Vec<&Case> = references.cases.iter().filter(fits).collect();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Error, Part, References, language_model};
+use super::{Artifact, Error, Part, References, Signature, language_model};
 use crate::ir::Model;
 use crate::runtime::{Runtime, Tensors};
 
@@ -43,7 +43,7 @@ pub fn speed(
 ) -> Result<Speed, Error> {
     let (what, inputs): (String, Tensors) = match part {
         Part::Lm => {
-            let interface = language_model::Interface::of(&Model::open(&fp32.path)?)?;
+            let interface = language_model::Interface::of(&Signature::from(&Model::open(&fp32.path)?))?;
             (format!("a step behind {PAST} positions"), interface.step(PAST))
         }
         Part::Decoder => {

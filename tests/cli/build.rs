@@ -71,7 +71,7 @@ fn a_second_run_is_up_to_date_and_starts_no_python() {
     let bundle = shared.bundle.to_str().unwrap();
     let before = tree(&shared.bundle);
     let run = with(&["decoder", "--model", "synthetic:tiny", "-o", bundle]).exits(0);
-    run.says("bundle soprano-tiny up to date: 8 files");
+    run.says("bundle soprano-tiny up to date: 10 files");
     assert!(tree(&shared.bundle) == before);
 
     let run = with(&["decoder", "--model", "synthetic:tiny", "-o", "fresh", "--json"]).exits(0);

@@ -68,6 +68,44 @@ def replay():
     say("result", **result)
 
 
+def hub():
+    """A hub of one repository: a folder for each tag."""
+    home = Path(os.environ["FAKE_HUB"])
+    if task == "publish":
+        place = home / request["tag"]
+        if place.exists():
+            same = all(
+                (place / paper).is_file() == (Path(request["folder"]) / paper).is_file()
+                and (place / paper).read_bytes() == (Path(request["folder"]) / paper).read_bytes()
+                for paper in request["papers"][:1]
+            )
+            if same:
+                say("result", repo=request["repo"], tag=request["tag"], commit="c", unchanged=True)
+                return
+            say("error", code="hub-version-exists", message="it is there", hint="another --version")
+            sys.exit(2)
+        for file in request["files"]:
+            to = place / file["name"]
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(Path(request["folder"]) / file["name"], to)
+        say("result", repo=request["repo"], tag=request["tag"], commit="c", unchanged=False)
+        return
+    revision = request["revision"]
+    skipped = []
+    for name in request["files"] + request["optional"]:
+        origin = home / revision / name
+        if not origin.is_file() and name in request["optional"]:
+            skipped.append(name)
+            continue
+        if not origin.is_file():
+            say("error", code="hub-file-not-found", message=f"no file {name}", hint="look again")
+            sys.exit(2)
+        (Path(output) / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(origin, Path(output) / name)
+        announce(name, name)
+    say("result", repo=request["repo"], commit=revision, skipped=skipped)
+
+
 def grandchild(**streams):
     sleeper = subprocess.Popen(["sleep", "600"], **streams)
     with open(os.path.join(os.environ["FAKE_MARKS"], "grandchild"), "w") as file:
@@ -81,6 +119,8 @@ if say_environment:
 
 if mode == "replay":
     replay()
+elif mode == "hub":
+    hub()
 elif mode == "exit":
     sys.exit(3)
 elif mode == "rubbish":

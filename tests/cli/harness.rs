@@ -350,6 +350,7 @@ macro_rules! snapshot {
             r"(?m)^(max abs error / peak|signal to noise|log-spectral distance) .*$",
             "$1 [measured]",
         );
+        settings.add_filter(r"agree to \d+\.\d dB", "agree to [measured] dB");
         settings.add_filter(r"\d+ -> \d+", "[n] -> [n]");
         settings.add_filter(r"\d+(\.\d+)? [kM]?B\b", "[size]");
         settings.add_filter(r"  +", "  ");

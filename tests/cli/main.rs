@@ -1,12 +1,17 @@
 //! The program from outside: its words, its exit codes, and what it leaves behind when the world is
 //! against it. One binary, so that the runtime is linked once.
 
+mod bench;
 mod build;
 mod bundles;
 mod children;
 mod doctor;
+mod fake_registry;
 mod harness;
 mod interruption;
 mod lm;
 mod output;
+mod publish;
+mod registry;
+mod signing;
 mod surface;

@@ -80,10 +80,10 @@ fn a_folder_that_may_not_be_written_is_said_so() {
 }
 
 /// A small file system of its own, where this may be mounted.
-struct Disk(std::path::PathBuf);
+pub struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn mount(at: &Path, size: &str) -> Option<Self> {
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mut mount = Command::new("mount");
         let mount = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(at);
@@ -116,7 +116,7 @@ fn a_full_disk_leaves_nothing_half_written() {
     // In the cache, too.
     let cache = world.path("cache");
     std::fs::remove_dir_all(&cache).unwrap();
-    let _disk = Disk::mount(&cache, "2800k");
+    let _disk = Disk::mount(&cache, "2900k");
     let run = Run::from(replay(&world, shared).output().unwrap()).exits(2).hints();
     run.says("No space left on device");
     let stages = tree(&cache.join("stages"));

@@ -8,8 +8,10 @@ for, and keeps slow imports inside `run`, so that a refused request is refused a
 TASKS = {
     "synthesize": "soprano_export.tasks.synthesize",
     "download": "soprano_export.tasks.download",
+    "convert": "soprano_export.tasks.convert",
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
     "bench": "soprano_export.tasks.bench",
+    "publish": "soprano_export.tasks.publish",
     "environment": "soprano_export.tasks.environment",
 }

@@ -1,0 +1,209 @@
+"""Task `convert`: a canonical fp32 ONNX file, or the PyTorch module behind it, to OpenVINO IR."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ExportError
+from ..protocol import Job
+from ..request import refuse
+
+PAST, PRESENT = "past_key_values.", "present."
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an input's dimensions may be: a number, `a..b`, or `?` for any, each."""
+
+    input: str
+    dims: list[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    model: str
+    part: Literal["decoder", "lm"]
+    schemes: list[Literal["fp32", "fp16", "int8"]]
+    via: Literal["onnx", "torch"] = "onnx"
+    checkpoint: str | None = None
+    keep_fp32: list[str] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
+    stateful: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.schemes or len(set(self.schemes)) < len(self.schemes):
+            raise ValueError("schemes must be different ones, and at least one")
+        if self.via == "torch" and self.checkpoint is None:
+            raise ValueError("checkpoint is needed where via is torch")
+        if self.stateful and self.part != "lm":
+            raise ValueError("stateful is for a language model: a decoder has no state")
+
+
+def run(request: Request, job: Job) -> dict[str, Any]:
+    """Writes artifacts `{scheme}` and `{scheme}-weights`: {scheme}.xml and {scheme}.bin.
+
+    Inputs and outputs have the names, order and layouts of the ONNX file. int8 holds the weights of products
+    and tables in 8 bits, symmetric, a scale each row (nncf, INT8_SYM); fp16 holds weights in 16 bits; both
+    compute in what the runtime is told to. Result: {"inputs", "outputs", "compressed"}.
+    """
+    path = Path(request.model)
+    if not path.is_file():
+        refuse(f"`model` is not a file: {request.model!r}")
+    silence()
+    import openvino
+
+    job.progress("convert", 0, 1 + len(request.schemes))
+    try:
+        model = from_onnx(path) if request.via == "onnx" else from_torch(request, path)
+        for shape in request.shapes:
+            bound(model, shape)
+        if request.stateful:
+            make_stateful(model)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError("convert", f"OpenVINO cannot convert {path.name}: {first_line(error)}") from error
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=job.output) as scratch:
+        # int8 last: it is made in place.
+        ordered = sorted(request.schemes, key=["fp32", "fp16", "int8"].index)
+        for done, scheme in enumerate(ordered):
+            job.progress("convert", 1 + done, 1 + len(ordered))
+            if scheme == "int8":
+                model, found["compressed"] = compressed(model, request.keep_fp32)
+            written = Path(scratch) / f"{scheme}.xml"
+            try:
+                openvino.save_model(model, written, compress_to_fp16=scheme == "fp16")
+            except Exception as error:
+                raise ExportError(
+                    "convert", f"OpenVINO cannot write {scheme}: {first_line(error)}"
+                ) from error
+            job.adopt(f"{scheme}-weights", f"{scheme}.bin", written.with_suffix(".bin"))
+            job.adopt(scheme, f"{scheme}.xml", written)
+    job.progress("convert", 1 + len(request.schemes), 1 + len(request.schemes))
+    found["inputs"] = [port.any_name for port in model.inputs]
+    found["outputs"] = [port.any_name for port in model.outputs]
+    return found
+
+
+def first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def silence() -> None:
+    """Both packages report their use over the network unless that is replaced before they are imported."""
+    import openvino_telemetry
+
+    def nothing(*_: Any, **__: Any) -> None:
+        pass
+
+    calls = ("start_session", "end_session", "send_event", "send_error", "send_stack_trace", "force_shutdown")
+    Silent = type("Silent", (), {"__init__": nothing, **dict.fromkeys(calls, nothing)})
+    openvino_telemetry.Telemetry = Silent
+    openvino_telemetry.main.Telemetry = Silent
+    warnings.simplefilter("ignore")
+
+
+def from_onnx(path: Path) -> Any:
+    import openvino
+
+    return openvino.convert_model(path)
+
+
+def from_torch(request: Request, path: Path) -> Any:
+    """The module's own conversion, under the names and in the order of the ONNX file."""
+    import onnx
+    import openvino
+    import torch
+
+    from .. import convertible
+
+    module, example, shapes = convertible.MODULES[request.part](Path(request.checkpoint))
+    wanted = onnx.load(path, load_external_data=False).graph
+    inputs, outputs = ([port.name for port in ports] for ports in (wanted.input, wanted.output))
+    if inputs != list(example):
+        refuse(f"`model` has the inputs {inputs}, and the module {list(example)}", "use via: onnx")
+    with torch.no_grad():
+        model = openvino.convert_model(
+            module,
+            example_input=tuple(example.values()),
+            input=[openvino.PartialShape(shapes[name]) for name in inputs],
+        )
+    if len(model.outputs) != len(outputs):
+        refuse(f"`model` has {len(outputs)} outputs, and the module {len(model.outputs)}", "use via: onnx")
+    for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def bound(model: Any, shape: Shape) -> None:
+    """Gives an input the dimensions that are wanted."""
+    import openvino
+
+    known = {port.any_name: port for port in model.inputs}
+    if shape.input not in known:
+        refuse(f"`shapes`: the model has no input {shape.input!r}", f"it has: {', '.join(known)}")
+    dims = [-1 if dim == "?" else dim for dim in shape.dims]
+    port = known[shape.input]
+    try:
+        model.reshape({port: openvino.PartialShape([openvino.Dimension(str(dim)) for dim in dims])})
+    except Exception as error:
+        refuse(f"`shapes`: {shape.input} cannot be {shape.dims}: {first_line(error)}")
+
+
+def make_stateful(model: Any) -> None:
+    """Moves the cache into the model: `past_key_values` and `present` become its state."""
+    from openvino import Type
+    from openvino import opset13 as opset
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    pairs = {
+        port.any_name: PRESENT + port.any_name.removeprefix(PAST)
+        for port in model.inputs
+        if port.any_name.startswith(PAST)
+    }
+    outputs = {port.any_name for port in model.outputs}
+    if missing := sorted(set(pairs.values()) - outputs):
+        refuse(f"`stateful`: the model has no output {missing[0]!r}")
+    apply_make_stateful_transformation(model, pairs)
+    # A state begins with no position for as many sequences as there are ids; by itself it would begin with
+    # no sequence, and none can be joined to it.
+    batch = opset.gather(
+        opset.shape_of(model.input("input_ids"), output_type="i64"), opset.constant([0]), opset.constant(0)
+    )
+    for read in (op for op in model.get_ops() if op.get_type_name() == "ReadValue"):
+        dims = read.get_output_partial_shape(0)
+        fixed = [dims[at].get_length() for at in (1, 3)]
+        start = opset.concat(
+            [batch, opset.constant([fixed[0]]), opset.constant([0]), opset.constant([fixed[1]])], axis=0
+        )
+        read.set_arguments([opset.broadcast(opset.constant(0.0, dtype=Type.f32), start)])
+    model.validate_nodes_and_infer_types()
+
+
+def compressed(model: Any, keep: list[str]) -> tuple[Any, int]:
+    """The model with its weights in 8 bits, but for those of the nodes named; and how many it is."""
+    with contextlib.redirect_stdout(None):
+        import nncf
+
+        nncf.set_log_level(40)
+        scope = nncf.IgnoredScope(names=keep, validate=False)
+        mode = nncf.CompressWeightsMode.INT8_SYM
+        made = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
+    held = sum(
+        op.get_type_name() == "Constant" and op.get_element_type().get_type_name() == "i8"
+        for op in made.get_ops()
+    )
+    if held == 0:
+        raise ExportError(
+            "convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the schemes"
+        )
+    return made, held

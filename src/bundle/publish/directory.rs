@@ -1,0 +1,273 @@
+//! A folder of bundles: `DEST/NAME/VERSION/…`, and `DEST/index.json`, which lists them in the order in
+//! which they came. A version is copied beside its place and renamed into it, under a lock that all
+//! publishers of this folder take.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::staging::{Staging, copy};
+use super::{
+    Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, is_version,
+};
+use crate::bundle::sign::SIGNATURE;
+use crate::bundle::{MANIFEST, SUMS, pack, verify};
+use crate::digest::Digest;
+
+const INDEX: &str = "index.json";
+const LOCK: &str = ".lock";
+
+/// What `index.json` says.
+#[derive(Serialize, Deserialize)]
+struct Index {
+    format: u32,
+    versions: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    name: String,
+    version: String,
+    /// Digest of the manifest.
+    manifest: Digest,
+    files: usize,
+    bytes: u64,
+    signed: bool,
+}
+
+struct Folder<'a> {
+    root: PathBuf,
+    context: &'a Context<'a>,
+}
+
+pub(super) fn open<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 'a>, Error> {
+    Ok(Box::new(Folder { root: PathBuf::from(address), context }))
+}
+
+impl Folder<'_> {
+    fn version(&self, package: &Package) -> String {
+        self.context.version.map_or_else(|| package.version(), str::to_owned)
+    }
+
+    fn place(&self, package: &Package) -> PathBuf {
+        self.root.join(package.name()).join(self.version(package))
+    }
+
+    fn read_index(&self) -> Result<Index, Error> {
+        let path = self.root.join(INDEX);
+        let refuse = |why: String| Error::Index { path: path.clone(), why };
+        match std::fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Index { format: 1, versions: Vec::new() });
+            }
+            Ok(meta) if !meta.is_file() || meta.len() > LONGEST_PAPER => {
+                return Err(refuse("not an index of bundles".to_owned()));
+            }
+            _ => {}
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
+        let index: Index = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        match index.format {
+            1 => Ok(index),
+            other => Err(refuse(format!("format {other}; this version reads format 1"))),
+        }
+    }
+
+    /// Adds a version to the index, unless it is there: one that was killed between its two last steps
+    /// finds its folder in place and its line missing.
+    fn list(&self, package: &Package) -> Result<(), Error> {
+        let mut index = self.read_index()?;
+        let entry = Entry {
+            name: package.name().to_owned(),
+            version: self.version(package),
+            manifest: package.identity,
+            files: package.files().len(),
+            bytes: package.bytes(),
+            signed: package.is_signed(),
+        };
+        if index.versions.contains(&entry) {
+            return Ok(());
+        }
+        index.versions.retain(|old| (&old.name, &old.version) != (&entry.name, &entry.version));
+        index.versions.push(entry);
+        let text = serde_json::to_string_pretty(&index).expect("plain data") + "\n";
+        let path = self.root.join(INDEX);
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!("{}{}-", pack::PREFIX, std::process::id()))
+            .permissions(open_to_all())
+            .tempfile_in(&self.root)
+            .map_err(Error::io(&self.root))?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Error::io(&path))?;
+        file.persist(&path).map(drop).map_err(|e| Error::io(&path)(e.error))
+    }
+
+    /// What stands at a version's place: nothing, or this very bundle; else an error.
+    fn standing(&self, package: &Package) -> Result<bool, Error> {
+        let place = self.place(package);
+        if std::fs::symlink_metadata(&place).is_err() {
+            return Ok(false);
+        }
+        for paper in [MANIFEST, SIGNATURE] {
+            let ours = package.files().iter().find(|file| file.file == paper);
+            let theirs = Digest::of_file(&place.join(paper)).ok();
+            if ours.map(|file| file.entry.sha256) != theirs {
+                return Err(Error::VersionExists { place: place.display().to_string() });
+            }
+        }
+        match verify(&place)? {
+            findings if findings.is_empty() => Ok(true),
+            findings => Err(Error::Unverified { path: place, findings }),
+        }
+    }
+
+    /// The folder of the bundle that is asked for.
+    fn wanted(&self) -> Result<PathBuf, Error> {
+        if self.root.join(MANIFEST).exists() {
+            return Ok(self.root.clone());
+        }
+        let place = self.root.display().to_string();
+        if !self.root.join(INDEX).exists() {
+            return Err(Error::NotFound { place, among: String::new() });
+        }
+        let index = self.read_index()?;
+        let fits = |entry: &&Entry| self.context.version.is_none_or(|v| v == entry.version);
+        let mut found: Vec<&Entry> = index.versions.iter().filter(fits).collect();
+        let first = found.first().map(|entry| entry.name.clone());
+        if found.iter().all(|entry| Some(&entry.name) == first.as_ref())
+            && let Some(last) = found.pop()
+            && is_version(&last.name)
+            && is_version(&last.version)
+        {
+            return Ok(self.root.join(&last.name).join(&last.version));
+        }
+        let all = index.versions.iter().map(|e| format!("{place}/{}/{}", e.name, e.version));
+        let among = format!("; it holds: {}", all.collect::<Vec<_>>().join(", "));
+        Err(Error::NotFound { place, among })
+    }
+}
+
+fn open_to_all() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+impl Store for Folder<'_> {
+    fn address(&self, package: &Package) -> Result<String, Error> {
+        Ok(self.place(package).display().to_string())
+    }
+
+    fn publish(&self, package: &Package) -> Result<Published, Error> {
+        let place = self.place(package);
+        let mut published = Published {
+            place: place.display().to_string(),
+            version: self.version(package),
+            unchanged: true,
+            sent: 0,
+            kept: package.bytes(),
+        };
+        if is_bundle(&self.root) || is_below(&self.root, &package.folder) {
+            let why = "is, or lies in, a bundle; bundles are published to a folder of bundles";
+            return Err(Error::address(&self.root.display().to_string(), why));
+        }
+        std::fs::create_dir_all(&self.root).map_err(Error::io(&self.root))?;
+        self.read_index()?;
+        let task = format!("{} {}", place.display(), package.identity);
+        let task = format!("publish-{}", Digest::of(task.as_bytes()).short());
+        let staging = Staging::open(&self.root, &task)?;
+        let outcome = self.put(package, &staging, &place, &mut published);
+        if outcome.is_err() || published.unchanged {
+            staging.remove();
+        }
+        outcome.map(|()| published)
+    }
+
+    fn papers(&self, into: &Path) -> Result<String, Error> {
+        let folder = self.wanted()?;
+        for paper in PAPERS {
+            let (from, to) = (folder.join(paper), into.join(paper));
+            match std::fs::metadata(&from) {
+                Ok(meta) if meta.is_file() && meta.len() <= LONGEST_PAPER => {
+                    std::fs::copy(&from, &to).map_err(Error::io(&to))?;
+                }
+                Ok(_) => {
+                    let why = "no such paper of a bundle".to_owned();
+                    return Err(Error::Foreign { url: from.display().to_string(), why });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(folder.display().to_string())
+    }
+
+    fn files(&self, wanted: &[PackageFile], into: &Path) -> Result<(), Error> {
+        let folder = self.wanted()?;
+        for PackageFile { file, entry } in wanted {
+            // A pipe would be waited for; whatever is missing or different, the end will tell.
+            let path = folder.join(file);
+            if !std::fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() == entry.bytes) {
+                continue;
+            }
+            match copy(&path, into, file, *entry) {
+                Ok(_) | Err(Error::Changed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            self.context.reporter.moved(file, entry.bytes, entry.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder that may not exist yet lies in another.
+fn is_below(folder: &Path, other: &Path) -> bool {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let real = folder.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
+    match (real, std::fs::canonicalize(other)) {
+        (Some(real), Ok(other)) => real.starts_with(other),
+        _ => false,
+    }
+}
+
+fn is_bundle(folder: &Path) -> bool {
+    folder.join(MANIFEST).exists() && folder.join(SUMS).exists()
+}
+
+impl Folder<'_> {
+    fn put(
+        &self,
+        package: &Package,
+        staging: &Staging,
+        place: &Path,
+        published: &mut Published,
+    ) -> Result<(), Error> {
+        if !self.standing(package)? {
+            staging.keep_only(&|name| package.files().iter().any(|file| file.file == name))?;
+            let (mut sent, mut kept) = (0, 0);
+            for PackageFile { file, entry } in package.files() {
+                match copy(&package.folder.join(file), staging.path(), file, *entry)? {
+                    true => kept += entry.bytes,
+                    false => sent += entry.bytes,
+                }
+                self.context.reporter.moved(file, entry.bytes, entry.bytes);
+            }
+            let _lock = self.lock()?;
+            // Another publisher may have been here meanwhile.
+            if !self.standing(package)? {
+                let above = pack::parent(place);
+                std::fs::create_dir_all(&above).map_err(Error::io(&above))?;
+                pack::put(staging.path(), place)?;
+                (published.sent, published.kept, published.unchanged) = (sent, kept, false);
+            }
+            return self.list(package);
+        }
+        let _lock = self.lock()?;
+        self.list(package)
+    }
+
+    fn lock(&self) -> Result<File, Error> {
+        let path = self.root.join(LOCK);
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        // A file system without locks is one where nobody else is expected.
+        let _ = file.lock();
+        Ok(file)
+    }
+}

@@ -1,0 +1,111 @@
+use std::path::PathBuf;
+
+use crate::bundle::{self, Finding, sign};
+use crate::export;
+
+/// How a bundle can't be published or fetched.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Bundle(#[from] bundle::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Sign(#[from] sign::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Export(#[from] export::Error),
+    #[error("{} is not whole, and only what verifies is published or kept:\n{}", path.display(), list(findings))]
+    #[diagnostic(code(publish::unverified), help("soprano-export verify BUNDLE   names every file"))]
+    Unverified { path: PathBuf, findings: Vec<Finding> },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(code(publish::unsigned), help("is this the right key, and the right bundle?"))]
+    Unsigned { path: PathBuf, why: sign::Unsigned },
+    #[error("{text:?} {why}")]
+    #[diagnostic(
+        code(publish::address),
+        help("a folder, oci://HOST/REPOSITORY[:TAG], or hf://OWNER/NAME[@TAG]")
+    )]
+    Address { text: String, why: String },
+    #[error("{place} exists already, and holds another bundle")]
+    #[diagnostic(
+        code(publish::version_exists),
+        help("a version is never overwritten: publish under another with --version VERSION")
+    )]
+    VersionExists { place: String },
+    #[error("{place}: there is no such bundle{among}")]
+    #[diagnostic(code(publish::not_found), help("check the name and the version"))]
+    NotFound { place: String, among: String },
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(publish::io), help("{}", bundle::hint(source)))]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{} was changed while it was being published", path.display())]
+    #[diagnostic(code(publish::changed), help("publish again once nothing writes to the bundle"))]
+    Changed { path: PathBuf },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(publish::index),
+        help("the versions themselves are untouched; move the file away, and a new one is begun")
+    )]
+    Index { path: PathBuf, why: String },
+    #[error("the manifest names {name:?}, which leads out of the bundle or is no plain file name")]
+    #[diagnostic(
+        code(publish::outside),
+        help("nobody should trust this bundle; nothing of it was kept")
+    )]
+    Outside { name: String },
+    #[error("{url}: {why}")]
+    #[diagnostic(
+        code(publish::network),
+        help("is the registry running, and the address right? The same command goes on from here")
+    )]
+    Network { url: String, why: String },
+    #[error("{url}: no answer in {seconds} s")]
+    #[diagnostic(
+        code(publish::silent),
+        help("is the registry well? The same command goes on from here")
+    )]
+    Silent { url: String, seconds: u64 },
+    #[error("{url}: the registry answers {status}{why}")]
+    #[diagnostic(code(publish::refused), help("{hint}"))]
+    Refused { url: String, status: u16, why: String, hint: &'static str },
+    #[error("{url}: {what} is {found}, and {expected} was expected")]
+    #[diagnostic(
+        code(publish::lie),
+        help("the registry, or something between, is at fault; nothing of this was kept")
+    )]
+    Lie { url: String, what: &'static str, expected: String, found: String },
+    #[error("{url}: {why}")]
+    #[diagnostic(code(publish::foreign), help("does this address name a bundle of soprano-export?"))]
+    Foreign { url: String, why: String },
+}
+
+impl Error {
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+
+    pub(super) fn address(text: &str, why: impl Into<String>) -> Self {
+        Error::Address { text: text.to_owned(), why: why.into() }
+    }
+
+    /// Whether what has come so far is of use to the next attempt.
+    pub(super) fn leaves_a_rest(&self) -> bool {
+        match self {
+            Error::Network { .. } | Error::Silent { .. } | Error::Refused { .. } => true,
+            Error::Export(export::Error::Refused { code, .. }) => code.starts_with("hub-"),
+            _ => false,
+        }
+    }
+}
+
+fn list(findings: &[Finding]) -> String {
+    let mut lines: Vec<String> =
+        findings.iter().take(8).map(|f| format!("  {}: {}", f.file, f.problem)).collect();
+    if findings.len() > 8 {
+        lines.push(format!("  and {} more", findings.len() - 8));
+    }
+    lines.join("\n")
+}

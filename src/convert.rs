@@ -1,0 +1,90 @@
+//! A canonical ONNX file in another format: OpenVINO's intermediate representation, by OpenVINO's own
+//! converter.
+//!
+//! It is made from the fp32 file, never from one in 8 bits: OpenVINO computes integer products of ONNX slower
+//! than fp32 ones. Its int8 is nncf's compression of weights.
+
+use std::path::{Path, PathBuf};
+
+use crate::export::{self, Child, Convert, InputShape, Request};
+use crate::ir::Model;
+use crate::quantize;
+use crate::recipe::{OpenVinoTarget, Precision};
+
+/// How a conversion fails.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Export(#[from] export::Error),
+    #[error("the converter left no {file}")]
+    #[diagnostic(
+        code(convert::missing),
+        help("the environment holds another version of the exporters: make setup")
+    )]
+    Missing { file: String },
+    #[error("the converted model's {what} are {found}, and the ONNX file's {wanted}")]
+    #[diagnostic(code(convert::interface), help("clients count them: use `via: onnx`"))]
+    Interface { what: &'static str, found: String, wanted: String },
+}
+
+/// The graph and the weights of a scheme, by their names in the folder of a conversion.
+pub fn files(scheme: Precision) -> [String; 2] {
+    ["xml", "bin"].map(|kind| format!("{}.{kind}", scheme.name()))
+}
+
+/// Converts a model; `folder` holds [`files`] of each scheme afterwards. `checkpoint` is the folder of
+/// PyTorch's weights, for a target that is made from the module. Gives what the converter said.
+///
+/// # Errors
+/// [`Error`].
+pub fn openvino(
+    child: &Child<'_>,
+    path: &Path,
+    part: &str,
+    target: &OpenVinoTarget,
+    checkpoint: &Path,
+    folder: &Path,
+    model: &Model,
+) -> Result<serde_json::Value, Error> {
+    let schemes: Vec<&str> = target.schemes.iter().map(|scheme| scheme.name()).collect();
+    let mut keep_fp32 = target.keep_fp32.clone();
+    keep_fp32.extend(quantize::spectral_products(model));
+    let request = Request::Convert(Convert {
+        model: path,
+        part,
+        schemes: &schemes,
+        via: target.via.name(),
+        checkpoint,
+        keep_fp32: &keep_fp32,
+        shapes: target.shapes.iter().map(|(input, dims)| InputShape { input, dims }).collect(),
+        stateful: target.stateful,
+    });
+    let outcome = child.run(&request, folder)?;
+    for file in target.schemes.iter().flat_map(|&scheme| files(scheme)) {
+        let made = outcome.artifacts.values().any(|made| made.path == PathBuf::from(&file));
+        if !made {
+            return Err(Error::Missing { file });
+        }
+    }
+    let graph = model.graph_proto();
+    let own = |name: &str| target.stateful && is_cache(name);
+    let names = |ports: &[crate::ir::ValueInfoProto]| -> Vec<String> {
+        ports.iter().map(|port| port.name().to_owned()).filter(|name| !own(name)).collect()
+    };
+    for (what, wanted) in [("inputs", names(&graph.input)), ("outputs", names(&graph.output))] {
+        let found = outcome.result.get(what).and_then(|names| names.as_array());
+        let found: Vec<&str> = found.into_iter().flatten().filter_map(|name| name.as_str()).collect();
+        if found != wanted {
+            let (found, wanted) = (found.join(", "), wanted.join(", "));
+            return Err(Error::Interface { what, found, wanted });
+        }
+    }
+    Ok(outcome.result)
+}
+
+/// Whether a value is a language model's cache.
+fn is_cache(name: &str) -> bool {
+    name.starts_with("past_key_values.") || name.starts_with("present.")
+}
