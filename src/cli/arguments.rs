@@ -282,7 +282,7 @@ pub(super) enum RuntimeName {
     Onnxruntime,
     /// OpenVINO.
     Openvino,
-    /// All that are found, held against each other.
+    /// All that are found.
     All,
 }
 
@@ -381,7 +381,7 @@ pub(super) struct Bench {
     /// Time this runtime alone; may be given again. `all` are those that are found here, tract without its
     /// slow 8-bit products.
     #[arg(long, value_enum, value_name = "NAME", default_value = "all")]
-    pub runtime: Vec<BenchRuntime>,
+    pub runtime: Vec<RuntimeName>,
     /// Rounds in which all variants take turns [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: Option<u16>,
@@ -405,21 +405,6 @@ pub(super) struct Bench {
     pub json: bool,
 }
 
-/// What can run a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum BenchRuntime {
-    /// Those that are found here.
-    All,
-    /// tract, which is built in.
-    Tract,
-    /// ONNX Runtime.
-    #[value(name = "onnxruntime")]
-    OnnxRuntime,
-    /// OpenVINO.
-    #[value(name = "openvino")]
-    OpenVino,
-}
-
 #[derive(Args)]
 pub(super) struct BenchProbe {
     /// A bundle's folder.
@@ -428,7 +413,7 @@ pub(super) struct BenchProbe {
     pub file: String,
     /// What runs it.
     #[arg(value_enum)]
-    pub runtime: BenchRuntime,
+    pub runtime: RuntimeName,
     /// Threads.
     pub threads: usize,
 }

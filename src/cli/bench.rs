@@ -164,7 +164,7 @@ fn measured(
         part,
         scheme: variant.entry.scheme,
         file: Some(variant.entry.file.clone()),
-        bytes: Some(variant.bytes),
+        bytes: Some(variant.entry.all_bytes()),
         runtime: variant.runtime.name_and_version(),
         fresh,
         figures,

@@ -285,14 +285,15 @@ pub fn measure(
 /// The figure of one round: milliseconds.
 fn visit(feed: &Feed, point: Point, session: &dyn Session) -> Result<Option<f64>, Error> {
     let inputs = feed.inputs(point)?;
+    let call = || -> Result<f64, Error> {
+        feed.prepare(point, session)?;
+        Ok(1e3 * session.seconds(&inputs)?)
+    };
+    call()?;
     let start = Instant::now();
-    let mut took = vec![1e3 * session.seconds(&inputs)?];
-    let mut first = true;
-    while first || (took.len() < CALLS && start.elapsed() < VISIT) {
-        if std::mem::take(&mut first) {
-            took.clear();
-        }
-        took.push(1e3 * session.seconds(&inputs)?);
+    let mut took = vec![call()?];
+    while took.len() < CALLS && start.elapsed() < VISIT {
+        took.push(call()?);
     }
     Ok(Spread::of(&took).map(|spread| spread.median))
 }

@@ -1,6 +1,7 @@
 //! The program from outside: its words, its exit codes, and what it leaves behind when the world is
 //! against it. One binary, so that the runtime is linked once.
 
+mod bench;
 mod build;
 mod bundles;
 mod children;

@@ -19,6 +19,7 @@ fn help() {
         "inspect",
         "diff",
         "validate",
+        "bench",
         "verify",
         "sign",
         "publish",

@@ -55,9 +55,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(request.threads)
-    began = time.perf_counter()
-    call = _language_model(directory) if request.part == "lm" else _decoder(directory)
-    load = time.perf_counter() - began
+    load, call = _language_model(directory) if request.part == "lm" else _decoder(directory)
     first = call(Point("step") if request.part == "lm" else Point("decode", tokens=8))()
     times = []
     for done, point in enumerate(request.points):
@@ -80,13 +78,15 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     }
 
 
-def _language_model(directory: Path) -> Callable[[Point], Callable[[], float]]:
-    """For a point, what runs it once and gives the seconds; filling the cache isn't timed."""
+def _language_model(directory: Path) -> tuple[float, Callable[[Point], Callable[[], float]]]:
+    """Seconds to load, without importing; and for a point what runs it once and gives the seconds, in which
+    filling the cache isn't counted."""
     import torch
     from transformers import AutoModelForCausalLM, DynamicCache
 
     from ..errors import ExportError
 
+    began = time.perf_counter()
     try:
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
     except Exception as error:
@@ -97,7 +97,7 @@ def _language_model(directory: Path) -> Callable[[Point], Callable[[], float]]:
             "give a folder with config.json and model.safetensors",
         ) from error
     model.eval().requires_grad_(False)
-    config = model.config
+    load, config = time.perf_counter() - began, model.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
     def of(point: Point) -> Callable[[], float]:
@@ -117,17 +117,20 @@ def _language_model(directory: Path) -> Callable[[Point], Callable[[], float]]:
 
         return timed
 
-    return of
+    return load, of
 
 
-def _decoder(directory: Path) -> Callable[[Point], Callable[[], float]]:
+def _decoder(directory: Path) -> tuple[float, Callable[[Point], Callable[[], float]]]:
     """Likewise of upstream's decoder."""
     import torch
 
-    from .. import checkpoint
+    from .. import checkpoint, upstream
 
+    upstream.decoder_class()
+    began = time.perf_counter()
     decoder, architecture = checkpoint.load(directory)
     decoder.eval()
+    load = time.perf_counter() - began
 
     def of(point: Point) -> Callable[[], float]:
         states = torch.randn(point.batch, architecture.input_channels, point.tokens)
@@ -140,7 +143,7 @@ def _decoder(directory: Path) -> Callable[[Point], Callable[[], float]]:
 
         return timed
 
-    return of
+    return load, of
 
 
 def _peak() -> int | None:

@@ -19,8 +19,7 @@ pub(in super::super) fn probe(options: &BenchProbe, shared: &Shared) -> Outcome 
     let manifest = Manifest::read(&options.bundle)?;
     let entry = manifest.artifacts.iter().find(|entry| entry.file == options.file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: options.file.clone() })?;
-    let inputs = entry.inputs.iter().map(|port| (port.name.as_str(), port.shape.as_slice()));
-    let feed = Feed::of(entry.part, inputs)?;
+    let feed = Feed::of(entry.part, &entry.signature())?;
     let runtime = variants::find(options.runtime, options.threads.max(1), shared)?;
     let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;
     say(&json(&found))

@@ -2,14 +2,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::super::arguments::{Bench as Options, BenchRuntime, Shared};
+use super::super::arguments::{Bench as Options, RuntimeName, Shared};
 use super::super::{Failure, build};
 use crate::bundle::{self, ArtifactEntry, Manifest};
 use crate::digest::Digest;
-use crate::export::Python;
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
-use crate::runtime::{self, Format, OpenVino, Runtime, Tract};
+use crate::runtime::{self, Format, Runtime, Tract};
 use crate::validate::Scheme;
 use crate::validate::bench::Feed;
 
@@ -17,16 +16,14 @@ use crate::validate::bench::Feed;
 pub(super) struct Variant<'a> {
     pub entry: &'a ArtifactEntry,
     pub path: PathBuf,
-    /// The file with its weights.
-    pub bytes: u64,
     pub feed: Feed,
     pub runtime: &'a dyn Runtime,
-    pub named: BenchRuntime,
+    pub named: RuntimeName,
 }
 
 /// The runtimes that are here.
 pub(super) struct Runtimes {
-    found: Vec<(BenchRuntime, Box<dyn Runtime>)>,
+    found: Vec<(RuntimeName, Box<dyn Runtime>)>,
     /// Whether tract was asked for by its name.
     tract_is_named: bool,
     /// Those that are not, each as a sentence.
@@ -35,60 +32,44 @@ pub(super) struct Runtimes {
 
 /// Finds what was asked for. One that is named must be there; of all, a missing one is a sentence.
 pub(super) fn runtimes(
-    asked: &[BenchRuntime],
+    asked: &[RuntimeName],
     threads: usize,
     shared: &Shared,
 ) -> Result<Runtimes, Failure> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    let all = asked.contains(&BenchRuntime::All);
-    for one in [BenchRuntime::Tract, BenchRuntime::OnnxRuntime, BenchRuntime::OpenVino] {
+    let all = asked.contains(&RuntimeName::All);
+    for one in [RuntimeName::Tract, RuntimeName::Onnxruntime, RuntimeName::Openvino] {
         let named = asked.contains(&one);
         if !all && !named {
             continue;
         }
         let here = find(one, threads, shared);
         // A library that the person named must be one.
-        let must = named
-            || match one {
-                BenchRuntime::OnnxRuntime => shared.onnxruntime.is_some(),
-                BenchRuntime::OpenVino => openvino_library().is_some(),
-                _ => false,
-            };
+        let must = named || (one == RuntimeName::Onnxruntime && shared.onnxruntime.is_some());
         match here {
             Ok(runtime) => found.push((one, runtime)),
             Err(error) if must => return Err(error),
             Err(error) => missing.push(format!("{error}; it is left out")),
         }
     }
-    Ok(Runtimes { found, tract_is_named: asked.contains(&BenchRuntime::Tract), missing })
+    Ok(Runtimes { found, tract_is_named: asked.contains(&RuntimeName::Tract), missing })
 }
 
 /// One runtime as a client would use it, on so many threads.
 pub(super) fn find(
-    runtime: BenchRuntime,
+    runtime: RuntimeName,
     threads: usize,
     shared: &Shared,
 ) -> Result<Box<dyn Runtime>, Failure> {
     let options = runtime::Options::fast(threads);
     Ok(match runtime {
-        BenchRuntime::All | BenchRuntime::Tract => Box::new(Tract),
-        BenchRuntime::OnnxRuntime => {
+        RuntimeName::All | RuntimeName::Tract => Box::new(Tract),
+        RuntimeName::Onnxruntime => {
             Box::new(build::required_onnxruntime(shared)?.with_options(options))
         }
-        BenchRuntime::OpenVino => {
-            let cache = build::cache(shared);
-            let python = Python::find(shared.python.as_deref(), "soprano", cache.root()).ok();
-            let found = OpenVino::find(openvino_library().as_deref(), python.as_ref())?;
-            Box::new(found.with_options(options))
-        }
+        RuntimeName::Openvino => Box::new(build::required_openvino(shared)?.with_options(options)),
     })
-}
-
-/// OpenVINO's library, where the environment names one.
-fn openvino_library() -> Option<PathBuf> {
-    let named = std::env::var_os("SOPRANO_EXPORT_OPENVINO").filter(|path| !path.is_empty());
-    named.map(PathBuf::from)
 }
 
 /// Every file of a bundle in every runtime that runs it, and a sentence for each pair that is left out.
@@ -100,27 +81,22 @@ pub(super) fn of<'a>(
     let (mut variants, mut left_out) = (Vec::new(), Vec::new());
     for entry in &manifest.artifacts {
         let path = whole_file(&options.bundle, manifest, &entry.file)?;
-        let format = Format::of(&path);
-        let mut bytes = entry.bytes;
-        if format == Format::OpenVino {
-            let weights = Path::new(&entry.file).with_extension("bin");
-            let weights = whole_file(&options.bundle, manifest, &weights.to_string_lossy())?;
-            let fault = |source| super::Error::Io { path: weights.clone(), source };
-            bytes += weights.metadata().map_err(fault)?.len();
+        if let Some(weights) = &entry.weights {
+            whole_file(&options.bundle, manifest, &weights.file)?;
         }
-        let of_onnxruntime = format == Format::Onnx && needs_onnxruntime(&Model::open(&path)?);
-        let inputs = entry.inputs.iter().map(|port| (port.name.as_str(), port.shape.as_slice()));
-        let feed = Feed::of(entry.part, inputs)?;
+        let onnx = entry.format == Format::Onnx;
+        let of_onnxruntime = onnx && needs_onnxruntime(&Model::open(&path)?);
+        let feed = Feed::of(entry.part, &entry.signature())?;
         for (named, runtime) in &runtimes.found {
-            let int8 = format == Format::Onnx && entry.scheme != Scheme::Fp32;
+            let int8 = onnx && entry.scheme != Scheme::Fp32;
             let why = match named {
-                _ if !runtime.runs(format) => continue,
-                BenchRuntime::OpenVino if int8 => {
-                    Some("OpenVINO has no fast products of its kind; the IR file is for it")
+                _ if !runtime.runs(entry.format) => continue,
+                RuntimeName::Openvino if int8 => {
+                    Some("OpenVINO runs such products slower than fp32; an IR file is for it")
                 }
-                BenchRuntime::Tract if of_onnxruntime => Some("its products are ONNX Runtime's own"),
-                BenchRuntime::OpenVino if of_onnxruntime => continue,
-                BenchRuntime::Tract if int8 && !runtimes.tract_is_named => {
+                RuntimeName::Tract if of_onnxruntime => Some("its products are ONNX Runtime's own"),
+                RuntimeName::Openvino if of_onnxruntime => continue,
+                RuntimeName::Tract if int8 && !runtimes.tract_is_named => {
                     Some("its 8-bit products take minutes there; --runtime tract asks for it")
                 }
                 _ => None,
@@ -130,14 +106,7 @@ pub(super) fn of<'a>(
                 continue;
             }
             let (path, feed) = (path.clone(), feed.clone());
-            variants.push(Variant {
-                entry,
-                path,
-                bytes,
-                feed,
-                runtime: runtime.as_ref(),
-                named: *named,
-            });
+            variants.push(Variant { entry, path, feed, runtime: runtime.as_ref(), named: *named });
         }
     }
     Ok((variants, left_out))

@@ -2,10 +2,10 @@
 //! every format of a model gets the same.
 
 use super::Point;
-use crate::runtime::Tensors;
+use crate::runtime::{Session, Tensors};
 use crate::tensor::Tensor;
 use crate::validate::language_model::{IDS, MASK, PAST, POSITIONS};
-use crate::validate::{Error, Part};
+use crate::validate::{Error, Part, Port, Signature};
 
 /// The inputs of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Feed {
     Lm {
         /// Each cache input, with its heads and their size.
         cache: Vec<(String, usize, usize)>,
+        /// Whether the model keeps its cache itself.
+        stateful: bool,
     },
     /// Hidden states.
     Decoder {
@@ -29,44 +31,52 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error::Interface`] where an input is not one of that half's, or leaves open what must be known.
-    pub fn of<'a>(
-        part: Part,
-        inputs: impl Iterator<Item = (&'a str, &'a [String])>,
-    ) -> Result<Self, Error> {
+    pub fn of(part: Part, signature: &Signature) -> Result<Self, Error> {
         let fixed = |dims: &[String], at: usize| dims.get(at)?.parse::<usize>().ok().filter(|&n| n > 0);
         let refuse =
             |name: &str, why: &'static str| Err(Error::Interface { name: name.to_owned(), why });
-        let mut inputs = inputs.peekable();
-        match part {
-            Part::Decoder => {
-                let Some((name, dims)) = inputs.next() else {
-                    return refuse("hidden_states", "is not there");
-                };
-                match (fixed(dims, 1), dims.len(), inputs.peek()) {
-                    (Some(channels), 3, None) => Ok(Feed::Decoder { name: name.to_owned(), channels }),
-                    (_, _, Some((other, _))) => refuse(other, "is none of a decoder's"),
-                    _ => refuse(name, "must be [batch, channels, T] with channels fixed"),
+        let inputs = &signature.inputs;
+        if part == Part::Decoder {
+            return match inputs.as_slice() {
+                [] => refuse("hidden_states", "is not there"),
+                [only] => match (fixed(&only.dims, 1), only.dims.len()) {
+                    (Some(channels), 3) => Ok(Feed::Decoder { name: only.name.clone(), channels }),
+                    _ => refuse(&only.name, "must be [batch, channels, T] with channels fixed"),
+                },
+                [_, other, ..] => refuse(&other.name, "is none of a decoder's"),
+            };
+        }
+        let mut cache = Vec::new();
+        for Port { name, dims, .. } in inputs {
+            match (name.starts_with(PAST), fixed(dims, 1), fixed(dims, 3)) {
+                (true, Some(heads), Some(size)) => cache.push((name.clone(), heads, size)),
+                (true, _, _) => {
+                    return refuse(
+                        name,
+                        "must be [batch, heads, past, size] with heads and size fixed",
+                    );
                 }
-            }
-            Part::Lm => {
-                let mut cache = Vec::new();
-                for (name, dims) in inputs {
-                    match (name.starts_with(PAST), fixed(dims, 1), fixed(dims, 3)) {
-                        (true, Some(heads), Some(size)) => cache.push((name.to_owned(), heads, size)),
-                        (true, _, _) => {
-                            let why = "must be [batch, heads, past, size] with heads and size fixed";
-                            return refuse(name, why);
-                        }
-                        (false, _, _) if [IDS, MASK, POSITIONS].contains(&name) => {}
-                        _ => return refuse(name, "is none of a language model's"),
-                    }
-                }
-                match cache.is_empty() {
-                    true => refuse(&format!("{PAST}0.key"), "is not there: the model has no cache"),
-                    false => Ok(Feed::Lm { cache }),
-                }
+                (false, _, _) if [IDS, MASK, POSITIONS].contains(&name.as_str()) => {}
+                _ => return refuse(name, "is none of a language model's"),
             }
         }
+        match cache.is_empty() && !signature.stateful {
+            true => refuse(&format!("{PAST}0.key"), "is not there: the model has no cache"),
+            false => Ok(Feed::Lm { cache, stateful: signature.stateful }),
+        }
+    }
+
+    /// Brings a model that keeps its cache itself to where a call begins; of any other, nothing.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] where the model can't be run.
+    pub fn prepare(&self, point: Point, session: &dyn Session) -> Result<(), Error> {
+        let Feed::Lm { cache, stateful: true } = self else { return Ok(()) };
+        session.restart()?;
+        if let Point::Step { past: past @ 1.., batch } = point {
+            session.run(&tokens(cache, batch, 0, past))?;
+        }
+        Ok(())
     }
 
     /// The inputs of one call.
@@ -75,8 +85,10 @@ impl Feed {
     /// [`Error::NothingToMeasure`] where the point is the other half's.
     pub fn inputs(&self, point: Point) -> Result<Tensors, Error> {
         match (self, point) {
-            (Feed::Lm { cache }, Point::Step { past, batch }) => Ok(tokens(cache, batch, past, 1)),
-            (Feed::Lm { cache }, Point::Prefill { tokens: prompt }) => Ok(tokens(cache, 1, 0, prompt)),
+            (Feed::Lm { cache, .. }, Point::Step { past, batch }) => Ok(tokens(cache, batch, past, 1)),
+            (Feed::Lm { cache, .. }, Point::Prefill { tokens: prompt }) => {
+                Ok(tokens(cache, 1, 0, prompt))
+            }
             (Feed::Decoder { name, channels }, Point::Decode { tokens, batch }) => {
                 let values = varied(batch * channels * tokens);
                 let states = Tensor::from_f32(&[batch, *channels, tokens], &values);
@@ -116,13 +128,14 @@ fn varied(count: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn dims(text: &str) -> Vec<String> {
-        text.split(' ').map(str::to_owned).collect()
-    }
-
     fn of(part: Part, inputs: &[(&str, &str)]) -> Result<Feed, Error> {
-        let inputs: Vec<_> = inputs.iter().map(|(name, shape)| (*name, dims(shape))).collect();
-        Feed::of(part, inputs.iter().map(|(name, dims)| (*name, dims.as_slice())))
+        let port = |(name, dims): &(&str, &str)| Port {
+            name: (*name).to_owned(),
+            dtype: "f32".to_owned(),
+            dims: dims.split(' ').map(str::to_owned).collect(),
+        };
+        let inputs = inputs.iter().map(port).collect();
+        Feed::of(part, &Signature { inputs, outputs: Vec::new(), stateful: false })
     }
 
     #[test]
