@@ -20,6 +20,7 @@ mod arguments;
 mod build;
 mod catalog;
 mod check;
+mod disagreement;
 mod doctor;
 mod model;
 mod quantize;
@@ -72,6 +73,7 @@ pub fn main() -> ExitCode {
             | Verb::Lm(_)
             | Verb::Build(_)
             | Verb::Validate(_)
+            | Verb::Diff(_)
             | Verb::Sensitivity(_)
             | Verb::Doctor(_)
             | Verb::Pass(_)
@@ -105,7 +107,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Build(options) => build::recipe(&options, &shared),
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),
-        Verb::Diff(options) => model::diff(&options),
+        Verb::Diff(options) => model::diff(&options, &shared),
         Verb::Validate(options) => check::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),

@@ -4,9 +4,11 @@
 mod build;
 mod bundles;
 mod children;
+mod diff;
 mod doctor;
 mod harness;
 mod interruption;
 mod lm;
 mod output;
 mod surface;
+mod workflow;
