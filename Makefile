@@ -16,7 +16,7 @@ RUFF := --config python/pyproject.toml python benches fixtures tests
 # ONNX Runtime reports its use over the network unless it is told not to.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test setup build bench lint size clean
+.PHONY: help demo test setup workflow build bench lint size clean
 
 help:
 	@echo "make demo    export, validate and bundle two voices, a small trained one and a full-size one"
@@ -24,11 +24,16 @@ help:
 	@echo "make bench   our figures beside the peers'"
 	@echo "make lint    formatting and lints, Rust and Python"
 	@echo "make setup   the Python environment alone"
+	@echo "make workflow  Snakemake's environment, for many recipes at once"
 	@echo "make size    lines of code per room"
 
 # The Python environment of the Soprano family: in the user's cache, with .venv as a link to it.
 setup:
 	$(PYTHON) python/setup_env.py soprano
+
+# Snakemake, which runs the builds of many recipes; apart from .venv.
+workflow:
+	$(PYTHON) python/setup_env.py workflow
 
 build:
 	$(CARGO) build --release --locked
@@ -39,7 +44,7 @@ demo: setup build
 	rm -rf build/audio && $(TOOL) validate $(MINI) --audio build/audio
 	$(TOOL) build soprano-1.1 --output $(BUNDLE) --overwrite
 
-test: setup
+test: setup workflow
 	$(PYTHON) tests/run.py
 
 bench: demo

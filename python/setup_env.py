@@ -3,7 +3,8 @@
     python3 python/setup_env.py [FAMILY] [--relock]
 
 The environment lives in the user's cache directory under the digest of its lock file and of the
-interpreter, so a second checkout costs nothing; `.venv` in the tree is a link to it. Needs only the
+interpreter, so a second checkout costs nothing; its path is printed, and `.venv` in the tree is a link to
+that of the soprano family, which the exporters run in. Needs only the
 standard library: `uv`, which does the installing, is itself installed from a pinned, hashed file.
 """
 
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENV = HERE / "env"
 OLDEST = (3, 11)
+# The family that `.venv` is a link to.
+LINKED = "soprano"
 
 
 def cache_root() -> Path:
@@ -80,10 +83,12 @@ def make(family: str) -> Path:
 def relock(family: str) -> None:
     home = cache_root() / "python"
     home.mkdir(parents=True, exist_ok=True)
+    exclude = ENV / f"{family}.exclude"
+    overrides = ["--overrides", exclude] if exclude.exists() else []
     run(
         uv(home), "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--no-header",
         "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate",
-        "--overrides", ENV / f"{family}.exclude", "-o", ENV / f"{family}.lock", ENV / f"{family}.in",
+        *overrides, "-o", ENV / f"{family}.lock", ENV / f"{family}.in",
     )  # fmt: skip
 
 
@@ -108,6 +113,9 @@ def main() -> int:
         print(f"setup: {error}", file=sys.stderr)
         print("hint: it needs the venv module, a reachable package index and 8 GB of disk", file=sys.stderr)
         return 2
+    print(place)
+    if options.family != LINKED:
+        return 0
     link = ROOT / ".venv"
     if link.is_symlink() or link.exists():
         if link.is_symlink() and link.resolve() == place.resolve():

@@ -4,7 +4,7 @@
 //! It is made from the fp32 file, never from one in 8 bits: OpenVINO computes integer products of ONNX slower
 //! than fp32 ones. Its int8 is nncf's compression of weights.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::export::{self, Child, Convert, InputShape, Request};
 use crate::ir::Model;
@@ -63,7 +63,7 @@ pub fn openvino(
     });
     let outcome = child.run(&request, folder)?;
     for file in target.schemes.iter().flat_map(|&scheme| files(scheme)) {
-        let made = outcome.artifacts.values().any(|made| made.path == PathBuf::from(&file));
+        let made = outcome.artifacts.values().any(|made| made.path == *file);
         if !made {
             return Err(Error::Missing { file });
         }

@@ -8,7 +8,8 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::recipe::{
     self, Decoder, Error, Family, Form, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance,
-    LmReferences, LmTolerance, Recipe, References, Route, Terms, Tolerance,
+    LmReferences, LmTolerance, OpenVinoTarget, Precision, Recipe, References, Route, Targets, Terms,
+    Tolerance, Via,
 };
 
 fn rendered(error: &Error) -> String {
@@ -92,8 +93,9 @@ prop_compose! {
         references in references(),
         tolerance in tolerance(),
         int8 in prop::option::of(int8()),
+        targets in targets(false),
     ) -> Decoder {
-        Decoder { opset, file, passes, time_limit_seconds, references, tolerance, int8 }
+        Decoder { opset, file, passes, time_limit_seconds, references, tolerance, int8, targets }
     }
 }
 
@@ -109,6 +111,29 @@ prop_compose! {
     ) -> Int8 {
         let activations = if two { Terms::Two } else { Terms::One };
         Int8 { form, smoothing, activations, reduce_range, two_terms, keep_fp32, snr_db }
+    }
+}
+
+prop_compose! {
+    fn targets(language_model: bool)(
+        some: bool,
+        schemes in prop::collection::btree_set(prop::sample::select(&Precision::ALL[..]), 1..=3),
+        torch: bool,
+        stateful: bool,
+        shapes in prop::collection::btree_map(
+            "[a-z_.0-9]{1,20}",
+            prop::collection::vec("[1-9][0-9]{0,3}|\\?|[0-9]\\.\\.[1-9][0-9]", 1..5),
+            0..3,
+        ),
+        keep_fp32 in prop::collection::vec("[/a-zA-Z0-9_.]{1,20}", 0..4),
+        fp16_snr_db in 12.0..=200.0,
+        int8_snr_db in 12.0..=200.0,
+    ) -> Targets {
+        let via = if torch { Via::Torch } else { Via::Onnx };
+        let stateful = stateful && language_model && !torch;
+        let schemes = schemes.into_iter().rev().collect();
+        let target = OpenVinoTarget { schemes, via, stateful, shapes, keep_fp32, fp16_snr_db, int8_snr_db };
+        Targets { openvino: some.then_some(target) }
     }
 }
 
@@ -130,6 +155,7 @@ prop_compose! {
         top_1_agreement in 0.99..=1.0,
         error_growth in prop_oneof![f64::MIN_POSITIVE..=4.0, Just(4.0)],
         int8 in prop::option::of(int8()),
+        targets in targets(true),
     ) -> LanguageModel {
         let prefills = prefills.into_iter().rev().collect();
         let references = LmReferences { prefills, batch, steps, seed, sentences };
@@ -139,6 +165,7 @@ prop_compose! {
         let hidden_states = hidden_states.into_iter().rev().collect();
         LanguageModel {
             opset, route, file, hidden_states, last_logits, time_limit_seconds, references, tolerance, int8,
+            targets,
         }
     }
 }

@@ -52,6 +52,16 @@ pub(super) struct Shared {
         value_parser = path()
     )]
     pub onnxruntime: Option<PathBuf>,
+    /// OpenVINO's shared C library [default: that of the Python environment, or the system's].
+    #[arg(
+        long,
+        global = true,
+        env = "SOPRANO_EXPORT_OPENVINO",
+        value_name = "FILE",
+        hide_env_values = true,
+        value_parser = path()
+    )]
+    pub openvino_library: Option<PathBuf>,
 }
 
 /// A path that may be empty: an environment variable without a value counts as unset.
@@ -62,7 +72,8 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 impl Shared {
     /// Without what was given as an empty text.
     pub fn normalized(mut self) -> Self {
-        for path in [&mut self.cache_dir, &mut self.python, &mut self.onnxruntime] {
+        let runtimes = [&mut self.onnxruntime, &mut self.openvino_library];
+        for path in [&mut self.cache_dir, &mut self.python].into_iter().chain(runtimes) {
             path.take_if(|path| path.as_os_str().is_empty());
         }
         self
@@ -91,9 +102,6 @@ pub(super) enum Verb {
     Sensitivity(Sensitivity),
     /// Time a bundle's models in every runtime here, and name the best variant for this machine.
     Bench(Bench),
-    /// Load and call one model in a process of its own, for `bench`.
-    #[command(hide = true)]
-    BenchProbe(BenchProbe),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
     /// Sign a bundle, or make a key pair for it.
@@ -219,23 +227,42 @@ pub(super) enum OpenVinoScheme {
 pub(super) struct BuildRecipe {
     /// A recipe's name or file.
     pub recipe: String,
+    /// Make this stage and those that it depends on, and no bundle; `plan` lists them.
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["output", "overwrite", "json"])]
+    pub until: Option<String>,
     #[command(flatten)]
     pub output: Output,
 }
 
 #[derive(Args)]
 pub(super) struct PlanBuild {
-    /// A recipe's name or file [default: the built-in one of the model].
-    pub recipe: Option<String>,
+    /// Recipes by name or file; more than one for a workflow [default: the built-in one of the model].
+    #[arg(value_name = "RECIPE")]
+    pub recipes: Vec<String>,
     /// As for `decoder`.
-    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET", conflicts_with = "format")]
     pub model: Option<String>,
+    /// Print what a workflow engine runs, for many recipes at once.
+    #[arg(long, value_name = "FORMAT", requires = "recipes")]
+    pub format: Option<WorkflowFormat>,
     /// Plan as if nothing were cached.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pub rebuild: bool,
-    /// Print the plan as JSON.
+    /// Plan without the question whether an int8 file is faster than its fp32 one.
     #[arg(long)]
+    pub no_speed_gate: bool,
+    /// Print the plan as JSON.
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+}
+
+/// What runs many builds.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum WorkflowFormat {
+    /// A job for each recipe, as one line of JSON for `fromJSON` in a GitHub workflow.
+    GithubMatrix,
+    /// A Snakefile with a rule for each stage.
+    Snakemake,
 }
 
 #[derive(Args)]
@@ -251,8 +278,41 @@ pub(super) struct Inspect {
 pub(super) struct Diff {
     /// An ONNX file.
     pub old: PathBuf,
-    /// Another.
-    pub new: PathBuf,
+    /// Another; with two runtimes to --run, the first is held against itself where none is given.
+    #[arg(required_unless_present = "run")]
+    pub new: Option<PathBuf>,
+    /// Run them, and name the first node whose value differs: two models in one runtime, or one in two.
+    #[arg(
+        long,
+        value_name = "RUNTIME[,RUNTIME]",
+        value_delimiter = ',',
+        value_parser = ["tract", "onnxruntime", "openvino"]
+    )]
+    pub run: Vec<String>,
+    /// Inputs that were recorded of the model, rather than random ones.
+    #[arg(long, value_name = "FILE", requires_all = ["run", "case"])]
+    pub references: Option<PathBuf>,
+    /// The recorded case.
+    #[arg(long, value_name = "NAME", requires = "references")]
+    pub case: Option<String>,
+    /// Seed of random inputs.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "run")]
+    pub seed: u64,
+    /// Size of open dimensions of random inputs.
+    #[arg(long, value_name = "N", default_value_t = 7, requires = "run")]
+    pub length: usize,
+    /// Values differ unless their signal-to-noise ratio is above this.
+    #[arg(
+        long,
+        value_name = "DB",
+        default_value_t = 60.0,
+        allow_negative_numbers = true,
+        requires = "run"
+    )]
+    pub snr: f64,
+    /// Values differ unless their largest difference is below this share of the peak.
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-3, requires = "run")]
+    pub max_abs_of_peak: f64,
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,
@@ -397,25 +457,15 @@ pub(super) struct Bench {
     /// Write a page with tables and plots.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Load and call this one of the bundle's files alone; how `bench` starts itself for memory and loading.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub alone: Option<String>,
     /// Replace a page that is in the way.
     #[arg(long, requires = "html")]
     pub overwrite: bool,
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-#[derive(Args)]
-pub(super) struct BenchProbe {
-    /// A bundle's folder.
-    pub bundle: PathBuf,
-    /// The model's path inside the bundle.
-    pub file: String,
-    /// What runs it.
-    #[arg(value_enum)]
-    pub runtime: RuntimeName,
-    /// Threads.
-    pub threads: usize,
 }
 
 #[derive(Args)]

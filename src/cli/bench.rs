@@ -17,7 +17,6 @@ use crate::validate::bench::{
 };
 use crate::validate::{self, Part, References};
 
-pub(super) use probe::probe;
 use variants::Variant;
 
 const ROUNDS: usize = 7;
@@ -28,10 +27,14 @@ const PROCESSES: usize = 3;
 const RECIPE: &str = "recipe.lock.yaml";
 
 pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
-    if let Some(html) = options.html.as_ref().filter(|html| html.symlink_metadata().is_ok()) {
-        if !options.overwrite {
-            return Err(Box::new(Error::Exists { path: html.clone() }));
-        }
+    if let Some(file) = &options.alone {
+        return probe::alone(options, file, shared);
+    }
+    if let Some(html) = &options.html
+        && !options.overwrite
+        && html.symlink_metadata().is_ok()
+    {
+        return Err(Box::new(Error::Exists { path: html.clone() }));
     }
     let manifest = Manifest::read(&options.bundle)?;
     let recipe = match manifest.files.contains_key(RECIPE) {

@@ -1,10 +1,10 @@
 use super::arguments::{
-    BuildRecipe, Decoder, ExportRoute, Lm, OpenVinoScheme, Output, PlanBuild, Shared,
+    BuildRecipe, Decoder, ExportRoute, Lm, OpenVinoScheme, Output, PlanBuild, Shared, WorkflowFormat,
 };
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::export::Python;
-use crate::pipeline::{self, Build, Cache, Finished, Plan, State};
+use crate::pipeline::{self, Build, Cache, Finished, Job, Plan, State};
 use crate::recipe::{self, Int8, Precision, Recipe, Route, Targets, Terms};
 use crate::runtime::{OnnxRuntime, OpenVino};
 use crate::source::Source;
@@ -34,10 +34,28 @@ fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
 }
 
+/// The environment whose packages bring runtimes along.
+fn python(shared: &Shared) -> Option<Python> {
+    Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok()
+}
+
 /// ONNX Runtime, for what can't do without.
 pub(super) fn required_onnxruntime(shared: &Shared) -> Result<OnnxRuntime, Failure> {
-    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
-    Ok(OnnxRuntime::find(shared.onnxruntime.as_deref(), python.as_ref())?)
+    Ok(OnnxRuntime::find(shared.onnxruntime.as_deref(), python(shared).as_ref())?)
+}
+
+/// OpenVINO, for what can't do without.
+pub(super) fn required_openvino(shared: &Shared) -> Result<OpenVino, Failure> {
+    Ok(OpenVino::find(shared.openvino_library.as_deref(), python(shared).as_ref())?)
+}
+
+/// OpenVINO: the library that is named, which must be there, or one that is found.
+#[allow(dead_code)]
+pub(super) fn openvino(shared: &Shared) -> Result<Option<OpenVino>, Failure> {
+    match required_openvino(shared) {
+        Err(error) if shared.openvino_library.is_some() => Err(error),
+        found => Ok(found.ok()),
+    }
 }
 
 /// ONNX Runtime: the library that is named, which must be there, or one that is found.
@@ -46,17 +64,6 @@ pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failur
         Err(error) if shared.onnxruntime.is_some() => Err(error),
         found => Ok(found.ok()),
     }
-}
-
-/// OpenVINO, for what can't do without.
-pub(super) fn required_openvino(shared: &Shared) -> Result<OpenVino, Failure> {
-    let python = Python::find(shared.python.as_deref(), "soprano", cache(shared).root()).ok();
-    Ok(OpenVino::find(None, python.as_ref())?)
-}
-
-/// OpenVINO, where it is found.
-pub(super) fn openvino(shared: &Shared) -> Option<OpenVino> {
-    required_openvino(shared).ok()
 }
 
 /// What a recipe converts a half to, where a call asks for it: nothing else than it asks for.
@@ -117,7 +124,7 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'st
         rebuild: output.rebuild,
         python: shared.python.clone(),
         onnxruntime: onnxruntime(shared)?,
-        openvino: openvino(shared),
+        openvino: openvino(shared)?,
         speed_gate: !output.no_speed_gate,
         cache: cache(shared),
         interrupted: &INTERRUPTED,
@@ -163,23 +170,34 @@ pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
 }
 
 pub(super) fn recipe(options: &BuildRecipe, shared: &Shared) -> Outcome {
-    let chosen = choose(Some(&options.recipe), None)?;
-    run(&request(chosen, &options.output, shared)?, options.output.json)
+    let build = request(choose(Some(&options.recipe), None)?, &options.output, shared)?;
+    match &options.until {
+        Some(stage) => until(&build, stage),
+        None => run(&build, options.output.json),
+    }
+}
+
+fn until(build: &Build<'_>, stage: &str) -> Outcome {
+    let progress = Progress::new();
+    let outcome = pipeline::run_until(build, stage, &progress);
+    drop(progress);
+    let folder = outcome.map_err(rejected)?;
+    say(&format!("{}\n", folder.display()))
+}
+
+/// A failure; one whose artifact was rejected shows its table first.
+fn rejected(error: pipeline::Error) -> Failure {
+    if let Some(verdict) = terminal::rejected(&error) {
+        tell!("\n{}", terminal::verdict(verdict));
+    }
+    Box::new(error)
 }
 
 fn run(build: &Build<'_>, as_json: bool) -> Outcome {
     let progress = Progress::new();
     let outcome = pipeline::run(build, &progress);
     drop(progress);
-    let finished = match outcome {
-        Ok(finished) => finished,
-        Err(error) => {
-            if let Some(verdict) = terminal::rejected(&error) {
-                tell!("\n{}", terminal::verdict(verdict));
-            }
-            return Err(Box::new(error));
-        }
-    };
+    let finished = outcome.map_err(rejected)?;
     tell!("\n{}", describe(&finished));
     if as_json {
         return say(&json(&serde_json::json!({
@@ -229,15 +247,31 @@ fn describe(finished: &Finished) -> String {
     )
 }
 
-pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
-    let chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    let output = Output {
+/// The options of a plan, as those of the build that it plans.
+fn planned(options: &PlanBuild) -> Output {
+    Output {
         output: None,
         overwrite: false,
         rebuild: options.rebuild,
-        no_speed_gate: false,
+        no_speed_gate: options.no_speed_gate,
         json: options.json,
-    };
+    }
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("one recipe is planned at a time, not {0}")]
+#[diagnostic(code(cli::plan), help("--format github-matrix and --format snakemake take many"))]
+struct ManyRecipes(usize);
+
+pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
+    match options.format {
+        Some(WorkflowFormat::GithubMatrix) => return matrix(&options.recipes),
+        Some(WorkflowFormat::Snakemake) => return snakefile(options, shared),
+        None if options.recipes.len() > 1 => return Err(Box::new(ManyRecipes(options.recipes.len()))),
+        None => {}
+    }
+    let chosen = choose(options.recipes.first().map(String::as_str), options.model.as_deref())?;
+    let output = planned(options);
     let build = request(chosen, &output, shared)?;
     let plan = Plan::of(&build)?;
     let state = |state: &State| match state {
@@ -274,4 +308,42 @@ pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
         tellln!("note: {error}");
     }
     Ok(Answer::Yes)
+}
+
+fn matrix(recipes: &[String]) -> Outcome {
+    let found = recipes.iter().map(|name| Ok((name.clone(), Recipe::find(name)?)));
+    say(&pipeline::github_matrix(&found.collect::<Result<Vec<_>, Failure>>()?)?)
+}
+
+fn snakefile(options: &PlanBuild, shared: &Shared) -> Outcome {
+    let jobs = options.recipes.iter().map(|named| {
+        let chosen = choose(Some(named), None)?;
+        let name = chosen.recipe.name.clone();
+        let plan = Plan::of(&request(chosen, &planned(options), shared)?)?;
+        // A file is named whole: the Snakefile may be run from elsewhere.
+        let recipe = match std::path::absolute(named) {
+            Ok(path) if path.is_file() && recipe::builtin().iter().all(|(known, _)| known != named) => {
+                path.to_string_lossy().into_owned()
+            }
+            _ => named.clone(),
+        };
+        Ok(Job { recipe, name, plan })
+    });
+    let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
+    let named = [
+        ("--cache-dir", &shared.cache_dir),
+        ("--python", &shared.python),
+        ("--onnxruntime", &shared.onnxruntime),
+        ("--openvino-library", &shared.openvino_library),
+    ];
+    let mut words = Vec::new();
+    for (option, path) in named {
+        if let Some(path) = path {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            words.extend([option.to_owned(), whole.to_string_lossy().into_owned()]);
+        }
+    }
+    let build: Vec<String> =
+        options.no_speed_gate.then(|| "--no-speed-gate".to_owned()).into_iter().collect();
+    say(&pipeline::snakefile(&jobs, &words, &build)?)
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::arguments::{Doctor, Shared};
 use super::terminal::{bytes, row, table};
-use super::{Answer, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::export::{self, Child, Python, Request};
 use crate::hardware::{Machine, disk_free_bytes};
 use crate::pipeline::Cache;
@@ -37,6 +37,7 @@ pub(super) fn doctor(options: &Doctor, shared: &Shared) -> Outcome {
     let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
     let mut checks = machine(cache.root());
     checks.push(Check::new("runtime tract", true, Tract.name_and_version(), ""));
+    checks.extend(runtimes(shared));
     checks.extend(python(options, shared, cache.root()));
 
     if options.json {
@@ -78,6 +79,32 @@ fn machine(cache: &Path) -> Vec<Check> {
     ]
 }
 
+/// The runtimes that are loaded from shared libraries; each is really loaded.
+fn runtimes(shared: &Shared) -> [Check; 2] {
+    fn check(what: &str, found: Result<String, Failure>, option: &str) -> Check {
+        let mend = format!("make setup   (or name its library with {option} FILE)");
+        match found {
+            Ok(found) => Check::new(what, true, found, ""),
+            Err(error) => Check::new(what, false, error.to_string(), &mend),
+        }
+    }
+    let at = |runtime: &dyn Runtime, library: &Path| {
+        format!("{} at {}", runtime.name_and_version(), library.display())
+    };
+    let onnxruntime = build::required_onnxruntime(shared).and_then(|found| {
+        found.check()?;
+        Ok(at(&found, found.library()))
+    });
+    let openvino = build::required_openvino(shared).and_then(|found| {
+        found.check()?;
+        Ok(at(&found, found.library()))
+    });
+    [
+        check("runtime onnxruntime", onnxruntime, "--onnxruntime"),
+        check("runtime openvino", openvino, "--openvino-library"),
+    ]
+}
+
 fn python(options: &Doctor, shared: &Shared, cache: &Path) -> Vec<Check> {
     let mend = "make setup   (or name an interpreter with --python PATH)";
     let python = match Python::find(shared.python.as_deref(), "soprano", cache) {
@@ -86,7 +113,16 @@ fn python(options: &Doctor, shared: &Shared, cache: &Path) -> Vec<Check> {
     };
     let found = format!("{} at {}", python.version(), python.interpreter().display());
     let mut checks = vec![Check::new("python", true, found, "")];
-    for name in ["torch", "soprano_tts", "onnx", "onnxruntime", "safetensors", "huggingface_hub"] {
+    for name in [
+        "torch",
+        "soprano_tts",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "nncf",
+        "safetensors",
+        "huggingface_hub",
+    ] {
         let prefix = format!("{name}-");
         let version = python.packages().iter().find_map(|package| package.strip_prefix(&prefix));
         checks.push(Check::new(name, version.is_some(), version.unwrap_or("not installed"), mend));

@@ -21,6 +21,7 @@ mod bench;
 mod build;
 mod catalog;
 mod check;
+mod disagreement;
 mod doctor;
 mod model;
 mod publish;
@@ -76,6 +77,7 @@ pub fn main() -> ExitCode {
             | Verb::Build(_)
             | Verb::Validate(_)
             | Verb::Bench(_)
+            | Verb::Diff(_)
             | Verb::Sensitivity(_)
             | Verb::Doctor(_)
             | Verb::Pass(_)
@@ -109,12 +111,11 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Build(options) => build::recipe(&options, &shared),
         Verb::Plan(options) => build::plan(&options, &shared),
         Verb::Inspect(options) => model::inspect(&options),
-        Verb::Diff(options) => model::diff(&options),
+        Verb::Diff(options) => model::diff(&options, &shared),
         Verb::Validate(options) => validate::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Bench(options) => bench::bench(&options, &shared),
-        Verb::BenchProbe(options) => bench::probe(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Sign(options) => publish::sign(&options),
         Verb::Publish(options) => publish::publish(&options, &shared),

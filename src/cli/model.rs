@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::arguments::{Diff, Inspect};
+use super::arguments::{Diff, Inspect, Shared};
 use super::terminal::{bytes, row, table};
 use super::{Answer, Outcome, json, say};
 use crate::ir::{Model, TensorProto, ValueInfoProto, dtype_name};
@@ -229,8 +229,12 @@ impl Differences {
     }
 }
 
-pub(super) fn diff(options: &Diff) -> Outcome {
-    let (old, new) = (Model::open(&options.old)?, Model::open(&options.new)?);
+pub(super) fn diff(options: &Diff, shared: &Shared) -> Outcome {
+    let new = match &options.new {
+        Some(new) if options.run.is_empty() => new,
+        _ => return super::disagreement::run(options, shared),
+    };
+    let (old, new) = (Model::open(&options.old)?, Model::open(new)?);
     let found = Differences::between(&old, &new);
     let answer = if found.is_empty() { Answer::Yes } else { Answer::No };
     if options.json {

@@ -35,16 +35,9 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
     let reduce_range = options.reduce_range;
-    let measured = validate::sensitivity(
-        &model,
-        part,
-        &references,
-        runtime,
-        rows(part),
-        reduce_range,
-        &INTERRUPTED,
-        &done,
-    );
+    let trial = validate::Trial { rows: rows(part), reduce_range };
+    let measured =
+        validate::sensitivity(&model, part, &references, runtime, trial, &INTERRUPTED, &done);
     drop(progress);
     let nodes = measured?;
     let choice = options

@@ -49,6 +49,13 @@ struct Record {
     result: serde_json::Value,
 }
 
+impl Record {
+    /// Whether another run of the stage left the same.
+    fn is_same(&self, other: &Record) -> bool {
+        self.files == other.files && self.result == other.result
+    }
+}
+
 /// A finished stage.
 #[derive(Clone, Debug)]
 pub struct Stage {
@@ -161,7 +168,7 @@ impl Cache {
         std::fs::create_dir_all(&stages).map_err(Error::io(&stages))?;
         self.sweep();
         let staging = tempfile::Builder::new()
-            .prefix(&format!("{PARTIAL}{}-", std::process::id()))
+            .prefix(&format!("{PARTIAL}{}-{}-", std::process::id(), host()))
             .tempdir_in(&stages)
             .map_err(Error::io(&stages))?;
         let result = work(staging.path())?;
@@ -181,12 +188,22 @@ impl Cache {
         let place = staging.path().join(RECORD);
         std::fs::write(&place, text).map_err(Error::io(&place))?;
         let folder = self.folder(key);
+        // Another process that shares the cache may have made the same meanwhile, and others may be reading it.
+        if let Some(there) =
+            self.get(key).filter(|there| there.record.is_same(&record) && there.is_whole())
+        {
+            return Ok(there);
+        }
         if folder.exists() {
             std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
         }
-        std::fs::rename(staging.path(), &folder).map_err(Error::io(&folder))?;
-        let _ = staging.keep();
-        Ok(Stage { folder, record })
+        match std::fs::rename(staging.path(), &folder) {
+            Ok(()) => {
+                let _ = staging.keep();
+                Ok(Stage { folder, record })
+            }
+            Err(error) => self.get(key).ok_or_else(|| Error::io(&folder)(error)),
+        }
     }
 
     /// Forgets a stage.
@@ -248,8 +265,23 @@ impl Cache {
 
 const PARTIAL: &str = ".partial-";
 
+/// This machine among those that may share a cache, where process numbers mean nothing to each other.
+fn host() -> String {
+    let mut name = [0u8; 256];
+    #[allow(unsafe_code)]
+    // SAFETY: the buffer is as long as is said; a name that doesn't fit is cut, maybe without its zero.
+    let _ = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) };
+    let mut hasher = crate::digest::Hasher::default();
+    hasher.field("host", name);
+    hasher.finish().short()
+}
+
 fn is_abandoned(name: &str) -> bool {
-    let owner = name.strip_prefix(PARTIAL).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
+    let mut parts = name.strip_prefix(PARTIAL).into_iter().flat_map(|rest| rest.split('-'));
+    let owner = parts.next().and_then(|pid| pid.parse::<i32>().ok());
+    if parts.next() != Some(host().as_str()) {
+        return false;
+    }
     #[allow(unsafe_code)]
     // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
     let gone = |pid| unsafe { libc::kill(pid, 0) } != 0;
@@ -339,6 +371,36 @@ mod tests {
         assert!(cache.get(&key(17)).is_some(), "its length is right");
         assert!(cache.get_whole(&key(17)).is_none(), "its digest is not");
         assert!(cache.get(&key(17)).is_none(), "a damaged stage is removed");
+    }
+
+    #[test]
+    fn the_first_of_two_that_make_the_same_stays_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        let work = |text: &'static str| {
+            move |folder: &Path| {
+                std::fs::write(folder.join("a.txt"), text).unwrap();
+                Ok(serde_json::Value::Null)
+            }
+        };
+        let first = cache.make(&key(17), work("a")).unwrap();
+        let marked = first.folder().join("untouched");
+        std::fs::write(&marked, "").unwrap();
+        cache.make(&key(17), work("a")).unwrap();
+        assert!(marked.exists(), "whoever reads it is not disturbed");
+        cache.make(&key(17), work("b")).unwrap();
+        assert!(!marked.exists(), "what is not the same is replaced");
+        assert_eq!(cache.sizes().len(), 1);
+    }
+
+    #[test]
+    fn only_folders_of_this_machine_can_be_known_to_be_abandoned() {
+        let name = |pid: i32, host: &str| format!("{PARTIAL}{pid}-{host}-abc");
+        let gone = i32::MAX - 1;
+        assert!(is_abandoned(&name(gone, &host())));
+        assert!(!is_abandoned(&name(std::process::id() as i32, &host())));
+        assert!(!is_abandoned(&name(gone, "0123456789abcdef")));
+        assert!(!is_abandoned("export-0123456789abcdef"));
     }
 
     #[test]

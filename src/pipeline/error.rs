@@ -87,6 +87,12 @@ pub enum Error {
         help("make setup installs it, --onnxruntime names its library; --no-speed-gate goes without")
     )]
     NoClock,
+    #[error("the build has no stage {stage:?}; it has: {known}")]
+    #[diagnostic(code(pipeline::no_stage), help("soprano-export plan RECIPE lists them"))]
+    NoStage { stage: String, known: String },
+    #[error("two recipes make a bundle named {name:?}")]
+    #[diagnostic(code(pipeline::same_name), help("give one of them another `name:`"))]
+    SameName { name: String },
     #[error("interrupted")]
     #[diagnostic(code(pipeline::interrupted))]
     Interrupted,

@@ -7,6 +7,7 @@ mod pages;
 mod plan;
 mod run;
 mod stages;
+mod workflow;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +16,8 @@ use std::time::Duration;
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
 pub use plan::{Int8Plan, OpenVinoPlan, PartPlan, Plan, Planned, State};
-pub use run::{Finished, run};
+pub use run::{Finished, run, run_until};
+pub use workflow::{Job, github_matrix, snakefile};
 
 use crate::bundle::Manifest;
 use crate::passes;

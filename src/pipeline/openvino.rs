@@ -98,9 +98,7 @@ pub(super) fn validate(
     reporter: &dyn Reporter,
     part: Part,
     precision: Precision,
-    exported: &Stage,
-    rewritten: &Stage,
-    converted: &Stage,
+    [exported, rewritten, converted]: [&Stage; 3],
 ) -> Result<Verdict, Error> {
     let runtime = build.openvino.as_ref().ok_or(Error::NoOpenVino)?;
     let artifact = artifact(converted, precision)?;

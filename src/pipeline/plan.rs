@@ -227,6 +227,28 @@ impl Plan {
         self.checkpoint.iter().chain(self.parts.iter().flat_map(PartPlan::stages))
     }
 
+    /// The stages in order, each with those that it follows directly.
+    pub fn steps(&self) -> Vec<(&Planned, Vec<&Planned>)> {
+        let mut steps: Vec<(&Planned, Vec<&Planned>)> =
+            self.checkpoint.iter().map(|checkpoint| (checkpoint, Vec::new())).collect();
+        for part in &self.parts {
+            steps.push((&part.export, self.checkpoint.iter().collect()));
+            steps.push((&part.rewrite, vec![&part.export]));
+            steps.push((&part.validate, vec![&part.rewrite]));
+            if let Some(int8) = &part.int8 {
+                steps.push((&int8.quantize, vec![&part.rewrite]));
+                steps.push((&int8.validate, vec![&int8.quantize]));
+                steps.extend(int8.speed.iter().map(|speed| (speed, vec![&int8.quantize])));
+            }
+            if let Some(openvino) = &part.openvino {
+                steps.push((&openvino.convert, vec![&part.rewrite]));
+                let judged = openvino.validate.iter();
+                steps.extend(judged.map(|(_, validate)| (validate, vec![&openvino.convert])));
+            }
+        }
+        steps
+    }
+
     /// The stage of a key, hashed again, if it is to be taken from the cache.
     pub(super) fn hit(&self, planned: &Planned, cache: &Cache) -> Option<super::Stage> {
         if planned.state == State::Hit { cache.get_whole(&planned.key) } else { None }

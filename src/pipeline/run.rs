@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::cache::Stage;
+use super::cache::{Key, Stage};
 use super::openvino;
-use super::plan::{self, OpenVinoPlan, PartPlan, Plan, Planned, State};
+use super::plan::{self, Int8Plan, OpenVinoPlan, PartPlan, Plan, Planned, State};
 use super::stages::{self, Exported};
 use super::{Build, Error, Outcome, Reporter, Rewrite, Summary};
 use crate::bundle::{
@@ -44,18 +44,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         bundle::room_for(output, build.overwrite)?;
     }
     let runner = Runner { build, plan: &plan, reporter };
-    let made = match &plan.checkpoint {
-        Some(planned) => {
-            let work = |folder: &Path| stages::checkpoint(build, reporter, folder);
-            Some(runner.stage(planned, work)?)
-        }
-        None => None,
-    };
-    let checkpoint = match (&plan.local, &made) {
-        (Some(local), _) => local.clone(),
-        (None, Some(stage)) => Checkpoint::open(stage.folder(), plan::needs(&build.recipe))?,
-        (None, None) => unreachable!("a source is local or made"),
-    };
+    let checkpoint = runner.checkpoint()?;
     let halves = plan
         .parts
         .iter()
@@ -76,6 +65,27 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     Ok(finished)
 }
 
+/// Makes one stage of a build, and those that it depends on, and gives its folder in the cache. Others may do
+/// the same meanwhile, for other stages or for the same one, here or on machines that share the cache.
+///
+/// # Errors
+/// [`Error::NoStage`] where the build has no stage of that name; as [`run`].
+pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Result<PathBuf, Error> {
+    let plan = Plan::of(build)?;
+    let Some(wanted) = plan.stages().find(|planned| planned.key.stage == stage) else {
+        let known: Vec<&str> = plan.stages().map(|planned| planned.key.stage).collect();
+        return Err(Error::NoStage { stage: stage.to_owned(), known: known.join(", ") });
+    };
+    let runner = Runner { build, plan: &plan, reporter };
+    let checkpoint = runner.checkpoint()?;
+    let owner =
+        plan.parts.iter().find(|part| part.stages().iter().any(|planned| planned.key == wanted.key));
+    if let Some(part) = owner {
+        runner.until(part, &checkpoint, &wanted.key)?;
+    }
+    Ok(build.cache.folder(&wanted.key))
+}
+
 struct Runner<'a> {
     build: &'a Build<'a>,
     plan: &'a Plan,
@@ -93,63 +103,106 @@ struct Half {
 }
 
 impl Runner<'_> {
+    /// Makes the checkpoint available.
+    fn checkpoint(&self) -> Result<Checkpoint, Error> {
+        let (build, reporter) = (self.build, self.reporter);
+        match (&self.plan.local, &self.plan.checkpoint) {
+            (Some(local), _) => Ok(local.clone()),
+            (None, Some(planned)) => {
+                let made = self.stage(planned, |folder| stages::checkpoint(build, reporter, folder))?;
+                Ok(Checkpoint::open(made.folder(), plan::needs(&build.recipe))?)
+            }
+            (None, None) => unreachable!("a source is local or made"),
+        }
+    }
+
+    fn export(&self, plan: &PartPlan, checkpoint: &Checkpoint) -> Result<Stage, Error> {
+        let (build, reporter) = (self.build, self.reporter);
+        self.stage(&plan.export, |folder| {
+            stages::export(build, reporter, plan.part, &checkpoint.folder, folder)
+        })
+    }
+
+    fn rewrite(&self, plan: &PartPlan, export: &Stage) -> Result<Stage, Error> {
+        self.stage(&plan.rewrite, |folder| stages::rewrite(self.build, plan.part, export, folder))
+    }
+
+    fn quantize(
+        &self,
+        (plan, int8): (&PartPlan, &Int8Plan),
+        export: &Stage,
+        rewritten: &Stage,
+    ) -> Result<Stage, Error> {
+        self.stage(&int8.quantize, |folder| {
+            stages::quantize(self.build, plan.part, export, rewritten, folder)
+        })
+    }
+
+    fn speed(
+        &self,
+        (plan, planned): (&PartPlan, &Planned),
+        export: &Stage,
+        files: [&Stage; 2],
+    ) -> Result<Stage, Error> {
+        self.stage(planned, |_| stages::speed(self.build, plan.part, files, export))
+    }
+
     /// Exports, rewrites and validates one half; where the recipe asks for it, in int8 too.
     fn part(&self, plan: &PartPlan, checkpoint: &Checkpoint) -> Result<Vec<Half>, Error> {
-        let (build, reporter, part) = (self.build, self.reporter, plan.part);
-        let export = self.stage(&plan.export, |folder| {
-            stages::export(build, reporter, part, &checkpoint.folder, folder)
-        })?;
-        let rewritten =
-            self.stage(&plan.rewrite, |folder| stages::rewrite(build, part, &export, folder))?;
+        let part = plan.part;
+        let export = self.export(plan, checkpoint)?;
+        let rewritten = self.rewrite(plan, &export)?;
         let fp32 = self.judge(&plan.validate, part, Scheme::Fp32, &export, rewritten.clone())?;
         let mut halves = vec![fp32];
         if let Some(int8) = &plan.int8 {
-            let quantized = self.stage(&int8.quantize, |folder| {
-                stages::quantize(build, part, &export, &rewritten, folder)
-            })?;
+            let quantized = self.quantize((plan, int8), &export, &rewritten)?;
             let mut half =
                 self.judge(&int8.validate, part, Scheme::Int8, &export, quantized.clone())?;
             if let Some(planned) = &int8.speed {
-                let stage = self.stage(planned, |_| {
-                    stages::speed(build, part, [&rewritten, &quantized], &export)
-                })?;
+                let stage = self.speed((plan, planned), &export, [&rewritten, &quantized])?;
                 half.speed = Some(stage.result()?);
             }
             halves.push(half);
         }
-        if let Some(planned) = &plan.openvino {
-            halves.extend(self.openvino(planned, part, &export, &rewritten, checkpoint)?);
+        if let Some(openvino) = &plan.openvino {
+            let converted = self.convert((plan, openvino), &rewritten, checkpoint)?;
+            for planned in &openvino.validate {
+                halves.push(self.judge_converted(planned, part, &export, [&rewritten, &converted])?);
+            }
         }
         Ok(halves)
     }
 
-    /// Converts one half to OpenVINO's format, and judges each file.
-    fn openvino(
+    fn convert(
         &self,
-        plan: &OpenVinoPlan,
-        part: Part,
-        export: &Stage,
+        (plan, openvino): (&PartPlan, &OpenVinoPlan),
         rewritten: &Stage,
         checkpoint: &Checkpoint,
-    ) -> Result<Vec<Half>, Error> {
+    ) -> Result<Stage, Error> {
+        self.stage(&openvino.convert, |folder| {
+            let (build, reporter) = (self.build, self.reporter);
+            openvino::convert(build, reporter, plan.part, rewritten, &checkpoint.folder, folder)
+        })
+    }
+
+    /// Runs the references through one file in OpenVINO's format.
+    fn judge_converted(
+        &self,
+        (precision, planned): &(Precision, Planned),
+        part: Part,
+        export: &Stage,
+        [rewritten, converted]: [&Stage; 2],
+    ) -> Result<Half, Error> {
         let (build, reporter) = (self.build, self.reporter);
-        let converted = self.stage(&plan.convert, |folder| {
-            openvino::convert(build, reporter, part, rewritten, &checkpoint.folder, folder)
+        let artifact = openvino::artifact(converted, *precision)?;
+        let judged = self.stage(planned, |_| {
+            let stages = [export, rewritten, converted];
+            self.passed(openvino::validate(build, reporter, part, *precision, stages)?, &artifact)
         })?;
-        let half = |(precision, planned): &(Precision, Planned)| {
-            let artifact = openvino::artifact(&converted, *precision)?;
-            let judged = self.stage(planned, |_| {
-                let verdict = openvino::validate(
-                    build, reporter, part, *precision, export, rewritten, &converted,
-                )?;
-                self.passed(verdict, &artifact)
-            })?;
-            let signature = openvino::signature(build, part, rewritten)?;
-            let accepted = self.accept(judged.result()?, artifact.clone())?;
-            let rewrite = openvino::rewrite(&converted)?;
-            Ok(Half { part, export: export.clone(), rewrite, signature, accepted, speed: None })
-        };
-        plan.validate.iter().map(half).collect()
+        let signature = openvino::signature(build, part, rewritten)?;
+        let accepted = self.accept(judged.result()?, artifact)?;
+        let rewrite = openvino::rewrite(converted)?;
+        Ok(Half { part, export: export.clone(), rewrite, signature, accepted, speed: None })
     }
 
     /// A verdict as a stage's result, if it passed.
@@ -162,6 +215,39 @@ impl Runner<'_> {
 
     fn accept(&self, verdict: Verdict, artifact: Artifact) -> Result<Accepted, Error> {
         verdict.accept(artifact.clone()).map_err(|verdict| reject(self.build, *verdict, &artifact))
+    }
+
+    /// Makes one stage of a half, and those that it depends on.
+    fn until(&self, plan: &PartPlan, checkpoint: &Checkpoint, wanted: &Key) -> Result<(), Error> {
+        let export = self.export(plan, checkpoint)?;
+        if plan.export.key == *wanted {
+            return Ok(());
+        }
+        let rewritten = self.rewrite(plan, &export)?;
+        if plan.validate.key == *wanted {
+            self.judge(&plan.validate, plan.part, Scheme::Fp32, &export, rewritten)?;
+            return Ok(());
+        }
+        if let Some(openvino) = &plan.openvino {
+            let judged = openvino.validate.iter().find(|(_, planned)| planned.key == *wanted);
+            if judged.is_some() || openvino.convert.key == *wanted {
+                let converted = self.convert((plan, openvino), &rewritten, checkpoint)?;
+                if let Some(planned) = judged {
+                    self.judge_converted(planned, plan.part, &export, [&rewritten, &converted])?;
+                }
+                return Ok(());
+            }
+        }
+        let Some(int8) = plan.int8.as_ref().filter(|_| plan.rewrite.key != *wanted) else {
+            return Ok(());
+        };
+        let quantized = self.quantize((plan, int8), &export, &rewritten)?;
+        if int8.validate.key == *wanted {
+            self.judge(&int8.validate, plan.part, Scheme::Int8, &export, quantized)?;
+        } else if let Some(planned) = int8.speed.as_ref().filter(|speed| speed.key == *wanted) {
+            self.speed((plan, planned), &export, [&rewritten, &quantized])?;
+        }
+        Ok(())
     }
 
     /// Runs the references through one artifact; what is out of tolerance is rejected.

@@ -1,9 +1,13 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
+mod library;
 mod onnxruntime;
 mod openvino;
 mod options;
+#[cfg(test)]
+mod tests;
 mod tract;
+mod weights;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

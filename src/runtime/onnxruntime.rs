@@ -22,11 +22,16 @@ pub struct OnnxRuntime {
 }
 
 const NAME: &str = "onnxruntime";
+/// The environment variable that names its library.
+const VARIABLE: &str = "SOPRANO_EXPORT_ONNXRUNTIME";
 /// What the library is called where it is installed for all programs.
 const SYSTEM: &str =
     if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-static LOADED: OnceLock<Result<(Environment, &str), String>> = OnceLock::new();
+/// What every one of its libraries exports.
+const SYMBOL: &str = "OrtGetApiBase";
+
+static LOADED: OnceLock<(PathBuf, Environment, &str)> = OnceLock::new();
 
 impl OnnxRuntime {
     /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
@@ -36,8 +41,7 @@ impl OnnxRuntime {
     pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
         let in_python = || python.and_then(|python| python.file("onnxruntime/capi", is_library));
         let library = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
-        let missing =
-            |why| Error::Missing { runtime: NAME, why, variable: "SOPRANO_EXPORT_ONNXRUNTIME" };
+        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
         if explicit.is_some() && !library.is_file() {
             return Err(missing(format!("{}: no such file", library.display())));
         }
@@ -50,16 +54,36 @@ impl OnnxRuntime {
 
     /// Loads the library, once in a process; gives its environment and what it says of its build.
     fn loaded(library: &Path) -> Result<(Environment, &'static str), String> {
+        if let Some((path, environment, build)) = LOADED.get()
+            && path == library
+        {
+            return Ok((environment.clone(), build));
+        }
+        super::library::check(library, SYMBOL)?;
         let load = || {
-            let loaded = super::quietly(|| {
-                let builder = ort::init_from(library).map_err(|e| e.to_string())?;
-                let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
-                environment.set_log_level(LogLevel::Fatal);
-                Ok((environment, ort::info()))
-            });
-            loaded.map_err(|why| format!("{}: {why}", library.display()))
+            let builder = ort::init_from(library).map_err(|e| e.to_string())?;
+            let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
+            environment.set_log_level(LogLevel::Fatal);
+            Ok((library.to_owned(), environment, ort::info()))
         };
-        LOADED.get_or_init(load).clone()
+        let loaded = match LOADED.get() {
+            Some(loaded) => loaded,
+            None => {
+                let made =
+                    super::quietly(load).map_err(|why| format!("{}: {why}", library.display()))?;
+                LOADED.get_or_init(|| made)
+            }
+        };
+        Ok((loaded.1.clone(), loaded.2))
+    }
+
+    /// Loads the library now, to know whether it works.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] says why it doesn't.
+    pub fn check(&self) -> Result<(), Error> {
+        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
+        Self::loaded(&self.library).map(drop).map_err(missing)
     }
 
     /// The same with other options.
@@ -129,22 +153,31 @@ struct Loaded {
 
 /// A session's settings in ONNX Runtime's own words.
 fn configured(builder: SessionBuilder, options: &Options) -> Result<SessionBuilder, String> {
-    let level = match options.optimization {
-        Optimization::None => GraphOptimizationLevel::Disable,
-        Optimization::Basic => GraphOptimizationLevel::Level1,
-        Optimization::All => GraphOptimizationLevel::All,
-    };
-    let builder = builder.with_optimization_level(level).map_err(words)?;
+    let builder = builder.with_optimization_level(level(options.optimization)).map_err(words)?;
     let builder = builder.with_intra_threads(options.threads).map_err(words)?;
     let builder = builder.with_inter_threads(options.threads_between).map_err(words)?;
     let builder = builder.with_parallel_execution(options.threads_between > 1).map_err(words)?;
     let builder = builder.with_log_level(LogLevel::Fatal).map_err(words)?;
     let builder = builder.with_intra_op_spinning(options.threads > 1).map_err(words)?;
-    if !options.exact {
-        return Ok(builder);
+    let set = |builder: SessionBuilder, &(key, value): &(&str, &str)| {
+        builder.with_config_entry(key, value).map_err(words)
+    };
+    entries(options).iter().try_fold(builder, set)
+}
+
+fn level(optimization: Optimization) -> GraphOptimizationLevel {
+    match optimization {
+        Optimization::None => GraphOptimizationLevel::Disable,
+        Optimization::Basic => GraphOptimizationLevel::Level1,
+        Optimization::All => GraphOptimizationLevel::All,
     }
+}
+
+/// Settings that have no method.
+fn entries(options: &Options) -> &'static [(&'static str, &'static str)] {
     // Weights alone in 8 bits are otherwise multiplied by activations in 8 bits.
-    builder.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1").map_err(words)
+    const EXACT: &[(&str, &str)] = &[("session.qdq_matmulnbits_accuracy_level", "1")];
+    if options.exact { EXACT } else { &[] }
 }
 
 impl Loaded {
@@ -236,5 +269,29 @@ fn from_ort(value: &DynValue) -> Result<Tensor, String> {
         TensorElementType::Uint8 => read(value, DType::U8, u8::to_le_bytes),
         TensorElementType::Bool => read(value, DType::Bool, |b: bool| [u8::from(b)]),
         other => Err(format!("an output of type {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_translated() {
+        assert!(matches!(level(Optimization::None), GraphOptimizationLevel::Disable));
+        assert!(matches!(level(Optimization::Basic), GraphOptimizationLevel::Level1));
+        assert!(matches!(level(Optimization::All), GraphOptimizationLevel::All));
+        assert_eq!(entries(&Options::EXACT), [("session.qdq_matmulnbits_accuracy_level", "1")]);
+        assert!(entries(&Options::fast(2)).is_empty());
+    }
+
+    #[test]
+    fn a_version_is_read_off_a_name() {
+        assert_eq!(version_of(Path::new("x/libonnxruntime.so.1.31.1")).as_deref(), Some("1.31.1"));
+        assert_eq!(version_of(Path::new("libonnxruntime.so")), None);
+        assert_eq!(version_of(Path::new("libonnxruntime.so.1")), None);
+        assert_eq!(commit("ORT Build Info: git-commit-id=abc123, build type=Release"), "abc123");
+        assert_eq!(commit("of unknown origin"), "of unknown origin");
+        assert!(is_library("libonnxruntime.so.1.31.1") && !is_library("libonnxruntime_providers.so"));
     }
 }

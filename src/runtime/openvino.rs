@@ -19,6 +19,8 @@ pub struct OpenVino {
 }
 
 const NAME: &str = "openvino";
+/// The environment variable that names its library.
+const VARIABLE: &str = "SOPRANO_EXPORT_OPENVINO";
 /// What the library is called where it is installed for all programs; the Python package puts a version
 /// behind it.
 const LIBRARY: &str =
@@ -26,7 +28,10 @@ const LIBRARY: &str =
 /// The folder of the libraries inside the Python package.
 const IN_PYTHON: &str = "openvino/libs";
 
-static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+/// What every one of its libraries exports.
+const SYMBOL: &str = "ov_get_openvino_version";
+
+static LOADED: OnceLock<PathBuf> = OnceLock::new();
 
 impl OpenVino {
     /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
@@ -34,7 +39,7 @@ impl OpenVino {
     /// # Errors
     /// [`Error::Missing`] where none is found.
     pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
-        let missing = |why| Error::Missing { runtime: NAME, why, variable: "SOPRANO_EXPORT_OPENVINO" };
+        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
         let of_package = python.and_then(|python| {
             let version = python.packages().iter().find_map(|p| p.strip_prefix("openvino-"))?;
             Some((python.file(IN_PYTHON, is_library)?, version.to_owned()))
@@ -59,11 +64,25 @@ impl OpenVino {
 
     /// Loads the library, once in a process.
     fn loaded(library: &Path) -> Result<(), String> {
-        let load = || {
+        if LOADED.get().is_some_and(|path| path == library) {
+            return Ok(());
+        }
+        super::library::check(library, SYMBOL)?;
+        if LOADED.get().is_none() {
             super::quietly(|| openvino_sys::library::load_from(library.to_owned()))
-                .map_err(|why| format!("{}: {why}", library.display()))
-        };
-        LOADED.get_or_init(load).clone()
+                .map_err(|why| format!("{}: {why}", library.display()))?;
+            LOADED.get_or_init(|| library.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Loads the library and its plugin for processors now, to know whether they work.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] says why they don't.
+    pub fn check(&self) -> Result<(), Error> {
+        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
+        super::quietly(|| self.core().map(drop)).map_err(missing)
     }
 
     /// The same with other options.
@@ -167,8 +186,7 @@ impl Runtime for OpenVino {
         let weights = path.with_extension("bin");
         let beside = weights.to_str().filter(|_| Format::of(path) == Format::OpenVino);
         if beside.is_some() {
-            let missing = |source| Error::Io { path: weights.clone(), source };
-            std::fs::metadata(&weights).map_err(missing)?;
+            super::weights::check(path, &weights)?;
         }
         self.session(|core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words))
     }
@@ -284,4 +302,45 @@ fn from_openvino(tensor: &openvino::Tensor) -> Result<Tensor, String> {
         _ => bytes::Bytes::copy_from_slice(tensor.get_raw_data().map_err(words)?),
     };
     Tensor::new(dtype, dims, bytes).map_err(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(options: &Options) -> Vec<String> {
+        properties(options).iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+
+    #[test]
+    fn options_are_translated() {
+        let exact = of(&Options::EXACT);
+        for wanted in [
+            "INFERENCE_NUM_THREADS=1",
+            "PERFORMANCE_HINT=LATENCY",
+            "EXECUTION_MODE_HINT=ACCURACY",
+            "INFERENCE_PRECISION_HINT=f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE=0",
+            "KV_CACHE_PRECISION=f32",
+        ] {
+            assert!(exact.iter().any(|set| set == wanted), "{wanted}: {exact:?}");
+        }
+        assert_eq!(of(&Options::fast(3)), ["INFERENCE_NUM_THREADS=3", "PERFORMANCE_HINT=LATENCY"]);
+        let many = Options {
+            hint: Hint::Throughput,
+            streams: Some(2),
+            pinning: Some(false),
+            ..Options::fast(4)
+        };
+        let wanted = [
+            "INFERENCE_NUM_THREADS=4",
+            "PERFORMANCE_HINT=THROUGHPUT",
+            "NUM_STREAMS=2",
+            "ENABLE_CPU_PINNING=NO",
+        ];
+        assert_eq!(of(&many), wanted);
+        assert!(
+            of(&Options { pinning: Some(true), ..many }).contains(&"ENABLE_CPU_PINNING=YES".into())
+        );
+    }
 }

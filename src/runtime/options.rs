@@ -75,3 +75,17 @@ impl Default for Options {
         Self::EXACT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_validates_is_exact_and_on_one_thread() {
+        let Options { threads, threads_between, exact, .. } = Options::default();
+        assert_eq!((threads, threads_between, exact), (1, 1, true));
+        assert!(!Options::fast(2).exact);
+        assert_eq!(Options::EXACT.with_threads(0).threads, 1, "no runtime has a word for none");
+        assert_eq!(Options::EXACT.with_threads(3), Options { threads: 3, ..Options::EXACT });
+    }
+}

@@ -30,6 +30,22 @@ pub struct Divergence {
     pub last_agreeing: Option<String>,
 }
 
+impl Divergence {
+    /// At a node, behind the last that agrees; no value is named yet.
+    pub(super) fn at(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Self {
+        let node = &graph.proto().node[at];
+        let pass = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
+        Self {
+            node: node.name().to_owned(),
+            op: node.qualified_op(),
+            pass: pass.map(|p| p.value().to_owned()),
+            value: None,
+            max_abs_of_peak: None,
+            last_agreeing: last.map(|at| graph.proto().node[at].name().to_owned()),
+        }
+    }
+}
+
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {:?} ({})", self.node, self.op)?;
@@ -82,7 +98,7 @@ pub fn first_divergence(
     // Everything that can be compared agrees: the fault lies behind the last of it.
     let next = last.map_or(0, |at| at + 1);
     let graph = model.graph();
-    let behind = || (next < graph.proto().node.len()).then(|| describe(&graph, next, last));
+    let behind = || (next < graph.proto().node.len()).then(|| Divergence::at(&graph, next, last));
     Ok(divergence.or_else(behind))
 }
 
@@ -100,7 +116,7 @@ fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Diverg
             }
             let error = difference / audio::peak(&want_values).max(f64::MIN_POSITIVE);
             if error.is_nan() || error > DIFFERS {
-                let mut divergence = describe(&graph, id.0, last);
+                let mut divergence = Divergence::at(&graph, id.0, last);
                 divergence.value = Some(name.clone());
                 divergence.max_abs_of_peak = Some(error);
                 return (Some(divergence), last);
@@ -109,19 +125,6 @@ fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Diverg
         }
     }
     (None, last)
-}
-
-fn describe(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Divergence {
-    let node = &graph.proto().node[at];
-    let pass = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
-    Divergence {
-        node: node.name().to_owned(),
-        op: node.qualified_op(),
-        pass: pass.map(|p| p.value().to_owned()),
-        value: None,
-        max_abs_of_peak: None,
-        last_agreeing: last.map(|at| graph.proto().node[at].name().to_owned()),
-    }
 }
 
 /// Every value that a node makes.

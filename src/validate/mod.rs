@@ -3,7 +3,9 @@
 
 pub mod bench;
 mod calibrate;
+mod disagreement;
 mod divergence;
+mod inputs;
 mod language_model;
 mod metric;
 mod references;
@@ -25,10 +27,14 @@ use crate::runtime::{self, Runtime, Session, Tensors};
 use crate::tensor::{self, Tensor};
 
 pub use calibrate::calibrate;
+pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_disagreement};
 pub use divergence::{Divergence, first_divergence};
+pub use inputs::{random_inputs, recorded_case};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
-pub use sensitivity::{Choice, Damage, Milliseconds, Sensitivity, choose, measure as sensitivity};
+pub use sensitivity::{
+    Choice, Damage, Milliseconds, Sensitivity, Trial, choose, measure as sensitivity,
+};
 pub use signature::{Port, Signature};
 pub use speed::{Speed, speed};
 
@@ -63,6 +69,14 @@ pub enum Error {
         help("a language model takes input_ids, attention_mask, position_ids and past_key_values.*")
     )]
     Interface { name: String, why: &'static str },
+    #[error("the model's input {name:?} {why}")]
+    #[diagnostic(
+        code(validate::inputs),
+        help(
+            "--references reference/decoder.safetensors --case b1_t16, or whatever was recorded of it"
+        )
+    )]
+    Inputs { name: String, why: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),

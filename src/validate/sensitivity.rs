@@ -126,9 +126,17 @@ fn power(snr_db: f64) -> f64 {
     10f64.powf(-snr_db / 10.0)
 }
 
-/// Measures every node that can be held in 8 bits. `rows` are those of an activation when products are
-/// timed: 1 for a language model's step, four times the tokens for a decoder. `reduce_range` as in
-/// [`Options`].
+/// How nodes are tried in 8 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// Rows of an activation when products are timed: 1 for a language model's step, four times the tokens for
+    /// a decoder.
+    pub rows: usize,
+    /// As in [`Options`].
+    pub reduce_range: bool,
+}
+
+/// Measures every node that can be held in 8 bits.
 ///
 /// # Errors
 /// [`Error::Interface`], [`Error::Runtime`], [`Error::Quantize`], [`Error::NothingToMeasure`],
@@ -138,8 +146,7 @@ pub fn measure(
     part: Part,
     references: &References,
     runtime: &dyn Runtime,
-    rows: usize,
-    reduce_range: bool,
+    Trial { rows, reduce_range }: Trial,
     interrupted: &AtomicBool,
     done: &dyn Fn(usize, usize),
 ) -> Result<Vec<Sensitivity>, Error> {

@@ -159,6 +159,7 @@ fn a_runtime_that_is_named_must_be_there_and_of_all_a_missing_one_is_a_sentence(
     assert!(all.stdout.contains("best on this machine: decoder fp32 in tract"), "{}", all.show());
     bench(&["--runtime", "torch"]).exits(2);
     bench(&["--threads", "0"]).exits(2);
+    bench(&["--alone", "no-such.onnx"]).exits(2).says("no model \"no-such.onnx\"").hints();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What `doctor` finds, and the command that it names where something is missing.
 
-use crate::harness::{World, python};
+use std::path::Path;
+
+use crate::harness::{Run, World, onnxruntime, openvino, python};
 
 #[test]
 fn without_python_the_answer_is_no_and_says_what_mends_it() {
@@ -45,4 +47,58 @@ fn every_module_really_loads() {
         .collect();
     assert!(imports.len() >= 4, "{}", run.show());
     assert!(imports.iter().all(|check| check["good"] == true), "{}", run.show());
+}
+
+#[test]
+fn runtimes_are_named_with_their_versions_and_places() {
+    let (Some(onnxruntime), Some(openvino)) = (onnxruntime(), openvino()) else {
+        return crate::harness::skipped(
+            "runtimes_are_named_with_their_versions_and_places",
+            "no .venv; run make setup",
+        );
+    };
+    let world = World::new();
+    // Named, and found in the environment.
+    let environment = python().unwrap();
+    let mut found = world.command(["doctor", "--quick", "--json", "--python"]);
+    found
+        .arg(environment)
+        .env_remove("SOPRANO_EXPORT_ONNXRUNTIME")
+        .env_remove("SOPRANO_EXPORT_OPENVINO");
+    let found: Run = found.output().unwrap().into();
+    for run in [world.run(["doctor", "--quick", "--json"]), found] {
+        let checks = run.json();
+        for (name, library) in [("onnxruntime", &onnxruntime), ("openvino", &openvino)] {
+            let what = format!("runtime {name}");
+            let check = checks.as_array().unwrap().iter().find(|check| check["what"] == what.as_str());
+            let check = check.unwrap();
+            assert_eq!(check["good"], true, "{}", run.show());
+            let text = check["found"].as_str().unwrap();
+            assert!(text.starts_with(&format!("{name} ")), "{text}");
+            let place = text.split_once(" at ").unwrap().1;
+            let same = std::fs::canonicalize(place).unwrap() == std::fs::canonicalize(library).unwrap();
+            assert!(same, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_runtime_that_is_missing_or_is_none_is_a_sentence() {
+    let world = World::new();
+    let letter = world.write("libletter.so.1.2", "a letter to the editor");
+    for library in [letter.as_path(), Path::new("libnowhere.so"), Path::new("/")] {
+        let mut command = world.command(["doctor", "--quick"]);
+        command.arg("--onnxruntime").arg(library).arg("--openvino-library").arg(library);
+        let run = Run::from(command.output().unwrap()).exits(1);
+        for (name, option) in [("onnxruntime", "--onnxruntime"), ("openvino", "--openvino-library")] {
+            assert!(run.stdout.contains(&format!("{name} is not there: {}", library.display())));
+            let mend = format!("runtime {name}: make setup   (or name its library with {option} FILE)");
+            assert!(run.stderr.contains(&mend), "{}", run.show());
+        }
+    }
+    // Nothing named, nothing there.
+    let mut command = world.command(["doctor", "--quick"]);
+    command.env("SOPRANO_EXPORT_ONNXRUNTIME", "").env("SOPRANO_EXPORT_OPENVINO", "");
+    let run = Run::from(command.output().unwrap()).exits(1);
+    assert!(run.stdout.contains("openvino is not there: "), "{}", run.show());
 }

@@ -112,6 +112,9 @@ impl World {
         if let Some(library) = onnxruntime() {
             command.env("SOPRANO_EXPORT_ONNXRUNTIME", library);
         }
+        if let Some(library) = openvino() {
+            command.env("SOPRANO_EXPORT_OPENVINO", library);
+        }
         command
     }
 
@@ -193,12 +196,21 @@ pub fn python() -> Option<PathBuf> {
 
 /// ONNX Runtime's library in that environment.
 pub fn onnxruntime() -> Option<PathBuf> {
+    library("onnxruntime/capi", "libonnxruntime.so")
+}
+
+/// OpenVINO's library in that environment.
+pub fn openvino() -> Option<PathBuf> {
+    library("openvino/libs", "libopenvino_c.so")
+}
+
+/// A library of that environment, by a package's folder and the start of its name.
+fn library(folder: &str, name: &str) -> Option<PathBuf> {
     let lib = std::fs::read_dir(python()?.join("lib")).ok()?.flatten();
-    let folders = lib.map(|entry| entry.path().join("site-packages/onnxruntime/capi"));
+    let folders = lib.map(|entry| entry.path().join("site-packages").join(folder));
     let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
-    let named = |path: &PathBuf| {
-        path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so"))
-    };
+    let named =
+        |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name));
     files.map(|entry| entry.path()).find(named)
 }
 
@@ -350,7 +362,7 @@ macro_rules! snapshot {
             r"(?m)^(max abs error / peak|signal to noise|log-spectral distance) .*$",
             "$1 [measured]",
         );
-        settings.add_filter(r"agree to \d+\.\d dB", "agree to [measured] dB");
+        settings.add_filter(r"agree to \d+\.\d dB", "agree to [measured]");
         settings.add_filter(r"\d+ -> \d+", "[n] -> [n]");
         settings.add_filter(r"\d+(\.\d+)? [kM]?B\b", "[size]");
         settings.add_filter(r"  +", "  ");

@@ -1,4 +1,4 @@
-//! One variant in a process of its own: this program again, by a verb that no one sees.
+//! One variant in a process of its own: this program again, by an option that no one sees.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 
-use super::super::arguments::{Bench as Options, BenchProbe, Shared};
+use super::super::arguments::{Bench as Options, Shared};
 use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::{self, Variant};
 use crate::bundle::Manifest;
 use crate::validate::bench::{self, Feed, Fresh};
 
-/// The verb itself: what this process, which has done nothing else, takes to load and run one model.
-pub(in super::super) fn probe(options: &BenchProbe, shared: &Shared) -> Outcome {
+/// What this process, which has done nothing else, takes to load and run one of the bundle's files.
+pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
-    let entry = manifest.artifacts.iter().find(|entry| entry.file == options.file);
-    let entry = entry.ok_or_else(|| Error::NoModel { file: options.file.clone() })?;
+    let entry = manifest.artifacts.iter().find(|entry| entry.file == file);
+    let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
     let feed = Feed::of(entry.part, &entry.signature())?;
-    let runtime = variants::find(options.runtime, options.threads.max(1), shared)?;
+    let runtime = variants::find(options.runtime[0], options.threads.map_or(1, usize::from), shared)?;
     let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;
     say(&json(&found))
 }
@@ -45,8 +45,8 @@ pub(super) fn start(
     let fault = |source| Error::Probe { path: variant.path.clone(), source };
     let named = variant.named.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
     let mut command = Command::new(std::env::current_exe().map_err(fault)?);
-    command.arg("bench-probe").arg("--").arg(&options.bundle).arg(&variant.entry.file);
-    command.args([named, threads.to_string()]);
+    command.args(["bench", "--runtime", &named, "--threads", &threads.to_string()]);
+    command.args(["--alone", &variant.entry.file, "--"]).arg(&options.bundle);
     let places = [
         ("SOPRANO_EXPORT_CACHE", &shared.cache_dir),
         ("SOPRANO_EXPORT_PYTHON", &shared.python),

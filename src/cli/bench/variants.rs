@@ -46,7 +46,12 @@ pub(super) fn runtimes(
         }
         let here = find(one, threads, shared);
         // A library that the person named must be one.
-        let must = named || (one == RuntimeName::Onnxruntime && shared.onnxruntime.is_some());
+        let library = match one {
+            RuntimeName::Onnxruntime => &shared.onnxruntime,
+            RuntimeName::Openvino => &shared.openvino_library,
+            _ => &None,
+        };
+        let must = named || library.is_some();
         match here {
             Ok(runtime) => found.push((one, runtime)),
             Err(error) if must => return Err(error),

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn inputs_that_are_not_known_are_refused() {
-        let cases: [(Part, &[(&str, &str)], &str); 6] = [
+        type Case<'a> = (Part, &'a [(&'a str, &'a str)], &'a str);
+        let cases: [Case<'_>; 6] = [
             (Part::Lm, &[("pixels", "1 3")], "is none of a language model's"),
             (Part::Lm, &[(IDS, "b s")], "the model has no cache"),
             (Part::Lm, &[("past_key_values.0.key", "b h p 8")], "heads and size fixed"),

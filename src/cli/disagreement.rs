@@ -1,0 +1,111 @@
+//! `diff --run`: models run side by side, value by value.
+
+use super::arguments::{Diff, Shared};
+use super::terminal::Progress;
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use crate::ir::Model;
+use crate::pipeline::Reporter;
+use crate::runtime::{Runtime, Tract};
+use crate::validate::{self, Comparison, Disagreement, Limits, Side};
+
+/// What is wrong with a call of `diff --run`.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum RunError {
+    #[error("one model is held against itself in two runtimes, not {0}")]
+    #[diagnostic(code(cli::diff), help("soprano-export diff MODEL --run tract,onnxruntime"))]
+    OneModel(usize),
+    #[error("two models are held against each other in one runtime each, not {0}")]
+    #[diagnostic(code(cli::diff), help("soprano-export diff OLD NEW --run onnxruntime"))]
+    TwoModels(usize),
+}
+
+pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
+    let names = match (&options.new, options.run.as_slice()) {
+        (None, [a, b]) if a != b => [a, b],
+        (None, names) => return Err(Box::new(RunError::OneModel(distinct(names)))),
+        (Some(_), [both]) => [both; 2],
+        (Some(_), [a, b]) => [a, b],
+        (Some(_), names) => return Err(Box::new(RunError::TwoModels(names.len()))),
+    };
+    let old = Model::open(&options.old)?;
+    let new = options.new.as_ref().map(Model::open).transpose()?;
+    let models = [&old, new.as_ref().unwrap_or(&old)];
+    let runtimes = [load(names[0], shared)?, load(names[1], shared)?];
+    let sides = [0, 1].map(|at| Side { model: models[at], runtime: runtimes[at].as_ref() });
+    let inputs = match (&options.references, &options.case) {
+        (Some(file), Some(case)) => validate::recorded_case(models[1], file, case)?,
+        _ => validate::random_inputs(models[1], options.seed, options.length)?,
+    };
+    let limits = Limits { snr_db: options.snr, max_abs_of_peak: options.max_abs_of_peak };
+    let progress = Progress::new();
+    let report =
+        |done: usize, total: usize| progress.progress("compare values", done as u64, total as u64);
+    let found = validate::first_disagreement(sides, &inputs, limits, &INTERRUPTED, &report);
+    drop(progress);
+    let found = found?;
+    let answer = if found.first.is_none() { Answer::Yes } else { Answer::No };
+    if options.json {
+        let runtimes = runtimes.map(|runtime| runtime.name_and_version());
+        let mut report = serde_json::json!({ "runtimes": runtimes });
+        if let (Some(report), serde_json::Value::Object(found)) =
+            (report.as_object_mut(), serde_json::to_value(&found).expect("plain data"))
+        {
+            report.extend(found);
+        }
+        say(&json(&report))?;
+        return Ok(answer);
+    }
+    say(&describe(&found))?;
+    let [a, b] = runtimes.map(|runtime| runtime.name_and_version());
+    let what = if models[0].path() == models[1].path() { "runtimes" } else { "models" };
+    tellln!("{a}, {b}: the {what} {}", if answer == Answer::Yes { "agree" } else { "differ" });
+    Ok(answer)
+}
+
+fn distinct(names: &[String]) -> usize {
+    if let [a, b] = names { if a == b { 1 } else { 2 } } else { names.len() }
+}
+
+fn load(name: &str, shared: &Shared) -> Result<Box<dyn Runtime>, Failure> {
+    Ok(match name {
+        "onnxruntime" => Box::new(build::required_onnxruntime(shared)?),
+        "openvino" => Box::new(build::required_openvino(shared)?),
+        _ => Box::new(Tract),
+    })
+}
+
+fn describe(found: &Comparison) -> String {
+    let decibels = |snr: Option<f64>| snr.map_or("equal".to_owned(), |snr| format!("{snr:.1} dB"));
+    let mut text = format!("{} values compared\n", found.compared);
+    if let Some((name, distance)) = &found.furthest {
+        text += &format!(
+            "furthest that agrees: {name:?}, {:.1e} of the peak, {}\n",
+            distance.max_abs_of_peak,
+            decibels(distance.snr_db)
+        );
+    }
+    if !found.not_shown.is_empty() {
+        text +=
+            &format!("{} values can't be shown: {}\n", found.not_shown.len(), list(&found.not_shown));
+    }
+    if let Some(Disagreement { place, snr_db, shapes, only_when_whole }) = &found.first {
+        text += &format!("first that differs: {place}");
+        if let Some(snr) = snr_db {
+            text += &format!(" ({snr:.1} dB)");
+        }
+        if let Some((a, b)) = shapes {
+            text += &format!("; its shape is {a:?} and {b:?}");
+        }
+        if *only_when_whole {
+            text += "; every inner value agrees where it is shown: a fusion differs";
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ") + more
+}

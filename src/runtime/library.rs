@@ -1,0 +1,126 @@
+//! A shared library before it is loaded for good: what loading it would only answer in riddles.
+
+use std::io::Read;
+use std::path::Path;
+
+/// Checks that a file is a shared library of this machine which exports a symbol. A bare name is for the
+/// system's loader to find.
+///
+/// # Errors
+/// What is wrong with it, in words that begin with its path.
+pub(super) fn check(path: &Path, symbol: &str) -> Result<(), String> {
+    let refuse = |why: String| format!("{}: {why}", path.display());
+    // A file that is not there is in the loader's own words, which name what it looked for.
+    if path.exists() {
+        machine(path).map_err(refuse)?;
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: loading runs the library's initializers, as using it does; the symbol is only looked up,
+    // never called. The library stays loaded, so that nothing of it is torn down under a later user.
+    unsafe {
+        let library = libloading::Library::new(path).map_err(|e| refuse(loader(&e)))?;
+        let found = library.get::<*const ()>(symbol).is_ok();
+        std::mem::forget(library);
+        if found { Ok(()) } else { Err(refuse(format!("it is another library: it has no {symbol}"))) }
+    }
+}
+
+/// The loader's words, which may already begin with a path.
+fn loader(error: &libloading::Error) -> String {
+    let whole = error.to_string();
+    std::error::Error::source(error).map_or(whole, ToString::to_string)
+}
+
+/// ELF's numbers for the machines that this program runs on.
+const MACHINES: [(u16, &str); 4] =
+    [(0x3e, "x86_64"), (0xb7, "aarch64"), (0x03, "x86"), (0xf3, "riscv64")];
+
+/// Refuses what is no shared library, and one for another processor, which Linux reports as missing.
+fn machine(path: &Path) -> Result<(), String> {
+    if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
+        return Err("it is not a plain file".to_owned());
+    }
+    let mut start = Vec::new();
+    let mut file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    file.by_ref().take(20).read_to_end(&mut start).map_err(|e| e.to_string())?;
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let &[0x7f, b'E', b'L', b'F', _class, order, .., a, b] = start.as_slice() else {
+        return Err("it is not a shared library".to_owned());
+    };
+    if start.len() < 20 {
+        return Err("it is cut off".to_owned());
+    }
+    let found = if order == 2 { u16::from_be_bytes([a, b]) } else { u16::from_le_bytes([a, b]) };
+    let name = MACHINES.iter().find(|(code, _)| *code == found).map(|(_, name)| *name);
+    if name == Some(std::env::consts::ARCH) {
+        return Ok(());
+    }
+    let made_for = name.map_or_else(|| format!("another processor ({found:#x})"), str::to_owned);
+    Err(format!("it is made for {made_for}; this program runs on {}", std::env::consts::ARCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(contents: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libopenvino_c.so.1");
+        std::fs::write(&path, contents).unwrap();
+        (folder, path)
+    }
+
+    /// The first bytes of an ELF file for a machine.
+    fn elf(machine: u16) -> Vec<u8> {
+        let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+        header.resize(16, 0);
+        header.extend(3u16.to_le_bytes());
+        header.extend(machine.to_le_bytes());
+        header.resize(64, 0);
+        header
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn every_wrong_kind_of_file_is_told() {
+        let other = if cfg!(target_arch = "x86_64") { (0xb7, "aarch64") } else { (0x3e, "x86_64") };
+        let cases = [
+            (b"a letter to the editor, of some length".to_vec(), "it is not a shared library"),
+            (Vec::new(), "it is not a shared library"),
+            (elf(0)[..12].to_vec(), "it is cut off"),
+            (elf(other.0), other.1),
+            (elf(0x1234), "another processor (0x1234)"),
+        ];
+        for (contents, words) in cases {
+            let (_folder, path) = file(&contents);
+            let error = check(&path, "ov_get_openvino_version").unwrap_err();
+            assert!(error.starts_with(path.to_str().unwrap()) && error.contains(words), "{error}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        assert!(check(folder.path(), "x").unwrap_err().ends_with("it is not a plain file"));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_header_with_nothing_behind_it_is_the_loaders_to_refuse() {
+        let machine = MACHINES.iter().find(|(_, name)| *name == std::env::consts::ARCH).unwrap().0;
+        let (_folder, path) = file(&elf(machine));
+        assert!(check(&path, "ov_get_openvino_version").is_err());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_library_without_the_symbol_is_another_one() {
+        let error = check(Path::new("libc.so.6"), "ov_get_openvino_version").unwrap_err();
+        assert_eq!(error, "libc.so.6: it is another library: it has no ov_get_openvino_version");
+        check(Path::new("libc.so.6"), "malloc").unwrap();
+    }
+
+    #[test]
+    fn a_name_that_nobody_finds_is_an_error() {
+        let error = check(Path::new("libnobody-has-this.so"), "x").unwrap_err();
+        assert!(error.contains("libnobody-has-this.so"), "{error}");
+    }
+}

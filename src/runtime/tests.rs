@@ -1,0 +1,214 @@
+//! The runtimes through their one trait: ports, shapes, files that are not what they should be.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::export::Python;
+use crate::ir::{Model, TestGraph, initializer_f32, node};
+
+fn python() -> Option<Python> {
+    Python::find(None, "soprano", Path::new("/nowhere")).ok()
+}
+
+fn skipped(test: &str, runtime: &str) {
+    // libtest captures what goes through `eprintln!`.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no {runtime}; run make setup");
+}
+
+/// Every runtime that is here, in its own options.
+fn runtimes(test: &str, options: Options) -> Vec<Box<dyn Runtime>> {
+    let python = python();
+    let mut all: Vec<Box<dyn Runtime>> = vec![Box::new(Tract)];
+    match OnnxRuntime::find(None, python.as_ref()) {
+        Ok(runtime) => all.push(Box::new(runtime.with_options(options))),
+        Err(_) => skipped(test, "ONNX Runtime"),
+    }
+    match OpenVino::find(None, python.as_ref()) {
+        Ok(runtime) => all.push(Box::new(runtime.with_options(options))),
+        Err(_) => skipped(test, "OpenVINO"),
+    }
+    all
+}
+
+/// Two inputs and two outputs whose names are not in alphabetical order.
+fn two_of_each() -> Model {
+    TestGraph::new()
+        .input("z", &["n", "2"])
+        .input("a", &["n", "2"])
+        .node(node("Sub", ["z", "a"], "second"))
+        .node(node("Mul", ["z", "a"], "first"))
+        .output("second", &["n", "2"])
+        .output("first", &["n", "2"])
+        .model()
+}
+
+fn fed(z: &[f32], a: &[f32]) -> Tensors {
+    let tensor = |values: &[f32]| Tensor::from_f32(&[values.len() / 2, 2], values);
+    [("z".to_owned(), tensor(z)), ("a".to_owned(), tensor(a))].into()
+}
+
+#[test]
+fn ports_stand_in_the_models_order_and_are_fed_by_name() {
+    for runtime in runtimes("ports_stand_in_the_models_order_and_are_fed_by_name", Options::EXACT) {
+        let name = runtime.name();
+        let session = runtime.load_bytes(&two_of_each().to_bytes()).unwrap();
+        assert_eq!(session.inputs(), ["z", "a"], "{name}");
+        assert_eq!(session.outputs(), ["second", "first"], "{name}");
+        for rows in 1..4 {
+            let (z, a) = (vec![5.0; 2 * rows], vec![3.0; 2 * rows]);
+            let outputs = session.run(&fed(&z, &a)).unwrap();
+            assert_eq!(outputs["second"].shape(), [rows, 2], "{name}");
+            assert_eq!(outputs["second"].to_f32().unwrap(), vec![2.0; 2 * rows], "{name}");
+            assert_eq!(outputs["first"].to_f32().unwrap(), vec![15.0; 2 * rows], "{name}");
+        }
+        assert!(session.seconds(&fed(&[1.0; 2], &[1.0; 2])).unwrap() >= 0.0);
+    }
+}
+
+#[test]
+fn inputs_that_are_missing_unknown_or_of_another_shape_are_errors() {
+    let test = "inputs_that_are_missing_unknown_or_of_another_shape_are_errors";
+    for runtime in runtimes(test, Options::EXACT) {
+        let session = runtime.load_bytes(&two_of_each().to_bytes()).unwrap();
+        let whole = fed(&[1.0; 2], &[1.0; 2]);
+        let mut less = whole.clone();
+        less.remove("a");
+        assert!(matches!(session.run(&less), Err(Error::MissingInput { name }) if name == "a"));
+        let mut more = whole.clone();
+        more.insert("b".to_owned(), whole["a"].clone());
+        assert!(matches!(session.run(&more), Err(Error::UnknownInput { name, .. }) if name == "b"));
+        let mut other = whole.clone();
+        other.insert("a".to_owned(), Tensor::from_f32(&[1, 3], &[1.0; 3]));
+        assert!(matches!(session.run(&other), Err(Error::Run { .. })), "{}", runtime.name());
+        other.insert("a".to_owned(), Tensor::from_i64(&[1, 2], &[1, 2]));
+        assert!(matches!(session.run(&other), Err(Error::Run { .. })), "{}", runtime.name());
+        session.run(&whole).unwrap();
+    }
+}
+
+#[test]
+fn a_past_of_length_0_is_an_input_like_any_other() {
+    let model = TestGraph::new()
+        .input("past", &["1", "past", "2"])
+        .input("x", &["1", "n", "2"])
+        .node(node("Concat", ["past", "x"], "present").int("axis", 1))
+        .output("present", &["1", "past + n", "2"])
+        .model();
+    for runtime in runtimes("a_past_of_length_0_is_an_input_like_any_other", Options::EXACT) {
+        let session = runtime.load_bytes(&model.to_bytes()).unwrap();
+        for past in [0, 2, 0] {
+            let inputs: Tensors = [
+                ("past".to_owned(), Tensor::from_f32(&[1, past, 2], &vec![7.0; 2 * past])),
+                ("x".to_owned(), Tensor::from_f32(&[1, 1, 2], &[1.0, 2.0])),
+            ]
+            .into();
+            let present = &session.run(&inputs).unwrap()["present"];
+            let name = runtime.name();
+            assert_eq!(present.shape(), [1, past + 1, 2], "{name}");
+            assert_eq!(present.to_f32().unwrap()[2 * past..], [1.0, 2.0], "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_option_leaves_the_numbers_alone() {
+    let model = TestGraph::new()
+        .input("x", &["n", "2"])
+        .initializer(initializer_f32("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0]))
+        .node(node("MatMul", ["x", "w"], "m"))
+        .node(node("Relu", ["m"], "y"))
+        .output("y", &["n", "2"])
+        .model();
+    let inputs: Tensors = [("x".to_owned(), Tensor::from_f32(&[1, 2], &[1.0, -1.0]))].into();
+    let all = [
+        Options::EXACT,
+        Options::fast(1),
+        Options::fast(2),
+        Options { threads_between: 2, ..Options::EXACT.with_threads(2) },
+        Options { optimization: Optimization::None, ..Options::EXACT },
+        Options { optimization: Optimization::Basic, ..Options::EXACT },
+        Options { hint: Hint::Throughput, streams: Some(1), pinning: Some(false), ..Options::EXACT },
+    ];
+    for options in all {
+        for runtime in runtimes("every_option_leaves_the_numbers_alone", options) {
+            let outputs = runtime.load_bytes(&model.to_bytes()).unwrap().run(&inputs).unwrap();
+            assert_eq!(outputs["y"].to_f32().unwrap(), [0.0, 0.0], "{} {options:?}", runtime.name());
+        }
+    }
+}
+
+#[test]
+fn what_is_no_model_is_an_error() {
+    for runtime in runtimes("what_is_no_model_is_an_error", Options::EXACT) {
+        for bytes in [&b"no model at all"[..], b"", b"<net></net>"] {
+            let outcome = runtime.load_bytes(bytes);
+            assert!(matches!(outcome, Err(Error::Load { .. })), "{}", runtime.name());
+        }
+        let nowhere = runtime.load(Path::new("/nowhere/m.onnx"));
+        assert!(matches!(nowhere, Err(Error::Io { .. })), "{}", runtime.name());
+    }
+}
+
+#[test]
+fn a_library_that_is_none_is_told_by_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let letter = folder.path().join("libletter.so");
+    std::fs::write(&letter, "a letter").unwrap();
+    let nowhere = folder.path().join("libnowhere.so");
+    for (path, words) in [(&letter, "it is not a shared library"), (&nowhere, "no such file")] {
+        let mut errors = vec![OpenVino::find(Some(path), None).map(drop)];
+        errors.push(OnnxRuntime::find(Some(path), None).map(drop));
+        for error in errors.into_iter().map(Result::unwrap_err) {
+            let (error, path) = (error.to_string(), path.to_str().unwrap());
+            assert!(error.contains(words) && error.contains(path), "{error}");
+        }
+    }
+    // A version in its name is believed until it is loaded.
+    let named = folder.path().join("libonnxruntime.so.1.31.1");
+    std::fs::write(&named, "a letter").unwrap();
+    let found = OnnxRuntime::find(Some(&named), None).unwrap();
+    assert_eq!(found.name_and_version(), "onnxruntime 1.31.1");
+}
+
+/// `y = x + w` as OpenVINO writes it, with its weights beside it.
+fn written(folder: &Path, weights: &[f32]) -> PathBuf {
+    let graph = include_str!("add.xml");
+    let path = folder.join("add.xml");
+    std::fs::write(&path, graph).unwrap();
+    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+    std::fs::write(path.with_extension("bin"), bytes).unwrap();
+    path
+}
+
+#[test]
+fn openvinos_own_files_need_their_own_weights() {
+    let test = "openvinos_own_files_need_their_own_weights";
+    let Ok(openvino) = OpenVino::find(None, python().as_ref()) else {
+        return skipped(test, "OpenVINO");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), &[0.0, 1.0, 2.0, 3.0]);
+    assert!(openvino.runs(Format::of(&path)) && !Tract.runs(Format::of(&path)));
+    let session = openvino.load(&path).unwrap();
+    assert_eq!((session.inputs(), session.outputs()), (&["x".to_owned()][..], &["y".to_owned()][..]));
+    let inputs: Tensors = [("x".to_owned(), Tensor::from_f32(&[1, 4], &[1.0; 4]))].into();
+    assert_eq!(session.run(&inputs).unwrap()["y"].to_f32().unwrap(), [1.0, 2.0, 3.0, 4.0]);
+
+    let error = |outcome: Result<Box<dyn Session>, Error>| outcome.map(drop).unwrap_err().to_string();
+    for other in [&[0.0; 3][..], &[0.0; 5], &[]] {
+        let path = written(folder.path(), other);
+        let words = error(openvino.load(&path));
+        assert!(words.contains("add.bin") && words.contains("another graph"), "{words}");
+    }
+    std::fs::remove_file(path.with_extension("bin")).unwrap();
+    assert!(error(openvino.load(&path)).contains("add.bin"));
+    std::fs::write(&path, "<net").unwrap();
+    std::fs::write(path.with_extension("bin"), "").unwrap();
+    assert!(error(openvino.load(&path)).contains("not XML"));
+    // Whole by its weights, and yet no graph: OpenVINO's own words.
+    let path = written(folder.path(), &[0.0; 4]);
+    std::fs::write(&path, include_str!("add.xml").replace("type=\"Add\"", "type=\"Nonsense\""))
+        .unwrap();
+    assert!(error(openvino.load(&path)).contains("Nonsense"));
+}

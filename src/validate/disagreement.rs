@@ -1,0 +1,420 @@
+//! Two runtimes, or two models, held against each other at every inner value.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use super::{Divergence, Error};
+use crate::ir::{Model, ValueInfoProto};
+use crate::runtime::{Runtime, Tensors};
+use crate::tensor::{DType, Tensor};
+
+/// A model in a runtime.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// What is run.
+    pub model: &'a Model,
+    /// What runs it.
+    pub runtime: &'a dyn Runtime,
+}
+
+/// How far two values may be from each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Their signal-to-noise ratio must be above this, in decibels.
+    pub snr_db: f64,
+    /// Their largest difference must be below this share of the peak.
+    pub max_abs_of_peak: f64,
+}
+
+/// How far two values are from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Distance {
+    /// Largest difference over the peak of the first; infinite where only one is infinite or NaN.
+    pub max_abs_of_peak: f64,
+    /// Signal-to-noise ratio in decibels, none where every value is equal.
+    pub snr_db: Option<f64>,
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// How many values were compared.
+    pub compared: usize,
+    /// Values that one side can't show: an operator was there that has no such output, or a type.
+    pub not_shown: Vec<String>,
+    /// The value that is furthest apart among those that agree, and how far.
+    pub furthest: Option<(String, Distance)>,
+    /// The first that differs, in the graph's order.
+    pub first: Option<Disagreement>,
+}
+
+/// The first value that differs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Disagreement {
+    /// The node that makes it, and the last before it whose value agrees.
+    #[serde(flatten)]
+    pub place: Divergence,
+    /// Signal-to-noise ratio in decibels, where the shapes are the same.
+    pub snr_db: Option<f64>,
+    /// The two shapes, where they differ.
+    pub shapes: Option<(Vec<usize>, Vec<usize>)>,
+    /// Whether it differs only in the untouched graph: what a runtime fuses is no longer fused where its
+    /// inner values are shown.
+    pub only_when_whole: bool,
+}
+
+/// Bytes of values that are asked for at once, about.
+const AT_ONCE: usize = 64 << 20;
+
+/// Runs both sides on the same inputs and compares every value that both have, in the order of `new`'s
+/// graph, up to the first that differs. Values of 8 bits, and the 32-bit sums of their products, are left
+/// out: a rounding moves them by a whole step, which shows in the floats that they become.
+///
+/// # Errors
+/// [`Error::Runtime`] where one side can't run its model at all; [`Error::NothingToMeasure`] where no value is
+/// in both; [`Error::Interrupted`].
+pub fn first_disagreement(
+    [old, new]: [Side<'_>; 2],
+    inputs: &Tensors,
+    limits: Limits,
+    interrupted: &AtomicBool,
+    progress: &dyn Fn(usize, usize),
+) -> Result<Comparison, Error> {
+    let sides = [old, new];
+    let [old_inputs, new_inputs] = sides.map(|side| of(side.model, inputs));
+    let whole = [old.outputs(&old_inputs)?, new.outputs(&new_inputs)?];
+    let feeds = [&old_inputs, &new_inputs];
+    let shared = made(old.model);
+    let names: Vec<String> = in_order(new.model).filter(|name| shared.contains(name)).collect();
+    if names.is_empty() {
+        return Err(Error::NothingToMeasure("the two models have no value of the same name"));
+    }
+    let same_model = std::ptr::eq(old.model, new.model);
+    let mut judge =
+        Judge { model: new.model, same_model, limits, last: None, found: Comparison::none() };
+    let (mut at, mut count) = (0, 32);
+    while at < names.len() {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        progress(at, names.len());
+        let chunk = &names[at..names.len().min(at + count)];
+        let bytes = judge.chunk(sides, feeds, chunk);
+        if judge.found.first.is_some() {
+            return Ok(judge.found);
+        }
+        at += chunk.len();
+        count = (AT_ONCE / (bytes / chunk.len()).max(1)).clamp(1, 256);
+    }
+    progress(names.len(), names.len());
+    let outputs = new.model.graph_proto().output.iter().map(|output| output.name());
+    for name in outputs {
+        if let [Some(want), Some(got)] = [&whole[0], &whole[1]].map(|of| of.get(name)) {
+            judge.value(name, want, got, true);
+        }
+        if judge.found.first.is_some() {
+            break;
+        }
+    }
+    Ok(judge.found)
+}
+
+impl Side<'_> {
+    fn outputs(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        Ok(self.runtime.load_bytes(&self.model.to_bytes())?.run(inputs)?)
+    }
+
+    /// The named values; those that the runtime can't show are left out.
+    fn values(&self, names: &[String], inputs: &Tensors) -> Tensors {
+        let mut part = self.model.clone();
+        let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+        part.keep_outputs(names.iter().map(value));
+        let used = of(&part, inputs);
+        let run = || self.runtime.load_bytes(&part.to_bytes())?.run(&used);
+        match (run(), names) {
+            (Ok(found), _) => found,
+            (Err(_), [_]) => Tensors::new(),
+            (Err(_), _) => {
+                let (left, right) = names.split_at(names.len() / 2);
+                let mut found = self.values(left, inputs);
+                found.extend(self.values(right, inputs));
+                found
+            }
+        }
+    }
+}
+
+/// Those of the tensors that are inputs of a model.
+fn of(model: &Model, tensors: &Tensors) -> Tensors {
+    let names = model.graph_proto().input.iter().map(|input| input.name());
+    names.filter_map(|name| Some((name.to_owned(), tensors.get(name)?.clone()))).collect()
+}
+
+/// Every value that a node makes, in the graph's order.
+fn in_order(model: &Model) -> impl Iterator<Item = String> {
+    let nodes = model.graph_proto().node.iter();
+    nodes.flat_map(|node| node.output.iter().filter(|name| !name.is_empty()).cloned())
+}
+
+fn made(model: &Model) -> HashSet<String> {
+    in_order(model).collect()
+}
+
+impl Comparison {
+    fn none() -> Self {
+        Self { compared: 0, not_shown: Vec::new(), furthest: None, first: None }
+    }
+}
+
+struct Judge<'a> {
+    model: &'a Model,
+    same_model: bool,
+    limits: Limits,
+    last: Option<usize>,
+    found: Comparison,
+}
+
+impl Judge<'_> {
+    /// Compares some values, and gives the bytes that they took.
+    fn chunk(&mut self, sides: [Side<'_>; 2], feeds: [&Tensors; 2], names: &[String]) -> usize {
+        let [want, got] = [0, 1].map(|at| sides[at].values(names, feeds[at]));
+        for name in names {
+            match (want.get(name), got.get(name)) {
+                (Some(want), Some(got)) => self.value(name, want, got, false),
+                _ => self.found.not_shown.push(name.clone()),
+            }
+            if self.found.first.is_some() {
+                break;
+            }
+        }
+        want.values().map(|tensor| tensor.bytes().len()).sum()
+    }
+
+    fn value(&mut self, name: &str, want: &Tensor, got: &Tensor, whole: bool) {
+        let (Some(a), Some(b)) = (numbers(want), numbers(got)) else { return };
+        let graph = self.model.graph();
+        let at = graph.maker(name).map(|id| id.0);
+        if want.shape() != got.shape() {
+            // A rewrite may carry an inner value in another layout.
+            if self.same_model || graph.is_output(name) {
+                let shapes = (want.shape().to_vec(), got.shape().to_vec());
+                self.differs(name, at, None, Some(shapes), whole);
+            }
+            return;
+        }
+        let distance = Distance::between(&a, &b);
+        self.found.compared += usize::from(!whole);
+        if !distance.within(self.limits) {
+            return self.differs(name, at, Some(distance), None, whole);
+        }
+        self.last = at.or(self.last);
+        let further =
+            |(_, known): &(String, Distance)| distance.max_abs_of_peak > known.max_abs_of_peak;
+        if self.found.furthest.as_ref().is_none_or(further) {
+            self.found.furthest = Some((name.to_owned(), distance));
+        }
+    }
+
+    fn differs(
+        &mut self,
+        name: &str,
+        at: Option<usize>,
+        distance: Option<Distance>,
+        shapes: Option<(Vec<usize>, Vec<usize>)>,
+        only_when_whole: bool,
+    ) {
+        let mut place = Divergence::at(&self.model.graph(), at.unwrap_or(0), self.last);
+        place.value = Some(name.to_owned());
+        place.max_abs_of_peak = distance.map(|d| d.max_abs_of_peak);
+        let snr_db = distance.and_then(|d| d.snr_db);
+        self.found.first = Some(Disagreement { place, snr_db, shapes, only_when_whole });
+    }
+}
+
+/// A tensor's numbers, of the types that are compared. Shapes that a runtime keeps as integers where the
+/// file says float are numbers all the same.
+fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    let bytes = tensor.bytes();
+    Some(match tensor.dtype() {
+        DType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
+        DType::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        DType::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        DType::Bool => bytes.iter().map(|b| f64::from(u8::from(*b != 0))).collect(),
+        _ => return None,
+    })
+}
+
+impl Distance {
+    /// Of two equally long lists. What is infinite or NaN in both is equal; what is so in one alone is
+    /// infinitely far.
+    fn between(want: &[f64], got: &[f64]) -> Self {
+        let (mut signal, mut noise, mut peak, mut worst) = (0.0, 0.0, 0.0_f64, 0.0_f64);
+        for (&a, &b) in want.iter().zip(got) {
+            if a == b || (a.is_nan() && b.is_nan()) {
+                let finite = if a.is_finite() { a } else { 0.0 };
+                signal += finite * finite;
+                peak = peak.max(finite.abs());
+            } else if a.is_finite() && b.is_finite() {
+                signal += a * a;
+                noise += (a - b) * (a - b);
+                peak = peak.max(a.abs());
+                worst = worst.max((a - b).abs());
+            } else {
+                (noise, worst) = (f64::INFINITY, f64::INFINITY);
+            }
+        }
+        let max_abs_of_peak = if worst == 0.0 { 0.0 } else { worst / peak.max(f64::MIN_POSITIVE) };
+        let snr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10());
+        Self { max_abs_of_peak, snr_db }
+    }
+
+    fn within(&self, limits: Limits) -> bool {
+        self.max_abs_of_peak < limits.max_abs_of_peak
+            && self.snr_db.is_none_or(|snr| snr > limits.snr_db)
+            || self.snr_db.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Attr, TestGraph, initializer_f32, node};
+    use crate::runtime::{Session, Tract};
+
+    const LIMITS: Limits = Limits { snr_db: 60.0, max_abs_of_peak: 1e-3 };
+
+    /// tract, but for one named value that it gets wrong wherever it is an output.
+    struct Faulty(&'static str);
+    struct FaultySession(Box<dyn Session>, &'static str);
+
+    impl Runtime for Faulty {
+        fn name(&self) -> &'static str {
+            "faulty"
+        }
+        fn name_and_version(&self) -> String {
+            "faulty 1".into()
+        }
+        fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, crate::runtime::Error> {
+            Ok(Box::new(FaultySession(Tract.load_bytes(model)?, self.0)))
+        }
+    }
+
+    impl Session for FaultySession {
+        fn inputs(&self) -> &[String] {
+            self.0.inputs()
+        }
+        fn outputs(&self) -> &[String] {
+            self.0.outputs()
+        }
+        fn run(&self, inputs: &Tensors) -> Result<Tensors, crate::runtime::Error> {
+            let mut outputs = self.0.run(inputs)?;
+            if let Some(wrong) = outputs.get_mut(self.1) {
+                let values: Vec<f32> = wrong.to_f32().unwrap().iter().map(|v| v + 0.01).collect();
+                *wrong = Tensor::from_f32(wrong.shape(), &values);
+            }
+            Ok(outputs)
+        }
+    }
+
+    fn chain() -> Model {
+        TestGraph::new()
+            .input("x", &["n", "2"])
+            .initializer(initializer_f32("w", &[2], &[2.0, 3.0]))
+            .node(node("Mul", ["x", "w"], "a").named("scale"))
+            .node(node("Relu", ["a"], "b").named("rectify"))
+            .node(node("Add", ["b", "w"], "y").named("shift"))
+            .output("y", &["n", "2"])
+            .model()
+    }
+
+    fn inputs() -> Tensors {
+        [("x".to_owned(), Tensor::from_f32(&[2, 2], &[1.0, -1.0, 0.5, 2.0]))].into()
+    }
+
+    fn compare(old: Side<'_>, new: Side<'_>) -> Comparison {
+        first_disagreement([old, new], &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {}).unwrap()
+    }
+
+    #[test]
+    fn the_first_value_that_differs_is_named() {
+        let model = chain();
+        let exact = Side { model: &model, runtime: &Tract };
+        let same = compare(exact, exact);
+        assert!(same.first.is_none() && same.compared == 3 && same.not_shown.is_empty());
+        let found = compare(exact, Side { model: &model, runtime: &Faulty("b") });
+        let first = found.first.unwrap();
+        assert_eq!((first.place.node.as_str(), first.place.value.as_deref()), ("rectify", Some("b")));
+        assert_eq!(first.place.last_agreeing.as_deref(), Some("scale"));
+        assert!(!first.only_when_whole && first.snr_db.unwrap() < 60.0);
+        let wider = Limits { snr_db: 20.0, max_abs_of_peak: 0.1 };
+        let sides = [exact, Side { model: &model, runtime: &Faulty("b") }];
+        let go = AtomicBool::new(false);
+        let found = first_disagreement(sides, &inputs(), wider, &go, &|_, _| {}).unwrap();
+        assert!(found.first.is_none() && found.furthest.unwrap().0 == "b");
+    }
+
+    #[test]
+    fn two_models_are_compared_where_their_names_meet() {
+        let old = chain();
+        let new = TestGraph::new()
+            .input("x", &["n", "2"])
+            .initializer(initializer_f32("w", &[2], &[2.0, 3.5]))
+            .node(node("Mul", ["x", "w"], "other").named("scale"))
+            .node(node("Relu", ["other"], "b").named("rectify"))
+            .node(node("Add", ["b", "w"], "y").named("shift"))
+            .output("y", &["n", "2"])
+            .model();
+        let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+        let first = compare(a, b).first.unwrap();
+        assert_eq!((first.place.node.as_str(), first.place.last_agreeing), ("rectify", None));
+        let apart = TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("Relu", ["x"], "z"))
+            .output("z", &["n", "2"])
+            .model();
+        let sides = [a, Side { model: &apart, runtime: &Tract }];
+        let error = first_disagreement(sides, &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {});
+        assert!(matches!(error, Err(Error::NothingToMeasure(_))));
+    }
+
+    #[test]
+    fn a_shape_that_differs_is_a_difference_of_outputs() {
+        let flat = |axis: i64| {
+            TestGraph::new()
+                .input("x", &["n", "2"])
+                .node(node("Softmax", ["x"], "s").attr("axis", Attr::Int(1)))
+                .node(node("Flatten", ["s"], "y").named("flatten").attr("axis", Attr::Int(axis)))
+                .output("y", &["a", "b"])
+                .model()
+        };
+        let (old, new) = (flat(1), flat(0));
+        let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+        let first = compare(a, b).first.unwrap();
+        assert_eq!(first.shapes, Some((vec![2, 2], vec![1, 4])));
+        assert_eq!(first.place.node, "flatten");
+    }
+
+    #[test]
+    fn an_interruption_ends_it() {
+        let model = chain();
+        let side = Side { model: &model, runtime: &Tract };
+        let outcome =
+            first_disagreement([side, side], &inputs(), LIMITS, &AtomicBool::new(true), &|_, _| {});
+        assert!(matches!(outcome, Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn distances_of_what_is_not_finite() {
+        let infinite = [f64::INFINITY, f64::NAN, 1.0];
+        assert_eq!(
+            Distance::between(&infinite, &infinite),
+            Distance { max_abs_of_peak: 0.0, snr_db: None }
+        );
+        let far = Distance::between(&[1.0, 2.0], &[1.0, f64::NAN]);
+        assert!(!far.within(LIMITS) && far.max_abs_of_peak.is_infinite());
+        assert!(!Distance::between(&[0.0], &[1e-30]).within(LIMITS), "silence is exact");
+        assert!(Distance::between(&[], &[]).within(LIMITS));
+    }
+}
