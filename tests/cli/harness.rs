@@ -351,6 +351,7 @@ macro_rules! snapshot {
         settings.set_omit_expression(true);
         let root = $world.root.path().to_str().unwrap().replace('.', r"\.");
         settings.add_filter(&root, "[world]");
+        settings.add_filter(r"\[world\]/work", "[here]");
         settings.add_filter(&$crate::harness::ROOT.replace('.', r"\."), "[repository]");
         settings.add_filter(r"done in \d+\.\d s", "done in [time]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[digest]");

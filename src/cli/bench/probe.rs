@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 
-use super::super::arguments::{Bench as Options, Shared};
+use super::super::arguments::{Bench as Options, RuntimeName, Shared};
 use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::{self, Variant};
@@ -20,7 +20,11 @@ pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
     let entry = manifest.artifacts.iter().find(|entry| entry.file == file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
     let feed = Feed::of(entry.part, &entry.signature())?;
-    let runtime = variants::find(options.runtime[0], options.threads.map_or(1, usize::from), shared)?;
+    let runtime = variants::find(
+        options.runtime.first().copied().unwrap_or(RuntimeName::Tract),
+        options.threads.map_or(1, usize::from),
+        shared,
+    )?;
     let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;
     say(&json(&found))
 }
