@@ -269,15 +269,23 @@ fn every_form_is_the_same_product_in_both_runtimes() {
     let (weight, x) = (noise(k * n, 21), noise(5 * k, 22));
     let fp32 = product(&weight, [k, n]);
     let want = run(&fp32, &[1, 5, k], &x);
-    for (form, terms, at_least) in [
-        (Form::Dynamic, Terms::One, 38.0),
-        (Form::Dynamic, Terms::Two, 44.0),
-        (Form::Static, Terms::One, 38.0),
-        (Form::Blocks8, Terms::One, 38.0),
-        (Form::Blocks4, Terms::One, 15.0),
+    let vnni = crate::hardware::Machine::detect().features.iter().any(|f| f.contains("vnni"));
+    for (form, terms, reduce_range, at_least) in [
+        (Form::Dynamic, Terms::One, true, 34.0),
+        (Form::Dynamic, Terms::One, false, 38.0),
+        (Form::Dynamic, Terms::Two, true, 44.0),
+        (Form::Static, Terms::One, true, 34.0),
+        (Form::Static, Terms::One, false, 38.0),
+        (Form::Blocks8, Terms::One, false, 38.0),
+        (Form::Blocks4, Terms::One, false, 15.0),
     ] {
+        // Without VNNI sums of 16 bits overflow there: the very thing that a reduced range is for.
+        if !vnni && !reduce_range && !form.is_blocks() {
+            continue;
+        }
         let mut model = fp32.clone();
-        let options = Options { form, terms, seen: seen(&x, k), ..Options::default() };
+        let seen = seen(&x, k);
+        let options = Options { form, terms, reduce_range, seen, ..Options::default() };
         quantize(&mut model, &options).unwrap();
         let there = run_in(&onnxruntime, &model, &[1, 5, k], &x);
         assert!(snr(&want, &there) > at_least, "{form:?} {terms:?}: {:.1} dB", snr(&want, &there));

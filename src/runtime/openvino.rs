@@ -6,6 +6,7 @@ use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape
 
 use super::{Error, Format, Hint, Options, Runtime, Session, Tensors};
 use crate::export::Python;
+use crate::ir::Model;
 use crate::tensor::{DType, Tensor};
 
 /// OpenVINO, from a shared library that is found when it is asked for and loaded with the first model.
@@ -56,7 +57,9 @@ impl OpenVino {
             Some(version) => version,
             None => {
                 Self::loaded(&library).map_err(missing)?;
-                super::quietly(|| Ok(openvino::version().build_number)).map_err(missing)?
+                let build = super::quietly(|| Ok(openvino::version().build_number)).map_err(missing)?;
+                // The release, without the commit behind it.
+                build.split('-').next().unwrap_or_default().to_owned()
             }
         };
         Ok(Self { library, version, options: Options::EXACT })
@@ -108,20 +111,29 @@ impl OpenVino {
 
     fn session(
         &self,
+        onnx: Option<&Model>,
         read: impl FnOnce(&mut Core) -> Result<openvino::Model, String>,
     ) -> Result<Box<dyn Session>, Error> {
         let load = || {
             let mut core = self.core()?;
             let model = read(&mut core)?;
             let mut compiled = core.compile_model(&model, DeviceType::CPU).map_err(words)?;
-            let inputs = (0..compiled.get_input_size().map_err(words)?)
+            let mut inputs: Vec<String> = (0..compiled.get_input_size().map_err(words)?)
                 .map(|index| compiled.get_input_by_index(index)?.get_name())
                 .collect::<Result<_, _>>()
                 .map_err(words)?;
-            let outputs = (0..compiled.get_output_size().map_err(words)?)
+            let mut outputs: Vec<String> = (0..compiled.get_output_size().map_err(words)?)
                 .map(|index| compiled.get_output_by_index(index)?.get_name())
                 .collect::<Result<_, _>>()
                 .map_err(words)?;
+            // A value may have several names there, of which OpenVINO gives any.
+            if let Some(graph) = onnx.map(Model::graph_proto) {
+                for (found, wanted) in [(&mut inputs, &graph.input), (&mut outputs, &graph.output)] {
+                    if found.len() == wanted.len() {
+                        *found = wanted.iter().map(|port| port.name().to_owned()).collect();
+                    }
+                }
+            }
             let request = compiled.create_infer_request().map_err(words)?;
             let running = Running { request, compiled, _core: core };
             Ok(Loaded { running: Mutex::new(running), inputs, outputs })
@@ -174,7 +186,8 @@ impl Runtime for OpenVino {
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
-        self.session(|core| core.read_model_from_buffer(model, None).map_err(words))
+        let parsed = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").ok();
+        self.session(parsed.as_ref(), |core| core.read_model_from_buffer(model, None).map_err(words))
     }
 
     fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
@@ -188,7 +201,10 @@ impl Runtime for OpenVino {
         if beside.is_some() {
             super::weights::check(path, &weights)?;
         }
-        self.session(|core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words))
+        let parsed = if beside.is_none() { Model::open(path).ok() } else { None };
+        let read =
+            |core: &mut Core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words);
+        self.session(parsed.as_ref(), read)
     }
 }
 

@@ -112,7 +112,7 @@ fn snakemake_builds_two_recipes() {
     made.sort();
     let wanted = ["checkpoint", "export", "export", "rewrite", "rewrite", "validate", "validate"];
     assert_eq!(made, wanted, "{}", run.show());
-    assert_eq!(run.stderr.matches("\nrule export_").count(), 2, "{}", run.show());
+    assert_eq!(run.stderr.matches("\nlocalrule export_").count(), 2, "{}", run.show());
     runs().exits(0).says("Nothing to be done");
 
     // A bundle that may not be is none here either; what it shares with the others is not made again.

@@ -111,9 +111,22 @@ def silence() -> None:
 
 
 def from_onnx(path: Path) -> Any:
+    import onnx
     import openvino
 
-    return openvino.convert_model(path)
+    model = openvino.convert_model(path)
+    # A value may have several names in OpenVINO; a port has the one of the ONNX file.
+    if any(len(port.get_names()) > 1 for port in (*model.inputs, *model.outputs)):
+        graph = onnx.load(path, load_external_data=False).graph
+        rename(model.inputs, [port.name for port in graph.input])
+        rename(model.outputs, [port.name for port in graph.output])
+    return model
+
+
+def rename(ports: list[Any], names: list[str]) -> None:
+    """Gives ports their names, in order."""
+    for port, name in zip(ports, names, strict=True):
+        port.get_tensor().set_names({name})
 
 
 def from_torch(request: Request, path: Path) -> Any:
@@ -137,9 +150,8 @@ def from_torch(request: Request, path: Path) -> Any:
         )
     if len(model.outputs) != len(outputs):
         refuse(f"`model` has {len(outputs)} outputs, and the module {len(model.outputs)}", "use via: onnx")
-    for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
-        for port, name in zip(ports, names, strict=True):
-            port.get_tensor().set_names({name})
+    rename(model.inputs, inputs)
+    rename(model.outputs, outputs)
     model.validate_nodes_and_infer_types()
     return model
 
