@@ -355,7 +355,7 @@ macro_rules! snapshot {
         settings.add_filter(&$crate::harness::ROOT.replace('.', r"\."), "[repository]");
         settings.add_filter(r"done in \d+\.\d s", "done in [time]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[digest]");
-        settings.add_filter(r"\b[0-9a-f]{16}\b", "[digest]");
+        settings.add_filter(r"(\b|_)[0-9a-f]{16}\b", "${1}[digest]");
         settings.add_filter(r"tract \d+\.\d+\.\d+", "tract [version]");
         settings.add_filter(r"pytorch \d+\.\d+\.\d+", "pytorch [version]");
         // Figures that a faster machine, another pass or another report may change.
