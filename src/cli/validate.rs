@@ -205,7 +205,7 @@ fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
 }
 
 /// A path inside a bundle, from a manifest that may say anything.
-fn inside(folder: &Path, file: &str) -> Result<PathBuf, bundle::Error> {
+pub(super) fn inside(folder: &Path, file: &str) -> Result<PathBuf, bundle::Error> {
     let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if plain && !file.is_empty() {
         return Ok(folder.join(file));
@@ -215,7 +215,11 @@ fn inside(folder: &Path, file: &str) -> Result<PathBuf, bundle::Error> {
 }
 
 /// The path of a bundle's file, which must have the digest that the manifest gives it.
-fn unchanged(folder: &Path, file: &str, expected: Option<Digest>) -> Result<PathBuf, Failure> {
+pub(super) fn unchanged(
+    folder: &Path,
+    file: &str,
+    expected: Option<Digest>,
+) -> Result<PathBuf, Failure> {
     let path = inside(folder, file)?;
     let io = |source| bundle::Error::Io { path: path.clone(), source };
     let found = Digest::of_file(&path).map_err(io)?;

@@ -23,11 +23,6 @@ pub struct Port {
 }
 
 impl Signature {
-    /// The names of the inputs.
-    pub fn input_names(&self) -> impl Iterator<Item = &str> {
-        self.inputs.iter().map(|port| port.name.as_str())
-    }
-
     /// The same model with its cache inside.
     pub fn with_state(mut self) -> Self {
         self.inputs.retain(|port| !port.name.starts_with(super::language_model::PAST));

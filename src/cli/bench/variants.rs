@@ -1,11 +1,11 @@
 //! Which file is timed in which runtime.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::super::arguments::{Bench as Options, RuntimeName, Shared};
+use super::super::validate::{inside, unchanged};
 use super::super::{Failure, build};
 use crate::bundle::{self, ArtifactEntry, Manifest};
-use crate::digest::Digest;
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{self, Format, Runtime, Tract};
@@ -119,21 +119,11 @@ pub(super) fn of<'a>(
 
 /// The path of a bundle's file, which must be what the manifest says.
 pub(super) fn whole_file(bundle: &Path, manifest: &Manifest, file: &str) -> Result<PathBuf, Failure> {
-    let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+    inside(bundle, file)?;
     let refuse = |why: String| bundle::Error::Manifest { path: bundle.join(bundle::MANIFEST), why };
-    if !plain || file.is_empty() {
-        return Err(Box::new(refuse(format!("{file:?} leads out of the bundle"))));
-    }
-    let path = bundle.join(file);
     let listed = manifest.files.get(file).map(|entry| entry.sha256);
     let as_artifact = manifest.artifacts.iter().find(|entry| entry.file == file);
     let expected = as_artifact.map(|entry| entry.sha256).or(listed);
     let expected = expected.ok_or_else(|| refuse(format!("it doesn't list {file:?}")))?;
-    let found =
-        Digest::of_file(&path).map_err(|source| bundle::Error::Io { path: path.clone(), source })?;
-    if found != expected {
-        let (expected, found) = (expected.to_string(), found.to_string());
-        return Err(Box::new(bundle::Error::Changed { path, expected, found }));
-    }
-    Ok(path)
+    unchanged(bundle, file, Some(expected))
 }
