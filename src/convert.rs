@@ -34,32 +34,42 @@ pub fn files(scheme: Precision) -> [String; 2] {
     ["xml", "bin"].map(|kind| format!("{}.{kind}", scheme.name()))
 }
 
-/// Converts a model; `folder` holds [`files`] of each scheme afterwards. `checkpoint` is the folder of
-/// PyTorch's weights, for a target that is made from the module. Gives what the converter said.
+/// Where a conversion reads from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sources<'a> {
+    /// The fp32 ONNX file.
+    pub model: &'a Path,
+    /// The folder of PyTorch's weights, for a target that is made from the module.
+    pub checkpoint: &'a Path,
+    /// The part's references, for a target whose activations are calibrated.
+    pub references: &'a Path,
+}
+
+/// Converts a model; `folder` holds [`files`] of each scheme afterwards. Gives what the converter said.
 ///
 /// # Errors
 /// [`Error`].
 pub fn openvino(
     child: &Child<'_>,
-    path: &Path,
     part: &str,
     target: &OpenVinoTarget,
-    checkpoint: &Path,
-    folder: &Path,
+    sources: Sources<'_>,
     model: &Model,
+    folder: &Path,
 ) -> Result<serde_json::Value, Error> {
     let schemes: Vec<&str> = target.schemes.iter().map(|scheme| scheme.name()).collect();
     let mut keep_fp32 = target.keep_fp32.clone();
     keep_fp32.extend(quantize::spectral_products(model));
     let request = Request::Convert(Convert {
-        model: path,
+        model: sources.model,
         part,
         schemes: &schemes,
         via: target.via.name(),
-        checkpoint,
+        checkpoint: sources.checkpoint,
         keep_fp32: &keep_fp32,
         shapes: target.shapes.iter().map(|(input, dims)| InputShape { input, dims }).collect(),
         stateful: target.stateful,
+        calibration: target.calibrated.then_some(sources.references),
     });
     let outcome = child.run(&request, folder)?;
     for file in target.schemes.iter().flat_map(|&scheme| files(scheme)) {

@@ -120,6 +120,7 @@ prop_compose! {
         schemes in prop::collection::btree_set(prop::sample::select(&Precision::ALL[..]), 1..=3),
         torch: bool,
         stateful: bool,
+        calibrated: bool,
         shapes in prop::collection::btree_map(
             "[a-z_.0-9]{1,20}",
             prop::collection::vec("[1-9][0-9]{0,3}|\\?|[0-9]\\.\\.[1-9][0-9]", 1..5),
@@ -131,8 +132,18 @@ prop_compose! {
     ) -> Targets {
         let via = if torch { Via::Torch } else { Via::Onnx };
         let stateful = stateful && language_model && !torch;
+        let calibrated = calibrated && !language_model && schemes.contains(&Precision::Int8);
         let schemes = schemes.into_iter().rev().collect();
-        let target = OpenVinoTarget { schemes, via, stateful, shapes, keep_fp32, fp16_snr_db, int8_snr_db };
+        let target = OpenVinoTarget {
+            schemes,
+            via,
+            stateful,
+            calibrated,
+            shapes,
+            keep_fp32,
+            fp16_snr_db,
+            int8_snr_db,
+        };
         Targets { openvino: some.then_some(target) }
     }
 }

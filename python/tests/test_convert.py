@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from conftest import run_task
+from safetensors.torch import save
 from soprano_export import checkpoint, convertible, language_model
 from soprano_export.errors import ExportError
+from soprano_export.tasks import convert
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 17])
@@ -59,6 +63,7 @@ def test_the_language_model_behind_a_cache_is_transformers(tiny_lm):
         ({"schemes": ["int4"]}, "schemes"),
         ({"via": "torch"}, "checkpoint"),
         ({"stateful": True}, "stateful"),
+        ({"part": "lm", "calibration": "/nowhere.safetensors"}, "calibration"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(tmp_path, fields, words):
@@ -75,3 +80,22 @@ def test_a_file_that_is_no_model_is_an_error_that_names_it(tmp_path):
     with pytest.raises(ExportError, match=r"model\.onnx"):
         run_task(tmp_path / "out", "convert", model=str(model), part="decoder", schemes=["fp32"])
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_calibration_is_of_lifelike_inputs_and_of_a_file_of_references(tmp_path):
+    path = tmp_path / "references.safetensors"
+    inputs = ["hidden_states"]
+    for bad in (b"", b"not a file of tensors", save({"a": torch.zeros(1)})):
+        path.write_bytes(bad)
+        with pytest.raises(ExportError, match="calibration"):
+            convert.lifelike(path, inputs)
+    tensors = {
+        f"{name}/hidden_states": torch.full((1, 3, 2), at) for at, name in enumerate(("loud", "usual"))
+    }
+    cases = [{"name": "loud", "kind": "extreme"}, {"name": "usual", "kind": "realistic"}]
+    path.write_bytes(save(tensors, {"cases": json.dumps(cases)}))
+    (sample,) = convert.lifelike(path, inputs)
+    assert (sample["hidden_states"] == 1).all()
+    path.write_bytes(save(tensors, {"cases": json.dumps(cases[:1])}))
+    with pytest.raises(ExportError, match="no lifelike input"):
+        convert.lifelike(path, inputs)

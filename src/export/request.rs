@@ -99,6 +99,8 @@ pub struct Convert<'a> {
     pub shapes: Vec<InputShape<'a>>,
     /// Whether the cache is to be the model's own.
     pub stateful: bool,
+    /// References whose ranges the int8 file's activations are held in; none for weights alone.
+    pub calibration: Option<&'a Path>,
 }
 
 /// What an input's dimensions are to be.

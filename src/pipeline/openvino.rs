@@ -46,16 +46,20 @@ pub(super) fn convert(
     build: &Build<'_>,
     reporter: &dyn Reporter,
     part: Part,
-    rewritten: &Stage,
+    [exported, rewritten]: [&Stage; 2],
     checkpoint: &Path,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
     let target = target(&build.recipe, part).expect("a planned conversion is in the recipe");
     let path = rewritten.file(stages::REWRITTEN)?.0;
     let model = Model::open(&path)?;
-    let checkpoint = &std::fs::canonicalize(checkpoint).map_err(Error::io(checkpoint))?;
+    let sources = convert::Sources {
+        model: &path,
+        checkpoint: &std::fs::canonicalize(checkpoint).map_err(Error::io(checkpoint))?,
+        references: &stages::references_entry(part, exported)?.0,
+    };
     let said = stages::with_child(build, reporter, names(part, Precision::Fp32)[0], |child| {
-        convert::openvino(child, &path, part.name(), target, checkpoint, folder, &model)
+        convert::openvino(child, part.name(), target, sources, &model, folder)
     })?;
     let rewrite: Rewrite = rewritten.result()?;
     Ok(serde_json::json!({ "rewrite": rewrite, "converter": said }))

@@ -165,7 +165,7 @@ impl Runner<'_> {
             halves.push(half);
         }
         if let Some(openvino) = &plan.openvino {
-            let converted = self.convert((plan, openvino), &rewritten, checkpoint)?;
+            let converted = self.convert((plan, openvino), [&export, &rewritten], checkpoint)?;
             for planned in &openvino.validate {
                 halves.push(self.judge_converted(planned, part, &export, [&rewritten, &converted])?);
             }
@@ -176,12 +176,12 @@ impl Runner<'_> {
     fn convert(
         &self,
         (plan, openvino): (&PartPlan, &OpenVinoPlan),
-        rewritten: &Stage,
+        stages: [&Stage; 2],
         checkpoint: &Checkpoint,
     ) -> Result<Stage, Error> {
         self.stage(&openvino.convert, |folder| {
             let (build, reporter) = (self.build, self.reporter);
-            openvino::convert(build, reporter, plan.part, rewritten, &checkpoint.folder, folder)
+            openvino::convert(build, reporter, plan.part, stages, &checkpoint.folder, folder)
         })
     }
 
@@ -231,7 +231,7 @@ impl Runner<'_> {
         if let Some(openvino) = &plan.openvino {
             let judged = openvino.validate.iter().find(|(_, planned)| planned.key == *wanted);
             if judged.is_some() || openvino.convert.key == *wanted {
-                let converted = self.convert((plan, openvino), &rewritten, checkpoint)?;
+                let converted = self.convert((plan, openvino), [&export, &rewritten], checkpoint)?;
                 if let Some(planned) = judged {
                     self.judge_converted(planned, plan.part, &export, [&rewritten, &converted])?;
                 }

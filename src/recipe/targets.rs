@@ -85,6 +85,9 @@ pub struct OpenVinoTarget {
     /// A language model's cache inside the model: inputs and outputs without it, for one conversation at a
     /// time.
     pub stateful: bool,
+    /// Activations of the int8 file too in 8 bits, in the ranges that a decoder's references show (nncf's
+    /// post-training quantization); otherwise weights alone.
+    pub calibrated: bool,
     /// Dimensions of inputs that are to be fixed or bounded, by the input's name: a number, `a..b`, or `?`
     /// for any, each; left out, as open as in the ONNX file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -108,6 +111,7 @@ impl Default for OpenVinoTarget {
             schemes: vec![Precision::Fp32, Precision::Int8],
             via: Via::Onnx,
             stateful: false,
+            calibrated: false,
             shapes: BTreeMap::new(),
             keep_fp32: Vec::new(),
             fp16_snr_db: 22.0,
@@ -136,6 +140,16 @@ impl Targets {
             !openvino.stateful || openvino.via == Via::Onnx,
             "is true with `via: torch`",
             "write `via: onnx`",
+        )?;
+        here.key("calibrated").ensure(
+            !openvino.calibrated || !language_model,
+            "is true of a language model",
+            "its activations' ranges are too wide for 8 bits: leave it out",
+        )?;
+        here.key("calibrated").ensure(
+            !openvino.calibrated || schemes.contains(&Precision::Int8),
+            "is true, and no int8 file is asked for",
+            "add int8 to the schemes, or leave it out",
         )?;
         for (input, dims) in &openvino.shapes {
             let good = !dims.is_empty() && dims.len() <= 8 && dims.iter().all(|dim| is_dimension(dim));
@@ -194,6 +208,8 @@ mod tests {
         let why = |part: &str, target: &str| parsed(part, target).unwrap_err();
         assert!(why("decoder", "{stateful: true}").contains("`decoder.targets.openvino.stateful`"));
         assert!(why("lm", "{stateful: true, via: torch}").contains("via: torch"));
+        assert!(why("lm", "{calibrated: true}").contains("`lm.targets.openvino.calibrated`"));
+        assert!(why("decoder", "{calibrated: true, schemes: [fp32]}").contains("no int8 file"));
         assert!(why("lm", "{schemes: []}").contains("empty list"));
         assert!(why("lm", "{schemes: [int8, int8]}").contains("int8 again"));
         assert!(why("lm", "{scheme: [int8]}").contains("schemes"));

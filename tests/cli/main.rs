@@ -10,6 +10,7 @@ mod doctor;
 mod fake_registry;
 mod harness;
 mod interruption;
+mod job;
 mod lm;
 mod openvino;
 mod output;

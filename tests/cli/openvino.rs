@@ -115,3 +115,29 @@ fn shapes_that_the_model_can_not_have_are_refused_and_bounded_ones_held_to_what_
     let run = built(&world, shared, "none", &none).exits(1);
     run.says("the artifact is out of tolerance");
 }
+
+#[test]
+fn a_calibrated_decoder_computes_in_8_bits_and_is_held_to_its_references() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let recipe = |calibrated: bool, snr: f64| {
+        // A range that holds a loud input holds a quiet one badly: what stands before the first norm stays.
+        let keep = "[/decoder/embed/Conv/MatMul, /head/out/MatMul]";
+        let target = format!(
+            "{{schemes: [fp32, int8], calibrated: {calibrated}, keep_fp32: {keep}, int8_snr_db: {snr}}}"
+        );
+        format!(
+            "decoder:\n  references: {{lengths: [5, 16], batches: [1]}}\n  targets: {{openvino: {target}}}\n"
+        )
+    };
+    let graph = |name: &str| {
+        let path = world.work(name).join("openvino/soprano_decoder_int8.xml");
+        std::fs::read_to_string(path).unwrap()
+    };
+    built(&world, shared, "weights", &recipe(false, 20.0)).exits(0);
+    built(&world, shared, "calibrated", &recipe(true, 12.0)).exits(0).says("in openvino");
+    assert!(!graph("weights").contains("FakeQuantize"));
+    assert!(graph("calibrated").contains("FakeQuantize"));
+    let run = built(&world, shared, "strict", &recipe(true, 200.0)).exits(1);
+    run.says("the artifact is out of tolerance");
+}

@@ -21,14 +21,14 @@ fn program() -> Option<PathBuf> {
 }
 
 /// A real registry, ended when dropped.
-struct Real {
+pub struct Real {
     child: Child,
-    host: String,
+    pub host: String,
     store: PathBuf,
 }
 
 impl Real {
-    fn start(world: &World) -> Option<Self> {
+    pub fn start(world: &World) -> Option<Self> {
         let program = program()?;
         // A port that was free a moment ago; another process may have it now, and then another is tried.
         for _ in 0..5 {
