@@ -3,7 +3,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
 //! ```text
-//! digest tensor audio hardware | recipe source export ir passes quantize convert | runtime | validate bundle | pipeline | cli
+//! digest tensor audio hardware | recipe source export ir passes quantize convert | runtime speech | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -26,5 +26,6 @@ pub mod quantize;
 pub mod recipe;
 pub mod runtime;
 pub mod source;
+pub mod speech;
 pub mod tensor;
 pub mod validate;

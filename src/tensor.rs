@@ -164,6 +164,16 @@ impl Tensor {
         Ok(self.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
     }
 
+    /// Row `at` of a tensor seen as rows of `size` values; past its end an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Type`] where the tensor isn't `f32`.
+    pub fn row(&self, at: usize, size: usize) -> Result<Vec<f32>, Error> {
+        self.want(DType::F32)?;
+        let bytes = self.data.get(at * size * 4..(at + 1) * size * 4).unwrap_or_default();
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+
     /// The values as int64.
     ///
     /// # Errors

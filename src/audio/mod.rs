@@ -1,12 +1,22 @@
-//! Signals: WAV, short-time spectra, and how far two signals are apart.
+//! Signals: WAV, short-time spectra, how far two signals are apart, and how good speech sounds.
 
 mod distance;
+mod pesq;
+mod resample;
 mod spectrum;
+mod stoi;
+mod stream;
+#[cfg(test)]
+mod testing;
 mod wav;
 
 pub use distance::{LSD_FLOOR_DB, LSD_HOP, LSD_N_FFT};
 pub use distance::{log_spectral_distance_db, max_abs_difference, peak, snr_db};
+pub use pesq::pesq;
+pub use resample::resample;
 pub use spectrum::Stft;
+pub use stoi::stoi;
+pub use stream::WavStream;
 pub use wav::{Encoding, Unencodable, Wav};
 
 use std::path::PathBuf;
@@ -24,6 +34,35 @@ pub enum Error {
     Encode { path: PathBuf, why: Unencodable },
     #[error("the reference has {reference} samples and the signal held against it {test}")]
     Lengths { reference: usize, test: usize },
+    #[error("{metric} takes {lowest} to {highest} samples a second, not {rate}")]
+    #[diagnostic(help("resample to a rate in between; what a lower one lost doesn't come back"))]
+    Rate { metric: &'static str, rate: u32, lowest: u32, highest: u32 },
+    #[error("sample {index} of the {which} is {value}")]
+    NotFinite { which: &'static str, index: usize, value: f32 },
+    #[error("the {which} is silent: {metric} has no speech to judge")]
+    Silent { metric: &'static str, which: &'static str },
+    #[error("{metric} needs {needed:.3} s of speech, and the reference has {found:.3} s")]
+    #[diagnostic(help("use a longer sentence, or join several"))]
+    TooShort { metric: &'static str, needed: f64, found: f64 },
+}
+
+const REFERENCE: &str = "reference";
+const TEST: &str = "signal held against it";
+
+/// What both metrics of speech ask of two signals: as many samples in each, all numbers, and not all zero.
+fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(), Error> {
+    if reference.len() != test.len() {
+        return Err(Error::Lengths { reference: reference.len(), test: test.len() });
+    }
+    for (which, signal) in [(REFERENCE, reference), (TEST, test)] {
+        if let Some((index, &value)) = signal.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+            return Err(Error::NotFinite { which, index, value });
+        }
+        if signal.iter().all(|&x| x == 0.0) {
+            return Err(Error::Silent { metric, which });
+        }
+    }
+    Ok(())
 }
 
 /// The larger of two, and NaN where either is (`f64::max` drops it).

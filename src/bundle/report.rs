@@ -3,6 +3,7 @@
 mod bars;
 mod bench;
 mod plot;
+mod speech;
 
 use std::fmt::Display;
 
@@ -14,6 +15,7 @@ use crate::digest::Digest;
 
 pub use bench::html as bench_html;
 use plot::Spectrogram;
+pub use speech::{Speaker, SpeechPage, html as speech_html};
 
 /// All that `report.html` says.
 #[derive(Clone, Debug, Serialize)]

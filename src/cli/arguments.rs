@@ -4,6 +4,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::synth::options::Synth;
+
 const EXIT_CODES: &str = "Exit codes:
   0    done
   1    the answer is no: validation, verification, a gate or doctor failed
@@ -102,6 +104,8 @@ pub(super) enum Verb {
     Sensitivity(Sensitivity),
     /// Time a bundle's models in every runtime here, and name the best variant for this machine.
     Bench(Bench),
+    /// Let a bundle speak: a text to a WAV file, or to stdout while it is said.
+    Synth(Box<Synth>),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
     /// Sign a bundle, or make a key pair for it.
@@ -328,6 +332,12 @@ pub(super) struct Validate {
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
+    /// Let the bundle say the recipe's sentences, in every file and runtime, beside upstream's own run.
+    #[arg(long, conflicts_with = "audio")]
+    pub speech: bool,
+    /// Write a page that plays what was said, with spectrograms.
+    #[arg(long, value_name = "FILE", requires = "speech")]
+    pub html: Option<PathBuf>,
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,

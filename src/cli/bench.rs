@@ -1,7 +1,7 @@
 mod probe;
 mod pytorch;
 mod show;
-mod variants;
+pub(super) mod variants;
 
 use std::path::PathBuf;
 

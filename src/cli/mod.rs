@@ -27,6 +27,8 @@ mod model;
 mod publish;
 mod quantize;
 mod sensitivity;
+mod speech;
+mod synth;
 mod terminal;
 mod validate;
 
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
             | Verb::Build(_)
             | Verb::Validate(_)
             | Verb::Bench(_)
+            | Verb::Synth(_)
             | Verb::Diff(_)
             | Verb::Sensitivity(_)
             | Verb::Doctor(_)
@@ -116,6 +119,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
         Verb::Bench(options) => bench::bench(&options, &shared),
+        Verb::Synth(options) => synth::synth(&options, &shared),
         Verb::Verify(options) => check::verify(&options),
         Verb::Sign(options) => publish::sign(&options),
         Verb::Publish(options) => publish::publish(&options, &shared),

@@ -16,6 +16,9 @@ use crate::validate::{
 
 pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
+    if options.speech {
+        return super::speech::validate(options, &manifest, shared);
+    }
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
     let speaks = manifest.artifacts.iter().any(|entry| entry.part == Part::Decoder);
     if staged.is_some() && !speaks {

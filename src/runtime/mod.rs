@@ -129,6 +129,10 @@ pub trait Session: Send + Sync {
     /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error>;
 
+    /// Begins a row of calls in which outputs go back in: each of `carried` is an output, and the input that
+    /// takes it in the next call.
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_>;
+
     /// Forgets what a model with a state of its own has been given; others have nothing to forget.
     ///
     /// # Errors
@@ -147,6 +151,50 @@ pub trait Session: Send + Sync {
         self.run(inputs)?;
         Ok(start.elapsed().as_secs_f64())
     }
+}
+
+/// Calls one after another, in which what the model gave out goes back in, without a copy where the runtime
+/// allows it.
+pub trait Conversation {
+    /// Runs the model once. At the first call `inputs` are all of the model's, later those that don't come
+    /// from the call before. Gives the outputs that don't go back.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; [`Error::Run`] where the model has no output of that name.
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error>;
+}
+
+/// A conversation with a runtime whose outputs can't go back as they are.
+pub(crate) struct Copying<'a> {
+    session: &'a dyn Session,
+    carried: Vec<(String, String)>,
+    held: Tensors,
+}
+
+impl<'a> Copying<'a> {
+    pub(crate) fn begin(
+        session: &'a dyn Session,
+        carried: &[(String, String)],
+    ) -> Box<dyn Conversation + 'a> {
+        Box::new(Self { session, carried: carried.to_vec(), held: Tensors::new() })
+    }
+}
+
+impl Conversation for Copying<'_> {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let mut given = std::mem::take(&mut self.held);
+        given.extend(inputs.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+        let mut outputs = self.session.run(&given)?;
+        for (from, to) in &self.carried {
+            let value = outputs.remove(from).ok_or_else(|| no_output("the runtime", from))?;
+            self.held.insert(to.clone(), value);
+        }
+        Ok(outputs)
+    }
+}
+
+fn no_output(runtime: &'static str, name: &str) -> Error {
+    Error::Run { runtime, why: format!("the model has no output {name:?}") }
 }
 
 /// Refuses inputs that a model doesn't have, and a missing one.

@@ -7,7 +7,7 @@ use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
 
-use super::{Error, Optimization, Options, Runtime, Session, Tensors};
+use super::{Conversation, Error, Optimization, Options, Runtime, Session, Tensors};
 use crate::export::Python;
 use crate::tensor::{DType, Tensor};
 
@@ -215,12 +215,51 @@ impl Session for Loaded {
         outputs.iter().map(read).collect()
     }
 
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        Box::new(Moving { loaded: self, carried: carried.to_vec(), held: Vec::new() })
+    }
+
     fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
         let fed = self.feed(inputs)?;
         let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let start = Instant::now();
         session.run(fed).map(drop).map_err(refuse)?;
         Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+/// A conversation whose values go back as ONNX Runtime gave them.
+struct Moving<'a> {
+    loaded: &'a Loaded,
+    carried: Vec<(String, String)>,
+    held: Vec<(String, DynValue)>,
+}
+
+impl Conversation for Moving<'_> {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let mut fed = std::mem::take(&mut self.held);
+        let given = |name: &String| fed.iter().any(|(held, _)| held == name);
+        let known = &self.loaded.inputs;
+        if let Some(name) = inputs.keys().find(|name| !known.contains(name) || given(name)) {
+            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
+        }
+        if let Some(name) = known.iter().find(|name| !given(name) && !inputs.contains_key(*name)) {
+            return Err(Error::MissingInput { name: name.clone() });
+        }
+        for (name, tensor) in inputs {
+            fed.push((name.clone(), to_ort(tensor).map_err(refuse)?));
+        }
+        let session = &self.loaded.session;
+        let mut session = session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut outputs = session.run(fed).map_err(refuse)?;
+        for (from, to) in &self.carried {
+            let value = outputs.remove(from).ok_or_else(|| super::no_output(NAME, from))?;
+            self.held.push((to.clone(), value));
+        }
+        let read = |(name, value): (&str, ort::value::ValueRef<'_>)| {
+            Ok((name.to_owned(), from_ort(&value).map_err(refuse)?))
+        };
+        outputs.iter().map(read).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape};
 
-use super::{Error, Format, Hint, Options, Runtime, Session, Tensors};
+use super::{Conversation, Copying, Error, Format, Hint, Options, Runtime, Session, Tensors};
 use crate::export::Python;
 use crate::ir::Model;
 use crate::tensor::{DType, Tensor};
@@ -259,6 +259,11 @@ impl Session for Loaded {
             Ok((name.clone(), from_openvino(&tensor).map_err(refuse)?))
         };
         self.outputs.iter().enumerate().map(read).collect()
+    }
+
+    // A request writes each call's outputs where those of the last one were.
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        Copying::begin(self, carried)
     }
 
     fn restart(&self) -> Result<(), Error> {

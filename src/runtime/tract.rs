@@ -1,8 +1,9 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
-use super::{Error, Runtime, Session, Tensors};
+use super::{Conversation, Error, Runtime, Session, Tensors};
 use crate::tensor::{DType, Tensor};
 
 /// tract, built in: pure Rust, in float32, on one thread.
@@ -78,6 +79,54 @@ impl Session for Loaded {
             .zip(&outputs)
             .map(|(name, value)| Ok((name.clone(), from_tract(value).map_err(refuse)?)))
             .collect()
+    }
+
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        Box::new(Moving { loaded: self, carried: carried.to_vec(), held: BTreeMap::new() })
+    }
+}
+
+/// A conversation whose values go back as tract gave them.
+struct Moving<'a> {
+    loaded: &'a Loaded,
+    carried: Vec<(String, String)>,
+    held: BTreeMap<String, TValue>,
+}
+
+impl Conversation for Moving<'_> {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
+        let refuse = |why| Error::Run { runtime: NAME, why };
+        let Loaded { plan, inputs: known, outputs: names } = self.loaded;
+        let mut held = std::mem::take(&mut self.held);
+        if let Some(name) = inputs.keys().find(|name| !known.contains(name) || held.contains_key(*name))
+        {
+            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
+        }
+        let mut fed: TVec<TValue> = TVec::new();
+        for name in known {
+            let value = match (held.remove(name), inputs.get(name)) {
+                (Some(value), _) => value,
+                (None, Some(tensor)) => to_tract(tensor).map_err(|e| refuse(format!("{e:#}")))?.into(),
+                (None, None) => return Err(Error::MissingInput { name: name.clone() }),
+            };
+            fed.push(value);
+        }
+        let outputs = contained(|| plan.run(fed)).map_err(refuse)?;
+        let mut kept = Tensors::new();
+        for (name, value) in names.iter().zip(outputs) {
+            match self.carried.iter().find(|(from, _)| from == name) {
+                Some((_, to)) => {
+                    self.held.insert(to.clone(), value);
+                }
+                None => {
+                    kept.insert(name.clone(), from_tract(&value).map_err(refuse)?);
+                }
+            }
+        }
+        match self.carried.iter().find(|(_, to)| !self.held.contains_key(to)) {
+            Some((from, _)) => Err(super::no_output(NAME, from)),
+            None => Ok(kept),
+        }
     }
 }
 

@@ -281,7 +281,7 @@ impl Distance {
 mod tests {
     use super::*;
     use crate::ir::{Attr, TestGraph, initializer_f32, node};
-    use crate::runtime::{Session, Tract};
+    use crate::runtime::{Conversation, Session, Tract};
 
     const LIMITS: Limits = Limits { snr_db: 60.0, max_abs_of_peak: 1e-3 };
 
@@ -315,6 +315,9 @@ mod tests {
                 *wrong = Tensor::from_f32(wrong.shape(), &values);
             }
             Ok(outputs)
+        }
+        fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+            self.0.converse(carried)
         }
     }
 

@@ -11,6 +11,7 @@ mod metric;
 mod references;
 mod sensitivity;
 mod signature;
+pub mod speech;
 mod speed;
 
 use std::path::PathBuf;
@@ -80,6 +81,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Speech(#[from] crate::speech::Error),
     #[error("{0}")]
     #[diagnostic(code(validate::nothing_to_measure))]
     NothingToMeasure(&'static str),

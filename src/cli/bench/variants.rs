@@ -62,7 +62,7 @@ pub(super) fn runtimes(
 }
 
 /// One runtime as a client would use it, on so many threads.
-pub(super) fn find(
+pub(in super::super) fn find(
     runtime: RuntimeName,
     threads: usize,
     shared: &Shared,
@@ -118,7 +118,11 @@ pub(super) fn of<'a>(
 }
 
 /// The path of a bundle's file, which must be what the manifest says.
-pub(super) fn whole_file(bundle: &Path, manifest: &Manifest, file: &str) -> Result<PathBuf, Failure> {
+pub(in super::super) fn whole_file(
+    bundle: &Path,
+    manifest: &Manifest,
+    file: &str,
+) -> Result<PathBuf, Failure> {
     inside(bundle, file)?;
     let refuse = |why: String| bundle::Error::Manifest { path: bundle.join(bundle::MANIFEST), why };
     let listed = manifest.files.get(file).map(|entry| entry.sha256);

@@ -1,0 +1,220 @@
+//! `validate --speech`: every variant of a bundle, in every runtime, says what upstream said.
+
+use std::path::PathBuf;
+
+use super::arguments::{RuntimeName, Shared, Validate};
+use super::bench::variants;
+use super::synth::{load, options::Engine};
+use super::terminal::{Progress, row, table};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use crate::bundle::report::{Speaker, SpeechPage, speech_html};
+use crate::bundle::{ArtifactEntry, Manifest};
+use crate::pipeline::Reporter as _;
+use crate::recipe::{self, Recipe};
+use crate::runtime::{Format, OnnxRuntime, OpenVino, Options, Runtime, Tract};
+use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
+use crate::validate::speech::{Demand, Heard, Recorded, hear};
+use crate::validate::{Part, Scheme};
+
+const RECIPE: &str = "recipe.lock.yaml";
+const RECORDED: &str = "reference/speech.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+
+pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared) -> Outcome {
+    let bundle = &options.bundle;
+    let missing = || Error::NothingRecorded { bundle: bundle.clone() };
+    if [RECIPE, RECORDED, TOKENIZER].iter().any(|file| !manifest.files.contains_key(*file)) {
+        return Err(Box::new(missing()));
+    }
+    if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        return Err(Box::new(Error::Exists { path: path.clone() }));
+    }
+    let recorded = Recorded::read(&variants::whole_file(bundle, manifest, RECORDED)?)?;
+    let recipe = Recipe::read(&variants::whole_file(bundle, manifest, RECIPE)?)?;
+    let demands = recipe.speech.ok_or_else(missing)?;
+    let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
+    let sample_rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or_else(missing)?;
+    let progress = Progress::new();
+    let mut speakers = Vec::new();
+    for runtime in runtimes(options, shared)? {
+        for [lm, decoder] in pairs(manifest, runtime.as_ref(), options) {
+            let session = load::load(bundle, manifest, lm, runtime.as_ref())?;
+            let ports =
+                |entry: &ArtifactEntry| (load::ports(&entry.inputs), load::ports(&entry.outputs));
+            let (inputs, outputs) = ports(lm);
+            let language_model = LanguageModel::new(session, &inputs, &outputs)?;
+            let session = load::load(bundle, manifest, decoder, runtime.as_ref())?;
+            let (inputs, outputs) = ports(decoder);
+            let half = Decoder::new(session, &inputs, &outputs)?;
+            let tokenizer = Tokenizer::read(&bundle.join(TOKENIZER))?;
+            let voice = Voice::new(tokenizer, language_model, half)?;
+            let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
+            let name = format!("{}{format} in {}", lm.scheme, runtime.name_and_version());
+            let step = format!("{name}: pieces heard");
+            let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
+            let demand = demand(lm.scheme, &demands);
+            let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            speakers.push(Speaker { name, heard });
+        }
+    }
+    drop(progress);
+    tell!("{}", table(&rows(&speakers)));
+    for speaker in &speakers {
+        for heard in &speaker.heard {
+            for fault in &heard.faults {
+                tellln!("{}: {}: {fault}", speaker.name, heard.prompt);
+            }
+        }
+    }
+    if let Some(path) = &options.html {
+        let pieces = &recorded.pieces;
+        let page = SpeechPage { name: &manifest.name, sample_rate, pieces, speakers: &speakers };
+        std::fs::write(path, speech_html(&page))
+            .map_err(|source| Error::Io { path: path.clone(), source })?;
+        tellln!("page written to {}", path.display());
+    }
+    if options.json {
+        let all: Vec<_> = speakers
+            .iter()
+            .map(|speaker| serde_json::json!({"variant": speaker.name, "pieces": speaker.heard}))
+            .collect();
+        say(&json(&all))?;
+    }
+    if speakers.is_empty() {
+        tellln!("FAILED: no runtime that was asked takes both halves, so nothing is proven");
+        return Ok(Answer::No);
+    }
+    let passed = speakers.iter().flat_map(|s| &s.heard).all(|heard| heard.faults.is_empty());
+    tellln!("{}", if passed { "PASSED" } else { "FAILED" });
+    Ok(if passed { Answer::Yes } else { Answer::No })
+}
+
+fn demand(scheme: Scheme, demands: &recipe::Speech) -> Demand {
+    match scheme {
+        Scheme::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
+        _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
+    }
+}
+
+/// The runtimes that were named, or all that are found; on one thread, and exact.
+fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Box<dyn Runtime>>, Failure> {
+    let all = options.runtime.is_empty() || options.runtime.contains(&RuntimeName::All);
+    let asked = |name: RuntimeName| all || options.runtime.contains(&name);
+    let mut found: Vec<Box<dyn Runtime>> = Vec::new();
+    if asked(RuntimeName::Tract) {
+        found.push(Box::new(Tract));
+    }
+    if asked(RuntimeName::Onnxruntime) {
+        match super::build::required_onnxruntime(shared) {
+            Ok(runtime) => {
+                found.push(Box::new(OnnxRuntime::with_options(runtime, Options::EXACT)));
+            }
+            Err(error) if !all => return Err(error),
+            Err(error) => tellln!("{error}: not asked"),
+        }
+    }
+    if asked(RuntimeName::Openvino) {
+        match super::build::required_openvino(shared) {
+            Ok(runtime) => found.push(Box::new(OpenVino::with_options(runtime, Options::EXACT))),
+            Err(error) if !all => return Err(error),
+            Err(error) => tellln!("{error}: not asked"),
+        }
+    }
+    Ok(found)
+}
+
+/// Both halves in each scheme and format that a runtime takes.
+fn pairs<'a>(
+    manifest: &'a Manifest,
+    runtime: &dyn Runtime,
+    options: &Validate,
+) -> Vec<[&'a ArtifactEntry; 2]> {
+    let engine = match runtime.name() {
+        "tract" => Engine::Tract,
+        "onnxruntime" => Engine::Onnxruntime,
+        _ => Engine::Openvino,
+    };
+    let mut pairs: Vec<[&ArtifactEntry; 2]> = Vec::new();
+    for format in [Format::Onnx, Format::OpenVino] {
+        for scheme in [Scheme::Fp32, Scheme::Fp16, Scheme::Int8] {
+            let int8 = scheme != Scheme::Fp32 && format == Format::Onnx;
+            // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
+            let slow = int8
+                && match engine {
+                    Engine::Tract => !options.runtime.contains(&RuntimeName::Tract),
+                    Engine::Onnxruntime => false,
+                    Engine::Openvino => true,
+                };
+            if slow || !runtime.runs(format) {
+                continue;
+            }
+            let of = |part: Part| {
+                let mut entries = manifest.artifacts.iter();
+                entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
+            };
+            if let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) {
+                pairs.push([lm, decoder]);
+            }
+        }
+    }
+    pairs
+}
+
+/// A line for each variant: the worst of its pieces.
+fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
+    let mut rows = vec![row![
+        "variant",
+        "passed",
+        "same tokens",
+        "stop alike",
+        "drift",
+        "SNR own run",
+        "SNR",
+        "LSD",
+        "STOI",
+        "PESQ"
+    ]];
+    for Speaker { name, heard } in speakers {
+        let count = |holds: &dyn Fn(&Heard) -> bool| {
+            format!("{} of {}", heard.iter().filter(|h| holds(h)).count(), heard.len())
+        };
+        let least = |of: &dyn Fn(&Heard) -> Option<f64>| heard.iter().filter_map(of).reduce(f64::min);
+        let show = |value: Option<f64>, digits: usize| {
+            value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        let most = heard.iter().map(|h| h.log_spectral_distance_db).reduce(f64::max);
+        let drift = heard.iter().map(|h| h.drift).max_by_key(|drift| drift.abs()).unwrap_or(0);
+        rows.push(row![
+            name,
+            count(&|h| h.faults.is_empty()),
+            count(&|h| h.agreeing == h.tokens && h.drift == 0),
+            count(&|h| h.stops),
+            drift,
+            show(least(&|h| h.own_snr_db), 1),
+            show(least(&|h| Some(h.snr_db)), 1),
+            show(most, 3),
+            show(least(&|h| h.stoi), 4),
+            show(least(&|h| h.pesq), 3)
+        ]);
+    }
+    rows
+}
+
+/// Why nothing is heard.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+enum Error {
+    #[error("{}: nothing of upstream's is recorded that it could be held to", bundle.display())]
+    #[diagnostic(
+        code(speech::nothing_recorded),
+        help(
+            "name `sentences` under `speech` in the recipe, for a checkpoint with both halves and a tokenizer"
+        )
+    )]
+    NothingRecorded { bundle: PathBuf },
+    #[error("{} is there already", path.display())]
+    #[diagnostic(code(speech::exists), help("give --html a file that doesn't exist yet"))]
+    Exists { path: PathBuf },
+    #[error("{}: {source}", path.display())]
+    #[diagnostic(code(speech::io))]
+    Io { path: PathBuf, source: std::io::Error },
+}

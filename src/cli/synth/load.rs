@@ -1,0 +1,103 @@
+//! Which of a bundle's files speak, and in what.
+
+use std::path::Path;
+
+use super::super::arguments::Shared;
+use super::super::bench::variants;
+use super::super::{Failure, build};
+use super::Error;
+use super::options::{Engine, Synth};
+use crate::bundle::{ArtifactEntry, Manifest, Port};
+use crate::ir::Model;
+use crate::quantize::needs_onnxruntime;
+use crate::runtime::{Format, Runtime, Session};
+use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
+use crate::validate::{Part, Scheme};
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// A bundle's voice, and what it speaks with: `lm int8 in onnxruntime 1.31.1`.
+pub(in super::super) fn voice(
+    options: &Synth,
+    manifest: &Manifest,
+    threads: usize,
+    shared: &Shared,
+) -> Result<(Voice, [String; 2]), Failure> {
+    let bundle = &options.bundle;
+    if !manifest.files.contains_key(TOKENIZER) {
+        return Err(Box::new(Error::NoTokenizer { bundle: bundle.clone() }));
+    }
+    let tokenizer = Tokenizer::read(&variants::whole_file(bundle, manifest, TOKENIZER)?)?;
+    let found = default_engine(shared)?;
+    let half = |part: Part, own: Option<Engine>| {
+        let engine = own.or(options.runtime).unwrap_or(found);
+        let wanted = options.scheme.map(super::options::Precision::scheme);
+        let entry = choose(manifest, part, engine, wanted)
+            .ok_or_else(|| Error::NoFile { part, engine: format!("{engine:?}").to_lowercase() })?;
+        let runtime = variants::find(engine.name(), threads, shared)?;
+        let session = load(bundle, manifest, entry, runtime.as_ref())?;
+        let with = format!("{part} {} in {}", entry.scheme, runtime.name_and_version());
+        Ok::<_, Failure>((session, entry, with))
+    };
+    let (session, entry, lm_in) = half(Part::Lm, options.lm_runtime)?;
+    let lm = LanguageModel::new(session, &ports(&entry.inputs), &ports(&entry.outputs))?;
+    let (session, entry, decoder_in) = half(Part::Decoder, options.decoder_runtime)?;
+    let decoder = Decoder::new(session, &ports(&entry.inputs), &ports(&entry.outputs))?;
+    Ok((Voice::new(tokenizer, lm, decoder)?, [lm_in, decoder_in]))
+}
+
+/// The fastest runtime that is found here.
+fn default_engine(shared: &Shared) -> Result<Engine, Failure> {
+    Ok(match (build::onnxruntime(shared)?, build::openvino(shared)?) {
+        (Some(_), _) => Engine::Onnxruntime,
+        (None, Some(_)) => Engine::Openvino,
+        (None, None) => Engine::Tract,
+    })
+}
+
+/// The file of a half that an engine is to run: of the scheme that is wanted, or of the smallest that it is
+/// fast with; its own format before ONNX.
+pub(in super::super) fn choose(
+    manifest: &Manifest,
+    part: Part,
+    engine: Engine,
+    wanted: Option<Scheme>,
+) -> Option<&ArtifactEntry> {
+    let schemes = match (wanted, engine) {
+        (Some(scheme), _) => vec![scheme],
+        // tract takes minutes for products of 8 bits.
+        (None, Engine::Tract) => vec![Scheme::Fp32],
+        (None, _) => vec![Scheme::Int8, Scheme::Fp32],
+    };
+    let of = |scheme: Scheme, format: Format| {
+        let mut entries = manifest.artifacts.iter();
+        entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
+    };
+    schemes.into_iter().find_map(|scheme| match engine {
+        // OpenVINO runs integer products of ONNX slower than fp32.
+        Engine::Openvino => of(scheme, Format::OpenVino)
+            .or_else(|| of(scheme, Format::Onnx).filter(|_| scheme == Scheme::Fp32)),
+        _ => of(scheme, Format::Onnx),
+    })
+}
+
+/// Loads a file that is what the manifest says.
+pub(in super::super) fn load(
+    bundle: &Path,
+    manifest: &Manifest,
+    entry: &ArtifactEntry,
+    runtime: &dyn Runtime,
+) -> Result<Box<dyn Session>, Failure> {
+    let path = variants::whole_file(bundle, manifest, &entry.file)?;
+    if let Some(weights) = &entry.weights {
+        variants::whole_file(bundle, manifest, &weights.file)?;
+    }
+    if runtime.name() == "tract" && needs_onnxruntime(&Model::open(&path)?) {
+        return Err(Box::new(Error::NoFile { part: entry.part, engine: "tract".to_owned() }));
+    }
+    Ok(runtime.load(&path)?)
+}
+
+pub(in super::super) fn ports(ports: &[Port]) -> Vec<(String, Vec<String>)> {
+    ports.iter().map(|port| (port.name.clone(), port.shape.clone())).collect()
+}

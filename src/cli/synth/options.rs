@@ -1,0 +1,137 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::super::arguments::RuntimeName;
+use crate::validate::Scheme;
+
+#[derive(Args)]
+#[group(id = "said", required = true, multiple = false)]
+pub(in super::super) struct Synth {
+    /// A bundle's folder.
+    pub bundle: PathBuf,
+    /// What to say; `-` reads it from stdin.
+    #[arg(group = "said")]
+    pub text: Option<String>,
+    /// Say the text of this file.
+    #[arg(long, value_name = "FILE", group = "said")]
+    pub file: Option<PathBuf>,
+    /// Say every line of this file, each into a file of its own in the folder of --output.
+    #[arg(long, value_name = "FILE", group = "said", requires = "output")]
+    pub batch: Option<PathBuf>,
+    /// The WAV file, or with --batch the folder; `-` writes to stdout [default: speech.wav].
+    #[arg(short, long, value_name = "FILE|DIR|-")]
+    pub output: Option<PathBuf>,
+    /// Write samples as 32-bit floats, instead of 16-bit integers.
+    #[arg(long)]
+    pub float: bool,
+    /// Give sound out while a sentence is being said.
+    #[arg(long, conflicts_with = "batch")]
+    pub stream: bool,
+    /// Pieces (a token each, 64 ms in Soprano) that --stream gives out at a time.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "stream",
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub chunk: u16,
+    /// The runtime of both halves [default: onnxruntime where it is found, else openvino, else tract].
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub runtime: Option<Engine>,
+    /// The language model's runtime.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub lm_runtime: Option<Engine>,
+    /// The decoder's runtime.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub decoder_runtime: Option<Engine>,
+    /// Which files of the bundle [default: the smallest that the runtime is fast with].
+    #[arg(long, value_enum, value_name = "SCHEME")]
+    pub scheme: Option<Precision>,
+    /// Threads of every runtime but tract, which has one [default: this machine's physical cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Sentences that are said side by side.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "stream",
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub at_once: u16,
+    /// 0 takes the likeliest token.
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = number::<0, 100>)]
+    pub temperature: f32,
+    /// Choose among the K likeliest tokens; 0 among all.
+    #[arg(long, value_name = "K", default_value_t = 50)]
+    pub top_k: usize,
+    /// Choose among the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number::<0, 1>)]
+    pub top_p: f32,
+    /// Choose among tokens that are at least this likely, as a share of the likeliest.
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = number::<0, 1>)]
+    pub min_p: f32,
+    /// How much less likely a token is that is in the prompt or was said; 1 is none.
+    #[arg(long, value_name = "X", default_value_t = 1.2, value_parser = number::<1, 100>)]
+    pub repetition_penalty: f32,
+    /// Two runs with one seed say the same.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The most tokens of a sentence.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub max_tokens: u16,
+    /// How often a sentence is said again in which the model only hums.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "stream",
+          value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub retries: u16,
+    /// Read numbers, times and signs with the faults of the released front end, to the letter.
+    #[arg(long)]
+    pub keep_faults: bool,
+    /// Replace a file or folder that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print figures as JSON on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A runtime to speak with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in super::super) enum Engine {
+    /// Built in.
+    Tract,
+    /// ONNX Runtime.
+    Onnxruntime,
+    /// OpenVINO.
+    Openvino,
+}
+
+impl Engine {
+    pub fn name(self) -> RuntimeName {
+        match self {
+            Engine::Tract => RuntimeName::Tract,
+            Engine::Onnxruntime => RuntimeName::Onnxruntime,
+            Engine::Openvino => RuntimeName::Openvino,
+        }
+    }
+}
+
+/// How the numbers of a file are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(in super::super) enum Precision {
+    /// 32-bit floats.
+    Fp32,
+    /// 16-bit floats.
+    Fp16,
+    /// 8 bits.
+    Int8,
+}
+
+impl Precision {
+    pub fn scheme(self) -> Scheme {
+        match self {
+            Precision::Fp32 => Scheme::Fp32,
+            Precision::Fp16 => Scheme::Fp16,
+            Precision::Int8 => Scheme::Int8,
+        }
+    }
+}
+
+/// A number within bounds; NaN is in none.
+fn number<const FROM: u16, const TO: u16>(text: &str) -> Result<f32, String> {
+    let bounds = f32::from(FROM)..=f32::from(TO);
+    let found = text.parse::<f32>().ok().filter(|value| bounds.contains(value));
+    found.ok_or_else(|| format!("a number from {FROM} to {TO} is needed"))
+}

@@ -1,0 +1,81 @@
+//! Makes a bundle speak: text front end, tokenizer, sampling, the generation loop, and streaming.
+//!
+//! ```text
+//! text -> normalize -> sentences -> prompts -> tokens, and the row that predicted each -> decoder -> samples
+//! ```
+//!
+//! A sentence of T kept tokens has T rows of hidden states: those that *predicted* each token, so that the
+//! first is the prompt's last position and the row behind the last token is dropped with the stop. That is
+//! what upstream's `infer` decodes; its streaming drops the first row instead. Here both ways decode the same
+//! rows, so that the streamed signal is the offline one. T rows are 2048 (T - 1) samples in Soprano.
+
+mod decoder;
+mod generation;
+mod language_model;
+mod repetition;
+mod sampling;
+mod stream;
+#[cfg(test)]
+mod tests;
+pub mod text;
+mod tokenizer;
+mod voice;
+
+use std::path::PathBuf;
+
+pub use decoder::Decoder;
+pub use generation::{Generation, Said};
+pub use language_model::{LanguageModel, Ports};
+pub use repetition::hallucinates;
+pub use sampling::{Sampler, Sampling};
+pub use stream::{RECEPTIVE_FIELD, Stream};
+pub use tokenizer::Tokenizer;
+pub use voice::{Audience, Script, Settings, Summary, Voice};
+
+/// Why nothing is said.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] crate::runtime::Error),
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(speech::tokenizer),
+        help("a tokenizer.json of the checkpoint that the bundle was built from is needed")
+    )]
+    Tokenizer { path: PathBuf, why: String },
+    #[error("{name} has nothing to say: no letter and no number is left of it")]
+    #[diagnostic(
+        code(speech::empty),
+        help("write a word: soprano-export synth BUNDLE \"Hello there.\"")
+    )]
+    Nothing { name: String },
+    #[error("{what}: {why}")]
+    #[diagnostic(code(speech::interface), help("soprano-export verify, and build the bundle again"))]
+    Interface { what: String, why: String },
+    #[error("the language model's hidden states have {lm} channels, and the decoder takes {decoder}")]
+    #[diagnostic(code(speech::width), help("the two files are of different checkpoints"))]
+    Width { lm: usize, decoder: usize },
+    #[error("a prompt has the token {token}, and the language model knows {vocabulary}")]
+    #[diagnostic(code(speech::vocabulary), help("the tokenizer is another model's"))]
+    Vocabulary { token: i64, vocabulary: usize },
+    #[error("sentence {sentence}, token {step}: the language model's logits are not numbers")]
+    #[diagnostic(
+        code(speech::not_finite),
+        help("soprano-export validate says whether the file is right")
+    )]
+    NotFinite { sentence: usize, step: usize },
+    #[error("sample {at} of the decoder's audio is not a number")]
+    #[diagnostic(
+        code(speech::not_finite),
+        help("soprano-export validate says whether the file is right")
+    )]
+    Audio { at: usize },
+    #[error("the audio can't be written: {0}")]
+    #[diagnostic(code(speech::output))]
+    Output(#[from] std::io::Error),
+    #[error("interrupted")]
+    #[diagnostic(code(speech::interrupted))]
+    Interrupted,
+}

@@ -1,0 +1,186 @@
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// How a token is chosen from its logits, in the order in which `transformers` applies each: repetition
+/// penalty, temperature, top-k, top-p, min-p.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest (upstream's 0 is 0.001, which does the same but where two are equally likely).
+    pub temperature: f32,
+    /// Keeps the so many likeliest; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest that together have this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps those at least this likely, as a share of the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logits of every token that is in the prompt or was said, however often, where they are
+    /// positive, and multiplies them where they are negative; 1 does nothing.
+    pub repetition_penalty: f32,
+    /// Two runs with one seed say the same.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Upstream's; its 50 likeliest are the default of `transformers`.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 50, top_p: 0.95, min_p: 0.0, repetition_penalty: 1.2, seed: 0 }
+    }
+}
+
+/// Chooses the tokens of one sentence.
+pub struct Sampler {
+    sampling: Sampling,
+    random: ChaCha8Rng,
+}
+
+impl Sampler {
+    /// `stream` tells sentences, and tries of one, apart that share a seed.
+    pub fn new(sampling: Sampling, stream: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
+        random.set_stream(stream);
+        Self { sampling, random }
+    }
+
+    /// The token that comes next; `seen[t]` says whether token t is in the prompt or was said. None where a
+    /// logit is NaN, or none is finite.
+    pub fn choose(&mut self, logits: &[f32], seen: &[bool]) -> Option<usize> {
+        let Sampling { temperature, repetition_penalty: penalty, .. } = self.sampling;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return None;
+        }
+        let penalized = |(token, &logit): (usize, &f32)| match seen.get(token) {
+            Some(true) if logit < 0.0 => logit * penalty,
+            Some(true) => logit / penalty,
+            _ => logit,
+        };
+        let scores = logits.iter().enumerate().map(penalized);
+        if temperature <= 0.0 {
+            let best = scores.enumerate().reduce(|a, b| if b.1 > a.1 { b } else { a });
+            return best.filter(|(_, score)| score.is_finite()).map(|(token, _)| token);
+        }
+        let mut likeliest: Vec<(usize, f32)> = scores
+            .map(|score| score / temperature)
+            .enumerate()
+            .filter(|(_, s)| *s > f32::MIN)
+            .collect();
+        // Equal scores stand in the order of their tokens, so that nothing depends on the sort.
+        likeliest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let kept = self.kept(&likeliest)?;
+        let drawn = self.random.next_u64() as f64 / 2f64.powi(64) * kept.iter().sum::<f64>();
+        let mut upto = 0.0;
+        let at = kept.iter().position(|weight| {
+            upto += weight;
+            drawn < upto
+        });
+        Some(likeliest[at.unwrap_or(kept.len() - 1)].0)
+    }
+
+    /// The weights of the tokens that are kept, likeliest first; of an empty list none.
+    fn kept(&self, likeliest: &[(usize, f32)]) -> Option<Vec<f64>> {
+        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
+        let largest = likeliest.first().filter(|(_, score)| score.is_finite())?.1;
+        let count = if top_k == 0 { likeliest.len() } else { top_k.min(likeliest.len()) };
+        let weight = |&(_, score): &(usize, f32)| f64::from(score - largest).exp();
+        let mut weights: Vec<f64> = likeliest[..count].iter().map(weight).collect();
+        if top_p < 1.0 {
+            let wanted = f64::from(top_p.max(0.0)) * weights.iter().sum::<f64>();
+            let mut before = 0.0;
+            let enough = weights.iter().position(|weight| {
+                before += weight;
+                before >= wanted
+            });
+            weights.truncate(enough.map_or(weights.len(), |at| at + 1));
+        }
+        let least = f64::from(min_p) * weights[0];
+        let likely = weights.iter().take_while(|&&weight| weight >= least).count().max(1);
+        weights.truncate(likely);
+        Some(weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Sampling = Sampling {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        seed: 0,
+    };
+
+    fn counts(sampling: Sampling, logits: &[f32], seen: &[bool]) -> Vec<usize> {
+        let mut sampler = Sampler::new(sampling, 0);
+        let mut counts = vec![0; logits.len()];
+        for _ in 0..20_000 {
+            counts[sampler.choose(logits, seen).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn tokens_are_as_frequent_as_they_are_likely() {
+        let probabilities = [0.5f32, 0.3, 0.15, 0.05];
+        let logits = probabilities.map(f32::ln);
+        for (found, wanted) in counts(NONE, &logits, &[]).iter().zip(probabilities) {
+            let share = *found as f32 / 20_000.0;
+            assert!((share - wanted).abs() < 0.012, "{share} for {wanted}");
+        }
+        // Temperature 0.5 squares the odds.
+        let sharp = counts(Sampling { temperature: 0.5, ..NONE }, &logits, &[]);
+        let odds = sharp[0] as f32 / sharp[1] as f32;
+        assert!((odds - 25.0 / 9.0).abs() < 0.2, "{odds}");
+    }
+
+    #[test]
+    fn each_limit_keeps_what_it_should_and_no_less_than_one() {
+        let logits = [0.5f32, 0.3, 0.15, 0.05].map(f32::ln);
+        let kept =
+            |sampling: Sampling| counts(sampling, &logits, &[]).iter().filter(|&&n| n > 0).count();
+        assert_eq!(kept(Sampling { top_k: 2, ..NONE }), 2);
+        assert_eq!(kept(Sampling { top_k: 9, ..NONE }), 4);
+        assert_eq!(kept(Sampling { top_p: 0.79, ..NONE }), 2);
+        assert_eq!(kept(Sampling { top_p: 0.81, ..NONE }), 3);
+        assert_eq!(kept(Sampling { top_p: 0.0, ..NONE }), 1);
+        assert_eq!(kept(Sampling { min_p: 0.2, ..NONE }), 3);
+        assert_eq!(kept(Sampling { min_p: 1.0, ..NONE }), 1);
+        assert_eq!(kept(Sampling { top_k: 3, min_p: 0.5, ..NONE }), 2);
+    }
+
+    #[test]
+    fn a_penalty_is_of_presence_and_turns_round_below_zero() {
+        let mut greedy =
+            Sampler::new(Sampling { temperature: 0.0, repetition_penalty: 1.2, ..NONE }, 0);
+        assert_eq!(greedy.choose(&[2.3, 2.0, -1.0], &[false; 3]), Some(0));
+        assert_eq!(greedy.choose(&[2.3, 2.0, -1.0], &[true, false, false]), Some(1));
+        assert_eq!(greedy.choose(&[-1.0, -1.1], &[true, false]), Some(1));
+        assert_eq!(greedy.choose(&[2.5, 2.0], &[true, false]), Some(0), "2.5 / 1.2 is more than 2");
+        assert_eq!(greedy.choose(&[1.0, 1.0], &[]), Some(0), "the first of equal ones");
+    }
+
+    #[test]
+    fn a_seed_decides_and_sentences_differ() {
+        let logits = vec![0.0; 100];
+        let run = |seed: u64, stream: u64| -> Vec<usize> {
+            let mut sampler = Sampler::new(Sampling { seed, ..NONE }, stream);
+            (0..20).map(|_| sampler.choose(&logits, &[]).unwrap()).collect()
+        };
+        assert_eq!(run(1, 0), run(1, 0));
+        assert_ne!(run(1, 0), run(2, 0));
+        assert_ne!(run(1, 0), run(1, 1));
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_token() {
+        for temperature in [0.0, 1.0] {
+            let mut sampler = Sampler::new(Sampling { temperature, ..NONE }, 0);
+            assert_eq!(sampler.choose(&[1.0, f32::NAN], &[]), None);
+            assert_eq!(sampler.choose(&[f32::NEG_INFINITY; 3], &[]), None);
+            assert_eq!(sampler.choose(&[f32::INFINITY, 0.0], &[]), None);
+            assert_eq!(sampler.choose(&[], &[]), None);
+            assert_eq!(sampler.choose(&[f32::NEG_INFINITY, 0.0], &[]), Some(1));
+        }
+    }
+}

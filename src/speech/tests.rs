@@ -1,0 +1,278 @@
+//! The loop with models whose answers can be told: what is said depends on everything said before, through
+//! the cache alone.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+
+use super::text::Faults;
+use super::*;
+use crate::runtime::{self, Conversation, Session, Tensors};
+use crate::tensor::Tensor;
+
+const VOCABULARY: usize = 400;
+const CHANNELS: usize = 3;
+const STOP: i64 = 3;
+static ON: AtomicBool = AtomicBool::new(false);
+
+/// What a model is wrong about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    NeverStops,
+    NotANumber,
+    NoHidden,
+    Wide,
+}
+
+/// Answers with a number of all tokens so far that aren't padding, each weighed by its position.
+struct Fake(Vec<String>, Fault);
+
+impl Fake {
+    fn boxed(fault: Fault) -> Box<Self> {
+        let names = ["input_ids", "attention_mask", "position_ids", "past_key_values.0.key"];
+        Box::new(Self(names.map(str::to_owned).to_vec(), fault))
+    }
+}
+
+impl Session for Fake {
+    fn inputs(&self) -> &[String] {
+        &self.0
+    }
+    fn outputs(&self) -> &[String] {
+        &[]
+    }
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        assert_eq!(carried, [("present.0.key".to_owned(), "past_key_values.0.key".to_owned())]);
+        runtime::Copying::begin(self, carried)
+    }
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, runtime::Error> {
+        let whole = |name: &str| inputs[name].to_i64().unwrap();
+        let (ids, mask, positions) =
+            (whole("input_ids"), whole("attention_mask"), whole("position_ids"));
+        let past = &inputs["past_key_values.0.key"];
+        let (batch, before) = (past.shape()[0], past.shape()[2]);
+        let (new, cached) = (ids.len() / batch, past.to_f32().unwrap());
+        assert_eq!(mask.len(), batch * (before + new));
+        let (mut logits, mut rows, mut present) = (Vec::new(), Vec::new(), Vec::new());
+        for b in 0..batch {
+            let mut all = cached[b * before..(b + 1) * before].to_vec();
+            for s in 0..new {
+                all.push((ids[b * new + s] * (positions[b * new + s] + 1)) as f32);
+                let seen = mask[b * (before + new)..].iter().zip(&all);
+                let sum: f32 = seen.filter(|(mask, _)| **mask == 1).map(|(_, value)| value).sum();
+                let spoken = (sum as i64 * 31 + 7) % 60;
+                let next = if spoken == 0 && self.1 != Fault::NeverStops { STOP } else { 100 + spoken };
+                let logit = |token| match (self.1, token == next as usize) {
+                    (Fault::NotANumber, _) if all.len() > 8 => f32::NAN,
+                    (_, true) => 9.0,
+                    (_, false) => 0.0,
+                };
+                logits.extend((0..VOCABULARY).map(logit));
+                let channels = if self.1 == Fault::Wide { CHANNELS + 1 } else { CHANNELS };
+                rows.extend((0..channels).map(|channel| ((sum + channel as f32) * 0.37).sin()));
+            }
+            present.extend(all);
+        }
+        let channels = rows.len() / (batch * new);
+        let mut outputs = Tensors::from([
+            ("logits".to_owned(), Tensor::from_f32(&[batch, new, VOCABULARY], &logits)),
+            ("present.0.key".to_owned(), Tensor::from_f32(&[batch, 1, before + new, 1], &present)),
+        ]);
+        if self.1 != Fault::NoHidden {
+            let rows = Tensor::from_f32(&[batch, new, channels], &rows);
+            outputs.insert("last_hidden_state".to_owned(), rows);
+        }
+        Ok(outputs)
+    }
+}
+
+/// Four samples between two rows, each of the rows up to two and a bit away, as Soprano's decoder has it.
+struct FakeDecoder(Vec<String>);
+
+impl Session for FakeDecoder {
+    fn inputs(&self) -> &[String] {
+        &self.0
+    }
+    fn outputs(&self) -> &[String] {
+        &[]
+    }
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        runtime::Copying::begin(self, carried)
+    }
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, runtime::Error> {
+        let given = &inputs["hidden_states"];
+        let (length, values) = (given.shape()[2], given.to_f32().unwrap());
+        let at = |row: i64, channel: usize| match usize::try_from(row) {
+            Ok(row) if row < length => values[channel * length + row],
+            _ => 0.0,
+        };
+        let sample = |n: usize| {
+            let (piece, part) = ((n / 4) as i64, (n % 4) as f32);
+            let near = -2..=3;
+            let of =
+                |o: i64| at(piece + o, 0) * (o as f32 + part) + at(piece + o, 1) - at(piece + o, 2);
+            near.map(of).sum()
+        };
+        let audio: Vec<f32> = (0..4 * (length - 1)).map(sample).collect();
+        Ok(Tensors::from([("audio".to_owned(), Tensor::from_f32(&[1, audio.len()], &audio))]))
+    }
+}
+
+fn ports(list: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+    let owned = |dims: &[&str]| dims.iter().map(|dim| (*dim).to_owned()).collect();
+    list.iter().map(|(name, dims)| ((*name).to_owned(), owned(dims))).collect()
+}
+
+fn lm(fault: Fault) -> LanguageModel {
+    let inputs = ports(&[
+        ("input_ids", &["b", "s"]),
+        ("attention_mask", &["b", "t"]),
+        ("position_ids", &["b", "s"]),
+        ("past_key_values.0.key", &["b", "1", "p", "1"]),
+    ]);
+    let outputs = ports(&[("logits", &["b", "s", "400"]), ("last_hidden_state", &["b", "s", "3"])]);
+    LanguageModel::new(Fake::boxed(fault), &inputs, &outputs).unwrap()
+}
+
+fn decoder() -> Decoder {
+    let inputs = ports(&[("hidden_states", &["b", "3", "T"])]);
+    let session = Box::new(FakeDecoder(vec!["hidden_states".to_owned()]));
+    Decoder::new(session, &inputs, &ports(&[("audio", &["b", "n"])])).unwrap()
+}
+
+fn voice(fault: Fault) -> Voice {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/soprano-mini/tokenizer.json");
+    Voice::new(Tokenizer::read(Path::new(file)).unwrap(), lm(fault), decoder()).unwrap()
+}
+
+fn script(text: &str) -> Vec<Script> {
+    vec![Script { name: "the text".to_owned(), text: text.to_owned() }]
+}
+
+const TEXT: &str = "Hello there, this is the first of three sentences. Here is another one, not much longer \
+                    than that. And this is the last of them, which is a little longer than the others were.";
+
+#[test]
+fn side_by_side_and_streamed_is_what_one_at_a_time_is() {
+    let voice = voice(Fault::None);
+    let plain = Settings {
+        sampling: Sampling { repetition_penalty: 1.0, ..Sampling::default() },
+        ..Settings::default()
+    };
+    let say = |settings: &Settings| {
+        let mut samples = Vec::new();
+        let summary = voice.speak(&script(TEXT), settings, &mut samples, &ON).unwrap();
+        assert_eq!(summary.samples, samples.len());
+        (samples, summary)
+    };
+    let (samples, summary) = say(&plain);
+    assert_eq!(summary.sentences, 3);
+    assert_eq!(samples.len(), 4 * (summary.tokens - 3), "a row less than tokens in each sentence");
+    assert!(summary.endless.is_empty() && summary.first_audio.unwrap() <= summary.whole);
+    for batch in [2, 3, 9] {
+        assert_eq!(say(&Settings { batch, ..plain }).0, samples, "left padding changes nothing");
+    }
+    for chunk in [1, 2, 7, 100] {
+        let streamed = say(&Settings { stream: Some(chunk), ..plain }).0;
+        let apart = streamed.iter().zip(&samples).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(streamed.len() == samples.len() && apart < 1e-5, "{chunk}: {apart}");
+    }
+}
+
+#[test]
+fn a_model_that_never_stops_is_cut_off_and_said_so() {
+    let settings = Settings { limit: 20, ..Settings::default() };
+    let mut samples = Vec::new();
+    let voice = voice(Fault::NeverStops);
+    let summary = voice.speak(&script(TEXT), &settings, &mut samples, &ON).unwrap();
+    assert_eq!((summary.endless, summary.tokens, samples.len()), (vec![0, 1, 2], 60, 3 * 19 * 4));
+}
+
+#[test]
+fn what_can_not_be_said_is_an_error() {
+    let why = |voice: &Voice, text: &str| {
+        let mut samples: Vec<f32> = Vec::new();
+        voice.speak(&script(text), &Settings::default(), &mut samples, &ON).unwrap_err()
+    };
+    let good = voice(Fault::None);
+    for text in ["", " \n\t ", "...", "?!?", "\u{0}\u{7}", "\u{1F600}"] {
+        assert!(matches!(why(&good, text), Error::Nothing { .. }), "{text:?}");
+    }
+    assert!(matches!(why(&voice(Fault::NotANumber), TEXT), Error::NotFinite { sentence: 0, .. }));
+    assert!(matches!(why(&voice(Fault::NoHidden), TEXT), Error::Interface { .. }));
+    assert!(matches!(why(&voice(Fault::Wide), TEXT), Error::Interface { .. }));
+    static OFF: AtomicBool = AtomicBool::new(true);
+    let mut samples: Vec<f32> = Vec::new();
+    let settings = Settings::default();
+    let ended = good.speak(&script(TEXT), &settings, &mut samples, &OFF);
+    assert!(matches!(ended, Err(Error::Interrupted)));
+}
+
+#[test]
+fn an_audience_that_has_gone_ends_it() {
+    struct Gone;
+    impl Audience for Gone {
+        fn hear(&mut self, _: usize, _: &[f32]) -> Result<(), Error> {
+            Err(Error::Output(std::io::ErrorKind::BrokenPipe.into()))
+        }
+    }
+    let ended = voice(Fault::None).speak(&script(TEXT), &Settings::default(), &mut Gone, &ON);
+    assert!(matches!(ended, Err(Error::Output(_))));
+}
+
+#[test]
+fn halves_of_two_models_and_interfaces_that_are_none_are_refused() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/soprano-mini/tokenizer.json");
+    let wide = ports(&[("hidden_states", &["b", "5", "T"])]);
+    let out = ports(&[("audio", &["b", "n"])]);
+    let session = || Box::new(FakeDecoder(vec!["hidden_states".to_owned()]));
+    let other = Decoder::new(session(), &wide, &out).unwrap();
+    let tokenizer = Tokenizer::read(Path::new(file)).unwrap();
+    let met = Voice::new(tokenizer, lm(Fault::None), other).err().unwrap();
+    assert!(matches!(met, Error::Width { lm: 3, decoder: 5 }));
+    for dims in [&["b", "C", "T"][..], &["b", "3"], &["b", "0", "T"]] {
+        assert!(Decoder::new(session(), &ports(&[("hidden_states", dims)]), &out).is_err());
+    }
+    assert!(Decoder::new(session(), &[], &out).is_err());
+    let named = ports(&[("input_ids", &["b", "s"])]);
+    assert!(LanguageModel::new(Fake::boxed(Fault::None), &named, &[]).is_err());
+}
+
+#[test]
+fn a_token_that_the_model_does_not_know_is_refused() {
+    let model = lm(Fault::None);
+    let begin = |prompt: &[i64]| {
+        Generation::begin(&model, &[prompt.to_vec()], STOP, Sampling::default(), &[0], 9).err()
+    };
+    assert!(begin(&[3, 1, 399, 2]).is_none());
+    assert!(matches!(begin(&[3, 1, 400, 2]), Some(Error::Vocabulary { token: 400, vocabulary: 400 })));
+    assert!(matches!(begin(&[-1]), Some(Error::Vocabulary { token: -1, .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_stream_gives_out_what_decoding_at_once_gives(
+        rows in prop::collection::vec(prop::array::uniform3(-1.0f32..1.0), 0..60),
+        chunk in 1usize..20,
+    ) {
+        let decoder = decoder();
+        let rows: Vec<Vec<f32>> = rows.into_iter().map(|row| row.to_vec()).collect();
+        let mut stream = Stream::new(&decoder, chunk);
+        let mut streamed = Vec::new();
+        for row in &rows {
+            let new = stream.push(row).unwrap().unwrap_or_default();
+            prop_assert!(new.is_empty() || new.len() == 4 * chunk);
+            streamed.extend(new);
+        }
+        streamed.extend(stream.finish().unwrap());
+        let whole = decoder.decode(&rows).unwrap();
+        prop_assert_eq!(whole.len(), streamed.len());
+        for (a, b) in whole.iter().zip(&streamed) {
+            prop_assert!((a - b).abs() < 1e-5);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BOTH: [Faults; 2] = [Faults::Kept, Faults::Mended];
+
+/// Upstream's own answers, a line each: a Python string, what its normalizer makes of it.
+fn recorded(file: &str) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let (text, normalized) = line.split_once(" -> ")?;
+        Some((python_string(text)?, python_string(normalized)?))
+    };
+    file.lines().map(|l| line(l).unwrap_or_else(|| panic!("not two Python strings: {l}"))).collect()
+}
+
+fn python_string(literal: &str) -> Option<String> {
+    let quote = literal.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let inner = literal.strip_prefix(quote)?.strip_suffix(quote)?;
+    let (mut out, mut chars) = (String::new(), inner.chars());
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        let digits = match chars.next()? {
+            'n' => Ok('\n'),
+            'r' => Ok('\r'),
+            't' => Ok('\t'),
+            c @ ('\\' | '\'' | '"') => Ok(c),
+            'x' => Err(2),
+            'u' => Err(4),
+            'U' => Err(8),
+            _ => return None,
+        };
+        out.push(match digits {
+            Ok(c) => c,
+            Err(count) => {
+                let code: String = chars.by_ref().take(count).collect();
+                char::from_u32(u32::from_str_radix(&code, 16).ok()?)?
+            }
+        });
+    }
+    Some(out)
+}
+
+fn reads_as_upstream(file: &str, count: usize) {
+    let recorded = recorded(file);
+    assert_eq!(recorded.len(), count);
+    for (text, normalized) in recorded {
+        assert_eq!(normalize(&text, Faults::Kept), normalized, "{text:?}");
+    }
+}
+
+#[test]
+fn golden_pairs() {
+    reads_as_upstream(
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/text/pairs.txt")),
+        124,
+    );
+}
+
+#[test]
+fn generated_pairs() {
+    reads_as_upstream(
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/text/oracle.txt")),
+        600,
+    );
+}
+
+#[test]
+fn each_fault_is_kept_or_mended() {
+    for Fault { id, text, upstream, mended } in FAULTS {
+        assert_eq!(normalize(text, Faults::Kept), *upstream, "{id}");
+        assert_eq!(normalize(text, Faults::Mended), *mended, "{id}");
+    }
+}
+
+#[test]
+fn what_is_debatable_reads_as_upstream_reads_it() {
+    let cases = [
+        "",
+        "!!!",
+        "3-2",
+        "x-5",
+        "1/2",
+        "2/29/24",
+        "555-1234",
+        "45:00",
+        "0:05",
+        "3:05 PM",
+        "McDonald",
+        "USA",
+        "3 <3",
+        "x <3.5",
+        "a<3",
+        "$.50",
+        "$1,000,000",
+        "-$5",
+        "zzz",
+        "HMMMM",
+        "end.5",
+        "1e-5",
+        "123,456th",
+        "½",
+        "½ cup",
+        "word¹",
+        "one – two",
+        "555.123.4567",
+        "user@host.com",
+        "Dr. Smith",
+        "St. Paul",
+        "1.17.1.1",
+        "1990",
+        "2005",
+        "C++",
+        "It's 5 o'clock.",
+        "state-of-the-art",
+        "😀 hi",
+        "日本語",
+        "http",
+        "wait..",
+    ];
+    for text in cases {
+        assert_eq!(normalize(text, Faults::Mended), normalize(text, Faults::Kept), "{text}");
+    }
+}
+
+#[test]
+fn where_upstream_raises_digits_are_read() {
+    for faults in BOTH {
+        assert_eq!(normalize("$,5", faults), "five dollars.");
+        assert_eq!(normalize(&"9".repeat(37), faults), format!("{}.", ["nine"; 37].join(" ")));
+        assert_eq!(normalize(&format!("{:0>5000}", 7), faults), "seven.");
+    }
+}
+
+#[test]
+fn from_text_to_prompts() {
+    let text = normalize(
+        "Dr. Smith paid £20 at 8:05. Nobody, though, gave him a receipt for it!",
+        Faults::Mended,
+    );
+    let prompts: Vec<String> = sentences(&text, Faults::Mended).iter().map(|s| prompt(s)).collect();
+    assert_eq!(
+        prompts,
+        [
+            "[STOP][TEXT]doctor smith paid twenty pounds at eight oh five.[START]",
+            "[STOP][TEXT]nobody, though, gave him a receipt for it![START]",
+        ]
+    );
+}
+
+#[test]
+fn a_megabyte_of_anything_is_read() {
+    let parts = [
+        "The quick brown fox, at 3:05, paid $1,234.56. ",
+        "a",
+        "5",
+        "1,",
+        "e\u{301}",
+        "\0",
+        "日本",
+        "-1",
+        "$",
+        ")(",
+        "£",
+    ];
+    for part in parts {
+        let text = part.repeat((1 << 20) / part.len());
+        for faults in BOTH {
+            let normalized = normalize(&text, faults);
+            assert!(!normalized.bytes().any(|c| c.is_ascii_digit()));
+            // Upstream's way without spaces goes over 300 characters for each.
+            let most = if faults == Faults::Kept { 1 << 16 } else { normalized.len() };
+            sentences(&normalized[..most.min(normalized.len())], faults);
+        }
+    }
+}
+
+/// What the rules are about, in any order.
+const SPOKEN: &str = concat!(
+    r"([0-9]{1,4}|[.,:;!?'$£€¥₹°^²⁻–/*+()<>=&%@#_\[\]{}~-]|[ \n\t\r]|[A-Z]{1,3}|[a-z]{1,3}|<3|www\.|St\.",
+    r"|Co\.|e\.g\.|Ph\.D\.|KB|GHz|th|s|million|III|1990s|10:30:15|http://){0,24}",
+);
+
+fn check(text: &str) -> Result<(), TestCaseError> {
+    for faults in BOTH {
+        let once = normalize(text, faults);
+        let known = |c: char| c.is_ascii_lowercase() || " !$',-.?".contains(c);
+        prop_assert!(once.chars().all(known), "{once:?}");
+        prop_assert!(!once.contains("  ") && once.trim() == once, "{once:?}");
+        let twice = normalize(&once, faults);
+        prop_assert!(twice.chars().all(known), "{twice:?}");
+        for sentence in sentences(&once, faults) {
+            let most = if faults == Faults::Mended { 330 } else { usize::MAX };
+            prop_assert!(!sentence.is_empty() && sentence.len() <= most);
+        }
+        sentences(text, faults);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_becomes_what_the_model_knows(text: String) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn any_mix_of_what_the_rules_know_does_too(text in SPOKEN) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn mended_words_read_as_kept_ones(words in "[a-z]{1,9}( [a-z]{1,9}){0,9}[.!?]") {
+        prop_assume!(!words.contains("www"));
+        prop_assert_eq!(normalize(&words, Faults::Mended), normalize(&words, Faults::Kept));
+    }
+
+    #[test]
+    fn nothing_is_lost_in_splitting(text in "[a-z]{1,12}([.!?,]? [a-z]{1,12}){0,90}") {
+        for faults in BOTH {
+            prop_assert_eq!(sentences(&text, faults).join(" "), text.as_str());
+        }
+    }
+}

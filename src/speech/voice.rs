@@ -1,0 +1,300 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::text::{self, Faults};
+use super::{
+    Decoder, Error, Generation, LanguageModel, Said, Sampling, Stream, Tokenizer, hallucinates,
+};
+
+/// How a text is said.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The most tokens of a sentence; upstream's is 512.
+    pub limit: usize,
+    /// How often a sentence is said again in which the model only hums ([`hallucinates`]).
+    pub retries: usize,
+    /// Sentences that are said side by side; one while streaming.
+    pub batch: usize,
+    /// Pieces (64 ms in Soprano) that are given out at a time while a sentence is being said; none gives out
+    /// whole sentences.
+    pub stream: Option<usize>,
+    /// What becomes of upstream's faults in reading.
+    pub faults: Faults,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let sampling = Sampling::default();
+        Self { sampling, limit: 512, retries: 0, batch: 1, stream: None, faults: Faults::Mended }
+    }
+}
+
+/// What saying a text took.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Sentences that were said.
+    pub sentences: usize,
+    /// Audio tokens.
+    pub tokens: usize,
+    /// Samples.
+    pub samples: usize,
+    /// Sentences (from 0) that didn't stop by themselves.
+    pub endless: Vec<usize>,
+    /// Sentences in which the model hums, after the last try.
+    pub humming: Vec<usize>,
+    /// From the text to the first prompt.
+    pub reading: Duration,
+    /// In the language model and choosing.
+    pub speaking: Duration,
+    /// In the decoder.
+    pub decoding: Duration,
+    /// From the text to the first samples.
+    pub first_audio: Option<Duration>,
+    /// From the text to the last.
+    pub whole: Duration,
+}
+
+/// A whole bundle that speaks.
+pub struct Voice {
+    tokenizer: Tokenizer,
+    lm: LanguageModel,
+    decoder: Decoder,
+}
+
+/// Where samples go, and who is told how far it is.
+pub trait Audience {
+    /// Takes the next samples of text `text`.
+    ///
+    /// # Errors
+    /// [`Error::Output`] where they can't be put anywhere.
+    fn hear(&mut self, text: usize, samples: &[f32]) -> Result<(), Error>;
+
+    /// Is told that so many of so many sentences are said.
+    fn progress(&mut self, _done: usize, _of: usize) {}
+}
+
+/// All samples, one text behind the other.
+impl Audience for Vec<f32> {
+    fn hear(&mut self, _text: usize, samples: &[f32]) -> Result<(), Error> {
+        self.extend_from_slice(samples);
+        Ok(())
+    }
+}
+
+/// A text, and what errors call it: `the text`, `line 3`.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Its name.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+impl Voice {
+    /// Puts the halves together.
+    ///
+    /// # Errors
+    /// [`Error::Width`] where they are of different checkpoints.
+    pub fn new(tokenizer: Tokenizer, lm: LanguageModel, decoder: Decoder) -> Result<Self, Error> {
+        let (wide, taken) = (lm.channels(), decoder.channels());
+        match wide == taken {
+            true => Ok(Self { tokenizer, lm, decoder }),
+            false => Err(Error::Width { lm: wide, decoder: taken }),
+        }
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// The prompts' tokens of a text, sentence by sentence.
+    ///
+    /// # Errors
+    /// [`Error::Nothing`] where nothing of the text can be said; [`Error::Tokenizer`].
+    pub fn read(&self, script: &Script, faults: Faults) -> Result<Vec<Vec<i64>>, Error> {
+        let sentences = text::sentences(&text::normalize(script.text.trim(), faults), faults);
+        let heard =
+            sentences.iter().filter(|sentence| sentence.contains(|c: char| c.is_alphanumeric()));
+        let prompts = heard.map(|sentence| self.tokenizer.encode(&text::prompt(sentence)));
+        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
+        match prompts.is_empty() {
+            true => Err(Error::Nothing { name: script.name.clone() }),
+            false => Ok(prompts),
+        }
+    }
+
+    /// Says prompts side by side, without a sound; `first` is the number of the first of them in its text.
+    ///
+    /// # Errors
+    /// As [`Generation::begin`] and [`Generation::step`], and [`Error::Interrupted`].
+    pub fn say(
+        &self,
+        prompts: &[Vec<i64>],
+        first: usize,
+        settings: &Settings,
+        interrupted: &AtomicBool,
+    ) -> Result<Vec<Said>, Error> {
+        let mut said = vec![Said::default(); prompts.len()];
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        for attempt in 0..=settings.retries {
+            let again: Vec<Vec<i64>> = open.iter().map(|&at| prompts[at].clone()).collect();
+            let streams: Vec<u64> = open.iter().map(|&at| stream(first + at, attempt)).collect();
+            let mut generation = self.generation(&again, &streams, settings)?;
+            while !generation.is_done() {
+                stop_if(interrupted)?;
+                generation.step(|_, _| {})?;
+            }
+            for (&at, found) in open.iter().zip(generation.finish()) {
+                said[at] = found;
+            }
+            open.retain(|&at| hallucinates(&said[at].rows));
+            if open.is_empty() {
+                break;
+            }
+        }
+        Ok(said)
+    }
+
+    fn generation(
+        &self,
+        prompts: &[Vec<i64>],
+        streams: &[u64],
+        settings: &Settings,
+    ) -> Result<Generation<'_>, Error> {
+        let stop = self.tokenizer.stop();
+        Generation::begin(&self.lm, prompts, stop, settings.sampling, streams, settings.limit)
+    }
+
+    /// Says texts of any length, sentence by sentence, to an audience.
+    ///
+    /// # Errors
+    /// As [`Voice::read`], [`Voice::say`] and [`Decoder::decode`]; [`Error::Output`] of the audience.
+    pub fn speak(
+        &self,
+        scripts: &[Script],
+        settings: &Settings,
+        audience: &mut dyn Audience,
+        interrupted: &AtomicBool,
+    ) -> Result<Summary, Error> {
+        let begun = Instant::now();
+        let mut prompts = Vec::new();
+        for (text, script) in scripts.iter().enumerate() {
+            stop_if(interrupted)?;
+            let read = self.read(script, settings.faults)?;
+            prompts.extend(read.into_iter().map(|prompt| (text, prompt)));
+        }
+        let mut speech = Speech {
+            voice: self,
+            settings,
+            audience,
+            interrupted,
+            begun,
+            of: prompts.len(),
+            summary: Summary { reading: begun.elapsed(), ..Summary::default() },
+        };
+        match settings.stream {
+            Some(chunk) => {
+                for (text, prompt) in &prompts {
+                    speech.stream(*text, prompt, chunk)?;
+                }
+            }
+            None => {
+                for prompts in prompts.chunks(settings.batch.max(1)) {
+                    speech.sentences(prompts)?;
+                }
+            }
+        }
+        Ok(Summary { whole: begun.elapsed(), ..speech.summary })
+    }
+}
+
+/// The random numbers of a sentence, and of each try.
+fn stream(sentence: usize, attempt: usize) -> u64 {
+    ((attempt as u64) << 32) | sentence as u64
+}
+
+fn stop_if(interrupted: &AtomicBool) -> Result<(), Error> {
+    if interrupted.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// A text that is being said.
+struct Speech<'a> {
+    voice: &'a Voice,
+    settings: &'a Settings,
+    audience: &'a mut dyn Audience,
+    interrupted: &'a AtomicBool,
+    begun: Instant,
+    of: usize,
+    summary: Summary,
+}
+
+impl Speech<'_> {
+    /// Says sentences side by side, each to its end before it is heard.
+    fn sentences(&mut self, prompts: &[(usize, Vec<i64>)]) -> Result<(), Error> {
+        let start = Instant::now();
+        let first = self.summary.sentences;
+        let (texts, prompts): (Vec<usize>, Vec<Vec<i64>>) = prompts.iter().cloned().unzip();
+        let said = self.voice.say(&prompts, first, self.settings, self.interrupted)?;
+        self.summary.speaking += start.elapsed();
+        for (text, said) in texts.into_iter().zip(said) {
+            stop_if(self.interrupted)?;
+            let start = Instant::now();
+            let samples = self.voice.decoder.decode(&said.rows)?;
+            self.summary.decoding += start.elapsed();
+            self.hear(text, &samples)?;
+            self.said(&said);
+        }
+        Ok(())
+    }
+
+    /// Says a sentence that is heard while it is said.
+    fn stream(&mut self, text: usize, prompt: &[i64], chunk: usize) -> Result<(), Error> {
+        let voice = self.voice;
+        let mut stream = Stream::new(&voice.decoder, chunk);
+        let mut start = Instant::now();
+        let streams = [self::stream(self.summary.sentences, 0)];
+        let mut generation = voice.generation(&[prompt.to_vec()], &streams, self.settings)?;
+        while !generation.is_done() {
+            stop_if(self.interrupted)?;
+            let mut new = None;
+            generation.step(|_, row| new = Some(row.to_vec()))?;
+            self.summary.speaking += start.elapsed();
+            start = Instant::now();
+            let samples = new.map(|row| stream.push(&row)).transpose()?.flatten();
+            self.summary.decoding += start.elapsed();
+            samples.map(|samples| self.hear(text, &samples)).transpose()?;
+            start = Instant::now();
+        }
+        let rest = stream.finish()?;
+        self.summary.decoding += start.elapsed();
+        self.hear(text, &rest)?;
+        let said = generation.finish();
+        said.iter().for_each(|said| self.said(said));
+        Ok(())
+    }
+
+    fn hear(&mut self, text: usize, samples: &[f32]) -> Result<(), Error> {
+        if samples.is_empty() {
+            return Ok(());
+        }
+        self.summary.first_audio.get_or_insert_with(|| self.begun.elapsed());
+        self.summary.samples += samples.len();
+        self.audience.hear(text, samples)
+    }
+
+    fn said(&mut self, said: &Said) {
+        let summary = &mut self.summary;
+        if !said.stopped {
+            summary.endless.push(summary.sentences);
+        }
+        if self.settings.retries > 0 && hallucinates(&said.rows) {
+            summary.humming.push(summary.sentences);
+        }
+        summary.tokens += said.tokens.len();
+        summary.sentences += 1;
+        self.audience.progress(summary.sentences, self.of);
+    }
+}
