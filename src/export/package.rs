@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = package![
     "tasks/export_lm.py",
     "tasks/publish.py",
     "tasks/synthesize.py",
+    "tokenizer.py",
     "upstream.py",
     "voice.py",
 ];
