@@ -38,6 +38,7 @@ const FILES: &[(&str, &str)] = package![
     "tasks/export_decoder.py",
     "tasks/export_lm.py",
     "tasks/publish.py",
+    "tasks/speak.py",
     "tasks/synthesize.py",
     "tokenizer.py",
     "upstream.py",
