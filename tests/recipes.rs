@@ -7,9 +7,9 @@ use std::path::Path;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::recipe::{
-    self, Decoder, Error, Family, Form, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance,
-    LmReferences, LmTolerance, OpenVinoTarget, Precision, Recipe, References, Route, Targets, Terms,
-    Tolerance, Via,
+    self, Decoder, Error, Family, Form, Fp32Speech, Fp32Tolerance, Int8, Int8Speech, LanguageModel,
+    LmFp32Tolerance, LmReferences, LmTolerance, OpenVinoTarget, Precision, Recipe, References, Route,
+    Speech, Targets, Terms, Tolerance, Via,
 };
 
 fn rendered(error: &Error) -> String {
@@ -181,6 +181,19 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn speech()(
+        sentences in prop::collection::vec(prop_oneof!["[A-Z][a-z ,']{0,40}[.?!]", "[^\\p{Cc}]{0,60}[a-z]"], 1..20),
+        repetition_penalty in prop_oneof![1.0..=10.0, Just(1.0), Just(1.2)],
+        snr_db in prop_oneof![40.0..=200.0, Just(60.0)],
+        stoi in prop_oneof![0.75..=1.0, Just(1.0)],
+        pesq in 2.0..=4.5,
+    ) -> Speech {
+        let (fp32, int8) = (Fp32Speech { snr_db }, Int8Speech { stoi, pesq });
+        Speech { sentences, repetition_penalty, fp32, int8 }
+    }
+}
+
 /// Texts that YAML reads as something else unless they are quoted.
 const TRAPS: [&str; 16] = [
     "1e-5", "0x1f", "017", "null", "~", "true", "no", "1_000", "1:30", "- x", "a: b", "a #b", "*a",
@@ -194,13 +207,14 @@ prop_compose! {
         license in "[A-Za-z0-9][A-Za-z0-9.+-]{0,20}",
         base_model in prop::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,20}/[A-Za-z0-9][A-Za-z0-9._-]{0,20}"),
         parts in prop_oneof![
-            decoder().prop_map(|decoder| (Some(decoder), None)),
-            lm().prop_map(|lm| (None, Some(lm))),
-            (decoder(), lm()).prop_map(|(decoder, lm)| (Some(decoder), Some(lm))),
+            decoder().prop_map(|decoder| (Some(decoder), None, None)),
+            lm().prop_map(|lm| (None, Some(lm), None)),
+            (decoder(), lm(), prop::option::of(speech()))
+                .prop_map(|(decoder, lm, speech)| (Some(decoder), Some(lm), speech)),
         ],
     ) -> Recipe {
-        let (decoder, lm) = parts;
-        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm, gate: None }
+        let (decoder, lm, speech) = parts;
+        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm, speech, gate: None }
     }
 }
 

@@ -53,8 +53,9 @@ def load(path: str) -> tuple[str, Path, dict[str, Any]]:
 def parse(kind: type, body: Any, place: str = "") -> Any:
     """Read `body` into the dataclass `kind`.
 
-    Fields may be str, int, bool, Literal, `X | None`, list[X] or another dataclass. A ValueError raised
-    by the dataclass's own `__post_init__` is reported like every other refusal: ExportError("request").
+    Fields may be str, int, float, bool, Literal, `X | None`, list[X] or another dataclass. A ValueError
+    raised by the dataclass's own `__post_init__` is reported like every other refusal:
+    ExportError("request").
     """
     if not isinstance(body, dict):
         refuse(f"`{place}` is not an object")
@@ -92,6 +93,8 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         if not isinstance(value, list):
             refuse(f"`{place}` is not a list")
         return [_value(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if hint is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         refuse(f"`{place}` is not of type {hint.__name__}: {value!r}")
     return value

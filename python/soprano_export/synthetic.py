@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import torch
 
-from . import upstream
+from . import tokenizer, upstream
 from .upstream import Architecture
 
 PRESETS = {
@@ -85,14 +85,30 @@ LANGUAGE_MODELS = {
 STOP = 3
 INITIALIZER_RANGE = 1 / 24
 """The deviation of fresh matrices in upstream's config.json."""
+AUDIO_TOKENS, MERGES = 8000, 135
+"""Upstream's, of its vocabulary of 8192; a smaller one has a third of what is left for merges."""
+TEXT = (
+    "The narrator of a long story should never hurry, for those who listen want to hear every word that was "
+    "written there. When the morning comes, a small wind moves over the water, and the boats that were lying "
+    "still begin to turn their heads towards the shore. Somewhere behind the houses another bell answers, "
+    "and then the whole street is suddenly full of people with something to sell: bread, honey, apples, "
+    "leather, paper, ink. What are you looking for, they ask, and would you rather have it now or later? "
+    "Nothing is certain here except that the price changes while you are thinking about it. An old teacher "
+    "stands at the corner and reads aloud from a thick book, one sentence after the other, because reading "
+    "in silence seems to him a strange and lonely habit. Children gather around him, laughing at first, and "
+    "after some time they forget the market, the noise, and even their own hunger. Could anything be better "
+    "than this, a voice that carries across the square and makes the distant mountains come closer? Perhaps "
+    "not, but the afternoon will bring rain again, and everyone must find shelter before the thunder starts."
+)
+"""What the merges of synthetic tokenizers are learned from."""
 
 
 def language_model(preset: str, seed: int) -> dict[str, bytes]:
     """Files of a language model of upstream's layout: config.json, generation_config.json,
-    model.safetensors (bf16).
+    model.safetensors (bf16), and its tokenizer's three.
 
     Matrices are drawn as upstream's config says, norms spread around 1: no tensor is zero,
-    one or constant.
+    one or constant. The tokenizer fills the vocabulary and depends on nothing else.
     """
     import json
 
@@ -134,4 +150,13 @@ def language_model(preset: str, seed: int) -> dict[str, bytes]:
         "config.json": (config.to_json_string(use_diff=False) + "\n").encode(),
         "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
         "model.safetensors": save(state, metadata={"format": "pt"}),
+        **tokenizer_files(vocabulary, positions),
     }
+
+
+def tokenizer_files(vocabulary: int, positions: int) -> dict[str, bytes]:
+    """Files of a tokenizer of upstream's layout with that many tokens."""
+    free = vocabulary - len(tokenizer.CONTROL) - len(tokenizer.CHARACTERS)
+    merges = min(MERGES, free // 3)
+    made = tokenizer.build([TEXT.lower()], min(AUDIO_TOKENS, free - merges), merges, positions)
+    return tokenizer.files(made)

@@ -10,9 +10,21 @@ import torch
 
 from . import checkpoint
 from .errors import ExportError
+from .upstream import Architecture
 
 LIMIT = 512
 """New tokens after which upstream ends a sentence that did not stop by itself."""
+
+
+def check_width(directory: Path, hidden_size: int, decoder: Architecture) -> None:
+    """Raises ExportError("checkpoint-shape") where the decoder cannot take the language model's rows."""
+    if hidden_size != decoder.input_channels:
+        raise ExportError(
+            "checkpoint-shape",
+            f"{directory}: the language model's hidden states have {hidden_size} channels, "
+            f"and the decoder takes {decoder.input_channels}",
+            "the two parts are of different checkpoints",
+        )
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,7 @@ class Voice:
                 f"{directory}: its language model cannot be loaded: {str(error).splitlines()[0][:300]}",
                 "sentences need config.json, model.safetensors and the tokenizer's files beside decoder.pth",
             ) from error
-        if model.config.hidden_size != architecture.input_channels:
-            raise ExportError(
-                "checkpoint-shape",
-                f"{directory}: the language model's hidden states have {model.config.hidden_size} channels, "
-                f"and the decoder takes {architecture.input_channels}",
-                "the two parts are of different checkpoints",
-            )
+        check_width(directory, model.config.hidden_size, architecture)
         return cls(model, tokenizer, decoder)
 
     @torch.inference_mode()

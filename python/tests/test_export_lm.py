@@ -280,7 +280,6 @@ def test_sentences_are_spoken_until_the_stop(tmp_path):
         ({"references": {"steps": 7}}, "request", "steps"),
         ({"references": {"batch": 1}}, "request", "batch"),
         ({"references": {"seed": -1}}, "request", "seed"),
-        ({"references": {"sentences": ["Hello."]}}, "checkpoint-tokenizer", "cannot be loaded"),
     ],
     ids=str,
 )
@@ -288,6 +287,14 @@ def test_refused_requests_leave_nothing(tiny_lm, tmp_path, fields, code, says):
     with pytest.raises(ExportError) as refused:
         run_task(tmp_path / "out", "export-lm", **{"checkpoint": str(tiny_lm), **fields})
     assert refused.value.code == code and says in refused.value.message
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_sentences_need_a_tokenizer(tiny_lm, tmp_path):
+    bare = Path(shutil.copytree(tiny_lm, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*")))
+    with pytest.raises(ExportError, match="cannot be loaded") as refused:
+        run_task(tmp_path / "out", "export-lm", checkpoint=str(bare), references={"sentences": ["Hello."]})
+    assert refused.value.code == "checkpoint-tokenizer"
     assert list((tmp_path / "out").iterdir()) == []
 
 

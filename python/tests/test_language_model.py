@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import run_process, run_task
 from safetensors.torch import load_file, save_file
-from soprano_export import language_model, lm
+from soprano_export import language_model, lm, synthetic
 from soprano_export.errors import ExportError
 
 WEIGHTS = "model.safetensors"
+TOKENIZER = ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
 
@@ -313,15 +314,41 @@ def test_refusals_reach_the_parent_without_a_traceback(folder, tmp_path):
 
 def test_synthetic_language_models_depend_on_the_seed_alone(tiny_lm, tmp_path):
     both = run_task(tmp_path / "both", "synthesize", preset="tiny", parts=["decoder", "lm"])
-    files = ["config.json", "generation_config.json", WEIGHTS]
+    files = ["config.json", "generation_config.json", WEIGHTS, *TOKENIZER]
     assert list(both.artifacts) == ["checkpoint", *files]
-    assert sorted(path.name for path in tiny_lm.iterdir()) == files
+    assert sorted(path.name for path in tiny_lm.iterdir()) == sorted(files)
     for file in files:
         assert (both.output / file).read_bytes() == (tiny_lm / file).read_bytes()
     other = run_task(tmp_path / "other", "synthesize", preset="tiny", parts=["lm"], seed=1).output
     assert (other / WEIGHTS).read_bytes() != (tiny_lm / WEIGHTS).read_bytes()
     for name, tensor in load_file(tiny_lm / WEIGHTS).items():
         assert tensor.dtype == torch.bfloat16 and float(tensor.float().std()) > 0.01, name
+
+
+@pytest.mark.parametrize("preset", ["soprano-1.0", "soprano-1.1", "tiny", "tiny-1.0"])
+def test_synthetic_tokenizers_are_laid_out_as_upstreams(tmp_path, preset):
+    vocabulary, positions = synthetic.LANGUAGE_MODELS[preset][1][6:8]
+    for name, data in synthetic.tokenizer_files(vocabulary, positions).items():
+        (tmp_path / name).write_bytes(data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(TOKENIZER)
+    made = language_model.tokenizer(tmp_path)
+    audio = 8000 if vocabulary == 8192 else vocabulary - 57 - (vocabulary - 57) // 3
+    assert len(made) == vocabulary
+    assert made.convert_ids_to_tokens([0, 1, 2, 3, 4, 3 + audio]) == [
+        "[UNK]",
+        "[TEXT]",
+        "[START]",
+        "[STOP]",
+        "[0]",
+        f"[{audio - 1}]",
+    ]
+    assert made.convert_ids_to_tokens([4 + audio, 56 + audio]) == [" ", "z"]
+    assert (made.padding_side, made.pad_token, made.model_max_length) == ("left", "[STOP]", positions)
+    ids = made("[STOP][TEXT]hello world.[START]")["input_ids"]
+    assert ids[:2] == [3, 1] and ids[-1] == 2 and all(4 + audio <= each < vocabulary for each in ids[2:-1])
+    padded = made(["[STOP][TEXT]a[START]", "[STOP][TEXT]hello[START]"], padding=True)
+    assert padded["input_ids"][0][0] == 3 and padded["attention_mask"][0][0] == 0
+    assert len(made("1969")["input_ids"]) == 4 and made("HELLO")["input_ids"] == made("hello")["input_ids"]
 
 
 @pytest.mark.parametrize("wanted", [[], ["lm", "lm"], ["voice"], "lm"])

@@ -20,13 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import corpus
-import mini_tokenizer
 import numpy as np
 import sentences
 import torch
 from scipy.io import wavfile
 from score import stoi
-from soprano_export import synthetic, upstream
+from soprano_export import synthetic, tokenizer, upstream
 from soprano_export.upstream import Architecture
 from soprano_export.voice import Voice
 from tqdm import tqdm
@@ -66,7 +65,7 @@ class Trainer:
         torch.manual_seed(SEED)
         self.state, self.steps, self.step, self.seconds = state, steps, 0, 0.0
         self.utterances = corpus.build(sentences.VOICES, AUDIO_TOKENS, SEED)
-        self.tokenizer = mini_tokenizer.build([each.text for each in self.utterances], AUDIO_TOKENS, MERGES)
+        self.tokenizer = tokenizer.build([each.text for each in self.utterances], AUDIO_TOKENS, MERGES)
         stop = self.tokenizer.eos_token_id
         config = Qwen3Config(vocab_size=len(self.tokenizer), bos_token_id=stop, eos_token_id=stop, **LM)
         self.model = Qwen3ForCausalLM(config)
@@ -82,7 +81,7 @@ class Trainer:
         )
         self.windows = {size: torch.hann_window(size) for size in RESOLUTIONS}
         self.targets = [self.spectra(each.audio) for each in self.utterances]
-        first = len(mini_tokenizer.CONTROL)
+        first = len(tokenizer.CONTROL)
         self.prompts = [
             self.tokenizer(f"[STOP][TEXT]{each.text}[START]")["input_ids"] for each in self.utterances
         ]

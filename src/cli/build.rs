@@ -134,6 +134,7 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'st
 pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.lm = None;
+    chosen.recipe.speech = None;
     chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(false, true));
     let decoder = chosen.recipe.decoder.get_or_insert_default();
     match options.int8 {
@@ -147,6 +148,7 @@ pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
 pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     chosen.recipe.decoder = None;
+    chosen.recipe.speech = None;
     chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(true, false));
     let route = options.route.map(|route| match route {
         ExportRoute::Torch => Route::Torch,

@@ -12,7 +12,7 @@ pub use child::{Artifact, Child, Outcome, Progress};
 pub use package::source_digest;
 pub use python::Python;
 pub use request::{
-    Bench, Convert, ExportDecoder, ExportLm, InputShape, PublishFile, ReferencePlan, Request,
+    Bench, Convert, ExportDecoder, ExportLm, InputShape, PublishFile, ReferencePlan, Request, Speak,
 };
 
 /// How an export fails.

@@ -38,7 +38,9 @@ const FILES: &[(&str, &str)] = package![
     "tasks/export_decoder.py",
     "tasks/export_lm.py",
     "tasks/publish.py",
+    "tasks/speak.py",
     "tasks/synthesize.py",
+    "tokenizer.py",
     "upstream.py",
     "voice.py",
 ];

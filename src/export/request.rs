@@ -50,8 +50,21 @@ pub enum Request<'a> {
     Convert(Convert<'a>),
     /// Export the language model and record references from the unmodified module.
     ExportLm(ExportLm<'a>),
+    /// Say sentences with upstream's own code and record it.
+    Speak(Speak<'a>),
     /// Time one half of a checkpoint in PyTorch.
     Bench(Bench<'a>),
+}
+
+/// What the whole voice is to say.
+#[derive(Clone, Debug, Serialize)]
+pub struct Speak<'a> {
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// The texts, as a user writes them.
+    pub sentences: &'a [String],
+    /// How much a token that was there already loses of its likelihood.
+    pub repetition_penalty: f64,
 }
 
 /// What to time in PyTorch.

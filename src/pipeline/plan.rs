@@ -89,6 +89,8 @@ pub struct Plan {
     pub local: Option<Checkpoint>,
     /// The halves of the model that the recipe names, the decoder first.
     pub parts: Vec<PartPlan>,
+    /// What upstream's PyTorch says, where the recipe asks for it.
+    pub speak: Option<Planned>,
     /// The digest that the finished bundle carries.
     pub bundle: Digest,
     /// The interpreter, if one was found.
@@ -210,8 +212,15 @@ impl Plan {
             let passes = if lm.last_logits { "all, last logits" } else { "all" }.to_owned();
             parts.push(part(Part::Lm, export, passes, tolerance, lm.int8.as_ref()));
         }
-        let validated =
-            parts.iter().flat_map(PartPlan::stages).map(|stage| stage.key.digest().to_string());
+        let speak = recipe.speech.as_ref().map(|speech| {
+            let key = Key::new(stages::SPEAK)
+                .with("checkpoint", identity)
+                .with("sentences", json(serde_json::to_string(&speech.sentences)))
+                .with("repetition penalty", speech.repetition_penalty);
+            planned(made(key))
+        });
+        let validated = parts.iter().flat_map(PartPlan::stages).chain(&speak);
+        let validated = validated.map(|stage| stage.key.digest().to_string());
         let bundle = Key::new("bundle")
             .with("validate", validated.collect::<Vec<_>>().join(" "))
             .with("source", &build.source)
@@ -219,12 +228,13 @@ impl Plan {
             .with("speed gate", build.speed_gate)
             .with("name", build.name.clone().unwrap_or_default())
             .digest();
-        Ok(Self { checkpoint, local, parts, bundle, python })
+        Ok(Self { checkpoint, local, parts, speak, bundle, python })
     }
 
     /// The stages in order.
     pub fn stages(&self) -> impl Iterator<Item = &Planned> {
-        self.checkpoint.iter().chain(self.parts.iter().flat_map(PartPlan::stages))
+        let parts = self.parts.iter().flat_map(PartPlan::stages);
+        self.checkpoint.iter().chain(parts).chain(&self.speak)
     }
 
     /// The stages in order, each with those that it follows directly.
@@ -246,6 +256,7 @@ impl Plan {
                 steps.extend(judged.map(|(_, validate)| (validate, vec![&openvino.convert])));
             }
         }
+        steps.extend(self.speak.iter().map(|speak| (speak, self.checkpoint.iter().collect())));
         steps
     }
 

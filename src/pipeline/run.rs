@@ -53,6 +53,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
         .into_iter()
         .flatten()
         .collect();
+    let speech = plan.speak.as_ref().map(|planned| runner.speak(planned, &checkpoint)).transpose()?;
 
     if build.interrupted.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
@@ -60,7 +61,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     let start = Instant::now();
     let state = State::Miss("not packed here yet".to_owned());
     reporter.begins("bundle", &state);
-    let finished = pack(build, &plan, &checkpoint, halves)?;
+    let finished = pack(build, &plan, &checkpoint, halves, speech.as_ref())?;
     reporter.ends("bundle", start.elapsed());
     Ok(finished)
 }
@@ -82,6 +83,8 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
         plan.parts.iter().find(|part| part.stages().iter().any(|planned| planned.key == wanted.key));
     if let Some(part) = owner {
         runner.until(part, &checkpoint, &wanted.key)?;
+    } else if let Some(speak) = plan.speak.as_ref().filter(|speak| speak.key == wanted.key) {
+        runner.speak(speak, &checkpoint)?;
     }
     Ok(build.cache.folder(&wanted.key))
 }
@@ -121,6 +124,11 @@ impl Runner<'_> {
         self.stage(&plan.export, |folder| {
             stages::export(build, reporter, plan.part, &checkpoint.folder, folder)
         })
+    }
+
+    fn speak(&self, planned: &Planned, checkpoint: &Checkpoint) -> Result<Stage, Error> {
+        let (build, reporter) = (self.build, self.reporter);
+        self.stage(planned, |folder| stages::speak(build, reporter, &checkpoint.folder, folder))
     }
 
     fn rewrite(&self, plan: &PartPlan, export: &Stage) -> Result<Stage, Error> {
@@ -353,8 +361,13 @@ fn pack(
     plan: &Plan,
     checkpoint: &Checkpoint,
     halves: Vec<Half>,
+    speech: Option<&Stage>,
 ) -> Result<Finished, Error> {
     let mut extras = BTreeMap::new();
+    if let Some(speech) = speech {
+        let (path, entry) = speech.file(stages::SPEECH)?;
+        extras.insert(format!("reference/{}", stages::SPEECH), Extra::Copy(path, entry.sha256));
+    }
     let (mut models, mut entries, mut outcomes) = (BTreeMap::new(), Vec::new(), Vec::new());
     let (mut architecture, mut environment) = (BTreeMap::new(), BTreeMap::new());
     let (mut listening, mut sample_rate, mut folder, mut bundle_name) = (None, None, None, None);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cache::Stage;
 use super::{Build, Error, Reporter, Rewrite};
 use crate::export::{
-    Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request,
+    Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request, Speak,
 };
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
 use crate::passes::language_model::{self, Expose};
@@ -41,6 +41,11 @@ fn references_file(part: Part) -> &'static str {
 const PROBES: &str = "probes.safetensors";
 /// The file that the rewrite leaves.
 pub(super) const REWRITTEN: &str = "rewritten.onnx";
+
+/// The stage in which upstream's PyTorch speaks.
+pub(super) const SPEAK: &str = "speak";
+/// The file that it leaves.
+pub(super) const SPEECH: &str = "speech.safetensors";
 
 /// The names of a part's stages behind its export.
 pub(super) fn names(part: Part) -> [&'static str; 5] {
@@ -292,6 +297,27 @@ fn export_decoder(
         },
     });
     child(build, reporter, "export", &request, folder)
+}
+
+/// Has upstream's own code say the recipe's sentences.
+pub(super) fn speak(
+    build: &Build<'_>,
+    reporter: &dyn Reporter,
+    checkpoint: &Path,
+    folder: &Path,
+) -> Result<serde_json::Value, Error> {
+    let checkpoint = &std::fs::canonicalize(checkpoint).map_err(Error::io(checkpoint))?;
+    let speech = build.recipe.speech.as_ref().expect("a planned stage is in the recipe");
+    let request = Request::Speak(Speak {
+        checkpoint,
+        sentences: &speech.sentences,
+        repetition_penalty: speech.repetition_penalty,
+    });
+    let outcome = child(build, reporter, SPEAK, &request, folder)?;
+    if outcome.artifacts.get("speech").is_none_or(|artifact| artifact.path != SPEECH) {
+        return Err(Error::Result { field: "speech" });
+    }
+    Ok(outcome.result)
 }
 
 /// Rewrites the exported graph.

@@ -29,6 +29,8 @@ pub(super) const LEAST_AGREEMENT: f64 = 0.99;
 pub(super) const MOST_GROWTH: f64 = 4.0;
 pub(super) const MOST_LAYERS: u32 = 1023;
 const MOST_CASES: usize = 256;
+/// The longest sentence of a half's references, in characters.
+const SENTENCE: usize = 300;
 
 /// A value that no recipe may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +87,11 @@ impl Checks {
         Err(Invalid { path: self.path.clone(), why: why.into(), help: help.into() })
     }
 
-    fn range<T: PartialOrd + fmt::Display>(&self, value: T, range: &RangeInclusive<T>) -> Outcome {
+    pub(super) fn range<T: PartialOrd + fmt::Display>(
+        &self,
+        value: T,
+        range: &RangeInclusive<T>,
+    ) -> Outcome {
         let (from, to) = (range.start(), range.end());
         self.ensure(
             range.contains(&value),
@@ -109,7 +115,7 @@ impl Checks {
         Ok(())
     }
 
-    fn sentences(&self, sentences: &[String]) -> Outcome {
+    pub(super) fn sentences(&self, sentences: &[String], characters: usize) -> Outcome {
         self.ensure(
             sentences.len() <= 64,
             format!("has {} entries", sentences.len()),
@@ -118,10 +124,10 @@ impl Checks {
         for (i, sentence) in sentences.iter().enumerate() {
             self.at(Step::Index(i)).ensure(
                 sentence.chars().any(char::is_alphanumeric)
-                    && sentence.len() <= 300
+                    && sentence.chars().count() <= characters
                     && !sentence.contains(char::is_control),
                 "is not a sentence",
-                "write words on one line, up to 300 bytes",
+                format!("write words on one line, up to {characters} characters"),
             )?;
         }
         Ok(())
@@ -209,8 +215,10 @@ impl Recipe {
             decoder.validate(&root.key("decoder"))?;
         }
         self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))?;
-        let gate = self.gate.as_ref();
         let (lm, decoder) = (self.lm.is_some(), self.decoder.is_some());
+        let speech = self.speech.as_ref();
+        speech.map_or(Ok(()), |speech| speech.validate(&root.key("speech"), lm, decoder))?;
+        let gate = self.gate.as_ref();
         gate.map_or(Ok(()), |gate| gate.validate(&root.key("gate"), lm, decoder))
     }
 }
@@ -247,7 +255,7 @@ impl References {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("lengths").each(&self.lengths, &LENGTH)?;
         here.key("batches").each(&self.batches, &BATCH)?;
-        here.key("sentences").sentences(&self.sentences)?;
+        here.key("sentences").sentences(&self.sentences, SENTENCE)?;
         let cases = self.lengths.len() * self.batches.len();
         here.ensure(
             cases <= MOST_CASES,
@@ -261,7 +269,7 @@ impl References {
     }
 }
 
-const FLOOR: &str = "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
+pub(super) const FLOOR: &str = "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
      off";
 
 impl Fp32Tolerance {
@@ -296,7 +304,7 @@ impl LmReferences {
         here.key("prefills").each(&self.prefills, &PREFILL)?;
         here.key("batch").range(self.batch, &PADDED_BATCH)?;
         here.key("steps").range(self.steps, &STEPS)?;
-        here.key("sentences").sentences(&self.sentences)
+        here.key("sentences").sentences(&self.sentences, SENTENCE)
     }
 }
 

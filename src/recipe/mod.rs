@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod gate;
+mod speech;
 mod targets;
 mod yaml;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
 pub use gate::{DecoderGate, Gate, LmGate};
+pub use speech::{Fp32Speech, Int8Speech, Speech};
 pub use targets::{OpenVinoTarget, Precision, Targets, Via};
 pub use yaml::Step;
 
@@ -63,6 +65,9 @@ pub struct Recipe {
     /// recipe without this key exports none.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub lm: Option<LanguageModel>,
+    /// Sentences that the whole voice says, as upstream's PyTorch does.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub speech: Option<Speech>,
     /// Speed, memory and size that `bench --gate` holds the bundle to.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub gate: Option<Gate>,

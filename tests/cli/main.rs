@@ -17,5 +17,6 @@ mod output;
 mod publish;
 mod registry;
 mod signing;
+mod speech;
 mod surface;
 mod workflow;

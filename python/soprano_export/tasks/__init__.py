@@ -11,6 +11,7 @@ TASKS = {
     "convert": "soprano_export.tasks.convert",
     "export-decoder": "soprano_export.tasks.export_decoder",
     "export-lm": "soprano_export.tasks.export_lm",
+    "speak": "soprano_export.tasks.speak",
     "publish": "soprano_export.tasks.publish",
     "bench": "soprano_export.tasks.bench",
     "environment": "soprano_export.tasks.environment",

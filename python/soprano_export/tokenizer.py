@@ -1,16 +1,21 @@
-"""A tokenizer of upstream's pipeline with a vocabulary learned from the training sentences."""
+"""A tokenizer in upstream's layout, its merges learned from given texts."""
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerFast
+import tempfile
+from pathlib import Path
+from typing import Any
 
 CONTROL = ("[UNK]", "[TEXT]", "[START]", "[STOP]")
 CHARACTERS = " !\"$%&'*+,-./0123456789<>?_abcdefghijklmnopqrstuvwxyz"
 
 
-def build(texts: list[str], audio_tokens: int, merges: int) -> PreTrainedTokenizerFast:
-    """Ids in upstream's order: control tokens, `[0]`..., characters, then BPE merges inside words."""
+def build(texts: list[str], audio_tokens: int, merges: int, longest: int = 1024) -> Any:
+    """A `PreTrainedTokenizerFast` for `longest` positions, with ids in upstream's order: control tokens,
+    `[0]`..., characters, then BPE merges inside words, as many as `texts` give and at most `merges`.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
 
     special = [*CONTROL, *(f"[{each}]" for each in range(audio_tokens))]
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -38,6 +43,13 @@ def build(texts: list[str], audio_tokens: int, merges: int) -> PreTrainedTokeniz
         eos_token="[STOP]",
         pad_token="[STOP]",
         padding_side="left",
-        model_max_length=1024,
+        model_max_length=longest,
         clean_up_tokenization_spaces=False,
     )
+
+
+def files(tokenizer: Any) -> dict[str, bytes]:
+    """The files of a tokenizer: tokenizer.json, tokenizer_config.json, special_tokens_map.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
