@@ -10,7 +10,7 @@ use output::Output;
 
 use super::arguments::Shared;
 use super::terminal::{Progress, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::audio::Encoding;
 use crate::bundle::Manifest;
 use crate::hardware::Machine;

@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
-use super::text::Faults;
 use super::*;
 use crate::runtime::{self, Conversation, Session, Tensors};
 use crate::tensor::Tensor;
@@ -62,7 +61,7 @@ impl Session for Fake {
                 all.push((ids[b * new + s] * (positions[b * new + s] + 1)) as f32);
                 let seen = mask[b * (before + new)..].iter().zip(&all);
                 let sum: f32 = seen.filter(|(mask, _)| **mask == 1).map(|(_, value)| value).sum();
-                let spoken = (sum as i64 * 31 + 7) % 60;
+                let spoken = ((sum as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64 % 60;
                 let next = if spoken == 0 && self.1 != Fault::NeverStops { STOP } else { 100 + spoken };
                 let logit = |token| match (self.1, token == next as usize) {
                     (Fault::NotANumber, _) if all.len() > 8 => f32::NAN,

@@ -341,7 +341,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("speech.safetensors");
         let mut file = TensorFile::default();
-        let mut why = |file: &TensorFile| {
+        let why = |file: &TensorFile| {
             std::fs::write(&path, file.to_bytes().unwrap()).unwrap();
             Recorded::read(&path).map(|_| ()).unwrap_err().to_string()
         };

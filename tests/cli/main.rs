@@ -19,4 +19,5 @@ mod registry;
 mod signing;
 mod speech;
 mod surface;
+mod synth;
 mod workflow;

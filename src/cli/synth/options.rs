@@ -1,23 +1,23 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::super::arguments::RuntimeName;
 use crate::validate::Scheme;
 
 #[derive(Args)]
-#[group(id = "said", required = true, multiple = false)]
+#[group(skip)]
+#[command(group(ArgGroup::new("said").required(true).args(["text", "file", "batch"])))]
 pub(in super::super) struct Synth {
     /// A bundle's folder.
     pub bundle: PathBuf,
     /// What to say; `-` reads it from stdin.
-    #[arg(group = "said")]
     pub text: Option<String>,
     /// Say the text of this file.
-    #[arg(long, value_name = "FILE", group = "said")]
+    #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Say every line of this file, each into a file of its own in the folder of --output.
-    #[arg(long, value_name = "FILE", group = "said", requires = "output")]
+    #[arg(long, value_name = "FILE", requires = "output")]
     pub batch: Option<PathBuf>,
     /// The WAV file, or with --batch the folder; `-` writes to stdout [default: speech.wav].
     #[arg(short, long, value_name = "FILE|DIR|-")]
