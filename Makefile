@@ -42,6 +42,8 @@ demo: setup build
 	# Too small for 8 bits to be faster: its speed is not asked.
 	$(TOOL) build recipes/soprano-mini.yaml --output $(MINI) --overwrite --no-speed-gate
 	rm -rf build/audio && $(TOOL) validate $(MINI) --audio build/audio
+	rm -f build/speech.html && $(TOOL) validate $(MINI) --speech --html build/speech.html
+	$(TOOL) synth $(MINI) "Hello there, my friend." --output build/hello.wav --overwrite
 	$(TOOL) build soprano-1.1 --output $(BUNDLE) --overwrite
 
 test: setup workflow
@@ -58,6 +60,7 @@ bench: demo
 	.venv/bin/python benches/lm_onnxruntime.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 	.venv/bin/python benches/openvino.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 	$(TOOL) bench $(BUNDLE) --pytorch "$(CHECKPOINT)" --quick
+	.venv/bin/python benches/speech.py --tool $(TOOL) --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 	.venv/bin/python benches/publish.py --tool $(TOOL)
 
 lint: setup

@@ -174,10 +174,11 @@ fn level(optimization: Optimization) -> GraphOptimizationLevel {
 }
 
 /// Settings that have no method.
-fn entries(options: &Options) -> &'static [(&'static str, &'static str)] {
+fn entries(options: &Options) -> Vec<(&'static str, &'static str)> {
+    let stop = options.yielding.then_some(("session.force_spinning_stop", "1"));
     // Weights alone in 8 bits are otherwise multiplied by activations in 8 bits.
-    const EXACT: &[(&str, &str)] = &[("session.qdq_matmulnbits_accuracy_level", "1")];
-    if options.exact { EXACT } else { &[] }
+    let exact = options.exact.then_some(("session.qdq_matmulnbits_accuracy_level", "1"));
+    stop.into_iter().chain(exact).collect()
 }
 
 impl Loaded {
@@ -322,6 +323,8 @@ mod tests {
         assert!(matches!(level(Optimization::All), GraphOptimizationLevel::All));
         assert_eq!(entries(&Options::EXACT), [("session.qdq_matmulnbits_accuracy_level", "1")]);
         assert!(entries(&Options::fast(2)).is_empty());
+        let yielding = Options { yielding: true, ..Options::fast(2) };
+        assert_eq!(entries(&yielding), [("session.force_spinning_stop", "1")]);
     }
 
     #[test]

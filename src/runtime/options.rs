@@ -18,6 +18,9 @@ pub struct Options {
     pub hint: Hint,
     /// Whether threads stay on their cores, or as the runtime thinks best.
     pub pinning: Option<bool>,
+    /// Whether threads give up their cores as soon as a call ends. Otherwise they stay awake for the next one,
+    /// which comes sooner then, at the cost of other sessions' calls.
+    pub yielding: bool,
     /// Arithmetic as the file says: no activations in 8 or 16 bits that it doesn't ask for. What validates
     /// is exact.
     pub exact: bool,
@@ -56,6 +59,7 @@ impl Options {
         streams: None,
         hint: Hint::Latency,
         pinning: None,
+        yielding: false,
         exact: true,
     };
 

@@ -58,7 +58,7 @@ impl Decoder {
         let outputs = self.session.run(&Tensors::from([(self.input.clone(), given)]))?;
         let audio = outputs.get(&self.output).ok_or_else(|| refuse("gave no audio".to_owned()))?;
         let samples = audio.to_f32().map_err(|error| refuse(error.to_string()))?;
-        if samples.is_empty() || samples.len() % (rows.len() - 1) != 0 {
+        if samples.is_empty() || !samples.len().is_multiple_of(rows.len() - 1) {
             return Err(refuse(format!("gave {} samples for {} rows", samples.len(), rows.len())));
         }
         match samples.iter().position(|sample| !sample.is_finite()) {

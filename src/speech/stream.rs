@@ -11,7 +11,10 @@ pub const RECEPTIVE_FIELD: usize = 4;
 /// quantized as they come the range is the chunk's, and samples differ as much as 8 bits do.
 pub struct Stream<'a> {
     decoder: &'a Decoder,
+    /// Pieces of the next chunk.
     chunk: usize,
+    /// The most pieces of a chunk.
+    most: usize,
     /// The rows that are still needed, the first of them being row `first`.
     rows: Vec<Vec<f32>>,
     first: usize,
@@ -20,9 +23,10 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// A stream that gives out `chunk` pieces (each 64 ms in Soprano) at a time, at least one.
-    pub fn new(decoder: &'a Decoder, chunk: usize) -> Self {
-        Self { decoder, chunk: chunk.max(1), rows: Vec::new(), first: 0, given: 0 }
+    /// A stream whose first chunk is one piece (64 ms in Soprano), and each one twice the last, up to `most`
+    /// pieces: the first sound is there soon, and what follows is decoded with less that is decoded again.
+    pub fn new(decoder: &'a Decoder, most: usize) -> Self {
+        Self { decoder, chunk: 1, most: most.max(1), rows: Vec::new(), first: 0, given: 0 }
     }
 
     /// Takes a row; gives the samples that are ready, if there are enough.
@@ -36,6 +40,7 @@ impl<'a> Stream<'a> {
         if ready < self.given + self.chunk {
             return Ok(None);
         }
+        self.chunk = (2 * self.chunk).min(self.most);
         self.decode(ready).map(Some)
     }
 

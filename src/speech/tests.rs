@@ -62,7 +62,9 @@ impl Session for Fake {
                 let seen = mask[b * (before + new)..].iter().zip(&all);
                 let sum: f32 = seen.filter(|(mask, _)| **mask == 1).map(|(_, value)| value).sum();
                 let spoken = ((sum as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64 % 60;
-                let next = if spoken == 0 && self.1 != Fault::NeverStops { STOP } else { 100 + spoken };
+                // Not at once: every sentence has a token.
+                let stops = spoken == 0 && new == 1 && self.1 != Fault::NeverStops;
+                let next = if stops { STOP } else { 100 + spoken };
                 let logit = |token| match (self.1, token == next as usize) {
                     (Fault::NotANumber, _) if all.len() > 8 => f32::NAN,
                     (_, true) => 9.0,
@@ -264,7 +266,7 @@ proptest! {
         let mut streamed = Vec::new();
         for row in &rows {
             let new = stream.push(row).unwrap().unwrap_or_default();
-            prop_assert!(new.is_empty() || new.len() == 4 * chunk);
+            prop_assert!(new.len() <= 4 * chunk);
             streamed.extend(new);
         }
         streamed.extend(stream.finish().unwrap());

@@ -17,8 +17,8 @@ pub struct Settings {
     pub retries: usize,
     /// Sentences that are said side by side; one while streaming.
     pub batch: usize,
-    /// Pieces (64 ms in Soprano) that are given out at a time while a sentence is being said; none gives out
-    /// whole sentences.
+    /// The most pieces (64 ms in Soprano) that are given out at a time while a sentence is being said
+    /// ([`Stream`]); none gives out whole sentences.
     pub stream: Option<usize>,
     /// What becomes of upstream's faults in reading.
     pub faults: Faults,

@@ -98,7 +98,7 @@ impl Recorded {
             let pieces = length.saturating_sub(1);
             let whole = piece.tokens.len() == length
                 && (piece.audio.is_empty() == (pieces == 0))
-                && (pieces == 0 || piece.audio.len() % pieces == 0)
+                && (pieces == 0 || piece.audio.len().is_multiple_of(pieces))
                 && values.iter().chain(&piece.audio).all(|value| value.is_finite());
             if whole { Ok(piece) } else { Err(refuse(format!("piece {at} is not whole"))) }
         };

@@ -12,6 +12,7 @@ use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::{self, Variant};
 use crate::bundle::Manifest;
+use crate::runtime;
 use crate::validate::bench::{self, Feed, Fresh};
 
 /// What this process, which has done nothing else, takes to load and run one of the bundle's files.
@@ -22,7 +23,7 @@ pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
     let feed = Feed::of(entry.part, &entry.signature())?;
     let runtime = variants::find(
         options.runtime.first().copied().unwrap_or(RuntimeName::Tract),
-        options.threads.map_or(1, usize::from),
+        runtime::Options::fast(options.threads.map_or(1, usize::from)),
         shared,
     )?;
     let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;

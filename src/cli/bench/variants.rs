@@ -44,7 +44,7 @@ pub(super) fn runtimes(
         if !all && !named {
             continue;
         }
-        let here = find(one, threads, shared);
+        let here = find(one, runtime::Options::fast(threads), shared);
         // A library that the person named must be one.
         let library = match one {
             RuntimeName::Onnxruntime => &shared.onnxruntime,
@@ -61,13 +61,12 @@ pub(super) fn runtimes(
     Ok(Runtimes { found, tract_is_named: asked.contains(&RuntimeName::Tract), missing })
 }
 
-/// One runtime as a client would use it, on so many threads.
+/// One runtime, to work in a way.
 pub(in super::super) fn find(
     runtime: RuntimeName,
-    threads: usize,
+    options: runtime::Options,
     shared: &Shared,
 ) -> Result<Box<dyn Runtime>, Failure> {
-    let options = runtime::Options::fast(threads);
     Ok(match runtime {
         RuntimeName::All | RuntimeName::Tract => Box::new(Tract),
         RuntimeName::Onnxruntime => {

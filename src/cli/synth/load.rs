@@ -10,7 +10,7 @@ use super::options::{Engine, Synth};
 use crate::bundle::{ArtifactEntry, Manifest, Port};
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
-use crate::runtime::{Format, Runtime, Session};
+use crate::runtime::{Format, Options, Runtime, Session};
 use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
 use crate::validate::{Part, Scheme};
 
@@ -34,7 +34,9 @@ pub(in super::super) fn voice(
         let wanted = options.scheme.map(super::options::Precision::scheme);
         let entry = choose(manifest, part, engine, wanted)
             .ok_or_else(|| Error::NoFile { part, engine: format!("{engine:?}").to_lowercase() })?;
-        let runtime = variants::find(engine.name(), threads, shared)?;
+        // Steps follow each other at once; a decoder that waits awake would take their cores.
+        let options = Options { yielding: part == Part::Decoder, ..Options::fast(threads) };
+        let runtime = variants::find(engine.name(), options, shared)?;
         let session = load(bundle, manifest, entry, runtime.as_ref())?;
         let with = format!("{part} {} in {}", entry.scheme, runtime.name_and_version());
         Ok::<_, Failure>((session, entry, with))

@@ -28,8 +28,8 @@ pub(in super::super) struct Synth {
     /// Give sound out while a sentence is being said.
     #[arg(long, conflicts_with = "batch")]
     pub stream: bool,
-    /// Pieces (a token each, 64 ms in Soprano) that --stream gives out at a time.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "stream",
+    /// The most tokens (64 ms each in Soprano) of sound that --stream gives out at a time; it begins with one.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "stream",
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub chunk: u16,
     /// The runtime of both halves [default: onnxruntime where it is found, else openvino, else tract].
