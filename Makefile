@@ -58,7 +58,7 @@ bench: demo
 	.venv/bin/python benches/quantize_peers.py --tool $(TOOL) \
 		--model $(BUNDLE)/onnx/soprano_backbone_kv_fp32.onnx
 	.venv/bin/python benches/lm_onnxruntime.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
-	.venv/bin/python benches/openvino.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
+	.venv/bin/python benches/openvino_ir.py --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 	$(TOOL) bench $(BUNDLE) --pytorch "$(CHECKPOINT)" --quick
 	.venv/bin/python benches/speech.py --tool $(TOOL) --bundle $(BUNDLE) --checkpoint "$(CHECKPOINT)"
 	.venv/bin/python benches/publish.py --tool $(TOOL)
