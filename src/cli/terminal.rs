@@ -18,7 +18,13 @@ fn colourful() -> bool {
 /// Prints a failure to stderr and returns the exit code.
 pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
     if interrupted(failure) {
-        tellln!("interrupted; finished stages are kept, and the next run goes on from there");
+        let spoken = failure.code().is_some_and(|code| code.to_string() == "speech::interrupted");
+        match spoken {
+            true => tellln!("interrupted; no file is left of what was said so far"),
+            false => {
+                tellln!("interrupted; finished stages are kept, and the next run goes on from there")
+            }
+        }
         return 130;
     }
     let mut text = String::new();

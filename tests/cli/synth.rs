@@ -205,7 +205,8 @@ fn a_closed_pipe_a_full_disk_and_an_end_by_hand() {
     };
     crate::harness::until("the file is begun", half);
     crate::harness::signal(&child, libc::SIGINT);
-    Run::from(child.wait_with_output().unwrap()).exits(130);
+    let ended = Run::from(child.wait_with_output().unwrap()).exits(130);
+    ended.says("no file is left of what was said so far");
     assert!(!world.work("long.wav").exists());
     world.is_clean();
 }
