@@ -1,6 +1,7 @@
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::Encoding;
+use super::wav::pcm16;
 
 /// A mono WAV file that is written as its samples come, to a file or to a pipe.
 pub struct WavStream<W> {
@@ -54,11 +55,7 @@ impl<W: Write> WavStream<W> {
     pub fn write(&mut self, samples: &[f32]) -> io::Result<()> {
         let bytes: Vec<u8> = match self.encoding {
             Encoding::Float32 => samples.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
-            Encoding::Pcm16 => samples
-                .iter()
-                .map(|&sample| (f64::from(sample) * 32768.0).round().clamp(-32768.0, 32767.0) as i16)
-                .flat_map(i16::to_le_bytes)
-                .collect(),
+            Encoding::Pcm16 => samples.iter().flat_map(|&s| pcm16(s).to_le_bytes()).collect(),
         };
         self.data_bytes += bytes.len() as u64;
         if self.data_bytes > u64::from(OPEN) - 128 {

@@ -34,6 +34,11 @@ pub enum Unencodable {
     TooLong { samples: usize },
 }
 
+/// A sample in 16 bits; what is louder than full scale is clipped.
+pub(super) fn pcm16(sample: f32) -> i16 {
+    (f64::from(sample) * 32768.0).round().clamp(-32768.0, 32767.0) as i16
+}
+
 impl Wav {
     /// Reads a mono file of 16-bit PCM or 32-bit float.
     ///
@@ -100,10 +105,7 @@ impl Wav {
         for (index, &value) in self.samples.iter().enumerate() {
             match encoding {
                 Encoding::Float32 => writer.write_sample(value),
-                Encoding::Pcm16 if value.is_finite() => {
-                    let scaled = (f64::from(value) * 32768.0).round();
-                    writer.write_sample(scaled.clamp(-32768.0, 32767.0) as i16)
-                }
+                Encoding::Pcm16 if value.is_finite() => writer.write_sample(pcm16(value)),
                 Encoding::Pcm16 => return Err(Unencodable::NotFinite { index, value }),
             }
             .expect(in_memory);

@@ -157,6 +157,17 @@ pub struct Port {
 }
 
 impl Manifest {
+    /// Samples a second of what its decoder makes.
+    pub fn sample_rate(&self) -> Option<u32> {
+        self.architecture.get("sample_rate")?.as_u64()?.try_into().ok()
+    }
+
+    /// A half's file in a scheme and a format.
+    pub fn artifact(&self, part: Part, scheme: Scheme, format: Format) -> Option<&ArtifactEntry> {
+        let mut entries = self.artifacts.iter();
+        entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
+    }
+
     /// Reads the manifest of the bundle in a folder.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::arguments::{Bench as Options, Shared};
 use super::terminal::Progress;
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::{self, Manifest};
 use crate::hardware::Machine;
 use crate::pipeline::Reporter as _;
@@ -88,7 +88,7 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
         Report { name, machine, threads, rounds, rendition, rows, whole, best, left_out, gate };
 
     if let Some(html) = &options.html {
-        show::write(html, &bundle::report::bench_html(&report))?;
+        write_page(html, &bundle::report::bench_html(&report))?;
     }
     match options.json {
         true => say(&json(&report))?,

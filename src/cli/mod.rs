@@ -33,6 +33,7 @@ mod terminal;
 mod validate;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,6 +151,29 @@ fn say(text: &str) -> Outcome {
 #[error("stdout: {0}")]
 #[diagnostic(code(cli::stdout))]
 struct Stdout(std::io::Error);
+
+/// The folder that a file stands in.
+fn home(target: &Path) -> &Path {
+    target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes a page, whole or not at all, over one that stands there.
+fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
+    let fault = |source| Page { path: path.to_owned(), source };
+    let staged = tempfile::NamedTempFile::new_in(home(path)).map_err(fault)?;
+    std::fs::write(staged.path(), text).map_err(fault)?;
+    staged.persist(path).map_err(|e| fault(e.error))?;
+    tellln!("{} written", path.display());
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{}: {source}", path.display())]
+#[diagnostic(code(cli::page))]
+struct Page {
+    path: PathBuf,
+    source: std::io::Error,
+}
 
 /// Pretty JSON with a newline at its end.
 fn json(value: &impl serde::Serialize) -> String {

@@ -4,26 +4,24 @@ use std::path::PathBuf;
 
 use super::arguments::{RuntimeName, Shared, Validate};
 use super::bench::variants;
-use super::synth::{load, options::Engine};
+use super::synth::load;
 use super::terminal::{Progress, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{ArtifactEntry, Manifest};
 use crate::pipeline::Reporter as _;
 use crate::recipe::{self, Recipe};
-use crate::runtime::{Format, OnnxRuntime, OpenVino, Options, Runtime, Tract};
-use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
+use crate::runtime::{Format, Options, Runtime};
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
 use crate::validate::{Part, Scheme};
 
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
-const TOKENIZER: &str = "tokenizer.json";
 
 pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared) -> Outcome {
     let bundle = &options.bundle;
     let missing = || Error::NothingRecorded { bundle: bundle.clone() };
-    if [RECIPE, RECORDED, TOKENIZER].iter().any(|file| !manifest.files.contains_key(*file)) {
+    if [RECIPE, RECORDED, load::TOKENIZER].iter().any(|file| !manifest.files.contains_key(*file)) {
         return Err(Box::new(missing()));
     }
     if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
@@ -32,22 +30,13 @@ pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared)
     let recorded = Recorded::read(&variants::whole_file(bundle, manifest, RECORDED)?)?;
     let recipe = Recipe::read(&variants::whole_file(bundle, manifest, RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
-    let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
-    let sample_rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or_else(missing)?;
+    let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
-    for runtime in runtimes(options, shared)? {
-        for [lm, decoder] in pairs(manifest, runtime.as_ref(), options) {
-            let session = load::load(bundle, manifest, lm, runtime.as_ref())?;
-            let ports =
-                |entry: &ArtifactEntry| (load::ports(&entry.inputs), load::ports(&entry.outputs));
-            let (inputs, outputs) = ports(lm);
-            let language_model = LanguageModel::new(session, &inputs, &outputs)?;
-            let session = load::load(bundle, manifest, decoder, runtime.as_ref())?;
-            let (inputs, outputs) = ports(decoder);
-            let half = Decoder::new(session, &inputs, &outputs)?;
-            let tokenizer = Tokenizer::read(&bundle.join(TOKENIZER))?;
-            let voice = Voice::new(tokenizer, language_model, half)?;
+    for (engine, runtime) in runtimes(options, shared)? {
+        for [lm, decoder] in pairs(manifest, engine, runtime.as_ref(), options) {
+            let halves = [lm, decoder].map(|entry| (entry, runtime.as_ref()));
+            let voice = load::assembled(bundle, manifest, halves)?;
             let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
             let name = format!("{}{format} in {}", lm.scheme, runtime.name_and_version());
             let step = format!("{name}: pieces heard");
@@ -69,9 +58,7 @@ pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared)
     if let Some(path) = &options.html {
         let pieces = &recorded.pieces;
         let page = SpeechPage { name: &manifest.name, sample_rate, pieces, speakers: &speakers };
-        std::fs::write(path, speech_html(&page))
-            .map_err(|source| Error::Io { path: path.clone(), source })?;
-        tellln!("page written to {}", path.display());
+        write_page(path, &speech_html(&page))?;
     }
     if options.json {
         let all: Vec<_> = speakers
@@ -96,26 +83,19 @@ fn demand(scheme: Scheme, demands: &recipe::Speech) -> Demand {
     }
 }
 
+/// A runtime, and what it was asked for by.
+type Named = (RuntimeName, Box<dyn Runtime>);
+
 /// The runtimes that were named, or all that are found; on one thread, and exact.
-fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Box<dyn Runtime>>, Failure> {
+fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Named>, Failure> {
     let all = options.runtime.is_empty() || options.runtime.contains(&RuntimeName::All);
-    let asked = |name: RuntimeName| all || options.runtime.contains(&name);
-    let mut found: Vec<Box<dyn Runtime>> = Vec::new();
-    if asked(RuntimeName::Tract) {
-        found.push(Box::new(Tract));
-    }
-    if asked(RuntimeName::Onnxruntime) {
-        match super::build::required_onnxruntime(shared) {
-            Ok(runtime) => {
-                found.push(Box::new(OnnxRuntime::with_options(runtime, Options::EXACT)));
-            }
-            Err(error) if !all => return Err(error),
-            Err(error) => tellln!("{error}: not asked"),
+    let mut found = Vec::new();
+    for name in [RuntimeName::Tract, RuntimeName::Onnxruntime, RuntimeName::Openvino] {
+        if !all && !options.runtime.contains(&name) {
+            continue;
         }
-    }
-    if asked(RuntimeName::Openvino) {
-        match super::build::required_openvino(shared) {
-            Ok(runtime) => found.push(Box::new(OpenVino::with_options(runtime, Options::EXACT))),
+        match variants::find(name, Options::EXACT, shared) {
+            Ok(runtime) => found.push((name, runtime)),
             Err(error) if !all => return Err(error),
             Err(error) => tellln!("{error}: not asked"),
         }
@@ -126,14 +106,10 @@ fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Box<dyn Runtime>>
 /// Both halves in each scheme and format that a runtime takes.
 fn pairs<'a>(
     manifest: &'a Manifest,
+    engine: RuntimeName,
     runtime: &dyn Runtime,
     options: &Validate,
 ) -> Vec<[&'a ArtifactEntry; 2]> {
-    let engine = match runtime.name() {
-        "tract" => Engine::Tract,
-        "onnxruntime" => Engine::Onnxruntime,
-        _ => Engine::Openvino,
-    };
     let mut pairs: Vec<[&ArtifactEntry; 2]> = Vec::new();
     for format in [Format::Onnx, Format::OpenVino] {
         for scheme in [Scheme::Fp32, Scheme::Fp16, Scheme::Int8] {
@@ -141,17 +117,14 @@ fn pairs<'a>(
             // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
             let slow = int8
                 && match engine {
-                    Engine::Tract => !options.runtime.contains(&RuntimeName::Tract),
-                    Engine::Onnxruntime => false,
-                    Engine::Openvino => true,
+                    RuntimeName::Tract => !options.runtime.contains(&engine),
+                    RuntimeName::Openvino => true,
+                    RuntimeName::Onnxruntime | RuntimeName::All => false,
                 };
             if slow || !runtime.runs(format) {
                 continue;
             }
-            let of = |part: Part| {
-                let mut entries = manifest.artifacts.iter();
-                entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
-            };
+            let of = |part: Part| manifest.artifact(part, scheme, format);
             if let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) {
                 pairs.push([lm, decoder]);
             }
@@ -214,7 +187,4 @@ enum Error {
     #[error("{} is there already", path.display())]
     #[diagnostic(code(speech::exists), help("give --html a file that doesn't exist yet"))]
     Exists { path: PathBuf },
-    #[error("{}: {source}", path.display())]
-    #[diagnostic(code(speech::io))]
-    Io { path: PathBuf, source: std::io::Error },
 }

@@ -27,8 +27,7 @@ const STDOUT: &str = "-";
 pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
     let manifest = Manifest::read(&options.bundle)?;
     let scripts = scripts(options)?;
-    let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
-    let sample_rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or(Error::NoRate)?;
+    let sample_rate = manifest.sample_rate().ok_or(Error::NoRate)?;
     let to_stdout = options.output.as_deref() == Some(Path::new(STDOUT));
     if to_stdout && (options.json || options.batch.is_some()) {
         return Err(Box::new(Error::Stdout));

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{RuntimeName, Shared, Validate};
 use super::terminal::{self, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, home, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{self, ArtifactEntry, Manifest};
 use crate::digest::Digest;
@@ -36,8 +36,7 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
         };
         let heard = entry.part == Part::Decoder && entry.format == Format::Onnx;
         if let Some(folder) = staged.as_ref().filter(|_| heard) {
-            let rate = manifest.architecture.get("sample_rate").and_then(serde_json::Value::as_u64);
-            let rate = rate.and_then(|hz| u32::try_from(hz).ok()).ok_or(AudioError::NoRate)?;
+            let rate = manifest.sample_rate().ok_or(AudioError::NoRate)?;
             listen(folder.path(), entry.scheme, rate, &artifact, &references)?;
         }
         tellln!("{}", entry.file);
@@ -266,10 +265,7 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
     if target.symlink_metadata().is_ok() {
         return Err(Box::new(AudioError::Exists { path: target.to_owned() }));
     }
-    let parent = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = home(target);
     fs_err::create_dir_all(parent).map_err(AudioError::Io)?;
     let staged = tempfile::Builder::new().prefix(".audio-").tempdir_in(parent);
     Ok(staged.map_err(AudioError::Io)?)

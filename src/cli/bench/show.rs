@@ -1,10 +1,6 @@
 //! What was measured, for a terminal.
 
-use std::path::Path;
-
-use super::super::Failure;
 use super::super::terminal::{bytes, row, table};
-use super::Error;
 use crate::validate::Part;
 use crate::validate::bench::{Held, Point, Report, Row, Spread, TEXTS, USUAL_TEXT};
 
@@ -98,15 +94,4 @@ pub(super) fn demand(held: &Held) -> String {
     let bound = if held.at_least { ">=" } else { "<=" };
     let found = held.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
     format!("{word}: {} {found} ({bound} {})", held.key, held.limit)
-}
-
-/// Writes a whole file or none.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let fault = |source| Error::Io { path: path.to_owned(), source };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let staged = tempfile::NamedTempFile::new_in(parent).map_err(fault)?;
-    std::fs::write(staged.path(), text).map_err(fault)?;
-    staged.persist(path).map_err(|e| fault(e.error))?;
-    tellln!("{} written", path.display());
-    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::runtime::{Format, Options, Runtime, Session};
 use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
 use crate::validate::{Part, Scheme};
 
-const TOKENIZER: &str = "tokenizer.json";
+pub(in super::super) const TOKENIZER: &str = "tokenizer.json";
 
 /// A bundle's voice, and what it speaks with: `lm int8 in onnxruntime 1.31.1`.
 pub(in super::super) fn voice(
@@ -27,7 +27,6 @@ pub(in super::super) fn voice(
     if !manifest.files.contains_key(TOKENIZER) {
         return Err(Box::new(Error::NoTokenizer { bundle: bundle.clone() }));
     }
-    let tokenizer = Tokenizer::read(&variants::whole_file(bundle, manifest, TOKENIZER)?)?;
     let found = default_engine(shared)?;
     let half = |part: Part, own: Option<Engine>| {
         let engine = own.or(options.runtime).unwrap_or(found);
@@ -37,15 +36,28 @@ pub(in super::super) fn voice(
         // Steps follow each other at once; a decoder that waits awake would take their cores.
         let options = Options { yielding: part == Part::Decoder, ..Options::fast(threads) };
         let runtime = variants::find(engine.name(), options, shared)?;
-        let session = load(bundle, manifest, entry, runtime.as_ref())?;
         let with = format!("{part} {} in {}", entry.scheme, runtime.name_and_version());
-        Ok::<_, Failure>((session, entry, with))
+        Ok::<_, Failure>((entry, runtime, with))
     };
-    let (session, entry, lm_in) = half(Part::Lm, options.lm_runtime)?;
-    let lm = LanguageModel::new(session, &ports(&entry.inputs), &ports(&entry.outputs))?;
-    let (session, entry, decoder_in) = half(Part::Decoder, options.decoder_runtime)?;
-    let decoder = Decoder::new(session, &ports(&entry.inputs), &ports(&entry.outputs))?;
-    Ok((Voice::new(tokenizer, lm, decoder)?, [lm_in, decoder_in]))
+    let (lm, lm_runtime, lm_in) = half(Part::Lm, options.lm_runtime)?;
+    let (decoder, decoder_runtime, decoder_in) = half(Part::Decoder, options.decoder_runtime)?;
+    let halves = [(lm, lm_runtime.as_ref()), (decoder, decoder_runtime.as_ref())];
+    Ok((assembled(bundle, manifest, halves)?, [lm_in, decoder_in]))
+}
+
+/// A voice of these files, the language model's first, each in a runtime.
+pub(in super::super) fn assembled(
+    bundle: &Path,
+    manifest: &Manifest,
+    [lm, decoder]: [(&ArtifactEntry, &dyn Runtime); 2],
+) -> Result<Voice, Failure> {
+    let tokenizer = Tokenizer::read(&variants::whole_file(bundle, manifest, TOKENIZER)?)?;
+    let ports = |entry: &ArtifactEntry| (ports(&entry.inputs), ports(&entry.outputs));
+    let (inputs, outputs) = ports(lm.0);
+    let lm = LanguageModel::new(load(bundle, manifest, lm)?, &inputs, &outputs)?;
+    let (inputs, outputs) = ports(decoder.0);
+    let decoder = Decoder::new(load(bundle, manifest, decoder)?, &inputs, &outputs)?;
+    Ok(Voice::new(tokenizer, lm, decoder)?)
 }
 
 /// The fastest runtime that is found here.
@@ -59,7 +71,7 @@ fn default_engine(shared: &Shared) -> Result<Engine, Failure> {
 
 /// The file of a half that an engine is to run: of the scheme that is wanted, or of the smallest that it is
 /// fast with; its own format before ONNX.
-pub(in super::super) fn choose(
+fn choose(
     manifest: &Manifest,
     part: Part,
     engine: Engine,
@@ -71,10 +83,7 @@ pub(in super::super) fn choose(
         (None, Engine::Tract) => vec![Scheme::Fp32],
         (None, _) => vec![Scheme::Int8, Scheme::Fp32],
     };
-    let of = |scheme: Scheme, format: Format| {
-        let mut entries = manifest.artifacts.iter();
-        entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
-    };
+    let of = |scheme: Scheme, format: Format| manifest.artifact(part, scheme, format);
     schemes.into_iter().find_map(|scheme| match engine {
         // OpenVINO runs integer products of ONNX slower than fp32.
         Engine::Openvino => of(scheme, Format::OpenVino)
@@ -84,11 +93,10 @@ pub(in super::super) fn choose(
 }
 
 /// Loads a file that is what the manifest says.
-pub(in super::super) fn load(
+fn load(
     bundle: &Path,
     manifest: &Manifest,
-    entry: &ArtifactEntry,
-    runtime: &dyn Runtime,
+    (entry, runtime): (&ArtifactEntry, &dyn Runtime),
 ) -> Result<Box<dyn Session>, Failure> {
     let path = variants::whole_file(bundle, manifest, &entry.file)?;
     if let Some(weights) = &entry.weights {
@@ -100,6 +108,6 @@ pub(in super::super) fn load(
     Ok(runtime.load(&path)?)
 }
 
-pub(in super::super) fn ports(ports: &[Port]) -> Vec<(String, Vec<String>)> {
+fn ports(ports: &[Port]) -> Vec<(String, Vec<String>)> {
     ports.iter().map(|port| (port.name.clone(), port.shape.clone())).collect()
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Stdout};
 use std::path::{Path, PathBuf};
 
+use super::super::home;
 use super::Error;
 use crate::audio::{Encoding, WavStream};
 use crate::speech;
@@ -29,14 +30,6 @@ pub(super) enum Output {
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |source| Error::Io { path: path.to_owned(), source }
-}
-
-/// The folder that a file stands in.
-fn home(target: &Path) -> &Path {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Refuses what is in the way, unless it is to be replaced.
