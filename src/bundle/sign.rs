@@ -9,6 +9,7 @@ use minisign::{KeyPair, PublicKeyBox, SecretKeyBox, SignatureBox};
 
 use super::MANIFEST;
 use crate::digest::Digest;
+use crate::files::{self, Staged};
 
 /// The signature's name, as minisign itself gives it.
 pub const SIGNATURE: &str = "manifest.json.minisig";
@@ -196,7 +197,7 @@ impl SecretKey {
         let text = signature.into_string();
         let below = text.split_once('\n').map_or("", |(_, below)| below);
         let text = format!("{COMMENT}{OURS}{}\n{below}", Digest::of(below.as_bytes()));
-        write(folder, &target, text.as_bytes(), 0o644, overwrite)?;
+        write(Staged::beside(&target), &target, text.as_bytes(), overwrite)?;
         Ok(target)
     }
 }
@@ -226,12 +227,8 @@ pub fn generate(path: &Path, password: Option<String>) -> Result<PathBuf, Error>
     };
     let secret = sk.to_box(Some(comment)).map_err(fail)?.into_string();
     let shown = pk.to_box().map_err(fail)?.into_string();
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    write(folder, path, secret.as_bytes(), 0o600, false)?;
-    write(folder, &public, shown.as_bytes(), 0o644, false)?;
+    write(Staged::private(path), path, secret.as_bytes(), false)?;
+    write(Staged::beside(&public), &public, shown.as_bytes(), false)?;
     Ok(public)
 }
 
@@ -279,19 +276,16 @@ fn text(path: &Path) -> Result<String, Error> {
 }
 
 /// Writes beside the target and renames; a file that is there is kept unless it may be overwritten.
-fn write(folder: &Path, target: &Path, bytes: &[u8], mode: u32, overwrite: bool) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::Builder::new()
-        .prefix(&format!(".soprano-export-{}-", std::process::id()))
-        .permissions(std::fs::Permissions::from_mode(mode))
-        .tempfile_in(folder)
-        .map_err(Error::io(folder))?;
-    file.write_all(bytes).map_err(Error::io(target))?;
-    let kept = match overwrite {
-        true => file.persist(target),
-        false => file.persist_noclobber(target),
-    };
-    kept.map(drop).map_err(|e| Error::io(target)(e.error))
+fn write(
+    file: std::io::Result<Staged>,
+    target: &Path,
+    bytes: &[u8],
+    overwrite: bool,
+) -> Result<(), Error> {
+    let mut file = file.map_err(Error::io(files::home(target)))?;
+    file.file().write_all(bytes).map_err(Error::io(target))?;
+    let kept = if overwrite { file.put() } else { file.put_new() };
+    kept.map_err(Error::io(target))
 }
 
 #[cfg(test)]

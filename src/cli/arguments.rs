@@ -393,6 +393,9 @@ pub(super) struct Quantize {
     /// Activations have many rows, as a decoder's: two terms are two products, which are added.
     #[arg(long)]
     pub many_rows: bool,
+    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
+    #[arg(long)]
+    pub external_data: bool,
     /// Replace a file that is in the way.
     #[arg(long)]
     pub overwrite: bool,
@@ -616,6 +619,9 @@ pub(super) struct PassRun {
     /// Stop after this many patches: a bad rewrite is found by bisecting the number.
     #[arg(long, value_name = "N")]
     pub fuel: Option<usize>,
+    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
+    #[arg(long)]
+    pub external_data: bool,
     /// Replace a file that is in the way.
     #[arg(long)]
     pub overwrite: bool,

@@ -1,6 +1,6 @@
 use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb, Shared};
 use super::terminal::{self, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, save, say};
 use crate::ir::Model;
 use crate::passes::{self, Driver};
 use crate::pipeline::Cache;
@@ -57,12 +57,12 @@ fn run(options: &PassRun) -> Outcome {
         [] => Driver::default(),
         names => Driver::of(names)?,
     };
-    let mut model = Model::open(&options.model)?;
+    let mut model = Model::open_checked(&options.model)?;
     let report = driver.fuel(options.fuel).run(&mut model);
     if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Box::new(crate::pipeline::Error::Interrupted));
     }
-    let written = model.save(&options.output, options.overwrite)?;
+    let saved = save(&model, &options.output, options.overwrite, options.external_data)?;
     let mut rows = vec![row!["pass", "applied", "refused"]];
     rows.extend(report.passes.iter().map(|p| row![p.pass, p.applied, p.refused.len()]));
     tell!("{}", table(&rows));
@@ -77,7 +77,7 @@ fn run(options: &PassRun) -> Outcome {
         report.nodes.1,
         bytes(report.weight_bytes.0),
         bytes(report.weight_bytes.1),
-        written.digest
+        saved.model.digest
     );
     if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
 }

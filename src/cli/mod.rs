@@ -42,6 +42,9 @@ use miette::Diagnostic;
 
 use arguments::{Arguments, Verb};
 
+use crate::files;
+use crate::ir::{Model, Saved, Weights};
+
 /// Set by ctrl-c and by a request to terminate.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -152,17 +155,10 @@ fn say(text: &str) -> Outcome {
 #[diagnostic(code(cli::stdout))]
 struct Stdout(std::io::Error);
 
-/// The folder that a file stands in.
-fn home(target: &Path) -> &Path {
-    target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Writes a page, whole or not at all, over one that stands there.
 fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
     let fault = |source| Page { path: path.to_owned(), source };
-    let staged = tempfile::NamedTempFile::new_in(home(path)).map_err(fault)?;
-    std::fs::write(staged.path(), text).map_err(fault)?;
-    staged.persist(path).map_err(|e| fault(e.error))?;
+    files::write(path, text.as_bytes()).map_err(fault)?;
     tellln!("{} written", path.display());
     Ok(())
 }
@@ -173,6 +169,17 @@ fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
 struct Page {
     path: PathBuf,
     source: std::io::Error,
+}
+
+/// Saves a model, and says where its weights are beside it though nobody asked for that.
+fn save(model: &Model, path: &Path, overwrite: bool, external_data: bool) -> Result<Saved, Failure> {
+    let weights = if external_data { Weights::Beside } else { Weights::Inside };
+    let saved = model.save(path, overwrite, weights)?;
+    if let Some((data, written)) = &saved.data {
+        let why = if external_data { "" } else { ": one file ends at 2 GiB" };
+        tellln!("weights in {}, {}{why}", data.display(), terminal::bytes(written.bytes));
+    }
+    Ok(saved)
 }
 
 /// Pretty JSON with a newline at its end.

@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::arguments::{Diff, Inspect, Shared};
 use super::terminal::{bytes, row, table};
-use super::{Answer, Outcome, json, say};
+use super::{Answer, Failure, Outcome, json, say};
 use crate::ir::{Model, TensorProto, ValueInfoProto, dtype_name};
 
 #[derive(Serialize)]
@@ -80,8 +81,17 @@ fn weight(tensor: &TensorProto) -> Weight {
     }
 }
 
+/// Opens a model to be looked at, and says what of it can't be seen.
+fn open(path: &Path) -> Result<Model, Failure> {
+    let model = Model::open(path)?;
+    if let Some(fields) = model.unknown_fields() {
+        tellln!("warning: {}: {fields}: not shown", path.display());
+    }
+    Ok(model)
+}
+
 pub(super) fn inspect(options: &Inspect) -> Outcome {
-    let model = Model::open(&options.model)?;
+    let model = open(&options.model)?;
     let summary = summary(&model);
     if options.json {
         return say(&json(&summary));
@@ -234,7 +244,7 @@ pub(super) fn diff(options: &Diff, shared: &Shared) -> Outcome {
         Some(new) if options.run.is_empty() => new,
         _ => return super::disagreement::run(options, shared),
     };
-    let (old, new) = (Model::open(&options.old)?, Model::open(new)?);
+    let (old, new) = (open(&options.old)?, open(new)?);
     let found = Differences::between(&old, &new);
     let answer = if found.is_empty() { Answer::Yes } else { Answer::No };
     if options.json {

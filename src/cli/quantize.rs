@@ -1,6 +1,6 @@
 use super::arguments::{Quantize, QuantizedForm};
 use super::terminal::{bytes, row, table};
-use super::{Outcome, json, say};
+use super::{Outcome, json, save, say};
 use crate::ir::Model;
 use crate::quantize::{self, Options};
 use crate::recipe::{Form, Terms};
@@ -20,10 +20,9 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         many_rows: options.many_rows,
         ..Options::default()
     };
-    let mut model = Model::open(&options.model)?;
+    let mut model = Model::open_checked(&options.model)?;
     let report = quantize::quantize(&mut model, &wanted)?;
-    model.check()?;
-    let written = model.save(&options.output, options.overwrite)?;
+    let saved = save(&model, &options.output, options.overwrite, options.external_data)?;
     let mut rows = vec![row!["", "count"]];
     rows.push(row!["products", report.products.len()]);
     rows.push(row!["tables", report.tables.len()]);
@@ -38,7 +37,7 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         report.nodes.1,
         bytes(report.weight_bytes.0),
         bytes(report.weight_bytes.1),
-        written.digest
+        saved.model.digest
     );
     if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
 }

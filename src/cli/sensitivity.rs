@@ -6,6 +6,7 @@ use super::terminal::{Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::bundle::{self, Manifest};
 use crate::digest::Digest;
+use crate::files;
 use crate::ir::Model;
 use crate::pipeline::Reporter as _;
 use crate::runtime::{Runtime, Tract};
@@ -188,10 +189,7 @@ fn drawn(nodes: &[Sensitivity]) -> String {
 /// Writes a whole file or none.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let fault = |source| Error::Io { path: path.to_owned(), source };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let staged = tempfile::NamedTempFile::new_in(parent).map_err(fault)?;
-    std::fs::write(staged.path(), text).map_err(fault)?;
-    staged.persist(path).map_err(|e| fault(e.error))?;
+    files::write(path, text.as_bytes()).map_err(fault)?;
     tellln!("{} written", path.display());
     Ok(())
 }

@@ -2,10 +2,11 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{RuntimeName, Shared, Validate};
 use super::terminal::{self, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, home, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{self, ArtifactEntry, Manifest};
 use crate::digest::Digest;
+use crate::files;
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Runtime, Tract};
@@ -265,10 +266,8 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
     if target.symlink_metadata().is_ok() {
         return Err(Box::new(AudioError::Exists { path: target.to_owned() }));
     }
-    let parent = home(target);
-    fs_err::create_dir_all(parent).map_err(AudioError::Io)?;
-    let staged = tempfile::Builder::new().prefix(".audio-").tempdir_in(parent);
-    Ok(staged.map_err(AudioError::Io)?)
+    fs_err::create_dir_all(files::home(target)).map_err(AudioError::Io)?;
+    Ok(files::folder_beside(target).map_err(AudioError::Io)?)
 }
 
 /// Writes every spoken reference twice: PyTorch's own audio, and the model's.

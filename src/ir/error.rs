@@ -1,6 +1,9 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use miette::Diagnostic;
+
+use super::check::{Fault, Remedy};
+use super::wire::UnknownFields;
 
 /// Each way in which an ONNX file can't be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -24,45 +27,98 @@ pub enum Error {
     #[diagnostic(code(ir::decode), help("the file is cut short, damaged, or of another format"))]
     Decode { path: PathBuf, why: String },
 
-    #[error("{}: {}", path.display(), what_is_lost(*lost))]
+    #[error("{}: {fields}", path.display())]
     #[diagnostic(
-        code(ir::lossy),
-        help("save it again with a released `onnx` package, or report the producer that wrote it")
+        code(ir::unknown_fields),
+        help(
+            "a rewrite would lose it: save the file again with a released `onnx` package, or report the producer that wrote it"
+        )
     )]
-    Lossy { path: PathBuf, lost: i64 },
+    UnknownFields { path: PathBuf, fields: UnknownFields },
 
     #[error("{}: {bytes} bytes; protobuf ends at 2 GiB", path.display())]
-    #[diagnostic(code(ir::too_large), help("keep the weights in external data"))]
+    #[diagnostic(code(ir::too_large), help("keep the weights in a file beside it: --external-data"))]
     TooLarge { path: PathBuf, bytes: u64 },
 
     #[error("{} exists already", path.display())]
     #[diagnostic(code(ir::exists), help("choose another file with -o, or replace it with --overwrite"))]
     Exists { path: PathBuf },
 
-    #[error("{}: {place}: {why}", path.display())]
+    #[error("{}: {place}{}: {why}", path.display(), by(pass))]
     #[diagnostic(code(ir::invalid))]
-    Invalid { path: PathBuf, place: String, why: String },
+    Invalid {
+        path: PathBuf,
+        place: String,
+        why: String,
+        pass: Option<String>,
+        #[help]
+        help: String,
+    },
+
+    #[error("{}, rewritten: {place}{}: {why}", path.display(), by(pass))]
+    #[diagnostic(
+        code(ir::rewritten),
+        help(
+            "the file was good, so this is a fault of soprano-export, and nothing was written: please report it; `pass run --fuel N` finds the patch"
+        )
+    )]
+    Rewritten { path: PathBuf, place: String, why: String, pass: Option<String> },
 
     #[error("{}: external data of {tensor}: {why}", path.display())]
     #[diagnostic(
         code(ir::external_data),
         help(
-            "external data must be a plain file beside the model, inside its folder, as long as the tensors say"
+            "external data must be a plain file inside the model's folder, or inside the one that the model's link leads to, as long as the tensors say"
         )
     )]
     External { path: PathBuf, tensor: String, why: String },
 }
 
-fn what_is_lost(lost: i64) -> String {
-    match lost.unsigned_abs() {
-        bytes if lost > 0 => format!(
-            "{bytes} bytes of this file are fields that no known ONNX version has; rewriting would lose them"
-        ),
-        bytes => format!("its lists of numbers are packed where ONNX's are not, by {bytes} bytes"),
-    }
+fn by(pass: &Option<String>) -> String {
+    pass.as_ref().map(|pass| format!(", made by the pass {pass}")).unwrap_or_default()
 }
 
 impl Error {
+    /// A model's fault, with what helps.
+    pub(super) fn invalid(path: &Path, fault: Fault) -> Self {
+        let file = path.display();
+        let python = |change: &str, to: String| {
+            format!(
+                "python -c \"import onnx; m = onnx.load('{file}'); {change}; onnx.save(m, '{to}')\""
+            )
+        };
+        let help = match fault.remedy {
+            Remedy::Opset(opset) => python(
+                &format!("m = onnx.version_converter.convert_version(m, {opset})"),
+                format!("opset{opset}.onnx"),
+            ),
+            Remedy::IrVersion(version) => {
+                python(&format!("m.ir_version = {version}"), format!("ir{version}.onnx"))
+            }
+            Remedy::Import(domain) => python(
+                &format!("m.opset_import.add(domain='{domain}', version=1)"),
+                "imports.onnx".to_owned(),
+            ),
+            Remedy::Names => python(
+                "[setattr(n, 'name', f'{i}_{n.name}') for i, n in enumerate(m.graph.node)]",
+                "named.onnx".to_owned(),
+            ),
+            Remedy::None => "export the model again, with a newer version of what wrote it".to_owned(),
+        };
+        let Fault { place, why, pass, .. } = fault;
+        Error::Invalid { path: path.to_owned(), place, why, pass, help }
+    }
+
+    /// The same fault, where the file was good before it was rewritten.
+    pub(super) fn ours(self) -> Self {
+        match self {
+            Error::Invalid { path, place, why, pass, .. } => {
+                Error::Rewritten { path, place, why, pass }
+            }
+            other => other,
+        }
+    }
+
     /// Attaches a path to an I/O error.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -1,5 +1,6 @@
 //! External data: weights in files beside the model. A model may only name plain files inside its
-//! own folder, and ranges that lie inside them and don't cut into one another.
+//! own folder, or inside the one that its file really lies in, as a hub's cache links it; and ranges
+//! that lie inside them and don't cut into one another.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -8,92 +9,10 @@ use bytes::Bytes;
 
 use super::error::Error;
 use super::model::map;
-use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
-    tensor_proto::DataLocation,
-};
+use super::proto::{ModelProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::raw_len;
-
-/// Where a tensor stands: in a list of the model, or in an attribute of a node, which is then named.
-pub(super) struct Place<'a> {
-    node: Option<(usize, &'a Option<String>, &'a Option<String>)>,
-}
-
-impl Place<'_> {
-    /// `initializer "w"`, or `tensor "t" of node 3 "n" (Constant)`.
-    pub(super) fn of(&self, tensor: &TensorProto) -> String {
-        match self.node {
-            None => format!("initializer {:?}", tensor.name()),
-            Some((at, name, op)) => format!(
-                "tensor {:?} of node {at} {:?} ({})",
-                tensor.name(),
-                name.as_deref().unwrap_or_default(),
-                op.as_deref().unwrap_or_default()
-            ),
-        }
-    }
-}
-
-/// Every tensor of a model: of nested graphs, attributes, sparse tensors, functions and training too.
-macro_rules! tensor_walker {
-    ($walk:ident, $iter:ident, $($mutable:tt)?) => {
-        pub(super) fn $walk<E>(
-            model: & $($mutable)? ModelProto,
-            visit: &mut dyn FnMut(& $($mutable)? TensorProto, &Place<'_>) -> Result<(), E>,
-        ) -> Result<(), E> {
-            type Visit<'a, E> = &'a mut dyn FnMut(& $($mutable)? TensorProto, &Place<'_>) -> Result<(), E>;
-
-            fn sparse<E>(
-                sparse: & $($mutable)? SparseTensorProto,
-                place: &Place<'_>,
-                visit: Visit<'_, E>,
-            ) -> Result<(), E> {
-                let mut parts = sparse.values.$iter().chain(sparse.indices.$iter());
-                parts.try_for_each(|tensor| visit(tensor, place))
-            }
-            fn attributes<E>(
-                list: & $($mutable)? [AttributeProto],
-                place: &Place<'_>,
-                visit: Visit<'_, E>,
-            ) -> Result<(), E> {
-                for a in list {
-                    a.t.$iter().chain(a.tensors.$iter()).try_for_each(|tensor| visit(tensor, place))?;
-                    let mut all = a.sparse_tensor.$iter().chain(a.sparse_tensors.$iter());
-                    all.try_for_each(|s| sparse(s, place, visit))?;
-                    a.g.$iter().chain(a.graphs.$iter()).try_for_each(|inner| graph(inner, visit))?;
-                }
-                Ok(())
-            }
-            fn nodes<E>(list: & $($mutable)? [NodeProto], visit: Visit<'_, E>) -> Result<(), E> {
-                list.$iter().enumerate().try_for_each(|(at, node)| {
-                    let place = Place { node: Some((at, &node.name, &node.op_type)) };
-                    attributes(& $($mutable)? node.attribute, &place, visit)
-                })
-            }
-            fn graph<E>(graph: & $($mutable)? GraphProto, visit: Visit<'_, E>) -> Result<(), E> {
-                let place = Place { node: None };
-                graph.initializer.$iter().try_for_each(|tensor| visit(tensor, &place))?;
-                graph.sparse_initializer.$iter().try_for_each(|s| sparse(s, &place, visit))?;
-                nodes(& $($mutable)? graph.node, visit)
-            }
-            for inner in model.graph.$iter() {
-                graph(inner, visit)?;
-            }
-            for training in model.training_info.$iter() {
-                let mut graphs = training.initialization.$iter().chain(training.algorithm.$iter());
-                graphs.try_for_each(|inner| graph(inner, visit))?;
-            }
-            for function in model.functions.$iter() {
-                let place = Place { node: None };
-                attributes(& $($mutable)? function.attribute_proto, &place, visit)?;
-                nodes(& $($mutable)? function.node, visit)?;
-            }
-            Ok(())
-        }
-    };
-}
-tensor_walker!(for_each_tensor, iter,);
-tensor_walker!(for_each_tensor_mut, iter_mut, mut);
+use super::walk::{for_each_tensor, for_each_tensor_mut};
+use crate::files;
 
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::External as i32)
@@ -106,7 +25,7 @@ pub(super) fn any(model: &ModelProto) -> bool {
 
 /// Puts the data of external tensors into the model: mapped, not copied.
 pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let homes = homes(path);
     let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
     let mut ranges: BTreeMap<String, Vec<(usize, usize, String)>> = BTreeMap::new();
     for_each_tensor_mut(model, &mut |tensor, place| {
@@ -117,7 +36,7 @@ pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
         let refuse = |why: String| Error::External { path: path.to_owned(), tensor: name.clone(), why };
         let range = Range::read(tensor).map_err(&refuse)?;
         if !files.contains_key(&range.location) {
-            let place = inside(&folder, &range.location).map_err(&refuse)?;
+            let place = inside(&homes, &range.location).map_err(&refuse)?;
             let mapped = map(&place).map_err(|e| refuse(format!("{:?}: {e}", range.location)))?;
             files.insert(range.location.clone(), mapped);
         }
@@ -181,18 +100,27 @@ impl Range {
     }
 }
 
-/// Where a location leads, if it stays inside `folder`.
-fn inside(folder: &Path, location: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(location);
-    let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if location.is_empty() || !plain {
+/// The folders that a model's data may lie in: that of its path, and where the path is a link that of
+/// the file it leads to.
+fn homes(path: &Path) -> Vec<PathBuf> {
+    let real = fs_err::canonicalize(path).ok();
+    let mut homes = vec![files::home(path).to_owned()];
+    homes.extend(real.as_deref().map(files::home).map(Path::to_owned));
+    homes
+}
+
+/// Where a location leads, if it stays inside the model's folders.
+fn inside(homes: &[PathBuf], location: &str) -> Result<PathBuf, String> {
+    let parts = || Path::new(location).components().filter(|part| *part != Component::CurDir);
+    if parts().next().is_none() || !parts().all(|part| matches!(part, Component::Normal(_))) {
         return Err(format!("the location {location:?} leads out of the model's folder"));
     }
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let place = folder.join(relative);
+    let relative: PathBuf = parts().collect();
+    let there = homes.iter().map(|home| home.join(&relative)).find(|p| p.symlink_metadata().is_ok());
+    let place = there.unwrap_or_else(|| homes[0].join(&relative));
     let real = fs_err::canonicalize(&place).map_err(|e| format!("{location:?}: {e}"))?;
-    let home = fs_err::canonicalize(folder).map_err(|e| e.to_string())?;
-    if !real.starts_with(&home) {
+    let home = |home: &PathBuf| fs_err::canonicalize(home).is_ok_and(|home| real.starts_with(home));
+    if !homes.iter().any(home) {
         return Err(format!("the location {location:?} is a link out of the model's folder"));
     }
     Ok(real)

@@ -2,26 +2,37 @@
 //! patches that change it.
 
 mod build;
+mod check;
 mod error;
 mod external;
+mod fields;
+mod forms;
 mod graph;
 mod model;
+mod operators;
 mod patch;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod proto;
+mod save;
 mod tensors;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod wire;
 mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
 pub use error::Error;
 pub use graph::{Graph, NodeId};
-pub use model::{Model, Written};
+pub use model::Model;
 pub use patch::{Patch, Unsafe};
 pub use proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
+pub use save::{Saved, Weights, Written};
 pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
+pub use wire::UnknownFields;
 
 /// The domain of nodes that the exporters leave for Rust to replace.
 pub const PLACEHOLDER_DOMAIN: &str = "soprano_export";

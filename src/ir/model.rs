@@ -3,15 +3,17 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
+use super::check::{self, Fault};
 use super::error::Error;
+use super::external;
 use super::graph::Graph;
 use super::proto::{GraphProto, ModelProto};
 use super::tensors::{check_data, raw_len};
-use super::{external, write};
-use crate::digest::{Digest, HashingWriter};
+use super::walk::for_each_tensor;
+use super::wire::{UnknownFields, unknown_fields};
 
 /// Protobuf's own limit, which ONNX Runtime and the Python package enforce.
-const LIMIT: u64 = (1 << 31) - 1;
+pub(super) const LIMIT: u64 = (1 << 31) - 1;
 
 /// Maps a file read-only.
 #[allow(unsafe_code)]
@@ -54,30 +56,33 @@ pub struct Model {
     proto: ModelProto,
     path: PathBuf,
     mapped: Option<Mapped>,
-}
-
-/// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// SHA-256 of the file.
-    pub digest: Digest,
-    /// Its length.
-    pub bytes: u64,
+    /// The file's own bytes, where it came from one.
+    source: Option<Bytes>,
+    unknown: Option<UnknownFields>,
 }
 
 impl Model {
     /// Opens a model: maps the file, decodes it, maps its external data, and checks that names,
-    /// order and sizes are consistent. Weights are not read.
+    /// order and sizes are consistent, as [`Model::consistent`] does. Weights are not read.
     ///
     /// # Errors
-    /// [`Error`] names the file and the node or tensor that is wrong; a file with fields that this
-    /// version of the format doesn't have is refused as [`Error::Lossy`].
+    /// [`Error`] names the file and the node or tensor that is wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let bytes = map(path).map_err(Error::io(path))?;
         let mut model = Self::from_bytes(bytes.clone(), path)?;
         // An empty file is no map, and was refused above.
         model.mapped = Some(Mapped(bytes));
+        Ok(model)
+    }
+
+    /// Opens a model that is to be rewritten: one that [`Model::check`] lets pass.
+    ///
+    /// # Errors
+    /// As [`Model::open`] and [`Model::check`].
+    pub fn open_checked(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let model = Self::open(path)?;
+        model.check()?;
         Ok(model)
     }
 
@@ -94,30 +99,27 @@ impl Model {
         if length > LIMIT {
             return Err(Error::TooLarge { path, bytes: length });
         }
-        let mut proto = ModelProto::decode(bytes)
+        let mut proto = ModelProto::decode(bytes.clone())
             .map_err(|e| Error::Decode { path: path.clone(), why: e.to_string() })?;
         if proto.graph.is_none() {
             return Err(Error::Decode { path, why: "it holds no graph".to_owned() });
         }
-        let kept = proto.encoded_len() as u64;
-        if kept != length {
-            return Err(Error::Lossy { path, lost: length as i64 - kept as i64 });
-        }
+        let unknown = unknown_fields(&bytes);
         if external::any(&proto) {
             external::embed(&mut proto, &path)?;
         }
-        let model = Model { proto, path, mapped: None };
-        model.check()?;
+        let model = Model { proto, path, mapped: None, source: Some(bytes), unknown };
+        model.consistent()?;
         Ok(model)
     }
 
-    /// A model made in memory; checked as a file would be.
+    /// A model made in memory; consistent as a file must be.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where it isn't consistent.
+    /// As [`Model::consistent`].
     pub fn from_proto(proto: ModelProto, name: impl Into<PathBuf>) -> Result<Self, Error> {
-        let model = Model { proto, path: name.into(), mapped: None };
-        model.check()?;
+        let model = Model { proto, path: name.into(), mapped: None, source: None, unknown: None };
+        model.consistent()?;
         Ok(model)
     }
 
@@ -169,21 +171,60 @@ impl Model {
             .sum()
     }
 
-    /// Checks names and order of the main graph: every value is made once and before it is
-    /// used, every output exists; and every tensor anywhere in the model holds what its shape says.
+    /// What the file has that this version of ONNX doesn't: a rewrite would lose it.
+    pub fn unknown_fields(&self) -> Option<&UnknownFields> {
+        self.unknown.as_ref()
+    }
+
+    /// Checks what reading a model relies on: in the main graph every value is made once and before it
+    /// is used, and every output exists; every tensor anywhere holds what its shape says.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the first node or tensor that is wrong.
-    pub fn check(&self) -> Result<(), Error> {
-        let refuse =
-            |place: String, why: String| Error::Invalid { path: self.path.clone(), place, why };
+    pub fn consistent(&self) -> Result<(), Error> {
+        let refuse = |place, why| Error::invalid(&self.path, Fault::new(place, why));
         if self.proto.graph.is_none() {
             return Err(refuse("the model".to_owned(), "it holds no graph".to_owned()));
         }
-        external::for_each_tensor(&self.proto, &mut |tensor, place| {
+        for_each_tensor(&self.proto, &mut |tensor, place| {
             check_data(tensor).map_err(|why| refuse(place.of(tensor), why))
         })?;
         self.graph().check().map_err(|(place, why)| refuse(place, why))
+    }
+
+    /// Checks everything that makes a file unusable: what [`Model::consistent`] does, and beyond it the
+    /// values of nested graphs and functions, the names of nodes, imported operator sets, the form of
+    /// each operator at its operator set with the element types of its inputs, and the rules of the IR
+    /// version. Nothing is refused that isn't certainly wrong; operators of other domains, and of
+    /// operator sets newer than the table of forms, are not judged.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the first node that is wrong, and the operator set that it needs;
+    /// [`Error::UnknownFields`] what of the file would be lost.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(fields) = &self.unknown {
+            return Err(Error::UnknownFields { path: self.path.clone(), fields: fields.clone() });
+        }
+        self.consistent()?;
+        check::check(&self.proto).map_err(|fault| Error::invalid(&self.path, fault))
+    }
+
+    /// The file's own bytes, where the model is still what stands in them.
+    pub(super) fn unchanged(&self) -> Option<&Bytes> {
+        let source = self.source.as_ref()?;
+        ModelProto::decode(source.clone()).is_ok_and(|then| then == self.proto).then_some(source)
+    }
+
+    /// As [`Model::check`], of a model that may have been changed: a fault is the file's own if the file
+    /// has it, and else that of what changed it.
+    ///
+    /// # Errors
+    /// As [`Model::check`]; [`Error::Rewritten`].
+    pub fn check_rewritten(&self) -> Result<(), Error> {
+        let Err(error) = self.check() else { return Ok(()) };
+        let Some(source) = &self.source else { return Err(error) };
+        let before = Self::from_bytes(source.clone(), &self.path).and_then(|file| file.check());
+        before.and(Err(error.ours()))
     }
 
     /// Lets go of the memory of weights that were read and have been replaced.
@@ -191,43 +232,6 @@ impl Model {
         if let Some(mapped) = &self.mapped {
             mapped.release();
         }
-    }
-
-    /// Writes the model in one stream, hashing on the way; nothing of it is copied in memory.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::TooLarge`] past protobuf's 2 GiB.
-    pub fn write(&self, path: &Path) -> Result<Written, Error> {
-        let bytes = self.proto.encoded_len() as u64;
-        if bytes > LIMIT {
-            return Err(Error::TooLarge { path: path.to_owned(), bytes });
-        }
-        let file = std::fs::File::create(path).map_err(Error::io(path))?;
-        let mut to = HashingWriter::new(file);
-        write::stream(&self.proto, &mut to).map_err(Error::io(path))?;
-        let (_, digest, bytes) = to.finish().map_err(Error::io(path))?;
-        Ok(Written { digest, bytes })
-    }
-
-    /// Writes the model beside its place and renames it there: a whole file, or none.
-    ///
-    /// # Errors
-    /// [`Error::Exists`] unless `overwrite`; as [`Model::write`].
-    pub fn save(&self, path: &Path, overwrite: bool) -> Result<Written, Error> {
-        if !overwrite && path.symlink_metadata().is_ok() {
-            return Err(Error::Exists { path: path.to_owned() });
-        }
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let staging = tempfile::Builder::new()
-            .prefix(".soprano-export-")
-            .tempfile_in(folder)
-            .map_err(Error::io(folder))?;
-        let written = self.write(staging.path())?;
-        staging.persist(path).map_err(|e| Error::io(path)(e.error))?;
-        Ok(written)
     }
 
     /// The model as bytes, for a runtime that takes no path.

@@ -122,7 +122,7 @@ pub(super) fn quantize(
     let int8 = int8(&build.recipe, part).cloned().unwrap_or_default();
     let mut options =
         quantize::Options { many_rows: part.has_many_rows(), ..quantize::Options::from(&int8) };
-    let mut model = Model::open(rewritten.file(REWRITTEN)?.0)?;
+    let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
     if let Some(strength) = int8.smoothing {
         let references = references(part, exported, &model)?;
         let seen = validate::calibrate(&model, part, &references, &Tract)?;
@@ -133,7 +133,6 @@ pub(super) fn quantize(
         options.seen = validate::calibrate(&model, part, &references, &Tract)?;
     }
     let report = quantize::quantize(&mut model, &options)?;
-    model.check()?;
     write(&model, folder)?;
     let rewrite: Rewrite = rewritten.result()?;
     let passes = [("quantize".to_owned(), report.products.len() + report.tables.len())];
@@ -328,7 +327,7 @@ pub(super) fn rewrite(
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
     let (path, _) = exported.file(model_file(part))?;
-    let mut model = Model::open(&path)?;
+    let mut model = Model::open_checked(&path)?;
     let rewrite = match part {
         Part::Decoder => rewrite_decoder(build, &mut model)?,
         Part::Lm => rewrite_lm(build, &mut model, &exported.result()?)?,
@@ -381,7 +380,7 @@ fn rewrite_lm(build: &Build<'_>, model: &mut Model, exported: &Exported) -> Resu
             model.keep_outputs(outputs);
         }
     }
-    model.check()?;
+    model.check_rewritten()?;
     let after: Rewrite = Driver::default().run(model).into();
     for (pass, applied) in before.passes.into_iter().chain(after.passes) {
         match passes.iter_mut().find(|(name, _)| *name == pass) {

@@ -14,6 +14,7 @@ use super::{
 use crate::bundle::sign::SIGNATURE;
 use crate::bundle::{MANIFEST, SUMS, pack, verify};
 use crate::digest::Digest;
+use crate::files;
 
 const INDEX: &str = "index.json";
 const LOCK: &str = ".lock";
@@ -93,13 +94,7 @@ impl Folder<'_> {
         index.versions.push(entry);
         let text = serde_json::to_string_pretty(&index).expect("plain data") + "\n";
         let path = self.root.join(INDEX);
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!("{}{}-", pack::PREFIX, std::process::id()))
-            .permissions(open_to_all())
-            .tempfile_in(&self.root)
-            .map_err(Error::io(&self.root))?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Error::io(&path))?;
-        file.persist(&path).map(drop).map_err(|e| Error::io(&path)(e.error))
+        files::write(&path, text.as_bytes()).map_err(Error::io(&path))
     }
 
     /// What stands at a version's place: nothing, or this very bundle; else an error.
@@ -145,10 +140,6 @@ impl Folder<'_> {
         let among = format!("; it holds: {}", all.collect::<Vec<_>>().join(", "));
         Err(Error::NotFound { place, among })
     }
-}
-
-fn open_to_all() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
 impl Store for Folder<'_> {

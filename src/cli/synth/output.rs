@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Stdout};
 use std::path::{Path, PathBuf};
 
-use super::super::home;
 use super::Error;
 use crate::audio::{Encoding, WavStream};
+use crate::files::{self, Staged};
 use crate::speech;
 
 /// Takes the samples of every text.
@@ -14,7 +14,7 @@ pub(super) enum Output {
     /// WAV to stdout; whether its reader is still there.
     Stdout(WavStream<Stdout>),
     /// One file.
-    File { staged: tempfile::NamedTempFile, wav: Box<WavStream<BufWriter<File>>>, target: PathBuf },
+    File { staged: Staged, wav: Box<WavStream<BufWriter<File>>>, target: PathBuf },
     /// A file for each text.
     Folder {
         staged: tempfile::TempDir,
@@ -56,9 +56,7 @@ impl Output {
         if target.is_dir() {
             return Err(Error::Exists { path: target.to_owned() });
         }
-        let mut builder = tempfile::Builder::new();
-        let staged = builder.prefix(".soprano-export-").suffix(".wav").tempfile_in(home(target));
-        let staged = staged.map_err(io(target))?;
+        let staged = Staged::beside(target).map_err(io(target))?;
         let file = staged.reopen().map_err(io(target))?;
         let wav = WavStream::begin(BufWriter::new(file), sample_rate, encoding).map_err(io(target))?;
         Ok(Self::File { staged, wav: Box::new(wav), target: target.to_owned() })
@@ -72,9 +70,8 @@ impl Output {
         encoding: Encoding,
     ) -> Result<Self, Error> {
         is_free(target, overwrite)?;
-        std::fs::create_dir_all(home(target)).map_err(io(target))?;
-        let staged = tempfile::Builder::new().prefix(".soprano-export-").tempdir_in(home(target));
-        let staged = staged.map_err(io(target))?;
+        std::fs::create_dir_all(files::home(target)).map_err(io(target))?;
+        let staged = files::folder_beside(target).map_err(io(target))?;
         let target = target.to_owned();
         Ok(Self::Folder { staged, open: None, names, target, sample_rate, encoding })
     }
@@ -107,13 +104,11 @@ impl Output {
             Self::Stdout(_) => Ok(None),
             Self::File { staged, wav, target } => {
                 wav.finish().map_err(io(&target))?;
-                readable(staged.path()).map_err(io(&target))?;
-                staged.persist(&target).map_err(|error| io(&target)(error.error))?;
+                staged.put().map_err(io(&target))?;
                 Ok(Some(target))
             }
             Self::Folder { staged, open, target, .. } => {
                 open.map(|(_, wav)| wav.finish()).transpose().map_err(io(&target))?;
-                readable(staged.path()).map_err(io(&target))?;
                 if target.is_dir() {
                     std::fs::remove_dir_all(&target).map_err(io(&target))?;
                 } else if target.symlink_metadata().is_ok() {
@@ -125,13 +120,6 @@ impl Output {
             }
         }
     }
-}
-
-/// Gives a staged file or folder the rights of any other.
-fn readable(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = if path.is_dir() { 0o755 } else { 0o644 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 /// Whether nobody reads any more, which is no failure.

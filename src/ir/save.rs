@@ -1,0 +1,235 @@
+//! Writes models: whole files or none, and none that [`Model::check`] refuses.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::error::Error;
+use super::model::{LIMIT, Model};
+use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
+use super::tensors::value_of;
+use super::walk::for_each_initializer;
+use super::write;
+use crate::digest::{Digest, HashingWriter};
+use crate::files::{self, Staged};
+
+/// Tensors of fewer bytes stay in the model's file, as the `onnx` package has it.
+const SMALLEST: usize = 1 << 10;
+/// Tensors of this many bytes begin at a page, so that runtimes can map them.
+const LARGE: usize = 1 << 16;
+const PAGE: u64 = 1 << 12;
+/// Where smaller ones begin: as far apart as any type or vector of numbers needs.
+const ALIGNED: u64 = 1 << 6;
+
+/// Where the weights of a saved model go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Into the model's own file; beside it where protobuf's 2 GiB would not do.
+    #[default]
+    Inside,
+    /// Into a file beside it, of the same name with `.data` after it.
+    Beside,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// SHA-256 of the file.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What was saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The model's file.
+    pub model: Written,
+    /// The file of its weights, where they are beside it.
+    pub data: Option<(PathBuf, Written)>,
+}
+
+impl Model {
+    /// Writes the model in one stream, hashing on the way; nothing of it is copied in memory. A model
+    /// that is still what its file holds is written as that file is, byte for byte.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::TooLarge`] past protobuf's 2 GiB; as [`Model::check`], or where it was
+    /// a change that made the model unusable [`Error::Rewritten`].
+    pub fn write(&self, path: &Path) -> Result<Written, Error> {
+        let whole = Whole::of(self)?;
+        if whole.bytes() > LIMIT {
+            return Err(Error::TooLarge { path: path.to_owned(), bytes: whole.bytes() });
+        }
+        let file = std::fs::File::create(path).map_err(Error::io(path))?;
+        whole.write(file).map_err(Error::io(path))
+    }
+
+    /// Writes the model beside its place and renames it there: a whole file, or none. Likewise its
+    /// weights, where they go beside it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] unless `overwrite`; as [`Model::write`], but that only what can't be external
+    /// data must fit into 2 GiB.
+    pub fn save(&self, path: &Path, overwrite: bool, weights: Weights) -> Result<Saved, Error> {
+        self.save_within(path, overwrite, weights, LIMIT)
+    }
+
+    fn save_within(
+        &self,
+        path: &Path,
+        overwrite: bool,
+        weights: Weights,
+        limit: u64,
+    ) -> Result<Saved, Error> {
+        is_free(path, overwrite)?;
+        let whole = Whole::of(self)?;
+        if weights == Weights::Beside || whole.bytes() > limit {
+            return self.save_beside(path, overwrite, limit);
+        }
+        let mut staged = Staged::beside(path).map_err(Error::io(path))?;
+        let model = whole.write(staged.file()).map_err(Error::io(path))?;
+        staged.put().map_err(Error::io(path))?;
+        Ok(Saved { model, data: None })
+    }
+
+    fn save_beside(&self, path: &Path, overwrite: bool, limit: u64) -> Result<Saved, Error> {
+        self.check_rewritten()?;
+        let name = path.file_name().and_then(|name| name.to_str());
+        let no_text = || io::Error::new(io::ErrorKind::InvalidInput, "the name is no text");
+        let location = format!("{}.data", name.ok_or_else(no_text).map_err(Error::io(path))?);
+        let place = path.with_file_name(&location);
+        is_free(&place, overwrite)?;
+
+        let mut staged_data = Staged::beside(&place).map_err(Error::io(&place))?;
+        let to = HashingWriter::new(io::BufWriter::new(staged_data.file()));
+        let mut data = Data { to, end: 0, location: &location, ranges: HashMap::new() };
+        let mut proto = self.proto().clone();
+        let mut graphs = proto.graph.iter_mut();
+        graphs
+            .try_for_each(|graph| for_each_initializer(graph, &mut |tensor| data.take(tensor)))
+            .map_err(Error::io(&place))?;
+        let written = data.finish().map_err(Error::io(&place))?;
+        let whole = Whole::Changed(&proto);
+        if whole.bytes() > limit {
+            return Err(Error::TooLarge { path: path.to_owned(), bytes: whole.bytes() });
+        }
+        let mut staged = Staged::beside(path).map_err(Error::io(path))?;
+        let model = whole.write(staged.file()).map_err(Error::io(path))?;
+        files::put_both(staged_data, staged).map_err(Error::io(path))?;
+        Ok(Saved { model, data: Some((place, written)) })
+    }
+}
+
+/// Refuses what is in the way, unless it is to be replaced.
+fn is_free(path: &Path, overwrite: bool) -> Result<(), Error> {
+    match path.symlink_metadata() {
+        Ok(_) if !overwrite => Err(Error::Exists { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// What a file is to hold.
+enum Whole<'m> {
+    Unchanged(&'m Bytes),
+    Changed(&'m ModelProto),
+}
+
+impl<'m> Whole<'m> {
+    /// What a model comes to, if it may be written at all.
+    fn of(model: &'m Model) -> Result<Self, Error> {
+        if let Some(bytes) = model.unchanged() {
+            return Ok(Self::Unchanged(bytes));
+        }
+        model.check_rewritten()?;
+        Ok(Self::Changed(model.proto()))
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Unchanged(bytes) => bytes.len() as u64,
+            Self::Changed(proto) => proto.encoded_len() as u64,
+        }
+    }
+
+    fn write(&self, to: impl Write) -> io::Result<Written> {
+        let mut to = HashingWriter::new(to);
+        match self {
+            Self::Unchanged(bytes) => to.write_all(bytes)?,
+            Self::Changed(proto) => write::stream(*proto, &mut to)?,
+        }
+        let (_, digest, bytes) = to.finish()?;
+        Ok(Written { digest, bytes })
+    }
+}
+
+/// A file of external data that is being written.
+struct Data<'l, W: Write> {
+    to: HashingWriter<W>,
+    end: u64,
+    location: &'l str,
+    /// Where bytes stand that were written: tensors that share them in memory share them here.
+    ranges: HashMap<(*const u8, usize), u64>,
+}
+
+impl<W: Write> Data<'_, W> {
+    /// Takes the data of a tensor, unless it is small or of a type that has no raw form.
+    fn take(&mut self, tensor: &mut TensorProto) -> io::Result<()> {
+        let raw = match &tensor.raw_data {
+            Some(raw) => raw.clone(),
+            None => match value_of(tensor) {
+                Ok(value) => value.bytes().clone(),
+                Err(_) => return Ok(()),
+            },
+        };
+        if raw.len() < SMALLEST {
+            return Ok(());
+        }
+        let offset = match self.ranges.get(&(raw.as_ptr(), raw.len())) {
+            Some(&offset) => offset,
+            None => self.append(&raw)?,
+        };
+        let fresh = TensorProto {
+            dims: std::mem::take(&mut tensor.dims),
+            data_type: tensor.data_type,
+            name: tensor.name.take(),
+            doc_string: tensor.doc_string.take(),
+            metadata_props: std::mem::take(&mut tensor.metadata_props),
+            data_location: Some(DataLocation::External as i32),
+            external_data: vec![
+                entry("location", self.location.to_owned()),
+                entry("offset", offset.to_string()),
+                entry("length", raw.len().to_string()),
+            ],
+            ..Default::default()
+        };
+        if tensor.raw_data.is_some() {
+            self.ranges.insert((raw.as_ptr(), raw.len()), offset);
+        }
+        *tensor = fresh;
+        Ok(())
+    }
+
+    fn append(&mut self, raw: &[u8]) -> io::Result<u64> {
+        let step = if raw.len() >= LARGE { PAGE } else { ALIGNED };
+        let offset = self.end.next_multiple_of(step);
+        let gap = usize::try_from(offset - self.end).expect("less than a page");
+        self.to.write_all(&[0; PAGE as usize][..gap])?;
+        self.to.write_all(raw)?;
+        self.end = offset + raw.len() as u64;
+        Ok(offset)
+    }
+
+    fn finish(mut self) -> io::Result<Written> {
+        self.to.flush()?;
+        let (_, digest, bytes) = self.to.finish()?;
+        Ok(Written { digest, bytes })
+    }
+}
+
+fn entry(key: &str, value: String) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
+}
