@@ -4,23 +4,31 @@
 mod build;
 mod error;
 mod external;
+mod forms;
 mod graph;
 mod model;
+mod names;
 mod patch;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod proto;
+mod purity;
 mod tensors;
 mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
 pub use error::Error;
+pub use forms::{Form, List, Operand};
 pub use graph::{Graph, NodeId};
 pub use model::{Model, Written};
+pub use names::Names;
+pub(crate) use names::rename_value;
 pub use patch::{Patch, Unsafe};
 pub use proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
 };
+pub(crate) use tensors::bytes_of;
 pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
 
 /// The domain of nodes that the exporters leave for Rust to replace.

@@ -1,12 +1,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::build::NodeBuilder;
-use super::graph::{Graph, NodeId, captured_by};
+use super::build::{NodeBuilder, sign};
+use super::graph::{Graph, NodeId, captured_by, inputs_hold_constants};
 use super::model::Model;
-use super::proto::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
-use super::tensors::check_data;
+use super::names::unused;
+use super::proto::{NodeProto, TensorProto, ValueInfoProto};
+use super::tensors::{bytes_of, check_data};
 
-/// A change that a pass proposes: nodes out, nodes in, new constants, uses moved from one value to
+/// A change that a pass proposes: nodes out, nodes in, constants out and in, uses moved from one value to
 /// another. It says what it wants; [`Model::apply`] decides whether that is safe.
 #[derive(Debug, Default)]
 pub struct Patch {
@@ -14,6 +15,7 @@ pub struct Patch {
     remove: Vec<NodeId>,
     insert: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
+    release: Vec<String>,
     redirect: Vec<(String, String)>,
     taken: HashSet<String>,
     counts: HashMap<String, usize>,
@@ -57,7 +59,8 @@ impl Patch {
         }
     }
 
-    /// Adds a node after those already added.
+    /// Adds a node after those already added. Where its name is empty or taken, it gets its first output's,
+    /// or that with a number: ONNX Runtime loads no graph in which two nodes share a name.
     pub fn insert(&mut self, node: NodeBuilder) {
         self.insert.push(node.build());
     }
@@ -67,15 +70,16 @@ impl Patch {
         self.initializers.push(tensor);
     }
 
+    /// Removes constants that nothing uses.
+    pub fn release(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.release.extend(names);
+        self
+    }
+
     /// Makes every use of `old` a use of `new`.
     pub fn redirect(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.redirect.push((old.into(), new.into()));
         self
-    }
-
-    /// Bytes of the constants that the patch adds.
-    pub fn added_bytes(&self) -> u64 {
-        self.initializers.iter().map(|t| t.raw_data.as_ref().map_or(0, |raw| raw.len() as u64)).sum()
     }
 }
 
@@ -93,7 +97,18 @@ pub(crate) struct Change {
     initializers: Vec<TensorProto>,
     /// Initializers that lose their last use.
     released: BTreeSet<usize>,
+    /// Values that are gone, and names that stood for nothing: what is noted of them is no longer true.
     stale: HashSet<String>,
+    /// Bytes of constants that come and go.
+    added: u64,
+    freed: u64,
+}
+
+impl Change {
+    /// By how many bytes the constants grow.
+    pub(crate) fn growth(&self) -> u64 {
+        self.added.saturating_sub(self.freed)
+    }
 }
 
 impl Graph<'_> {
@@ -117,10 +132,7 @@ impl Graph<'_> {
                     *input = (*new).to_owned();
                 }
             }
-            node.metadata_props.push(StringStringEntryProto {
-                key: Some("soprano_export.pass".to_owned()),
-                value: Some(author.to_owned()),
-            });
+            sign(node, author);
         }
 
         let plan =
@@ -143,8 +155,16 @@ impl Graph<'_> {
         } else {
             Some(plan.order(&inserted, &redirect)?)
         };
-        let released = plan.released(&inserted, &redirect, &renames);
-        let stale = redirect.keys().map(|&old| old.to_owned()).collect();
+        let mut released = plan.released(&inserted, &redirect, &renames);
+        for name in &patch.release {
+            released.insert(plan.unused_constant(name, &inserted, &renames)?);
+        }
+        let stale = plan.stale(&redirect);
+        let gone = removed.iter().flat_map(|&at| &self.node(NodeId(at)).attribute);
+        let freed = released.iter().map(|&at| &self.proto().initializer[at]);
+        let freed = freed.chain(gone.flat_map(|a| a.t.iter().chain(&a.tensors))).map(bytes_of).sum();
+        let added = patch.initializers.iter().map(bytes_of).sum();
+        self.name_nodes(&mut inserted, &removed);
 
         let first = removed.first().map_or(at, |&first| first.min(at));
         let end = removed.last().map_or(at, |&last| (last + 1).max(at));
@@ -164,7 +184,26 @@ impl Graph<'_> {
             initializers: patch.initializers,
             released,
             stale,
+            added,
+            freed,
         })
+    }
+
+    /// Gives every new node a name of its own.
+    fn name_nodes(&self, inserted: &mut [NodeProto], removed: &BTreeSet<usize>) {
+        if inserted.is_empty() {
+            return;
+        }
+        let kept = self.nodes().filter(|(id, _)| !removed.contains(&id.0));
+        let mut taken: HashSet<String> = kept.map(|(_, node)| node.name().to_owned()).collect();
+        for node in inserted {
+            let own = Some(node.name()).filter(|name| !name.is_empty() && !taken.contains(*name));
+            let output = node.output.iter().find(|output| !output.is_empty());
+            let base = own.or(output.map(String::as_str)).unwrap_or(node.op_type());
+            let name = unused(base, |name| taken.contains(name));
+            taken.insert(name.clone());
+            node.name = Some(name);
+        }
     }
 }
 
@@ -348,6 +387,32 @@ impl Plan<'_, '_> {
         Ok(order)
     }
 
+    /// The place of an initializer that nothing uses.
+    fn unused_constant(
+        &self,
+        name: &str,
+        inserted: &[NodeProto],
+        renames: &[(usize, usize, String)],
+    ) -> Result<usize, Unsafe> {
+        let at = self.graph.initializer_at(name);
+        let at = at.ok_or_else(|| Unsafe::Inconsistent(format!("{name:?} is no constant")))?;
+        let used = self.graph.is_pinned(name)
+            || self.kept_users(name).next().is_some()
+            || renames.iter().any(|(_, _, new)| new == name)
+            || inserted.iter().any(|node| {
+                node.input.iter().any(|input| input == name) || captured_by(node).contains(name)
+            });
+        if used { Err(Unsafe::StillUsed(name.to_owned())) } else { Ok(at) }
+    }
+
+    /// Values that are gone, and new ones whose names nothing had.
+    fn stale(&self, redirect: &HashMap<&str, &str>) -> HashSet<String> {
+        let removed = self.removed.iter().flat_map(|&at| &self.graph.node(NodeId(at)).output);
+        let gone = removed.map(String::as_str).filter(|name| !self.made.contains_key(name));
+        let new = self.made.keys().copied().filter(|name| self.graph.maker(name).is_none());
+        gone.chain(new).chain(redirect.keys().copied()).map(str::to_owned).collect()
+    }
+
     /// The initializers that lose their last use.
     fn released(
         &self,
@@ -390,6 +455,9 @@ impl Model {
 
     /// Makes a change that was planned on this very graph.
     pub(crate) fn commit(&mut self, change: Change) {
+        if !change.initializers.is_empty() || !change.released.is_empty() {
+            self.free_constants_of_inputs();
+        }
         let graph = self.graph_proto_mut();
         for (node, input, name) in change.renames {
             graph.node[node].input[input] = name;
@@ -411,9 +479,24 @@ impl Model {
         let replaces_weights = change.initializers.iter().any(large);
         graph.initializer.extend(change.initializers);
         graph.value_info.retain(|v| !change.stale.contains(v.name()));
+        graph.quantization_annotation.retain(|a| !change.stale.contains(a.tensor_name()));
         if replaces_weights {
             self.release_pages();
         }
+    }
+
+    /// Raises a format version below 4 to 4, in which a constant need not be an input, and takes those that are
+    /// off the inputs. They stay what they were: a caller could not give them before, and can't now.
+    pub(crate) fn free_constants_of_inputs(&mut self) {
+        if !inputs_hold_constants(self.proto()) {
+            return;
+        }
+        let graph = self.graph();
+        let kept: Vec<bool> =
+            graph.proto().input.iter().map(|input| graph.is_input(input.name())).collect();
+        self.proto_mut().ir_version = Some(4);
+        let mut kept = kept.into_iter();
+        self.graph_proto_mut().input.retain(|_| kept.next().expect("one for each input"));
     }
 
     /// Drops those of the named initializers that nothing uses any more.
@@ -426,12 +509,12 @@ impl Model {
             .cloned()
             .collect();
         if !unused.is_empty() {
+            self.free_constants_of_inputs();
             self.graph_proto_mut().initializer.retain(|t| !unused.contains(t.name()));
         }
     }
 
-    /// Drops every initializer and `value_info` entry that nothing in the graph refers to, and
-    /// returns how many.
+    /// Drops every initializer that nothing in the graph refers to, and returns how many.
     pub fn drop_unused_constants(&mut self) -> usize {
         let names: Vec<String> =
             self.graph_proto().initializer.iter().map(|t| t.name().to_owned()).collect();
@@ -455,16 +538,21 @@ impl Model {
         }
         kept.reverse();
         graph.node = kept;
-        graph.value_info.clear();
         self.drop_unused_constants();
+        self.forget_gone_values();
     }
 
-    /// Removes what a rewrite makes stale: inferred shapes of inner values, and doc strings.
-    pub fn strip_annotations(&mut self) {
+    /// Drops types, shapes and quantization parameters that are noted of values which are no longer there.
+    pub(crate) fn forget_gone_values(&mut self) {
+        let graph = self.graph();
+        let exists = |name: &str| graph.maker(name).is_some() || graph.is_given(name);
+        let gone: HashSet<String> = (graph.proto().value_info.iter().map(|v| v.name()))
+            .chain(graph.proto().quantization_annotation.iter().map(|a| a.tensor_name()))
+            .filter(|name| !exists(name))
+            .map(str::to_owned)
+            .collect();
         let graph = self.graph_proto_mut();
-        graph.value_info.clear();
-        for node in &mut graph.node {
-            node.doc_string = None;
-        }
+        graph.value_info.retain(|v| !gone.contains(v.name()));
+        graph.quantization_annotation.retain(|a| !gone.contains(a.tensor_name()));
     }
 }

@@ -4,18 +4,6 @@ use crate::ir::{Graph, NodeId, NodeProto, Patch};
 /// Two nodes that compute the same become one.
 pub(super) struct CommonSubexpressionElimination;
 
-/// Operators that give something else at each call.
-const RANDOM: &[&str] = &[
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-    // At random in training mode, which an input may switch on.
-    "Dropout",
-];
-
 impl Pass for CommonSubexpressionElimination {
     fn name(&self) -> &'static str {
         "common-subexpression-elimination"
@@ -23,14 +11,16 @@ impl Pass for CommonSubexpressionElimination {
 
     fn rules(&self) -> &'static str {
         "a = f(x…), b = f(x…), same operator, inputs and attributes, a before b  =>  b is a\n\
-         not: random operators, nodes with nested graphs, outputs of the graph"
+         f of ONNX's own domain, or a function of the model\n\
+         not: random operators, functions that use one, operators of other domains, nodes with nested graphs,\n\
+         outputs of the graph"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let first = matched(node.input.iter().find(|input| !input.is_empty()))?;
         let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
-        if nested || RANDOM.contains(&node.op_type()) {
+        if nested {
             return Err(Skip::NoMatch);
         }
         let twin = graph
@@ -39,6 +29,9 @@ impl Pass for CommonSubexpressionElimination {
             .take_while(|&&other| other < id)
             .find(|&&other| same(graph.node(other), node));
         let twin = graph.node(*matched(twin)?);
+        if !graph.is_pure(node) {
+            return Err(Skip::NoMatch);
+        }
         if node.output.iter().any(|output| graph.is_pinned(output)) {
             return Err(Skip::NoEffect);
         }
@@ -51,6 +44,7 @@ fn same(a: &NodeProto, b: &NodeProto) -> bool {
     let present = |n: &NodeProto| n.output.iter().map(|o| o.is_empty()).collect::<Vec<_>>();
     a.op_type == b.op_type
         && a.domain() == b.domain()
+        && a.overload() == b.overload()
         && a.input == b.input
         && a.attribute == b.attribute
         && present(a) == present(b)

@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only, part_of, replaceable};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Pointwise convolutions become products, which quantize and run better.
@@ -12,12 +12,13 @@ impl Pass for Conv1x1ToMatmul {
     fn rules(&self) -> &'static str {
         "Conv<kernel 1, stride 1, group 1>(x [B, C, T], W [D, C, 1], b)\n\
          \u{20} =>  Transpose<0, 2, 1>(Add(MatMul(Transpose<0, 2, 1>(x), W'), b)),  W' [C, D] = W[:, :, 0] transposed\n\
-         not: padding, strides, groups, two-dimensional convolutions, weights that aren't constant"
+         not: padding, strides, groups, two-dimensional convolutions, weights that aren't\n\
+         constant, or that serve another node too and are larger than 64 KiB"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let conv = graph.node(id);
-        if !conv.is("Conv") {
+        if !graph.is(conv, "Conv") {
             return Err(Skip::NoMatch);
         }
         let (x, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
@@ -34,6 +35,8 @@ impl Pass for Conv1x1ToMatmul {
         if !all("pads", 0) || !all("strides", 1) || !matches!(auto_pad, "NOTSET" | "VALID") {
             return Err(Skip::Refused("a pointwise convolution with padding or strides"));
         }
+        only(conv, &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"])?;
+        replaceable(graph, w)?;
         let (_, weight) = matched(graph.constant_f32(w))?;
         let (rows, columns) = (channels as usize, out as usize);
         let mut transposed = vec![0.0; weight.len()];
@@ -49,9 +52,7 @@ impl Pass for Conv1x1ToMatmul {
             .map(|what| patch.fresh(graph, &format!("{output}/{what}")));
         patch.initializer(initializer_f32(&matrix, &[rows, columns], &transposed));
         patch.insert(node("Transpose", [x], &rows_first).ints("perm", [0, 2, 1]));
-        patch.insert(
-            node("MatMul", [&rows_first, &matrix], &product).named(format!("{}/MatMul", conv.name())),
-        );
+        patch.insert(node("MatMul", [&rows_first, &matrix], &product).named(part_of(conv, "MatMul")));
         let mut last = product;
         if let Some(bias) = conv.input_at(2) {
             let sum = patch.fresh(graph, &format!("{output}/Add"));

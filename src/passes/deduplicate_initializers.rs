@@ -11,7 +11,8 @@ impl Pass for DeduplicateInitializers {
 
     fn rules(&self) -> &'static str {
         "f(x, a), initializers a = b bit for bit, b before a  =>  f(x, b)\n\
-         bits, not values: -0 and 0 differ, and so does one NaN from another"
+         bits, not values: -0 and 0 differ, and so does one NaN from another\n\
+         not: strings, and data that the file keeps in typed fields instead of raw bytes"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {

@@ -103,8 +103,6 @@ impl Driver {
                 break;
             }
         }
-        model.drop_unused_constants();
-        model.strip_annotations();
         report.out_of_fuel = fuel == 0;
         report.nodes.1 = model.graph_proto().node.len();
         report.weight_bytes.1 = model.weight_bytes();
@@ -134,7 +132,13 @@ fn sweep(
                 }
                 let id = NodeId(at);
                 let why = match pass.visit(&graph, id) {
+                    Ok(_) if graph.opset() < pass.opset() => {
+                        format!("it needs opset {}, and the model has {}", pass.opset(), graph.opset())
+                    }
                     Ok(patch) => match graph.plan(patch, pass.name()) {
+                        Ok(change) if change.growth() > pass.growth() => {
+                            format!("the file would become {} bytes larger", change.growth())
+                        }
                         Ok(change) => break Some((change, nodes)),
                         Err(why) => why.to_string(),
                     },

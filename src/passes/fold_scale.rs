@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// A per-column scale after a linear layer moves into its weights.
@@ -17,7 +17,7 @@ impl Pass for FoldScale {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let scale = graph.node(id);
-        if !scale.is("Mul") {
+        if !graph.is(scale, "Mul") {
             return Err(Skip::NoMatch);
         }
         let (g, sum) = matched(graph.constant_operand(id))?;
@@ -30,6 +30,7 @@ impl Pass for FoldScale {
         }
         let (shape, mut weight) = matched(graph.constant_f32(w))?;
         let output = matched(scale.output_at(0))?;
+        [scale, add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
         let [_, columns] = shape[..] else { return Err(Skip::NoMatch) };
         if columns == 0 {
             return Err(Skip::NoEffect);

@@ -1,5 +1,6 @@
-use super::{Pass, Skip};
-use crate::ir::{Graph, NodeId, NodeProto, Patch};
+use super::{Pass, Skip, matched, only};
+use crate::ir::{Graph, List, NodeId, NodeProto, Patch};
+use crate::tensor::DType;
 
 /// Nodes whose output is their input.
 pub(super) struct IdentityElimination;
@@ -11,49 +12,57 @@ impl Pass for IdentityElimination {
 
     fn rules(&self) -> &'static str {
         "Identity(x) => x\n\
-         Dropout(x) in inference => x\n\
+         Dropout(x) without training_mode, or with a constant false, and without a mask in use => x\n\
          Transpose<perm = 0, 1, 2, …>(x) => x\n\
          Concat(x) => x\n\
          Pad(x, zeros) => x\n\
-         not: where the output is a graph output"
+         not: where the output is a graph output, nodes with attributes that their operator does not have"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
-        if !is_identity(graph, node) {
-            return Err(Skip::NoMatch);
-        }
+        let known = matched(is_identity(graph, node))?;
         let (Some(input), Some(output)) = (node.input_at(0), node.output_at(0)) else {
             return Err(Skip::NoMatch);
         };
         if graph.is_pinned(output) {
             return Err(Skip::NoEffect);
         }
+        only(node, known)?;
         Ok(Patch::at(id).remove(id).redirect(output, input))
     }
 }
 
-fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> bool {
+/// The attributes of the operator, where the node's first output is its first input.
+fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> Option<&'static [&'static str]> {
     let unused = |at: usize| {
         node.output
             .get(at)
             .is_none_or(|o| o.is_empty() || graph.users(o).is_empty() && !graph.is_pinned(o))
     };
-    match node.op_type() {
-        _ if !node.is(node.op_type()) => false,
-        "Identity" => true,
-        // The third input, training_mode, is off where it is absent.
-        "Dropout" => node.input_at(2).is_none() && unused(1),
-        "Transpose" => node
-            .attr_ints("perm")
-            .is_some_and(|p| !p.is_empty() && p.iter().enumerate().all(|(i, &p)| i as i64 == p)),
-        "Concat" => node.input.len() == 1,
-        "Pad" => node
-            .input_at(1)
-            .and_then(|pads| graph.constant_i64(pads))
-            .is_some_and(|pads| pads.iter().all(|&p| p == 0)),
-        _ => false,
-    }
+    let is_false = |input: &str| {
+        let mode = graph.constant(input).filter(|mode| mode.dtype() == DType::Bool);
+        mode.is_some_and(|mode| mode.bytes()[..] == [0])
+    };
+    let known: (bool, &[&str]) = match node.op_type() {
+        op if !graph.is(node, op) => return None,
+        "Identity" => (true, &[]),
+        // `ratio` is an attribute before opset 12 and an input since; training_mode is there since.
+        "Dropout" => (node.input_at(2).is_none_or(is_false) && unused(1), &["ratio", "seed"]),
+        "Transpose" => {
+            let perm = node.attr_ints("perm").unwrap_or_default();
+            let in_order = perm.iter().enumerate().all(|(i, &p)| i as i64 == p);
+            (in_order && !perm.is_empty(), &["perm"])
+        }
+        "Concat" => (node.input.len() == 1, &["axis"]),
+        "Pad" => {
+            let zeros = |pads: &[i64]| pads.iter().all(|&p| p == 0);
+            let none = matches!(graph.list(node), List::Given(pads) if zeros(&pads));
+            (none, &["mode", "value", "pads"])
+        }
+        _ => return None,
+    };
+    known.0.then_some(known.1)
 }
 
 #[cfg(test)]

@@ -11,18 +11,20 @@ impl Pass for LiftConstants {
 
     fn rules(&self) -> &'static str {
         "y = Constant<value | value_float(s) | value_int(s)>()  =>  initializer y\n\
+         an initializer needs no input from IR version 4 on: older files become version 4\n\
          not: a constant that is itself a graph output, strings, sparse tensors"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
-        let name = matched(node.output_at(0).filter(|_| node.is("Constant")))?;
-        let attribute = matched(node.attribute.first())?;
+        let name = matched(node.output_at(0).filter(|_| graph.is(node, "Constant")))?;
+        let [attribute] = node.attribute.as_slice() else {
+            return Err(Skip::Refused("not one value, but none or several"));
+        };
         let tensor = match attribute.name() {
             "value" => {
                 let mut tensor = matched(attribute.t.clone())?;
                 tensor.name = Some(name.to_owned());
-                tensor.doc_string = None;
                 tensor
             }
             "value_float" => initializer_f32(name, &[], &[attribute.f()]),

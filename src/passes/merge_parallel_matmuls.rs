@@ -1,5 +1,5 @@
-use super::{Pass, Skip, matched};
-use crate::ir::{Graph, NodeId, Patch, initializer_f32, initializer_i64, node};
+use super::{Pass, Skip, matched, only, part_of};
+use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Products of one activation with several weights, as one.
 pub(super) struct MergeParallelMatmuls;
@@ -11,20 +11,26 @@ impl Pass for MergeParallelMatmuls {
 
     fn rules(&self) -> &'static str {
         "MatMul(x, A), MatMul(x, B), …  =>  Split(MatMul(x, [A B …]), [columns of A, of B, …]; axis -1)\n\
-         A, B, … [K, N_i] constant f32, each used once; queries, keys and values, or gate and up, read x once"
+         A, B, … [K, N_i] constant f32, each used once; queries, keys and values, or gate and up, read x once\n\
+         not: before opset 11, where Split counts no axis from the back"
+    }
+
+    fn opset(&self) -> i64 {
+        11
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let first = graph.node(id);
-        if !first.is("MatMul") {
+        if !graph.is(first, "MatMul") {
             return Err(Skip::NoMatch);
         }
         let x = matched(first.input_at(0))?;
         let mut parts = Vec::new();
         for &user in graph.users(x) {
             let product = graph.node(user);
-            let weight =
-                product.input_at(1).filter(|_| product.is("MatMul") && product.input_at(0) == Some(x));
+            let weight = product
+                .input_at(1)
+                .filter(|_| graph.is(product, "MatMul") && product.input_at(0) == Some(x));
             let Some(weight) = weight.filter(|w| *w != x && graph.sole_user(w).is_some()) else {
                 continue;
             };
@@ -36,6 +42,7 @@ impl Pass for MergeParallelMatmuls {
         if parts.len() < 2 || parts[0].0 != id {
             return Err(Skip::NoMatch);
         }
+        parts.iter().try_for_each(|part| only(graph.node(part.0), &[]))?;
         let mut weights = Vec::with_capacity(parts.len());
         for (_, weight, _, _) in &parts {
             let (shape, values) = matched(graph.constant_f32(weight))?;
@@ -58,15 +65,14 @@ impl Pass for MergeParallelMatmuls {
         }
 
         let mut patch = parts.iter().fold(Patch::at(id), |patch, part| patch.remove(part.0));
-        let name = first.name().to_owned();
         let weight = patch.fresh(graph, &format!("{}/merged", parts[0].1));
         let product = patch.fresh(graph, &format!("{}/merged", parts[0].3));
-        let sizes = patch.fresh(graph, &format!("{}/columns", parts[0].3));
         let columns: Vec<i64> = parts.iter().map(|part| part.2).collect();
         patch.initializer(initializer_f32(&weight, &[rows, total], &merged));
-        patch.initializer(initializer_i64(&sizes, &[columns.len()], &columns));
-        patch.insert(node("MatMul", [x, &weight], &product).named(&name));
-        let split = node("Split", [&product, &sizes], parts[0].3).named(format!("{name}/split"));
+        let sizes = patch.list(graph, "Split", &format!("{}/columns", parts[0].3), &columns);
+        patch.insert(node("MatMul", [x, &weight], &product).named(first.name()));
+        let split = sizes.of("Split", &product, parts[0].3);
+        let split = split.named(part_of(first, "split"));
         let split = parts[1..].iter().fold(split, |split, part| split.output(part.3));
         patch.insert(split.int("axis", -1));
         Ok(patch)

@@ -18,7 +18,7 @@ impl Pass for SinkTransposes {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let both = graph.node(id);
-        if !["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| both.is(op)) {
+        if !["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| graph.is(both, op)) {
             return Err(Skip::NoMatch);
         }
         let ([a, b], [output]) = (both.input.as_slice(), both.output.as_slice()) else {

@@ -10,15 +10,27 @@ impl Pass for UnusedNodes {
     }
 
     fn rules(&self) -> &'static str {
-        "y = f(x), y neither used nor an output  =>  nothing"
+        "y = f(x), y neither used nor an output  =>  nothing\n\
+         w, an initializer that nothing uses  =>  nothing\n\
+         not: an operator of another domain without outputs, which is there for what else it does"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let used = |output: &String| !graph.users(output).is_empty() || graph.is_pinned(output);
-        if graph.node(id).output.iter().any(used) {
-            return Err(Skip::NoMatch);
+        let node = graph.node(id);
+        let foreign = !graph.is(node, node.op_type());
+        if !node.output.iter().any(used) && !(foreign && node.output.iter().all(String::is_empty)) {
+            return Ok(Patch::at(id).remove(id));
         }
-        Ok(Patch::at(id).remove(id))
+        // Constants stand at no node: the first one speaks for all.
+        let constants = graph.proto().initializer.iter().filter(|_| id == NodeId(0));
+        let unused = constants.map(|tensor| tensor.name()).filter(|name| {
+            graph.initializer(name).is_some() && graph.users(name).is_empty() && !graph.is_pinned(name)
+        });
+        match unused.map(str::to_owned).collect::<Vec<_>>() {
+            unused if unused.is_empty() => Err(Skip::NoMatch),
+            unused => Ok(Patch::at(id).release(unused)),
+        }
     }
 }
 
