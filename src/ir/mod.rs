@@ -9,6 +9,7 @@ mod graph;
 mod model;
 mod names;
 mod patch;
+mod plan;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod proto;

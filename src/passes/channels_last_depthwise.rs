@@ -88,9 +88,14 @@ mod tests {
     use super::super::testing::*;
 
     fn model(group: i64, reuse: bool) -> Model {
+        model_at(17, group, reuse)
+    }
+
+    fn model_at(opset: i64, group: i64, reuse: bool) -> Model {
         let inner = 4 / group as usize;
         let weights: Vec<f32> = (0..4 * inner * 3).map(|i| (i as f32 * 0.7).sin()).collect();
         let graph = TestGraph::new()
+            .versions(8, opset)
             .input("x", &["b", "t", "4"])
             .initializer(f32s("w", &[4, inner, 3], &weights))
             .initializer(f32s("bias", &[4], &[0.1, 0.2, 0.3, 0.4]))
@@ -116,5 +121,34 @@ mod tests {
     fn other_convolutions_and_values_in_use_stay() {
         assert_eq!(apply(&mut model(1, false), "channels-last-depthwise"), 0);
         assert_eq!(apply(&mut model(4, true), "channels-last-depthwise"), 0);
+    }
+
+    #[test]
+    fn axes_stand_where_the_opset_wants_them() {
+        let x: Vec<f32> = (0..2 * 7 * 4).map(|i| (i as f32).cos()).collect();
+        let feed: Feed<'_> = &[("x", &[2, 7, 4], &x)];
+        for opset in OPSETS {
+            let mut model = model_at(opset, 4, false);
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "channels-last-depthwise"), 1);
+            let nodes = &model.graph_proto().node;
+            for node in [&nodes[0], &nodes[4]] {
+                let attribute = (opset < 13).then_some([1].as_slice());
+                assert_eq!(node.attr_ints("axes"), attribute, "opset {opset}");
+                assert_eq!(node.input.len(), if opset < 13 { 1 } else { 2 }, "opset {opset}");
+            }
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn a_convolution_with_other_attributes_stays() {
+        let mut model = model(4, false);
+        let mut proto = model.proto().clone();
+        let conv = &mut proto.graph.as_mut().unwrap().node[1];
+        conv.attribute.push(node("Conv", ["c"], "d").int("scaled", 1).build().attribute.remove(0));
+        model = Model::from_proto(proto, "test.onnx").unwrap();
+        let why = "an attribute that its operator does not have";
+        assert_eq!(refusals(&mut model, "channels-last-depthwise"), [why]);
     }
 }

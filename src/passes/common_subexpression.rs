@@ -82,4 +82,36 @@ mod tests {
             .model();
         assert_eq!(apply(&mut model, "common-subexpression-elimination"), 0);
     }
+
+    /// The difference of two calls of one function, or operator, of a domain.
+    fn difference(op: &str, domain: &str, functions: Vec<crate::ir::FunctionProto>) -> Model {
+        let call = |output: &str| node(op, ["x"], output).domain(domain);
+        let graph = functions.into_iter().fold(TestGraph::new(), TestGraph::function);
+        let graph = graph.input("x", &["2"]).node(call("a")).node(call("b"));
+        graph.node(node("Sub", ["a", "b"], "y")).output("y", &["2"]).model()
+    }
+
+    #[test]
+    fn functions_are_merged_where_they_are_pure() {
+        let merged = |model: &mut Model| apply(model, "common-subexpression-elimination");
+        let noise = || {
+            let sum = node("Add", ["x", "n"], "y");
+            function("Noise", [node("RandomNormalLike", ["x"], "n"), sum])
+        };
+        let twice = || function("Twice", [node("Add", ["x", "x"], "y")]);
+        let calls = || function("Calls", [node("Noise", ["x"], "y").domain("local")]);
+        assert_eq!(merged(&mut difference("Twice", "local", vec![noise(), twice()])), 1);
+        assert_eq!(merged(&mut difference("Noise", "local", vec![noise(), twice()])), 0);
+        assert_eq!(merged(&mut difference("Calls", "local", vec![noise(), calls()])), 0);
+    }
+
+    #[test]
+    fn operators_of_other_domains_or_meanings_are_not_merged() {
+        let merged = |model: &mut Model| apply(model, "common-subexpression-elimination");
+        assert_eq!(merged(&mut difference("Neg", "", vec![])), 1);
+        assert_eq!(merged(&mut difference("Neg", "other", vec![])), 0);
+        let mut own = function("Neg", [node("RandomNormalLike", ["x"], "y")]);
+        own.domain = None;
+        assert_eq!(merged(&mut difference("Neg", "", vec![own])), 0);
+    }
 }

@@ -304,4 +304,82 @@ mod tests {
         let zero = [initializer_i64("p", &[1], &[7]), initializer_i64("q", &[1], &[0])];
         assert!(folded(node("Div", ["p", "q"], "c"), &zero).is_none());
     }
+
+    fn folded_at(
+        opset: i64,
+        op: crate::ir::NodeBuilder,
+        constants: &[TensorProto],
+    ) -> Option<TensorProto> {
+        let graph = TestGraph::new().versions(8, opset).input("x", &["n"]);
+        let graph = constants.iter().cloned().fold(graph, TestGraph::initializer);
+        let mut model = graph.node(op).node(node("Mul", ["x", "c"], "y")).output("y", &["n"]).model();
+        apply(&mut model, "constant-folding");
+        model.graph_proto().initializer.iter().find(|t| t.name() == "c").cloned()
+    }
+
+    #[test]
+    fn axes_are_read_by_the_opset() {
+        let a = || f32s("a", &[1, 3], &[1., 2., 3.]);
+        let axes = || i64s("axes", &[1], &[0]);
+        let dims = |folded: Option<TensorProto>| folded.map(|tensor| tensor.dims);
+        let attribute = |op: &str| node(op, ["a"], "c").ints("axes", [0]);
+        let input = |op: &str| node(op, ["a", "axes"], "c");
+        for (op, want) in [("Squeeze", vec![3]), ("Unsqueeze", vec![1, 1, 3])] {
+            for opset in OPSETS {
+                let old = dims(folded_at(opset, attribute(op), &[a()]));
+                let new = dims(folded_at(opset, input(op), &[a(), axes()]));
+                assert_eq!(old, (opset < 13).then(|| want.clone()), "{op} at {opset}");
+                assert_eq!(new, (opset >= 13).then(|| want.clone()), "{op} at {opset}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_operators_default() {
+        let a = || f32s("a", &[2, 3], &[1., 2., 3., 4., 5., 6.]);
+        let turned = folded(node("Transpose", ["a"], "c"), &[a()]).unwrap();
+        assert_eq!(turned, f32s("c", &[3, 2], &[1., 4., 2., 5., 3., 6.]));
+        let part = folded(node("Shape", ["a"], "c").int("start", -1), &[a()]).unwrap();
+        assert_eq!(part, i64s("c", &[1], &[3]));
+    }
+
+    #[test]
+    fn a_cast_of_what_int64_cannot_hold_is_left_to_the_runtime() {
+        let cast =
+            |value: f32| folded(node("Cast", ["p"], "c").int("to", 7), &[f32s("p", &[1], &[value])]);
+        assert_eq!(cast(-2.7), Some(i64s("c", &[1], &[-2])));
+        assert_eq!(cast(-TWO_63), Some(i64s("c", &[1], &[i64::MIN])));
+        assert!([f32::NAN, f32::INFINITY, TWO_63].into_iter().all(|value| cast(value).is_none()));
+    }
+
+    #[test]
+    fn an_addition_of_another_domain_or_with_more_to_say_is_not_done() {
+        let add = || node("Add", ["p", "q"], "c");
+        let two = || [i64s("p", &[1], &[1]), i64s("q", &[1], &[2])];
+        assert!(folded(add(), &two()).is_some());
+        assert!(folded(add().domain("other"), &two()).is_none());
+        assert!(folded(add().int("saturate", 1), &two()).is_none());
+    }
+
+    /// The embedding of a language model whose head is its transpose.
+    fn tied(rows: usize) -> Model {
+        TestGraph::new()
+            .input_i64("ids", &["n"])
+            .initializer(f32s("table", &[rows, 64], &vec![0.5; rows * 64]))
+            .node(node("Gather", ["table", "ids"], "x"))
+            .node(node("Transpose", ["table"], "head").ints("perm", [1, 0]))
+            .node(node("MatMul", ["x", "head"], "y"))
+            .output("y", &["n", "v"])
+            .model()
+    }
+
+    #[test]
+    fn a_weight_that_stays_for_another_use_is_not_copied_unless_small() {
+        let mut large = tied(1024);
+        let bytes = large.weight_bytes();
+        let why = "its constant serves another node too, and would be there twice";
+        assert_eq!(refusals(&mut large, "constant-folding"), [why]);
+        assert_eq!((large.weight_bytes(), ops(&large).len()), (bytes, 3));
+        assert_eq!(apply(&mut tied(16), "constant-folding"), 1);
+    }
 }

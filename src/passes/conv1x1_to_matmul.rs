@@ -98,4 +98,60 @@ mod tests {
         let padded = refusals(&mut model(1, 1, [1, 1]), "conv1x1-to-matmul");
         assert_eq!(padded, ["a pointwise convolution with padding or strides"]);
     }
+
+    #[test]
+    fn every_opset_and_convolutions_without_names() {
+        let x: Vec<f32> = (0..2 * 4 * 5).map(|i| (i as f32).cos()).collect();
+        let feed: Feed<'_> = &[("x", &[2, 4, 5], &x)];
+        for opset in OPSETS {
+            let weights: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
+            let mut model = TestGraph::new()
+                .versions(8, opset)
+                .input("x", &["b", "4", "t"])
+                .initializer(f32s("w", &[4, 4, 1], &weights))
+                .initializer(f32s("v", &[4, 4, 1], &weights))
+                .node(node("Conv", ["x", "w"], "c").named(""))
+                .node(node("Conv", ["c", "v"], "y").named(""))
+                .output("y", &["b", "4", "t"])
+                .model();
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "conv1x1-to-matmul"), 2);
+            assert!(names_are_unique(&model), "opset {opset}");
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn weights_that_serve_two_convolutions_are_not_copied_unless_small() {
+        let shared = |channels: usize| {
+            let text = channels.to_string();
+            TestGraph::new()
+                .input("x", &["b", &text, "t"])
+                .initializer(f32s("w", &[channels, channels, 1], &vec![0.5; channels * channels]))
+                .node(node("Conv", ["x", "w"], "c"))
+                .node(node("Conv", ["c", "w"], "y"))
+                .output("y", &["b", &text, "t"])
+                .model()
+        };
+        assert_eq!(apply(&mut shared(4), "conv1x1-to-matmul"), 2);
+        let why = "its constant serves another node too, and would be there twice";
+        assert_eq!(refusals(&mut shared(256), "conv1x1-to-matmul"), [why, why]);
+    }
+
+    #[test]
+    fn convolutions_of_another_domain_or_with_other_attributes_stay() {
+        let with = |conv: crate::ir::NodeBuilder| {
+            let graph = TestGraph::new().input("x", &["b", "1", "t"]).initializer(f32s(
+                "w",
+                &[1, 1, 1],
+                &[2.0],
+            ));
+            graph.node(conv).output("y", &["b", "1", "t"]).model()
+        };
+        let conv = || node("Conv", ["x", "w"], "y");
+        assert_eq!(apply(&mut with(conv().domain("other")), "conv1x1-to-matmul"), 0);
+        let why = "an attribute that its operator does not have";
+        assert_eq!(refusals(&mut with(conv().int("scaled", 1)), "conv1x1-to-matmul"), [why]);
+        assert_eq!(apply(&mut with(conv()), "conv1x1-to-matmul"), 1);
+    }
 }

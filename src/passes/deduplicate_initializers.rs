@@ -48,4 +48,42 @@ mod tests {
         assert_eq!(model.graph_proto().initializer.len(), 3);
         assert_eq!(run(&model, &[("x", &[1], &[3.0])]), before);
     }
+
+    #[test]
+    fn typed_data_beside_an_empty_field_of_raw_data_is_not_taken_for_none() {
+        let typed = |name: &str, value: f32| crate::ir::TensorProto {
+            float_data: vec![value],
+            raw_data: Some(Default::default()),
+            ..crate::ir::TensorProto {
+                dims: vec![1],
+                data_type: Some(1),
+                name: Some(name.into()),
+                ..Default::default()
+            }
+        };
+        let mut model = TestGraph::new()
+            .input("x", &["1"])
+            .initializer(typed("a", 0.5))
+            .initializer(typed("b", 2.0))
+            .node(node("Mul", ["x", "a"], "p"))
+            .node(node("Mul", ["p", "b"], "y"))
+            .output("y", &["1"])
+            .model();
+        assert_eq!(apply(&mut model, "deduplicate-initializers"), 0);
+        assert_eq!(model.graph().constant_f32("b").unwrap().1, [2.0]);
+    }
+
+    #[test]
+    fn what_a_caller_may_override_is_no_constant() {
+        let mut model = TestGraph::new()
+            .input("x", &["1"])
+            .input("b", &["1"])
+            .initializer(f32s("a", &[1], &[0.5]))
+            .initializer(f32s("b", &[1], &[0.5]))
+            .node(node("Mul", ["x", "a"], "p"))
+            .node(node("Mul", ["p", "b"], "y"))
+            .output("y", &["1"])
+            .model();
+        assert_eq!(apply(&mut model, "deduplicate-initializers"), 0);
+    }
 }

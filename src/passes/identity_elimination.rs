@@ -68,6 +68,8 @@ fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> Option<&'static [&'static
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
+    use crate::ir::initializer_raw;
+    use crate::ir::proto::tensor_proto::DataType;
 
     #[test]
     fn identities_go() {
@@ -96,5 +98,49 @@ mod tests {
             .output("y", &["6", "2"])
             .model();
         assert_eq!(apply(&mut model, "identity-elimination"), 0);
+    }
+
+    fn gone(opset: i64, with: impl FnOnce(TestGraph) -> TestGraph) -> usize {
+        let graph = with(TestGraph::new().versions(8, opset).input("x", &["2"]));
+        let mut model = graph.node(node("Neg", ["i"], "y")).output("y", &["2"]).model();
+        apply(&mut model, "identity-elimination")
+    }
+
+    #[test]
+    fn dropout_goes_unless_it_trains() {
+        let plain = |n: crate::ir::NodeBuilder| move |graph: TestGraph| graph.node(n);
+        let mode = |value: u8| {
+            move |graph: TestGraph| {
+                let bits = vec![value].into();
+                let mode = initializer_raw("mode", DataType::Bool, &[], bits);
+                let half = f32s("half", &[], &[0.5]);
+                let dropout = node("Dropout", ["x", "half", "mode"], "i");
+                graph.initializer(mode).initializer(half).node(dropout)
+            }
+        };
+        let ratio = || node("Dropout", ["x"], "i").attr("ratio", Attr::Float(0.5));
+        assert_eq!(gone(7, plain(ratio())), 1);
+        assert_eq!(gone(10, plain(ratio().output("mask"))), 1);
+        assert_eq!((gone(12, mode(0)), gone(12, mode(1))), (1, 0));
+        // Before opset 7 it trains unless an attribute says otherwise.
+        assert_eq!(gone(6, plain(ratio())), 0);
+    }
+
+    #[test]
+    fn zeros_around_a_value_are_read_by_the_opset() {
+        let attribute = |graph: TestGraph| graph.node(node("Pad", ["x"], "i").ints("pads", [0, 0]));
+        let input = |graph: TestGraph| {
+            graph.initializer(i64s("pads", &[2], &[0, 0])).node(node("Pad", ["x", "pads"], "i"))
+        };
+        assert_eq!((gone(10, attribute), gone(11, attribute)), (1, 0));
+        assert_eq!((gone(10, input), gone(11, input)), (0, 1));
+    }
+
+    #[test]
+    fn an_identity_of_another_domain_or_with_more_to_say_stays() {
+        let identity = || node("Identity", ["x"], "i");
+        assert_eq!(gone(17, |graph| graph.node(identity().domain("other"))), 0);
+        assert_eq!(gone(17, |graph| graph.node(identity().int("trace", 1))), 0);
+        assert_eq!(gone(17, |graph| graph.node(identity())), 1);
     }
 }

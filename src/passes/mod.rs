@@ -20,6 +20,8 @@ mod replace_istft;
 mod sink_transposes;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod unused_nodes;
 
 pub use driver::{Applied, Driver, Report, UnknownPass};

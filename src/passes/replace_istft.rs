@@ -585,4 +585,42 @@ mod tests {
         apply(&mut rewritten, "constant-folding");
         assert!(rewritten.weight_bytes() < 80_000, "{}", rewritten.weight_bytes());
     }
+
+    #[test]
+    fn it_needs_an_opset_with_its_operators() {
+        let case = Case { n_fft: 16, hop: 4, window: hann(16), zero_edges: false, normalized: false };
+        let at = |opset: i64| {
+            let mut proto = model(&case, placeholder(&case).named("")).proto().clone();
+            proto.opset_import[0].version = Some(opset);
+            Model::from_proto(proto, "test.onnx").unwrap()
+        };
+        assert_eq!(refusals(&mut at(10), "replace-istft"), ["it needs opset 11, and the model has 10"]);
+        let feed: Feed<'_> = &[("re", &[1, 9, 3], &[0.5; 27]), ("im", &[1, 9, 3], &[0.25; 27])];
+        let audio = |opset: i64| {
+            let mut model = at(opset);
+            assert_eq!(apply(&mut model, "replace-istft"), 1);
+            assert!(names_are_unique(&model));
+            run(&model, feed)
+        };
+        let expected = audio(17);
+        for opset in [11, 12, 13, 18, 23] {
+            assert_eq!(audio(opset), expected, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn the_largest_transform_is_within_what_the_pass_may_add() {
+        let case = Case {
+            n_fft: 8192,
+            hop: 4100,
+            window: vec![1.0; 8192],
+            zero_edges: false,
+            normalized: false,
+        };
+        let mut rewritten = model(&case, placeholder(&case));
+        assert_eq!(apply(&mut rewritten, "replace-istft"), 1);
+        let case = Case { hop: 32, ..case };
+        let mut rewritten = model(&case, placeholder(&case));
+        assert_eq!(apply(&mut rewritten, "replace-istft"), 1);
+    }
 }

@@ -93,4 +93,17 @@ mod tests {
         assert_eq!(apply(&mut model([2, 0, 1], false), "sink-transposes"), 0);
         assert_eq!(apply(&mut model([0, 2, 1], true), "sink-transposes"), 0);
     }
+
+    #[test]
+    fn operators_of_another_domain_stay() {
+        let mut model = TestGraph::new()
+            .input("x", &["2", "3"])
+            .node(node("Transpose", ["x"], "a").ints("perm", [1, 0]))
+            .node(node("Transpose", ["x"], "b").ints("perm", [1, 0]))
+            .node(node("Sub", ["a", "b"], "c").domain("other"))
+            .node(node("Neg", ["c"], "z"))
+            .output("z", &["3", "2"])
+            .model();
+        assert_eq!(apply(&mut model, "sink-transposes"), 0);
+    }
 }

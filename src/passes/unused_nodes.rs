@@ -52,4 +52,40 @@ mod tests {
         assert_eq!(ops(&model), ["Abs"]);
         assert!(model.graph_proto().initializer.is_empty());
     }
+
+    #[test]
+    fn constants_that_nothing_uses_go_too() {
+        let model = || {
+            TestGraph::new()
+                .input("x", &["1"])
+                .input("given", &["1"])
+                .initializer(f32s("w", &[1], &[1.0]))
+                .initializer(f32s("given", &[1], &[1.0]))
+                .node(node("Neg", ["x"], "y"))
+                .output("y", &["1"])
+                .model()
+        };
+        let left = |model: &Model| {
+            model.graph_proto().initializer.iter().map(|t| t.name().to_owned()).collect::<Vec<_>>()
+        };
+        let mut swept = model();
+        assert_eq!(apply(&mut swept, "unused-nodes"), 1);
+        assert_eq!(left(&swept), ["given"]);
+        let mut other = model();
+        assert_eq!(apply(&mut other, "fold-scale"), 0);
+        assert_eq!(left(&other), ["w", "given"]);
+    }
+
+    #[test]
+    fn an_operator_of_another_domain_without_outputs_stays() {
+        let print = |domain: &str| {
+            let mut print = node("Print", ["x"], "").domain(domain).build();
+            print.output.clear();
+            let graph = TestGraph::new().input("x", &["1"]).node(node("Neg", ["x"], "y"));
+            let mut proto = graph.output("y", &["1"]).model().proto().clone();
+            proto.graph.as_mut().unwrap().node.push(print);
+            apply(&mut Model::from_proto(proto, "test.onnx").unwrap(), "unused-nodes")
+        };
+        assert_eq!((print("other"), print("")), (0, 1));
+    }
 }
