@@ -58,6 +58,7 @@ fn run(options: &PassRun) -> Outcome {
         names => Driver::of(names)?,
     };
     let mut model = Model::open_checked(&options.model)?;
+    let version = model.proto().ir_version();
     let report = driver.fuel(options.fuel).run(&mut model);
     if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Box::new(crate::pipeline::Error::Interrupted));
@@ -70,6 +71,10 @@ fn run(options: &PassRun) -> Outcome {
         report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)))
     {
         tellln!("{pass} leaves {node:?}: {why}");
+    }
+    if model.proto().ir_version() != version {
+        let raised = model.proto().ir_version();
+        tellln!("ir version {version} -> {raised}, in which constants need not be inputs");
     }
     tellln!(
         "nodes {} -> {}, weights {} -> {}, sha256 {}",

@@ -1,25 +1,35 @@
 //! Nodes and small graphs, made in code.
 
+use super::graph::is_own_domain;
 use super::model::Model;
 use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     attribute_proto::AttributeType,
     tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
     type_proto,
 };
 
+/// The key of the metadata in which a node names the pass that made it.
+const AUTHOR: &str = "soprano_export.pass";
+
+/// Writes the name of the pass that made a node into its metadata.
+pub(super) fn sign(node: &mut NodeProto, author: &str) {
+    node.metadata_props
+        .push(StringStringEntryProto { key: Some(AUTHOR.to_owned()), value: Some(author.to_owned()) });
+}
+
 impl NodeProto {
     /// Whether the node is of this operator of ONNX's own domain.
     pub fn is(&self, op: &str) -> bool {
-        matches!(self.domain(), "" | "ai.onnx") && self.op_type() == op
+        is_own_domain(self.domain()) && self.op_type() == op
     }
 
     /// The operator with its domain, as people write it: `Conv`, `com.microsoft.Gelu`.
     pub fn qualified_op(&self) -> String {
         match self.domain() {
-            "" | "ai.onnx" => self.op_type().to_owned(),
+            domain if is_own_domain(domain) => self.op_type().to_owned(),
             domain => format!("{domain}.{}", self.op_type()),
         }
     }
@@ -47,6 +57,11 @@ impl NodeProto {
     /// An input by place; none where it is left out.
     pub fn input_at(&self, at: usize) -> Option<&str> {
         self.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// The pass that made the node, as its metadata says.
+    pub fn author(&self) -> Option<&str> {
+        self.metadata_props.iter().find(|entry| entry.key() == AUTHOR).map(|entry| entry.value())
     }
 
     /// An output by place; none where it is left out.
@@ -132,6 +147,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Names the pass that makes the node.
+    pub fn author(mut self, pass: &str) -> Self {
+        sign(&mut self.0, pass);
+        self
+    }
+
     /// Adds an attribute as another node has it.
     pub fn attribute(mut self, attribute: AttributeProto) -> Self {
         self.0.attribute.push(attribute);
@@ -159,16 +180,30 @@ impl NodeBuilder {
 
 /// A small model made in code, for tests and benchmarks. Dimensions are written as text: a number,
 /// or a name for one that stays open.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct TestGraph {
     graph: GraphProto,
+    functions: Vec<FunctionProto>,
+    versions: Option<(i64, i64)>,
 }
 
 impl TestGraph {
     /// An empty graph.
     pub fn new() -> Self {
         let graph = GraphProto { name: Some("test".into()), ..Default::default() };
-        Self { graph }
+        Self { graph, ..Default::default() }
+    }
+
+    /// Chooses the format's version and the opset.
+    pub fn versions(mut self, ir_version: i64, opset: i64) -> Self {
+        self.versions = Some((ir_version, opset));
+        self
+    }
+
+    /// Adds a function that nodes of its domain may call.
+    pub fn function(mut self, function: FunctionProto) -> Self {
+        self.functions.push(function);
+        self
     }
 
     /// Adds a float input.
@@ -201,7 +236,8 @@ impl TestGraph {
         self
     }
 
-    /// The model, at opset 17 with the placeholder domain imported.
+    /// The model, at opset 17 unless [another was chosen](TestGraph::versions), with the domains of the
+    /// placeholders and of its functions imported.
     ///
     /// # Panics
     /// Where the graph isn't consistent: a fault of the test.
@@ -210,10 +246,16 @@ impl TestGraph {
             domain: Some(domain.to_owned()),
             version: Some(version),
         };
+        let (ir_version, own) = self.versions.unwrap_or((8, 17));
+        let mut opset_import = vec![opset("", own), opset(super::PLACEHOLDER_DOMAIN, 1)];
+        for function in self.functions.iter().filter(|f| !is_own_domain(f.domain())) {
+            opset_import.push(opset(function.domain(), 1));
+        }
         let proto = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![opset("", 17), opset(super::PLACEHOLDER_DOMAIN, 1)],
+            ir_version: Some(ir_version),
+            opset_import,
             graph: Some(self.graph),
+            functions: self.functions,
             ..Default::default()
         };
         Model::from_proto(proto, "test.onnx").expect("a consistent test graph")
@@ -264,6 +306,19 @@ impl ValueInfoProto {
     /// The element type's short name; `?` where it isn't a tensor.
     pub fn dtype_name(&self) -> String {
         self.tensor_type().map_or_else(|| "?".to_owned(), |t| super::dtype_name(t.elem_type()))
+    }
+
+    /// The element type's ONNX code; 0, undefined, where it isn't a tensor.
+    pub(crate) fn element_type(&self) -> i32 {
+        self.tensor_type().map_or(0, |tensor| tensor.elem_type())
+    }
+
+    /// Gives a tensor another element type, by its ONNX code.
+    pub(crate) fn set_element_type(&mut self, code: i32) {
+        let value = self.r#type.as_mut().and_then(|of| of.value.as_mut());
+        if let Some(type_proto::Value::TensorType(tensor)) = value {
+            tensor.elem_type = Some(code);
+        }
     }
 
     /// Dimensions as text: a number, the name of an open one, or `?`.

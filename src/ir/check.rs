@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::forms;
+use super::conformance;
 use super::operators::{self, Known};
 use super::proto::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, type_proto,
@@ -373,7 +373,7 @@ impl<'m> Body<'_, 'm> {
             Known::Form(form) => {
                 self.one_form(node, form.since)?;
                 let type_of = |name: &'m str| scope.get(name).flatten();
-                forms::outputs(node, form, version, self.checker.ir, type_of)
+                conformance::outputs(node, form, version, self.checker.ir, type_of)
                     .map_err(|misfit| (misfit.why, remedy(misfit.needs)))
             }
         }

@@ -1,241 +1,177 @@
-//! One node against the form of its operator: how many inputs and outputs, which attributes, which
-//! element types.
+//! Operators whose form depends on the opset, read and written in one place.
+//!
+//! The opsets are those of ONNX's operator changelog (`docs/Changelog.md`, onnx 1.23).
 
-use super::operators::{Arity, Form, Kind, Parameter, history};
-use super::proto::{AttributeProto, NodeProto, attribute_proto::AttributeType, tensor_proto::DataType};
+use super::build::{Attr, NodeBuilder, node};
+use super::graph::Graph;
+use super::patch::Patch;
+use super::proto::NodeProto;
+use super::tensors::initializer_i64;
 
-/// Why a node is not of the form that its operator set asks for.
-pub(super) struct Misfit {
-    pub(super) why: String,
-    /// The operator set from which on it would be.
-    pub(super) needs: Option<i64>,
+/// Lists of numbers that are an attribute at first and the second input from an opset on: operator,
+/// attribute, that opset.
+const MOVED: &[(&str, &str, i64)] = &[
+    ("Reshape", "shape", 5),
+    ("Pad", "pads", 11),
+    ("ReduceSum", "axes", 13),
+    ("Split", "split", 13),
+    ("Squeeze", "axes", 13),
+    ("Unsqueeze", "axes", 13),
+    ("ReduceL1", "axes", 18),
+    ("ReduceL2", "axes", 18),
+    ("ReduceLogSum", "axes", 18),
+    ("ReduceLogSumExp", "axes", 18),
+    ("ReduceMax", "axes", 18),
+    ("ReduceMean", "axes", 18),
+    ("ReduceMin", "axes", 18),
+    ("ReduceProd", "axes", 18),
+    ("ReduceSumSquare", "axes", 18),
+];
+
+/// Where the list of numbers of an operator stands at an opset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In the attribute of this name.
+    Attribute(&'static str),
+    /// In the second input.
+    Input,
 }
 
-/// The element types of a node's outputs, as far as its operator's form and the types of its inputs
-/// tell; `type_of` knows the type of a value, or doesn't.
-///
-/// # Errors
-/// [`Misfit`], where the node is certainly not of that form.
-pub(super) fn outputs<'m>(
-    node: &'m NodeProto,
-    form: &Form,
-    version: i64,
-    ir: i64,
-    type_of: impl Fn(&'m str) -> Option<i32> + Copy,
-) -> Result<Vec<Option<i32>>, Misfit> {
-    let op = node.op_type();
-    let judge = |form: &Form| {
-        if form.deprecated {
-            return Err(format!("{op} ended with opset {}", form.since - 1));
-        }
-        count(node, form)?;
-        attributes(node, form, ir)?;
-        types(node, form, type_of)
-    };
-    judge(form).map_err(|why| {
-        let forms = history(node.domain(), op);
-        let good = |form: &&Form| !form.open && judge(form).is_ok();
-        let later = forms.iter().filter(|other| other.since > version).find(good);
-        let earlier = forms.iter().rev().filter(|other| other.since < form.since).find(good);
-        let hint = match (later, earlier) {
-            (Some(later), _) => format!("; this form needs opset {}", later.since),
-            (_, Some(earlier)) => {
-                let next = forms.iter().find(|other| other.since > earlier.since);
-                let end = next.map_or(earlier.since, |next| next.since - 1);
-                format!("; this form ended with opset {end}")
+impl Form {
+    /// The form of an operator's list: `axes` of `Squeeze`, `Unsqueeze` and the reductions, `split` of `Split`,
+    /// `pads` of `Pad`, `shape` of `Reshape`. None for other operators.
+    pub fn of(op: &str, opset: i64) -> Option<Self> {
+        let (_, attribute, from) = MOVED.iter().find(|(moved, ..)| *moved == op)?;
+        Some(if opset < *from { Form::Attribute(attribute) } else { Form::Input })
+    }
+}
+
+/// What a node says of its list of numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum List {
+    /// Nothing: it is left out.
+    Absent,
+    /// These numbers.
+    Given(Vec<i64>),
+    /// Numbers that are computed, or a form that the opset doesn't have.
+    Unknown,
+}
+
+impl Graph<'_> {
+    /// The list of numbers of a node, in the [form](Form::of) of the model's opset.
+    pub fn list(&self, node: &NodeProto) -> List {
+        let moved = MOVED.iter().find(|(moved, ..)| *moved == node.op_type());
+        let Some((_, attribute, from)) = moved else { return List::Unknown };
+        let is_input = self.opset() >= *from;
+        match (node.attr_ints(attribute), node.input_at(1)) {
+            (None, None) => List::Absent,
+            (Some(values), None) if !is_input => List::Given(values.to_vec()),
+            (None, Some(name)) if is_input => {
+                self.constant_i64(name).map_or(List::Unknown, List::Given)
             }
-            _ => String::new(),
+            _ => List::Unknown,
+        }
+    }
+
+    /// Whether a `Softmax` normalizes along the last of so many axes alone. Before opset 13 it takes its axis
+    /// and all behind it together, and the axis that is not given is 1, not the last.
+    pub fn is_along_last_axis(&self, softmax: &NodeProto, rank: usize) -> bool {
+        let last = rank as i64 - 1;
+        let default = if self.opset() < 13 { 1 } else { -1 };
+        matches!(softmax.attr_i("axis", default), axis if axis == -1 || axis == last)
+    }
+}
+
+/// A list of numbers, written for one operator at one opset.
+#[derive(Clone, Debug)]
+pub struct Operand(Result<String, (&'static str, Vec<i64>)>);
+
+impl Operand {
+    /// A node of an operator that takes the list where the one does for which it was written.
+    pub fn of(&self, op: &str, x: &str, output: &str) -> NodeBuilder {
+        match &self.0 {
+            Ok(name) => node(op, [x, name], output),
+            Err((attribute, values)) => {
+                node(op, [x], output).attr(attribute, Attr::Ints(values.clone()))
+            }
+        }
+    }
+}
+
+impl Patch {
+    /// Writes a list of numbers for an operator in the [form](Form::of) of the graph's opset: as an attribute,
+    /// or as a new constant named after `base`.
+    ///
+    /// # Panics
+    /// Where the operator has no such list: a fault of the pass.
+    pub fn list(&mut self, graph: &Graph<'_>, op: &str, base: &str, values: &[i64]) -> Operand {
+        match Form::of(op, graph.opset()).expect("an operator with a list of numbers") {
+            Form::Attribute(name) => Operand(Err((name, values.to_vec()))),
+            Form::Input => {
+                let name = self.fresh(graph, base);
+                self.initializer(initializer_i64(&name, &[values.len()], values));
+                Operand(Ok(name))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Model, NodeId, TestGraph};
+    use super::*;
+
+    #[test]
+    fn forms_change_at_their_opset() {
+        for (op, attribute, from) in
+            [("Unsqueeze", "axes", 13), ("Pad", "pads", 11), ("ReduceMax", "axes", 18)]
+        {
+            assert_eq!(Form::of(op, from - 1), Some(Form::Attribute(attribute)));
+            assert_eq!(Form::of(op, from), Some(Form::Input));
+        }
+        assert_eq!(Form::of("Neg", 13), None);
+    }
+
+    fn squeeze(opset: i64, with: impl FnOnce(NodeBuilder) -> NodeBuilder, inputs: &[&str]) -> Model {
+        TestGraph::new()
+            .versions(8, opset)
+            .input("x", &["1", "n"])
+            .input_i64("open", &["1"])
+            .initializer(initializer_i64("axes", &[1], &[0]))
+            .node(with(node("Squeeze", inputs.to_vec(), "y")))
+            .output("y", &["n"])
+            .model()
+    }
+
+    #[test]
+    fn a_list_is_read_in_the_form_of_the_opset_alone() {
+        let read = |model: Model| {
+            let graph = model.graph();
+            graph.list(graph.node(NodeId(0)))
         };
-        let why = format!("{why}{hint}; the model has opset {version}");
-        Misfit { why, needs: later.map(|form| form.since) }
-    })
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// As many inputs and outputs as there may be, and those that must have a name with one.
-fn count(node: &NodeProto, form: &Form) -> Result<(), String> {
-    let lists = [("input", &node.input, &form.inputs), ("output", &node.output, &form.outputs)];
-    for (what, names, parameters) in lists {
-        let (least, most) = Form::count(parameters);
-        if names.len() < least || names.len() > most && !form.open {
-            let wants = match () {
-                () if least == most => plural(most, what),
-                () if most == usize::MAX => format!("{} or more", plural(least, what)),
-                () => format!("{least} to {}", plural(most, what)),
-            };
-            return Err(format!("it has {}; {} takes {wants}", names.len(), node.op_type()));
-        }
-        for (at, parameter) in parameters.iter().enumerate() {
-            if parameter.arity == Arity::Required && names.get(at).is_some_and(String::is_empty) {
-                return Err(format!("{what} {at} ({}) must not be left out", parameter.name));
-            }
-        }
+        let attribute = |n: NodeBuilder| n.ints("axes", [0]);
+        let plain = |n: NodeBuilder| n;
+        assert_eq!(read(squeeze(11, attribute, &["x"])), List::Given(vec![0]));
+        assert_eq!(read(squeeze(13, plain, &["x", "axes"])), List::Given(vec![0]));
+        assert_eq!(read(squeeze(13, plain, &["x", "open"])), List::Unknown);
+        assert_eq!(read(squeeze(11, plain, &["x", "axes"])), List::Unknown);
+        assert_eq!(read(squeeze(13, attribute, &["x"])), List::Unknown);
+        assert_eq!(read(squeeze(11, plain, &["x"])), List::Absent);
+        assert_eq!(read(squeeze(13, plain, &["x", ""])), List::Absent);
     }
-    Ok(())
-}
 
-/// Each attribute known, once, of its type; each required one there. A name that begins with `__` is
-/// a runtime's own note.
-fn attributes(node: &NodeProto, form: &Form, ir: i64) -> Result<(), String> {
-    for (at, attribute) in node.attribute.iter().enumerate() {
-        let name = attribute.name();
-        if node.attribute[..at].iter().any(|other| other.name() == name) {
-            return Err(format!("it has two attributes {name:?}"));
-        }
-        if name.starts_with("__") {
-            continue;
-        }
-        let Some(known) = form.attributes.iter().find(|known| known.name == name) else {
-            if form.open {
-                continue;
-            }
-            return Err(format!("{} has no attribute {name:?}", node.op_type()));
+    #[test]
+    fn a_softmax_is_read_by_the_opset() {
+        let along_last = |opset: i64, axis: Option<i64>| {
+            let softmax = node("Softmax", ["x"], "y");
+            let softmax = axis.into_iter().fold(softmax, |n, axis| n.int("axis", axis));
+            let graph =
+                TestGraph::new().versions(8, opset).input("x", &["b", "h", "s", "t"]).node(softmax);
+            let model = graph.output("y", &["b", "h", "s", "t"]).model();
+            let graph = model.graph();
+            graph.is_along_last_axis(graph.node(NodeId(0)), 4)
         };
-        // Types of attributes came with IR version 2.
-        if attribute.r#type.is_none() && ir < 2 {
-            continue;
-        }
-        let kind = attribute.r#type();
-        if kind != known.kind {
-            return Err(format!(
-                "its attribute {name:?} is {}, not {}",
-                kind_name(kind),
-                kind_name(known.kind)
-            ));
-        }
-        if attribute.ref_attr_name().is_empty() {
-            value(attribute, kind)?;
-        }
+        assert!(along_last(11, Some(-1)) && along_last(11, Some(3)) && !along_last(11, None));
+        assert!(along_last(13, Some(-1)) && along_last(13, None) && !along_last(13, Some(1)));
     }
-    let given = |name: &str| node.attribute.iter().any(|attribute| attribute.name() == name);
-    match form.attributes.iter().find(|known| known.required && !given(known.name)) {
-        Some(absent) => Err(format!("its attribute {:?} is missing", absent.name)),
-        None => Ok(()),
-    }
-}
-
-fn kind_name(kind: AttributeType) -> String {
-    match kind {
-        AttributeType::Undefined => "without a type".to_owned(),
-        kind => kind.as_str_name().to_lowercase(),
-    }
-}
-
-/// The value of an attribute stands in the field of its type, and in no other.
-fn value(attribute: &AttributeProto, kind: AttributeType) -> Result<(), String> {
-    use AttributeType as T;
-    let a = attribute;
-    let there = [
-        (T::Float, a.f.is_some()),
-        (T::Int, a.i.is_some()),
-        (T::String, a.s.is_some()),
-        (T::Tensor, a.t.is_some()),
-        (T::Graph, a.g.is_some()),
-        (T::SparseTensor, a.sparse_tensor.is_some()),
-        (T::TypeProto, a.tp.is_some()),
-        (T::Floats, !a.floats.is_empty()),
-        (T::Ints, !a.ints.is_empty()),
-        (T::Strings, !a.strings.is_empty()),
-        (T::Tensors, !a.tensors.is_empty()),
-        (T::Graphs, !a.graphs.is_empty()),
-        (T::SparseTensors, !a.sparse_tensors.is_empty()),
-        (T::TypeProtos, !a.type_protos.is_empty()),
-    ];
-    let name = a.name();
-    if let Some((other, _)) = there.iter().find(|(other, there)| *there && *other != kind) {
-        let (kind, other) = (kind_name(kind), kind_name(*other));
-        return Err(format!("its attribute {name:?} is {kind}, with a value that is {other}"));
-    }
-    let message = matches!(kind, T::Tensor | T::Graph | T::SparseTensor | T::TypeProto);
-    if message && there.iter().all(|(_, there)| !there) {
-        return Err(format!("its attribute {name:?} is {}, with no value", kind_name(kind)));
-    }
-    Ok(())
-}
-
-/// Inputs are of the types that the form allows and alike where it says so; what follows for the
-/// outputs.
-fn types<'m>(
-    node: &'m NodeProto,
-    form: &Form,
-    type_of: impl Fn(&'m str) -> Option<i32>,
-) -> Result<Vec<Option<i32>>, String> {
-    let op = node.op_type();
-    let mut bound: Vec<Option<(i32, usize)>> = vec![None; form.variables.len()];
-    for (at, input) in node.input.iter().enumerate().filter(|(_, input)| !input.is_empty()) {
-        let (Some(parameter), Some(dtype)) = (Form::at(&form.inputs, at), type_of(input)) else {
-            continue;
-        };
-        let shown = |dtype| super::dtype_name(dtype);
-        if !form.types(parameter).contains(dtype) {
-            let takes = form.types(parameter).names();
-            let name = parameter.name;
-            return Err(format!(
-                "input {at} ({name}), {input:?}, is {}; {op} takes {takes}",
-                shown(dtype)
-            ));
-        }
-        let Some(variable) = variable(parameter) else { continue };
-        match bound[variable] {
-            Some((other, first)) if other != dtype => {
-                return Err(format!(
-                    "input {first}, {:?}, is {}, and input {at}, {input:?}, is {}; {op} takes one type",
-                    node.input[first],
-                    shown(other),
-                    shown(dtype)
-                ));
-            }
-            _ => bound[variable] = Some((dtype, at)),
-        }
-    }
-    let outputs = (0..node.output.len()).map(|at| {
-        let parameter = Form::at(&form.outputs, at)?;
-        match parameter.kind {
-            Kind::Of(types) => types.only(),
-            Kind::Variable(at) => {
-                let alike = variable(parameter).is_some();
-                let known = bound[at].filter(|_| alike).map(|(dtype, _)| dtype);
-                known.or_else(|| asked_for(node)).or_else(|| form.variables[at].1.only())
-            }
-        }
-    });
-    Ok(outputs.collect())
-}
-
-/// The variable that all values of a parameter share.
-fn variable(parameter: &Parameter) -> Option<usize> {
-    match (parameter.kind, parameter.arity) {
-        (Kind::Variable(_), Arity::Variadic { alike: false, .. }) => None,
-        (Kind::Variable(at), _) => Some(at),
-        (Kind::Of(_), _) => None,
-    }
-}
-
-/// The type that a node's attributes give to what it makes.
-fn asked_for(node: &NodeProto) -> Option<i32> {
-    let dtype = |dtype: DataType| Some(dtype as i32);
-    let given = |name: &str| node.attr(name);
-    match node.op_type() {
-        "Constant" => node.attribute.iter().find_map(|a| match a.name() {
-            "value" => a.t.as_ref().map(|t| t.data_type()),
-            "sparse_value" => Some(a.sparse_tensor.as_ref()?.values.as_ref()?.data_type()),
-            "value_float" | "value_floats" => dtype(DataType::Float),
-            "value_int" | "value_ints" => dtype(DataType::Int64),
-            "value_string" | "value_strings" => dtype(DataType::String),
-            _ => None,
-        }),
-        "ConstantOfShape" => match given("value") {
-            Some(value) => value.t.as_ref().map(|t| t.data_type()),
-            None => dtype(DataType::Float),
-        },
-        "Cast" => given("to")?.i.and_then(|i| i32::try_from(i).ok()),
-        _ => {
-            let named = ["dtype", "output_dtype", "output_datatype"].into_iter().find_map(given);
-            named?.i.and_then(|i| i32::try_from(i).ok())
-        }
-    }
-    .filter(|&dtype| dtype != DataType::Undefined as i32)
 }

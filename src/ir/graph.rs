@@ -2,7 +2,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
-use super::proto::{GraphProto, NodeProto, TensorProto};
+use super::model::opset_of;
+use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use super::purity;
 use super::tensors::value_of;
 use crate::tensor::Tensor;
 
@@ -13,11 +15,16 @@ pub struct NodeId(pub usize);
 /// A read-only index over a graph: who makes a value, who uses it.
 pub struct Graph<'m> {
     proto: &'m GraphProto,
+    functions: &'m [FunctionProto],
+    opset: i64,
+    /// Operators of ONNX's own domain that the model's functions define anew.
+    redefined: Vec<&'m str>,
     ids: HashMap<&'m str, usize, foldhash::fast::RandomState>,
     values: Vec<Value>,
     /// The users of all values, those of one value side by side.
     users: Vec<NodeId>,
     alike: OnceLock<HashMap<u64, Vec<usize>>>,
+    pure_functions: OnceLock<Vec<bool>>,
 }
 
 /// What is known of a name.
@@ -37,15 +44,21 @@ struct Value {
 }
 
 impl<'m> Graph<'m> {
-    /// Indexes a graph, in time proportional to its nodes.
-    pub fn new(proto: &'m GraphProto) -> Self {
+    /// Indexes a model's main graph, in time proportional to its nodes.
+    pub(super) fn new(model: &'m ModelProto) -> Self {
+        let proto = model.graph.as_ref().expect("checked when opened");
         let expected = proto.node.len() + proto.initializer.len() + proto.input.len();
+        let own = model.functions.iter().filter(|f| is_own_domain(f.domain()));
         let mut graph = Graph {
             proto,
+            functions: &model.functions,
+            opset: opset_of(model, "").unwrap_or(1),
+            redefined: own.map(|f| f.name()).collect(),
             ids: HashMap::with_capacity_and_hasher(expected, Default::default()),
             values: Vec::with_capacity(expected),
             users: Vec::new(),
             alike: OnceLock::new(),
+            pure_functions: OnceLock::new(),
         };
         for (at, tensor) in proto.initializer.iter().enumerate() {
             graph.value(tensor.name()).initializer = Some(at);
@@ -53,7 +66,11 @@ impl<'m> Graph<'m> {
         for values in proto.sparse_initializer.iter().filter_map(|s| s.values.as_ref()) {
             graph.value(values.name()).sparse = true;
         }
-        proto.input.iter().for_each(|v| graph.value(v.name()).input = true);
+        let constant_inputs = inputs_hold_constants(model);
+        for input in &proto.input {
+            let value = graph.value(input.name());
+            value.input = !(constant_inputs && (value.sparse || value.initializer.is_some()));
+        }
         proto.output.iter().for_each(|v| graph.value(v.name()).output = true);
         for annotation in &proto.quantization_annotation {
             for parameter in &annotation.quant_parameter_tensor_names {
@@ -115,6 +132,26 @@ impl<'m> Graph<'m> {
         self.proto
     }
 
+    /// The version of ONNX's own operators that the model is written in; 1 where it names none.
+    pub fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// Whether a node is of this operator of ONNX's own domain, and means what ONNX means by it: where a
+    /// function of the model has the operator's name, `onnx.proto` leaves open which of the two a runtime
+    /// takes.
+    pub fn is(&self, node: &NodeProto, op: &str) -> bool {
+        node.is(op) && !self.redefined.contains(&op)
+    }
+
+    /// Whether a node gives the same outputs for the same inputs at every call: an operator of ONNX's own
+    /// that draws no random numbers, or a function of the model made of such operators.
+    pub fn is_pure(&self, node: &NodeProto) -> bool {
+        purity::is_pure(node, self.functions, || {
+            self.pure_functions.get_or_init(|| purity::of_functions(self.functions))
+        })
+    }
+
     /// A node by its place.
     pub fn node(&self, id: NodeId) -> &'m NodeProto {
         &self.proto.node[id.0]
@@ -130,11 +167,11 @@ impl<'m> Graph<'m> {
         self.get(value)?.maker
     }
 
-    /// The node that makes a value, if it is of this operator (ONNX's own domain).
+    /// The node that makes a value, if [it is of this operator](Graph::is).
     pub fn maker_of(&self, value: &str, op: &str) -> Option<(NodeId, &'m NodeProto)> {
         let id = self.maker(value)?;
         let node = self.node(id);
-        node.is(op).then_some((id, node))
+        self.is(node, op).then_some((id, node))
     }
 
     /// The nodes that use a value, each once, in order.
@@ -167,7 +204,7 @@ impl<'m> Graph<'m> {
         self.get(value).is_some_and(|v| v.output)
     }
 
-    /// Whether a value is an input of the graph.
+    /// Whether a value is an input of the graph: one that a caller gives, or may give.
     pub fn is_input(&self, value: &str) -> bool {
         self.get(value).is_some_and(|v| v.input)
     }
@@ -300,10 +337,23 @@ impl<'m> Graph<'m> {
     }
 }
 
+/// Whether initializers stand among the inputs and are constants nevertheless: before IR version 4 they
+/// must, and `onnx.proto` calls them "constant inputs" (ONNX Runtime folds them and lets nobody feed them).
+/// From 4 on such an input is a default that a caller may override.
+pub(super) fn inputs_hold_constants(model: &ModelProto) -> bool {
+    model.ir_version.is_some_and(|version| version < 4)
+}
+
+/// Whether this is the domain of ONNX's own operators, which has two spellings.
+pub(super) fn is_own_domain(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
 /// A hash of raw data that reads no more than a page of it; none of other data.
 fn sketch(tensor: &TensorProto) -> Option<u64> {
     const PART: usize = 2048;
-    let raw = tensor.raw_data.as_ref()?;
+    // Some writers leave an empty field beside typed data.
+    let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty())?;
     let tail = raw.len().saturating_sub(PART).max(PART.min(raw.len()));
     let whole = (tensor.data_type, &tensor.dims, raw.len(), &raw[..PART.min(raw.len())], &raw[tail..]);
     Some(foldhash::fast::FixedState::default().hash_one(whole))

@@ -3,17 +3,21 @@
 
 mod build;
 mod check;
+mod conformance;
 mod error;
 mod external;
 mod fields;
 mod forms;
 mod graph;
 mod model;
+mod names;
 mod operators;
 mod patch;
+mod plan;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod proto;
+mod purity;
 mod save;
 mod tensors;
 #[cfg(test)]
@@ -24,13 +28,18 @@ mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
 pub use error::Error;
+pub use forms::{Form, List, Operand};
 pub use graph::{Graph, NodeId};
 pub use model::Model;
+pub use names::Names;
+pub(crate) use names::rename_value;
 pub use patch::{Patch, Unsafe};
 pub use proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
 };
 pub use save::{Saved, Weights, Written};
+pub(crate) use tensors::bytes_of;
 pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
 pub use wire::UnknownFields;
 

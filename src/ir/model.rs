@@ -6,9 +6,9 @@ use prost::Message;
 use super::check::{self, Fault};
 use super::error::Error;
 use super::external;
-use super::graph::Graph;
-use super::proto::{GraphProto, ModelProto};
-use super::tensors::{check_data, raw_len};
+use super::graph::{Graph, is_own_domain};
+use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+use super::tensors::{bytes_of, check_data};
 use super::walk::for_each_tensor;
 use super::wire::{UnknownFields, unknown_fields};
 
@@ -48,6 +48,14 @@ impl Mapped {
             libc::madvise(self.0.as_ptr().cast_mut().cast(), self.0.len(), libc::MADV_DONTNEED);
         }
     }
+}
+
+/// The version of an operator set that a model imports.
+pub(super) fn opset_of(model: &ModelProto, domain: &str) -> Option<i64> {
+    let same = |set: &&OperatorSetIdProto| {
+        set.domain() == domain || is_own_domain(set.domain()) && is_own_domain(domain)
+    };
+    model.opset_import.iter().find(same).map(|set| set.version())
 }
 
 /// An ONNX model whose weights lie in a memory map until somebody changes them.
@@ -149,26 +157,17 @@ impl Model {
 
     /// An index of the main graph.
     pub fn graph(&self) -> Graph<'_> {
-        Graph::new(self.graph_proto())
+        Graph::new(&self.proto)
     }
 
     /// The version of an operator set, if the model imports it (`""` is ONNX's own).
     pub fn opset(&self, domain: &str) -> Option<i64> {
-        let main = |d: &str| d.is_empty() || d == "ai.onnx";
-        self.proto
-            .opset_import
-            .iter()
-            .find(|set| set.domain() == domain || (main(set.domain()) && main(domain)))
-            .map(|set| set.version())
+        opset_of(&self.proto, domain)
     }
 
     /// The bytes of all initializers of the main graph.
     pub fn weight_bytes(&self) -> u64 {
-        self.graph_proto()
-            .initializer
-            .iter()
-            .map(|t| raw_len(t).ok().flatten().unwrap_or(0) as u64)
-            .sum()
+        self.graph_proto().initializer.iter().map(bytes_of).sum()
     }
 
     /// What the file has that this version of ONNX doesn't: a rewrite would lose it.

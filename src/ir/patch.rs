@@ -1,20 +1,20 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::build::NodeBuilder;
-use super::graph::{Graph, NodeId, captured_by};
+use super::graph::{Graph, NodeId, captured_by, inputs_hold_constants};
 use super::model::Model;
-use super::proto::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
-use super::tensors::check_data;
+use super::proto::{NodeProto, TensorProto, ValueInfoProto};
 
-/// A change that a pass proposes: nodes out, nodes in, new constants, uses moved from one value to
+/// A change that a pass proposes: nodes out, nodes in, constants out and in, uses moved from one value to
 /// another. It says what it wants; [`Model::apply`] decides whether that is safe.
 #[derive(Debug, Default)]
 pub struct Patch {
-    at: usize,
-    remove: Vec<NodeId>,
-    insert: Vec<NodeProto>,
-    initializers: Vec<TensorProto>,
-    redirect: Vec<(String, String)>,
+    pub(super) at: usize,
+    pub(super) remove: Vec<NodeId>,
+    pub(super) insert: Vec<NodeProto>,
+    pub(super) initializers: Vec<TensorProto>,
+    pub(super) release: Vec<String>,
+    pub(super) redirect: Vec<(String, String)>,
     taken: HashSet<String>,
     counts: HashMap<String, usize>,
 }
@@ -57,7 +57,8 @@ impl Patch {
         }
     }
 
-    /// Adds a node after those already added.
+    /// Adds a node after those already added. Where its name is empty or taken, it gets its first output's,
+    /// or that with a number: ONNX Runtime loads no graph in which two nodes share a name.
     pub fn insert(&mut self, node: NodeBuilder) {
         self.insert.push(node.build());
     }
@@ -67,309 +68,44 @@ impl Patch {
         self.initializers.push(tensor);
     }
 
+    /// Removes constants that nothing uses.
+    pub fn release(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.release.extend(names);
+        self
+    }
+
     /// Makes every use of `old` a use of `new`.
     pub fn redirect(mut self, old: impl Into<String>, new: impl Into<String>) -> Self {
         self.redirect.push((old.into(), new.into()));
         self
-    }
-
-    /// Bytes of the constants that the patch adds.
-    pub fn added_bytes(&self) -> u64 {
-        self.initializers.iter().map(|t| t.raw_data.as_ref().map_or(0, |raw| raw.len() as u64)).sum()
     }
 }
 
 /// A patch found safe, as the edits it comes to.
 pub(crate) struct Change {
     /// Nodes `first..` up to `end` give way to `nodes`: an old one, or the next of those inserted.
-    first: usize,
-    end: usize,
-    nodes: Vec<Option<usize>>,
-    inserted: Vec<NodeProto>,
+    pub(super) first: usize,
+    pub(super) end: usize,
+    pub(super) nodes: Vec<Option<usize>>,
+    pub(super) inserted: Vec<NodeProto>,
     /// Inputs of nodes that stay: node, place, new name.
-    renames: Vec<(usize, usize, String)>,
+    pub(super) renames: Vec<(usize, usize, String)>,
     /// The order of all nodes afterwards, where theirs must change.
-    order: Option<Vec<usize>>,
-    initializers: Vec<TensorProto>,
+    pub(super) order: Option<Vec<usize>>,
+    pub(super) initializers: Vec<TensorProto>,
     /// Initializers that lose their last use.
-    released: BTreeSet<usize>,
-    stale: HashSet<String>,
+    pub(super) released: BTreeSet<usize>,
+    /// Values that are gone, and names that stood for nothing: what is noted of them is no longer true.
+    pub(super) stale: HashSet<String>,
+    /// Bytes of constants that come and go.
+    pub(super) added: u64,
+    pub(super) freed: u64,
 }
 
-impl Graph<'_> {
-    /// Decides whether a patch of the pass `author` is safe, touching nothing.
-    pub(crate) fn plan(&self, patch: Patch, author: &str) -> Result<Change, Unsafe> {
-        let count = self.proto().node.len();
-        let removed: BTreeSet<usize> = patch.remove.iter().map(|id| id.0).collect();
-        if let Some(at) = removed.last().filter(|&&at| at >= count) {
-            return Err(Unsafe::Inconsistent(format!("it removes node {at} of {count}")));
-        }
-        let redirect: HashMap<&str, &str> =
-            patch.redirect.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect();
-        if redirect.iter().any(|(old, new)| old.is_empty() || new.is_empty()) {
-            return Err(Unsafe::Inconsistent("it renames a value without a name".to_owned()));
-        }
-        let at = patch.at.min(count);
-        let mut inserted = patch.insert;
-        for node in &mut inserted {
-            for input in &mut node.input {
-                if let Some(new) = redirect.get(input.as_str()) {
-                    *input = (*new).to_owned();
-                }
-            }
-            node.metadata_props.push(StringStringEntryProto {
-                key: Some("soprano_export.pass".to_owned()),
-                value: Some(author.to_owned()),
-            });
-        }
-
-        let plan =
-            Plan { graph: self, at, removed: &removed, made: made(&inserted, &patch.initializers)? };
-        plan.check_names(&redirect)?;
-        plan.check_uses(&inserted)?;
-        for tensor in
-            inserted.iter().flat_map(|n| &n.attribute).flat_map(|a| a.t.iter().chain(&a.tensors))
-        {
-            check_data(tensor).map_err(Unsafe::Inconsistent)?;
-        }
-        for tensor in &patch.initializers {
-            check_data(tensor).map_err(|why| {
-                Unsafe::Inconsistent(format!("initializer {:?}: {why}", tensor.name()))
-            })?;
-        }
-        let renames = plan.renames(&redirect)?;
-        let order = if plan.keeps_order(&inserted, &renames) {
-            None
-        } else {
-            Some(plan.order(&inserted, &redirect)?)
-        };
-        let released = plan.released(&inserted, &redirect, &renames);
-        let stale = redirect.keys().map(|&old| old.to_owned()).collect();
-
-        let first = removed.first().map_or(at, |&first| first.min(at));
-        let end = removed.last().map_or(at, |&last| (last + 1).max(at));
-        let kept = |range: std::ops::Range<usize>| {
-            range.filter(|at| !removed.contains(at)).map(Some).collect::<Vec<_>>()
-        };
-        let mut nodes = kept(first..at);
-        nodes.extend(inserted.iter().map(|_| None));
-        nodes.extend(kept(at..end));
-        Ok(Change {
-            first,
-            end,
-            nodes,
-            inserted,
-            renames,
-            order,
-            initializers: patch.initializers,
-            released,
-            stale,
-        })
-    }
-}
-
-/// Where each new value comes from: an inserted node, or a constant.
-fn made<'p>(
-    inserted: &'p [NodeProto],
-    initializers: &'p [TensorProto],
-) -> Result<HashMap<&'p str, Option<usize>>, Unsafe> {
-    let outputs = inserted.iter().enumerate().flat_map(|(k, node)| {
-        node.output.iter().filter(|name| !name.is_empty()).map(move |name| (name.as_str(), Some(k)))
-    });
-    let mut made = HashMap::new();
-    for (name, maker) in outputs.chain(initializers.iter().map(|t| (t.name(), None))) {
-        if name.is_empty() || made.insert(name, maker).is_some() {
-            return Err(Unsafe::Taken(name.to_owned()));
-        }
-    }
-    Ok(made)
-}
-
-/// Order of nodes before and after: old nodes by their place, inserted ones before the node at `at`.
-type Position = (usize, usize);
-
-fn old(at: usize) -> Position {
-    (at, usize::MAX)
-}
-
-struct Plan<'a, 'm> {
-    graph: &'a Graph<'m>,
-    at: usize,
-    removed: &'a BTreeSet<usize>,
-    made: HashMap<&'a str, Option<usize>>,
-}
-
-impl Plan<'_, '_> {
-    fn kept_maker(&self, name: &str) -> Option<usize> {
-        self.graph.maker(name).map(|id| id.0).filter(|at| !self.removed.contains(at))
-    }
-
-    fn exists(&self, name: &str) -> bool {
-        self.made.contains_key(name) || self.graph.is_given(name) || self.kept_maker(name).is_some()
-    }
-
-    /// When a value is there: at once, or after a node.
-    fn position(&self, name: &str) -> Option<Position> {
-        match self.made.get(name) {
-            Some(maker) => maker.map(|k| (self.at, k)),
-            None => self.kept_maker(name).map(old),
-        }
-    }
-
-    fn kept_users(&self, name: &str) -> impl Iterator<Item = usize> {
-        self.graph.users(name).iter().map(|id| id.0).filter(|at| !self.removed.contains(at))
-    }
-
-    fn check_names(&self, redirect: &HashMap<&str, &str>) -> Result<(), Unsafe> {
-        for &at in self.removed {
-            let outputs = self.graph.node(NodeId(at)).output.iter();
-            for output in outputs.filter(|o| !o.is_empty() && !self.made.contains_key(o.as_str())) {
-                if self.graph.is_pinned(output) {
-                    return Err(Unsafe::Pinned(output.clone()));
-                }
-                if !redirect.contains_key(output.as_str()) && self.kept_users(output).next().is_some() {
-                    return Err(Unsafe::StillUsed(output.clone()));
-                }
-            }
-        }
-        if let Some(old) = redirect.keys().filter(|old| self.graph.is_pinned(old)).min() {
-            return Err(Unsafe::Pinned((*old).to_owned()));
-        }
-        let taken = |name: &&&str| {
-            self.graph.is_given(name)
-                || self.kept_maker(name).is_some()
-                || self.graph.is_nested(name) && self.graph.maker(name).is_none()
-        };
-        match self.made.keys().filter(taken).min() {
-            Some(name) => Err(Unsafe::Taken((*name).to_owned())),
-            None => Ok(()),
-        }
-    }
-
-    fn check_uses(&self, inserted: &[NodeProto]) -> Result<(), Unsafe> {
-        for node in inserted {
-            let mut names = node
-                .input
-                .iter()
-                .map(String::as_str)
-                .chain(captured_by(node))
-                .filter(|n| !n.is_empty());
-            if let Some(name) = names.find(|name| !self.exists(name)) {
-                return Err(Unsafe::Inconsistent(format!(
-                    "node {:?} ({}): uses {name:?}, which nothing makes",
-                    node.name(),
-                    node.op_type()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn renames(&self, redirect: &HashMap<&str, &str>) -> Result<Vec<(usize, usize, String)>, Unsafe> {
-        let mut renames = Vec::new();
-        for (&old, &new) in redirect {
-            for user in self.kept_users(old) {
-                if !self.exists(new) {
-                    return Err(Unsafe::Inconsistent(format!(
-                        "{:?} becomes {new:?}, which nothing makes",
-                        old
-                    )));
-                }
-                let inputs = self.graph.node(NodeId(user)).input.iter().enumerate();
-                renames.extend(
-                    inputs.filter(|(_, name)| *name == old).map(|(k, _)| (user, k, new.to_owned())),
-                );
-            }
-        }
-        Ok(renames)
-    }
-
-    /// Whether every value is still made before its use.
-    fn keeps_order(&self, inserted: &[NodeProto], renames: &[(usize, usize, String)]) -> bool {
-        let before = |name: &str, user: Position| self.position(name).is_none_or(|at| at < user);
-        renames.iter().all(|(user, _, new)| before(new, old(*user)))
-            && inserted.iter().enumerate().all(|(k, node)| {
-                let place = (self.at, k);
-                node.input.iter().map(String::as_str).chain(captured_by(node)).all(|i| before(i, place))
-                    && node.output.iter().all(|output| {
-                        !self.graph.is_captured(output)
-                            && self.kept_users(output).all(|user| place < old(user))
-                    })
-            })
-    }
-
-    /// The nodes in an order in which every value is made before its use, as close to the one that
-    /// the patch gives as that allows.
-    fn order(
-        &self,
-        inserted: &[NodeProto],
-        redirect: &HashMap<&str, &str>,
-    ) -> Result<Vec<usize>, Unsafe> {
-        let count = self.graph.proto().node.len();
-        let kept =
-            |range: std::ops::Range<usize>| range.filter(|at| !self.removed.contains(at)).map(old);
-        let places: Vec<Position> = kept(0..self.at)
-            .chain((0..inserted.len()).map(|k| (self.at, k)))
-            .chain(kept(self.at..count))
-            .collect();
-        let slots: HashMap<Position, usize> = places.iter().copied().zip(0..).collect();
-        let wants: Vec<BTreeSet<usize>> = places
-            .iter()
-            .map(|&(at, k)| {
-                let node = inserted.get(k).unwrap_or_else(|| self.graph.node(NodeId(at)));
-                let inputs = node.input.iter().map(String::as_str);
-                let inputs = inputs.map(|name| match k {
-                    usize::MAX => redirect.get(name).copied().unwrap_or(name),
-                    _ => name,
-                });
-                let names = inputs.chain(captured_by(node)).filter(|name| !name.is_empty());
-                names.filter_map(|name| slots.get(&self.position(name)?).copied()).collect()
-            })
-            .collect();
-        let mut users: Vec<Vec<usize>> = vec![Vec::new(); places.len()];
-        let mut waiting: Vec<usize> = wants.iter().map(BTreeSet::len).collect();
-        for (slot, wants) in wants.iter().enumerate() {
-            wants.iter().for_each(|&w| users[w].push(slot));
-        }
-        let mut ready: BTreeSet<usize> = (0..places.len()).filter(|&at| waiting[at] == 0).collect();
-        let mut order = Vec::with_capacity(places.len());
-        while let Some(at) = ready.pop_first() {
-            order.push(at);
-            for &user in &users[at] {
-                waiting[user] -= 1;
-                if waiting[user] == 0 {
-                    ready.insert(user);
-                }
-            }
-        }
-        if order.len() < places.len() {
-            return Err(Unsafe::Inconsistent("a value would depend on itself".to_owned()));
-        }
-        Ok(order)
-    }
-
-    /// The initializers that lose their last use.
-    fn released(
-        &self,
-        inserted: &[NodeProto],
-        redirect: &HashMap<&str, &str>,
-        renames: &[(usize, usize, String)],
-    ) -> BTreeSet<usize> {
-        let inputs = self.removed.iter().flat_map(|&at| &self.graph.node(NodeId(at)).input);
-        let candidates = inputs.map(String::as_str).chain(redirect.keys().copied());
-        let used = |name: &str| {
-            self.graph.is_pinned(name)
-                || !redirect.contains_key(name) && self.kept_users(name).next().is_some()
-                || renames.iter().any(|(_, _, new)| new == name)
-                || inserted.iter().any(|node| {
-                    node.input.iter().any(|input| input == name) || captured_by(node).contains(name)
-                })
-        };
-        candidates
-            .filter_map(|name| Some((name, self.graph.initializer_at(name)?)))
-            .filter(|(name, _)| !used(name))
-            .map(|(_, at)| at)
-            .collect()
+impl Change {
+    /// By how many bytes the constants grow.
+    pub(crate) fn growth(&self) -> u64 {
+        self.added.saturating_sub(self.freed)
     }
 }
 
@@ -390,6 +126,9 @@ impl Model {
 
     /// Makes a change that was planned on this very graph.
     pub(crate) fn commit(&mut self, change: Change) {
+        if !change.initializers.is_empty() || !change.released.is_empty() {
+            self.free_constants_of_inputs();
+        }
         let graph = self.graph_proto_mut();
         for (node, input, name) in change.renames {
             graph.node[node].input[input] = name;
@@ -411,9 +150,24 @@ impl Model {
         let replaces_weights = change.initializers.iter().any(large);
         graph.initializer.extend(change.initializers);
         graph.value_info.retain(|v| !change.stale.contains(v.name()));
+        graph.quantization_annotation.retain(|a| !change.stale.contains(a.tensor_name()));
         if replaces_weights {
             self.release_pages();
         }
+    }
+
+    /// Raises a format version below 4 to 4, in which a constant need not be an input, and takes those that are
+    /// off the inputs. They stay what they were: a caller could not give them before, and can't now.
+    pub(crate) fn free_constants_of_inputs(&mut self) {
+        if !inputs_hold_constants(self.proto()) {
+            return;
+        }
+        let graph = self.graph();
+        let kept: Vec<bool> =
+            graph.proto().input.iter().map(|input| graph.is_input(input.name())).collect();
+        self.proto_mut().ir_version = Some(4);
+        let mut kept = kept.into_iter();
+        self.graph_proto_mut().input.retain(|_| kept.next().expect("one for each input"));
     }
 
     /// Drops those of the named initializers that nothing uses any more.
@@ -426,12 +180,12 @@ impl Model {
             .cloned()
             .collect();
         if !unused.is_empty() {
+            self.free_constants_of_inputs();
             self.graph_proto_mut().initializer.retain(|t| !unused.contains(t.name()));
         }
     }
 
-    /// Drops every initializer and `value_info` entry that nothing in the graph refers to, and
-    /// returns how many.
+    /// Drops every initializer that nothing in the graph refers to, and returns how many.
     pub fn drop_unused_constants(&mut self) -> usize {
         let names: Vec<String> =
             self.graph_proto().initializer.iter().map(|t| t.name().to_owned()).collect();
@@ -449,22 +203,27 @@ impl Model {
         for node in std::mem::take(&mut graph.node).into_iter().rev() {
             if node.output.iter().any(|output| wanted.contains(output)) {
                 wanted.extend(node.input.iter().cloned());
-                wanted.extend(super::graph::captured_by(&node).into_iter().map(str::to_owned));
+                wanted.extend(captured_by(&node).into_iter().map(str::to_owned));
                 kept.push(node);
             }
         }
         kept.reverse();
         graph.node = kept;
-        graph.value_info.clear();
         self.drop_unused_constants();
+        self.forget_gone_values();
     }
 
-    /// Removes what a rewrite makes stale: inferred shapes of inner values, and doc strings.
-    pub fn strip_annotations(&mut self) {
+    /// Drops types, shapes and quantization parameters that are noted of values which are no longer there.
+    pub(crate) fn forget_gone_values(&mut self) {
+        let graph = self.graph();
+        let exists = |name: &str| graph.maker(name).is_some() || graph.is_given(name);
+        let gone: HashSet<String> = (graph.proto().value_info.iter().map(|v| v.name()))
+            .chain(graph.proto().quantization_annotation.iter().map(|a| a.tensor_name()))
+            .filter(|name| !exists(name))
+            .map(str::to_owned)
+            .collect();
         let graph = self.graph_proto_mut();
-        graph.value_info.clear();
-        for node in &mut graph.node {
-            node.doc_string = None;
-        }
+        graph.value_info.retain(|v| !gone.contains(v.name()));
+        graph.quantization_annotation.retain(|a| !gone.contains(a.tensor_name()));
     }
 }

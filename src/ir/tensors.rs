@@ -79,6 +79,11 @@ pub(crate) fn raw_len(tensor: &TensorProto) -> Result<Option<usize>, String> {
         .map_err(|_| "more bytes than memory can hold".to_owned())
 }
 
+/// Bytes that the data of a tensor takes; 0 where its type has no raw form.
+pub(crate) fn bytes_of(tensor: &TensorProto) -> u64 {
+    raw_len(tensor).ok().flatten().unwrap_or(0) as u64
+}
+
 /// Whether the data that stands in a tensor, raw or in the typed field of its type, is as much as its
 /// shape says.
 ///
@@ -139,8 +144,8 @@ pub(crate) fn value_of(tensor: &TensorProto) -> Result<Tensor, String> {
         .ok_or_else(|| format!("the type {}", dtype_name(tensor.data_type())))?;
     let shape = shape_of(tensor)?;
     let data = match &tensor.raw_data {
-        Some(raw) => raw.clone(),
-        None => typed_bytes(tensor, dtype),
+        Some(raw) if !raw.is_empty() => raw.clone(),
+        _ => typed_bytes(tensor, dtype),
     };
     Tensor::new(dtype, shape, data).map_err(|e| e.to_string())
 }

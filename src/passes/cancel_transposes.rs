@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only};
 use crate::ir::{Graph, NodeBuilder, NodeId, NodeProto, Patch, node};
 
 /// A transpose that a later one undoes goes, with every elementwise node between them done in the
@@ -33,6 +33,9 @@ const UNARY: &[&str] = &[
 /// Elementwise operators of two inputs.
 const BINARY: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
 
+/// Attributes of Split, in all its versions.
+const SPLIT: &[&str] = &["axis", "split", "num_outputs"];
+
 impl Pass for CancelTransposes {
     fn name(&self) -> &'static str {
         "cancel-transposes"
@@ -46,14 +49,14 @@ impl Pass for CancelTransposes {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let perm = matched(perm(graph.node(id)))?;
+        let perm = matched(perm(graph, graph.node(id)))?;
         let region = matched(Region::grow(graph, id, &perm))?;
         Ok(region.patch(graph, &perm))
     }
 }
 
-fn perm(node: &NodeProto) -> Option<Vec<i64>> {
-    let plain = node.is("Transpose") && node.input.len() == 1 && node.output.len() == 1;
+fn perm(graph: &Graph<'_>, node: &NodeProto) -> Option<Vec<i64>> {
+    let plain = graph.is(node, "Transpose") && node.input.len() == 1 && node.output.len() == 1;
     let named = node.input_at(0).is_some() && node.output_at(0).is_some();
     node.attr_ints("perm").filter(|perm| plain && named && !perm.is_empty()).map(<[i64]>::to_vec)
 }
@@ -81,15 +84,16 @@ impl Region {
             }
             for &user in graph.users(value) {
                 let node = graph.node(user);
-                if perm(node).is_some_and(|q| undoes(&q, p)) {
+                if perm(graph, node).is_some_and(|q| undoes(&q, p)) {
                     exits.insert(user);
                     continue;
                 }
                 if !inner.insert(user) {
                     continue;
                 }
-                let data = elementwise(node)?;
-                if node.is("Split") {
+                let data = elementwise(graph, node)?;
+                if node.op_type() == "Split" {
+                    only(node, SPLIT).ok()?;
                     split_axis(node, p.len())?;
                 }
                 for (at, input) in node.input.iter().enumerate().filter(|(_, input)| !input.is_empty())
@@ -104,13 +108,13 @@ impl Region {
                         continue;
                     }
                     let maker = graph.maker(input)?;
-                    if perm(graph.node(maker)).is_some_and(|other| other == p) {
+                    if perm(graph, graph.node(maker)).is_some_and(|other| other == p) {
                         if entries.insert(maker) {
                             open.push_back(input);
                         }
                     } else if !inner.contains(&maker) {
                         // Its maker must turn out to be inside; checked below.
-                        elementwise(graph.node(maker))?;
+                        elementwise(graph, graph.node(maker))?;
                     }
                 }
                 open.extend(node.output.iter().filter(|o| !o.is_empty()).map(String::as_str));
@@ -181,9 +185,9 @@ impl Region {
 }
 
 /// How many leading inputs of an elementwise node are data.
-fn elementwise(node: &NodeProto) -> Option<usize> {
+fn elementwise(graph: &Graph<'_>, node: &NodeProto) -> Option<usize> {
     match node.op_type() {
-        op if !node.is(op) || node.output.is_empty() => None,
+        op if !graph.is(node, op) || node.output.is_empty() => None,
         // Of any number of inputs, all of them data.
         "Max" | "Min" => Some(node.input.len()),
         op if UNARY.contains(&op) => Some(1),
@@ -204,7 +208,7 @@ fn split_axis(node: &NodeProto, rank: usize) -> Option<usize> {
 fn in_layout(old: &NodeProto, inputs: Vec<String>, outputs: &[String], p: &[i64]) -> NodeBuilder {
     let mut made = node(old.op_type(), inputs, &outputs[0]).named(old.name());
     made = outputs[1..].iter().fold(made, NodeBuilder::output);
-    if old.is("Split") {
+    if old.op_type() == "Split" {
         let axis = split_axis(old, p.len()).expect("checked when the region grew");
         made = made.int("axis", p[axis]);
         if let Some(lengths) = old.attr_ints("split") {
@@ -296,5 +300,56 @@ mod tests {
             .output("y", &["2", "3"])
             .model();
         assert_eq!(apply(&mut model, "cancel-transposes"), 0);
+    }
+
+    #[test]
+    fn attributes_of_old_opsets_move_with_their_nodes() {
+        for opset in OPSETS {
+            let graph = TestGraph::new()
+                .versions(8, opset)
+                .input("x", &["b", "t", "6"])
+                .node(node("Transpose", ["x"], "c").ints("perm", [0, 2, 1]));
+            let split = node("Split", ["c"], "m").output("p").int("axis", 1);
+            let graph = match opset {
+                ..11 => {
+                    let bounds = node("Clip", ["m"], "k").attr("max", Attr::Float(0.5));
+                    graph.node(split.ints("split", [3, 3])).node(bounds)
+                }
+                ..13 => {
+                    let graph =
+                        graph.initializer(f32s("top", &[], &[0.5])).node(split.ints("split", [3, 3]));
+                    graph.node(node("Clip", ["m", "", "top"], "k"))
+                }
+                _ => {
+                    let split = node("Split", ["c", "sizes"], "m").output("p").int("axis", 1);
+                    let graph = graph.initializer(i64s("sizes", &[2], &[3, 3])).node(split);
+                    let graph = graph.initializer(f32s("top", &[], &[0.5]));
+                    graph.node(node("Clip", ["m", "", "top"], "k"))
+                }
+            };
+            let mut model = graph
+                .node(node("Mul", ["k", "p"], "s"))
+                .node(node("Transpose", ["s"], "y").ints("perm", [0, 2, 1]))
+                .output("y", &["b", "t", "3"])
+                .model();
+            let x: Vec<f32> = (0..2 * 5 * 6).map(|i| (i as f32 * 0.37).sin()).collect();
+            let before = run(&model, &[("x", &[2, 5, 6], &x)]);
+            assert_eq!(apply(&mut model, "cancel-transposes"), 1, "opset {opset}");
+            assert!(!ops(&model).contains(&"Transpose"));
+            assert_eq!(run(&model, &[("x", &[2, 5, 6], &x)]), before, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn operators_of_another_domain_keep_all() {
+        let between = |domain: &str| {
+            let graph = TestGraph::new().input("x", &["2", "3"]);
+            let graph = graph.node(node("Transpose", ["x"], "a").ints("perm", [1, 0]));
+            let graph = graph.node(node("Exp", ["a"], "b").domain(domain));
+            let graph = graph.node(node("Transpose", ["b"], "c").ints("perm", [1, 0]));
+            graph.node(node("Neg", ["c"], "y")).output("y", &["2", "3"]).model()
+        };
+        assert_eq!(apply(&mut between("other"), "cancel-transposes"), 0);
+        assert_eq!(apply(&mut between(""), "cancel-transposes"), 1);
     }
 }

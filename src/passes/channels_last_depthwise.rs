@@ -1,5 +1,5 @@
-use super::{Pass, Skip, matched};
-use crate::ir::{Graph, NodeId, NodeProto, Patch, initializer_f32, initializer_i64, node};
+use super::{Pass, Skip, matched, only, replaceable};
+use crate::ir::{Graph, NodeId, NodeProto, Patch, initializer_f32, node};
 
 /// A depthwise convolution between two transposes becomes a two-dimensional one of height 1, whose
 /// transposes ONNX Runtime merges into its blocked kernel: less than half the time of the three nodes.
@@ -13,12 +13,13 @@ impl Pass for ChannelsLastDepthwise {
     fn rules(&self) -> &'static str {
         "Transpose<0, 2, 1>(Conv<group C>(Transpose<0, 2, 1>(x [B, T, C]), W [C, 1, k], b))  =>\n\
          \u{20} Squeeze<1>(Transpose<0, 2, 3, 1>(Conv<group C>(Transpose<0, 3, 1, 2>(Unsqueeze<1>(x)), W [C, 1, 1, k], b)))\n\
-         not: where a value between them is used elsewhere, convolutions with automatic padding"
+         not: where a value between them is used elsewhere, convolutions with automatic padding,\n\
+         weights of more than 64 KiB that serve another node too"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let conv = graph.node(id);
-        if !conv.is("Conv") {
+        if !graph.is(conv, "Conv") {
             return Err(Skip::NoMatch);
         }
         let (input, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
@@ -27,8 +28,9 @@ impl Pass for ChannelsLastDepthwise {
         if conv.attr_i("group", 1) != channels || channels < 2 {
             return Err(Skip::NoMatch);
         }
-        let swaps =
-            |node: &NodeProto| node.is("Transpose") && node.attr_ints("perm") == Some(&[0, 2, 1]);
+        let swaps = |node: &NodeProto| {
+            graph.is(node, "Transpose") && node.attr_ints("perm") == Some(&[0, 2, 1])
+        };
         let (before_id, before) =
             matched(graph.maker_of(input, "Transpose").filter(|(_, n)| swaps(n)))?;
         let middle = matched(conv.output.first())?;
@@ -51,18 +53,20 @@ impl Pass for ChannelsLastDepthwise {
         let (stride, dilation) = (matched(one("strides", 1))?, matched(one("dilations", 1))?);
         let pads = conv.attr_ints("pads").unwrap_or(&[0, 0]);
         let [left, right] = *pads else { return Err(Skip::NoMatch) };
+        only(conv, &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"])?;
+        replaceable(graph, w)?;
         let (_, weight) = matched(graph.constant_f32(w))?;
 
         let mut patch = Patch::at(after_id).remove(before_id).remove(id).remove(after_id);
-        let [axis, matrix, tall, first, made, last] =
-            ["axis", "weight_2d", "unsqueezed", "channels_first", "Conv", "channels_last"]
+        let axis = patch.list(graph, "Unsqueeze", &format!("{middle}/axis"), &[1]);
+        let [matrix, tall, first, made, last] =
+            ["weight_2d", "unsqueezed", "channels_first", "Conv", "channels_last"]
                 .map(|what| patch.fresh(graph, &format!("{middle}/{what}")));
-        patch.initializer(initializer_i64(&axis, &[1], &[1]));
         let shape = [channels as usize, 1, 1, kernel as usize];
         patch.initializer(initializer_f32(&matrix, &shape, &weight));
         let inputs: Vec<&str> =
             [Some(first.as_str()), Some(&matrix), conv.input_at(2)].into_iter().flatten().collect();
-        patch.insert(node("Unsqueeze", [x, &axis], &tall));
+        patch.insert(axis.of("Unsqueeze", x, &tall));
         patch.insert(node("Transpose", [&tall], &first).ints("perm", [0, 3, 1, 2]));
         patch.insert(
             node("Conv", inputs, &made)
@@ -74,7 +78,7 @@ impl Pass for ChannelsLastDepthwise {
                 .ints("dilations", [1, dilation]),
         );
         patch.insert(node("Transpose", [&made], &last).ints("perm", [0, 2, 3, 1]));
-        patch.insert(node("Squeeze", [&last, &axis], output));
+        patch.insert(axis.of("Squeeze", &last, output));
         Ok(patch)
     }
 }
@@ -84,9 +88,14 @@ mod tests {
     use super::super::testing::*;
 
     fn model(group: i64, reuse: bool) -> Model {
+        model_at(17, group, reuse)
+    }
+
+    fn model_at(opset: i64, group: i64, reuse: bool) -> Model {
         let inner = 4 / group as usize;
         let weights: Vec<f32> = (0..4 * inner * 3).map(|i| (i as f32 * 0.7).sin()).collect();
         let graph = TestGraph::new()
+            .versions(8, opset)
             .input("x", &["b", "t", "4"])
             .initializer(f32s("w", &[4, inner, 3], &weights))
             .initializer(f32s("bias", &[4], &[0.1, 0.2, 0.3, 0.4]))
@@ -112,5 +121,34 @@ mod tests {
     fn other_convolutions_and_values_in_use_stay() {
         assert_eq!(apply(&mut model(1, false), "channels-last-depthwise"), 0);
         assert_eq!(apply(&mut model(4, true), "channels-last-depthwise"), 0);
+    }
+
+    #[test]
+    fn axes_stand_where_the_opset_wants_them() {
+        let x: Vec<f32> = (0..2 * 7 * 4).map(|i| (i as f32).cos()).collect();
+        let feed: Feed<'_> = &[("x", &[2, 7, 4], &x)];
+        for opset in OPSETS {
+            let mut model = model_at(opset, 4, false);
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "channels-last-depthwise"), 1);
+            let nodes = &model.graph_proto().node;
+            for node in [&nodes[0], &nodes[4]] {
+                let attribute = (opset < 13).then_some([1].as_slice());
+                assert_eq!(node.attr_ints("axes"), attribute, "opset {opset}");
+                assert_eq!(node.input.len(), if opset < 13 { 1 } else { 2 }, "opset {opset}");
+            }
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn a_convolution_with_other_attributes_stays() {
+        let mut model = model(4, false);
+        let mut proto = model.proto().clone();
+        let conv = &mut proto.graph.as_mut().unwrap().node[1];
+        conv.attribute.push(node("Conv", ["c"], "d").int("scaled", 1).build().attribute.remove(0));
+        model = Model::from_proto(proto, "test.onnx").unwrap();
+        let why = "an attribute that its operator does not have";
+        assert_eq!(refusals(&mut model, "channels-last-depthwise"), [why]);
     }
 }

@@ -4,18 +4,6 @@ use crate::ir::{Graph, NodeId, NodeProto, Patch};
 /// Two nodes that compute the same become one.
 pub(super) struct CommonSubexpressionElimination;
 
-/// Operators that give something else at each call.
-const RANDOM: &[&str] = &[
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-    // At random in training mode, which an input may switch on.
-    "Dropout",
-];
-
 impl Pass for CommonSubexpressionElimination {
     fn name(&self) -> &'static str {
         "common-subexpression-elimination"
@@ -23,14 +11,16 @@ impl Pass for CommonSubexpressionElimination {
 
     fn rules(&self) -> &'static str {
         "a = f(x…), b = f(x…), same operator, inputs and attributes, a before b  =>  b is a\n\
-         not: random operators, nodes with nested graphs, outputs of the graph"
+         f of ONNX's own domain, or a function of the model\n\
+         not: random operators, functions that use one, operators of other domains, nodes with nested graphs,\n\
+         outputs of the graph"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let first = matched(node.input.iter().find(|input| !input.is_empty()))?;
         let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
-        if nested || RANDOM.contains(&node.op_type()) {
+        if nested {
             return Err(Skip::NoMatch);
         }
         let twin = graph
@@ -39,6 +29,9 @@ impl Pass for CommonSubexpressionElimination {
             .take_while(|&&other| other < id)
             .find(|&&other| same(graph.node(other), node));
         let twin = graph.node(*matched(twin)?);
+        if !graph.is_pure(node) {
+            return Err(Skip::NoMatch);
+        }
         if node.output.iter().any(|output| graph.is_pinned(output)) {
             return Err(Skip::NoEffect);
         }
@@ -51,6 +44,7 @@ fn same(a: &NodeProto, b: &NodeProto) -> bool {
     let present = |n: &NodeProto| n.output.iter().map(|o| o.is_empty()).collect::<Vec<_>>();
     a.op_type == b.op_type
         && a.domain() == b.domain()
+        && a.overload() == b.overload()
         && a.input == b.input
         && a.attribute == b.attribute
         && present(a) == present(b)
@@ -87,5 +81,37 @@ mod tests {
             .output("y", &["2"])
             .model();
         assert_eq!(apply(&mut model, "common-subexpression-elimination"), 0);
+    }
+
+    /// The difference of two calls of one function, or operator, of a domain.
+    fn difference(op: &str, domain: &str, functions: Vec<crate::ir::FunctionProto>) -> Model {
+        let call = |output: &str| node(op, ["x"], output).domain(domain);
+        let graph = functions.into_iter().fold(TestGraph::new(), TestGraph::function);
+        let graph = graph.input("x", &["2"]).node(call("a")).node(call("b"));
+        graph.node(node("Sub", ["a", "b"], "y")).output("y", &["2"]).model()
+    }
+
+    #[test]
+    fn functions_are_merged_where_they_are_pure() {
+        let merged = |model: &mut Model| apply(model, "common-subexpression-elimination");
+        let noise = || {
+            let sum = node("Add", ["x", "n"], "y");
+            function("Noise", [node("RandomNormalLike", ["x"], "n"), sum])
+        };
+        let twice = || function("Twice", [node("Add", ["x", "x"], "y")]);
+        let calls = || function("Calls", [node("Noise", ["x"], "y").domain("local")]);
+        assert_eq!(merged(&mut difference("Twice", "local", vec![noise(), twice()])), 1);
+        assert_eq!(merged(&mut difference("Noise", "local", vec![noise(), twice()])), 0);
+        assert_eq!(merged(&mut difference("Calls", "local", vec![noise(), calls()])), 0);
+    }
+
+    #[test]
+    fn operators_of_other_domains_or_meanings_are_not_merged() {
+        let merged = |model: &mut Model| apply(model, "common-subexpression-elimination");
+        assert_eq!(merged(&mut difference("Neg", "", vec![])), 1);
+        assert_eq!(merged(&mut difference("Neg", "other", vec![])), 0);
+        let mut own = function("Neg", [node("RandomNormalLike", ["x"], "y")]);
+        own.domain = None;
+        assert_eq!(merged(&mut difference("Neg", "", vec![own])), 0);
     }
 }

@@ -1,6 +1,6 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only, replaceable};
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{Graph, NodeId, NodeProto, Patch, TensorProto, initializer_raw};
+use crate::ir::{Graph, List, NodeId, NodeProto, Patch, TensorProto, initializer_raw};
 use crate::tensor::{DType, Tensor};
 
 /// Arithmetic on constants is done once.
@@ -19,24 +19,35 @@ impl Pass for ConstantFolding {
         "f(c…) with every input an initializer  =>  initializer, for f in\n\
          Shape, Transpose, Reshape, Unsqueeze, Squeeze (any type)\n\
          Add, Sub, Mul, Div, Gather<axis=0>, Concat<axis=0>, Cast between int64 and float (int64, float)\n\
-         not: division by zero, results of more than 65536 elements that are larger than the inputs"
+         not: division by zero, casts of what int64 can't hold, results of more than 65536 elements that are\n\
+         larger than the inputs, copies of a constant of more than 64 KiB that serves another node too"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let [output] = node.output.as_slice() else { return Err(Skip::NoMatch) };
-        if graph.is_output(output) || node.input.is_empty() || !node.is(node.op_type()) {
+        if graph.is_output(output) || node.input.is_empty() || !graph.is(node, node.op_type()) {
             return Err(Skip::NoMatch);
         }
+        let known = matched(attributes(node.op_type()))?;
         let inputs: Vec<Tensor> =
             matched(node.input.iter().map(|input| graph.constant(input)).collect::<Option<_>>())?;
+        only(node, known)?;
+        // The others give about as much as they take.
+        if !["Shape", "Gather"].contains(&node.op_type()) {
+            node.input.iter().try_for_each(|input| replaceable(graph, input))?;
+        }
         let largest = inputs.iter().map(|t| t.bytes().len()).max().unwrap_or(0);
         let all = inputs.iter().fold(0usize, |n, t| n.saturating_add(t.bytes().len()));
         // Only Concat makes its result of all inputs together: asked before it is made.
-        if node.is("Concat") && all > largest.max(SMALL * inputs[0].dtype().size()) {
+        if node.op_type() == "Concat" && all > largest.max(SMALL * inputs[0].dtype().size()) {
             return Err(Skip::NoEffect);
         }
-        let value = matched(fold(node, &inputs))?;
+        let list = match graph.list(node) {
+            List::Given(values) => Some(values),
+            List::Absent | List::Unknown => None,
+        };
+        let value = matched(fold(node, &inputs, list.as_deref()))?;
         if value.bytes().len() > largest.max(SMALL * value.dtype().size()) {
             return Err(Skip::NoEffect);
         }
@@ -65,24 +76,47 @@ fn to_proto(name: &str, value: &Tensor) -> TensorProto {
     initializer_raw(name, code, value.shape(), value.bytes().clone())
 }
 
-fn fold(node: &NodeProto, inputs: &[Tensor]) -> Option<Tensor> {
-    let ints = |at: usize| inputs.get(at)?.to_i64().ok();
+/// The attributes of an operator that is folded.
+fn attributes(op: &str) -> Option<&'static [&'static str]> {
+    Some(match op {
+        "Add" | "Sub" | "Mul" | "Div" => &[],
+        "Shape" => &["start", "end"],
+        "Transpose" => &["perm"],
+        "Reshape" => &["allowzero", "shape"],
+        "Unsqueeze" | "Squeeze" => &["axes"],
+        "Concat" | "Gather" => &["axis"],
+        "Cast" => &["to", "saturate", "round_mode"],
+        _ => return None,
+    })
+}
+
+/// The value of a node; `list` is its [list of numbers](Graph::list).
+fn fold(node: &NodeProto, inputs: &[Tensor], list: Option<&[i64]>) -> Option<Tensor> {
     let first = inputs.first()?;
+    let rank = first.shape().len() as i64;
+    let along_first = |axis: i64| axis == 0 || axis == -rank;
     let reshaped = |shape: Vec<usize>| Tensor::new(first.dtype(), shape, first.bytes().clone()).ok();
     match node.op_type() {
-        "Shape" if node.attribute.is_empty() => {
-            let dims: Vec<i64> = first.shape().iter().map(|&d| d as i64).collect();
+        "Shape" => {
+            let place = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank);
+            let (start, end) = (place(node.attr_i("start", 0)), place(node.attr_i("end", rank)));
+            let dims = first.shape().get(start as usize..end as usize).unwrap_or_default();
+            let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
             Some(Tensor::from_i64(&[dims.len()], &dims))
         }
-        "Transpose" => transpose(first, node.attr_ints("perm")?),
-        "Reshape" if node.attr_i("allowzero", 0) == 0 => reshaped(reshape(first.shape(), &ints(1)?)?),
-        "Unsqueeze" => reshaped(unsqueeze(first.shape(), &ints(1)?)?),
-        "Squeeze" => reshaped(squeeze(first.shape(), &ints(1)?)?),
+        "Transpose" => {
+            let reversed: Vec<i64> = (0..rank).rev().collect();
+            transpose(first, node.attr_ints("perm").unwrap_or(&reversed))
+        }
+        "Reshape" if node.attr_i("allowzero", 0) == 0 => reshaped(reshape(first.shape(), list?)?),
+        "Unsqueeze" => reshaped(unsqueeze(first.shape(), list?)?),
+        "Squeeze" => reshaped(squeeze(first.shape(), list?)?),
         "Add" | "Sub" | "Mul" | "Div" => arithmetic(node.op_type(), first, inputs.get(1)?),
-        "Concat" if node.attr_i("axis", -1) == 0 => concat(inputs),
-        "Gather" if node.attr_i("axis", 0) == 0 && first.shape().len() == 1 => {
+        "Concat" if node.attr("axis").is_some_and(|axis| along_first(axis.i())) => concat(inputs),
+        "Gather" if rank == 1 && along_first(node.attr_i("axis", 0)) => {
             let values = first.to_i64().ok()?;
-            let picks = ints(1)?
+            let picks = inputs.get(1)?.to_i64().ok()?;
+            let picks = picks
                 .into_iter()
                 .map(|i| {
                     values.get(usize::try_from(if i < 0 { i + values.len() as i64 } else { i }).ok()?)
@@ -98,14 +132,19 @@ fn fold(node: &NodeProto, inputs: &[Tensor]) -> Option<Tensor> {
                 Some(Tensor::from_f32(first.shape(), &values))
             }
             (DType::F32, 7) => {
-                let values: Vec<i64> = first.to_f32().ok()?.iter().map(|&v| v as i64).collect();
-                Some(Tensor::from_i64(first.shape(), &values))
+                // 2^63 is the first float that int64 can't hold; NaN is in no range.
+                let holds = |v: &f32| (-TWO_63..TWO_63).contains(v);
+                let values = first.to_f32().ok()?;
+                let values = values.into_iter().map(|v| holds(&v).then_some(v as i64));
+                Some(Tensor::from_i64(first.shape(), &values.collect::<Option<Vec<_>>>()?))
             }
             _ => None,
         },
         _ => None,
     }
 }
+
+const TWO_63: f32 = 9_223_372_036_854_775_808.0;
 
 fn transpose(tensor: &Tensor, perm: &[i64]) -> Option<Tensor> {
     let shape = tensor.shape();
@@ -264,5 +303,83 @@ mod tests {
     fn division_by_zero_is_left_to_the_runtime() {
         let zero = [initializer_i64("p", &[1], &[7]), initializer_i64("q", &[1], &[0])];
         assert!(folded(node("Div", ["p", "q"], "c"), &zero).is_none());
+    }
+
+    fn folded_at(
+        opset: i64,
+        op: crate::ir::NodeBuilder,
+        constants: &[TensorProto],
+    ) -> Option<TensorProto> {
+        let graph = TestGraph::new().versions(8, opset).input("x", &["n"]);
+        let graph = constants.iter().cloned().fold(graph, TestGraph::initializer);
+        let mut model = graph.node(op).node(node("Mul", ["x", "c"], "y")).output("y", &["n"]).model();
+        apply(&mut model, "constant-folding");
+        model.graph_proto().initializer.iter().find(|t| t.name() == "c").cloned()
+    }
+
+    #[test]
+    fn axes_are_read_by_the_opset() {
+        let a = || f32s("a", &[1, 3], &[1., 2., 3.]);
+        let axes = || i64s("axes", &[1], &[0]);
+        let dims = |folded: Option<TensorProto>| folded.map(|tensor| tensor.dims);
+        let attribute = |op: &str| node(op, ["a"], "c").ints("axes", [0]);
+        let input = |op: &str| node(op, ["a", "axes"], "c");
+        for (op, want) in [("Squeeze", vec![3]), ("Unsqueeze", vec![1, 1, 3])] {
+            for opset in OPSETS {
+                let old = dims(folded_at(opset, attribute(op), &[a()]));
+                let new = dims(folded_at(opset, input(op), &[a(), axes()]));
+                assert_eq!(old, (opset < 13).then(|| want.clone()), "{op} at {opset}");
+                assert_eq!(new, (opset >= 13).then(|| want.clone()), "{op} at {opset}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_operators_default() {
+        let a = || f32s("a", &[2, 3], &[1., 2., 3., 4., 5., 6.]);
+        let turned = folded(node("Transpose", ["a"], "c"), &[a()]).unwrap();
+        assert_eq!(turned, f32s("c", &[3, 2], &[1., 4., 2., 5., 3., 6.]));
+        let part = folded(node("Shape", ["a"], "c").int("start", -1), &[a()]).unwrap();
+        assert_eq!(part, i64s("c", &[1], &[3]));
+    }
+
+    #[test]
+    fn a_cast_of_what_int64_cannot_hold_is_left_to_the_runtime() {
+        let cast =
+            |value: f32| folded(node("Cast", ["p"], "c").int("to", 7), &[f32s("p", &[1], &[value])]);
+        assert_eq!(cast(-2.7), Some(i64s("c", &[1], &[-2])));
+        assert_eq!(cast(-TWO_63), Some(i64s("c", &[1], &[i64::MIN])));
+        assert!([f32::NAN, f32::INFINITY, TWO_63].into_iter().all(|value| cast(value).is_none()));
+    }
+
+    #[test]
+    fn an_addition_of_another_domain_or_with_more_to_say_is_not_done() {
+        let add = || node("Add", ["p", "q"], "c");
+        let two = || [i64s("p", &[1], &[1]), i64s("q", &[1], &[2])];
+        assert!(folded(add(), &two()).is_some());
+        assert!(folded(add().domain("other"), &two()).is_none());
+        assert!(folded(add().int("saturate", 1), &two()).is_none());
+    }
+
+    /// The embedding of a language model whose head is its transpose.
+    fn tied(rows: usize) -> Model {
+        TestGraph::new()
+            .input_i64("ids", &["n"])
+            .initializer(f32s("table", &[rows, 64], &vec![0.5; rows * 64]))
+            .node(node("Gather", ["table", "ids"], "x"))
+            .node(node("Transpose", ["table"], "head").ints("perm", [1, 0]))
+            .node(node("MatMul", ["x", "head"], "y"))
+            .output("y", &["n", "v"])
+            .model()
+    }
+
+    #[test]
+    fn a_weight_that_stays_for_another_use_is_not_copied_unless_small() {
+        let mut large = tied(1024);
+        let bytes = large.weight_bytes();
+        let why = "its constant serves another node too, and would be there twice";
+        assert_eq!(refusals(&mut large, "constant-folding"), [why]);
+        assert_eq!((large.weight_bytes(), ops(&large).len()), (bytes, 3));
+        assert_eq!(apply(&mut tied(16), "constant-folding"), 1);
     }
 }

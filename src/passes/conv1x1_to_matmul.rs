@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only, part_of, replaceable};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Pointwise convolutions become products, which quantize and run better.
@@ -12,12 +12,13 @@ impl Pass for Conv1x1ToMatmul {
     fn rules(&self) -> &'static str {
         "Conv<kernel 1, stride 1, group 1>(x [B, C, T], W [D, C, 1], b)\n\
          \u{20} =>  Transpose<0, 2, 1>(Add(MatMul(Transpose<0, 2, 1>(x), W'), b)),  W' [C, D] = W[:, :, 0] transposed\n\
-         not: padding, strides, groups, two-dimensional convolutions, weights that aren't constant"
+         not: padding, strides, groups, two-dimensional convolutions, weights that aren't\n\
+         constant, or that serve another node too and are larger than 64 KiB"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let conv = graph.node(id);
-        if !conv.is("Conv") {
+        if !graph.is(conv, "Conv") {
             return Err(Skip::NoMatch);
         }
         let (x, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
@@ -34,6 +35,8 @@ impl Pass for Conv1x1ToMatmul {
         if !all("pads", 0) || !all("strides", 1) || !matches!(auto_pad, "NOTSET" | "VALID") {
             return Err(Skip::Refused("a pointwise convolution with padding or strides"));
         }
+        only(conv, &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"])?;
+        replaceable(graph, w)?;
         let (_, weight) = matched(graph.constant_f32(w))?;
         let (rows, columns) = (channels as usize, out as usize);
         let mut transposed = vec![0.0; weight.len()];
@@ -49,9 +52,7 @@ impl Pass for Conv1x1ToMatmul {
             .map(|what| patch.fresh(graph, &format!("{output}/{what}")));
         patch.initializer(initializer_f32(&matrix, &[rows, columns], &transposed));
         patch.insert(node("Transpose", [x], &rows_first).ints("perm", [0, 2, 1]));
-        patch.insert(
-            node("MatMul", [&rows_first, &matrix], &product).named(format!("{}/MatMul", conv.name())),
-        );
+        patch.insert(node("MatMul", [&rows_first, &matrix], &product).named(part_of(conv, "MatMul")));
         let mut last = product;
         if let Some(bias) = conv.input_at(2) {
             let sum = patch.fresh(graph, &format!("{output}/Add"));
@@ -96,5 +97,61 @@ mod tests {
         assert_eq!(apply(&mut model(1, 2, [0, 0]), "conv1x1-to-matmul"), 0);
         let padded = refusals(&mut model(1, 1, [1, 1]), "conv1x1-to-matmul");
         assert_eq!(padded, ["a pointwise convolution with padding or strides"]);
+    }
+
+    #[test]
+    fn every_opset_and_convolutions_without_names() {
+        let x: Vec<f32> = (0..2 * 4 * 5).map(|i| (i as f32).cos()).collect();
+        let feed: Feed<'_> = &[("x", &[2, 4, 5], &x)];
+        for opset in OPSETS {
+            let weights: Vec<f32> = (0..16).map(|i| (i as f32 * 0.7).sin()).collect();
+            let mut model = TestGraph::new()
+                .versions(8, opset)
+                .input("x", &["b", "4", "t"])
+                .initializer(f32s("w", &[4, 4, 1], &weights))
+                .initializer(f32s("v", &[4, 4, 1], &weights))
+                .node(node("Conv", ["x", "w"], "c").named(""))
+                .node(node("Conv", ["c", "v"], "y").named(""))
+                .output("y", &["b", "4", "t"])
+                .model();
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "conv1x1-to-matmul"), 2);
+            assert!(names_are_unique(&model), "opset {opset}");
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn weights_that_serve_two_convolutions_are_not_copied_unless_small() {
+        let shared = |channels: usize| {
+            let text = channels.to_string();
+            TestGraph::new()
+                .input("x", &["b", &text, "t"])
+                .initializer(f32s("w", &[channels, channels, 1], &vec![0.5; channels * channels]))
+                .node(node("Conv", ["x", "w"], "c"))
+                .node(node("Conv", ["c", "w"], "y"))
+                .output("y", &["b", &text, "t"])
+                .model()
+        };
+        assert_eq!(apply(&mut shared(4), "conv1x1-to-matmul"), 2);
+        let why = "its constant serves another node too, and would be there twice";
+        assert_eq!(refusals(&mut shared(256), "conv1x1-to-matmul"), [why, why]);
+    }
+
+    #[test]
+    fn convolutions_of_another_domain_or_with_other_attributes_stay() {
+        let with = |conv: crate::ir::NodeBuilder| {
+            let graph = TestGraph::new().input("x", &["b", "1", "t"]).initializer(f32s(
+                "w",
+                &[1, 1, 1],
+                &[2.0],
+            ));
+            graph.node(conv).output("y", &["b", "1", "t"]).model()
+        };
+        let conv = || node("Conv", ["x", "w"], "y");
+        assert_eq!(apply(&mut with(conv().domain("other")), "conv1x1-to-matmul"), 0);
+        let why = "an attribute that its operator does not have";
+        assert_eq!(refusals(&mut with(conv().int("scaled", 1)), "conv1x1-to-matmul"), [why]);
+        assert_eq!(apply(&mut with(conv()), "conv1x1-to-matmul"), 1);
     }
 }

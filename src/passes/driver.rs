@@ -103,8 +103,6 @@ impl Driver {
                 break;
             }
         }
-        model.drop_unused_constants();
-        model.strip_annotations();
         report.out_of_fuel = fuel == 0;
         report.nodes.1 = model.graph_proto().node.len();
         report.weight_bytes.1 = model.weight_bytes();
@@ -134,7 +132,13 @@ fn sweep(
                 }
                 let id = NodeId(at);
                 let why = match pass.visit(&graph, id) {
+                    Ok(_) if graph.opset() < pass.opset() => {
+                        format!("it needs opset {}, and the model has {}", pass.opset(), graph.opset())
+                    }
                     Ok(patch) => match graph.plan(patch, pass.name()) {
+                        Ok(change) if change.growth() > pass.growth() => {
+                            format!("the file would become {} bytes larger", change.growth())
+                        }
                         Ok(change) => break Some((change, nodes)),
                         Err(why) => why.to_string(),
                     },
@@ -190,5 +194,53 @@ mod tests {
         model.check().unwrap();
         // A limit for a loaded machine; it takes a tenth of this.
         assert!(took.as_secs_f64() < 3.0, "{took:?}");
+    }
+
+    /// Writes a constant anew beside the one that is there.
+    struct Copies;
+
+    impl Pass for Copies {
+        fn name(&self) -> &'static str {
+            "copies"
+        }
+
+        fn rules(&self) -> &'static str {
+            ""
+        }
+
+        fn visit(&self, graph: &crate::ir::Graph<'_>, id: NodeId) -> Result<crate::ir::Patch, Skip> {
+            let (constant, x) = graph.constant_operand(id).ok_or(Skip::NoMatch)?;
+            let (shape, values) = graph.constant_f32(constant).ok_or(Skip::NoMatch)?;
+            let mut patch = crate::ir::Patch::at(id).remove(id);
+            let copy = patch.fresh(graph, constant);
+            patch.initializer(f32s(&copy, &shape, &values));
+            patch.insert(node("Add", [x, &copy], graph.node(id).output_at(0).unwrap()));
+            Ok(patch)
+        }
+    }
+
+    #[test]
+    fn no_pass_makes_a_file_larger_by_much() {
+        let model = |length: usize, shared: bool| {
+            let graph = TestGraph::new()
+                .input("x", &["n"])
+                .initializer(f32s("w", &[length], &vec![1.0; length]))
+                .node(node("Mul", ["x", "w"], "y"))
+                .output("y", &["n"]);
+            if shared {
+                graph.node(node("Neg", ["w"], "z")).output("z", &["n"]).model()
+            } else {
+                graph.model()
+            }
+        };
+        let copied = |mut model: Model| {
+            let mut refused = Vec::new();
+            let applied = sweep(&Copies, &mut model, &mut 1, &mut refused);
+            (applied, refused.into_iter().map(|(_, why)| why).collect::<Vec<_>>())
+        };
+        assert_eq!(copied(model(1 << 15, false)), (1, vec![]));
+        assert_eq!(copied(model(1 << 14, true)), (1, vec![]));
+        let why = "the file would become 131072 bytes larger";
+        assert_eq!(copied(model(1 << 15, true)), (0, vec![why.to_owned()]));
     }
 }

@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Scale and bias of a layer normalization, and the bias of the linear layer behind it, move into that
@@ -31,7 +31,7 @@ impl Pass for FoldLayerNorm {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let add = graph.node(id);
-        if !add.is("Add") {
+        if !graph.is(add, "Add") {
             return Err(Skip::NoMatch);
         }
         let (b, product) = matched(graph.constant_operand(id))?;
@@ -62,6 +62,8 @@ impl Pass for FoldLayerNorm {
         if rows == 0 || g_shape != [rows] || h.0 != [rows] || b_shape != [columns] {
             return Err(Skip::NoMatch);
         }
+        only(norm, &["axis", "epsilon", "stash_type"])?;
+        [add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
         let folded = fold(&weight, &g, &h.1, &b_values);
 
         let mut patch = Patch::at(id).remove(norm_id).remove(matmul_id).remove(id);

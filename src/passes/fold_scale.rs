@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// A per-column scale after a linear layer moves into its weights.
@@ -17,7 +17,7 @@ impl Pass for FoldScale {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let scale = graph.node(id);
-        if !scale.is("Mul") {
+        if !graph.is(scale, "Mul") {
             return Err(Skip::NoMatch);
         }
         let (g, sum) = matched(graph.constant_operand(id))?;
@@ -30,6 +30,7 @@ impl Pass for FoldScale {
         }
         let (shape, mut weight) = matched(graph.constant_f32(w))?;
         let output = matched(scale.output_at(0))?;
+        [scale, add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
         let [_, columns] = shape[..] else { return Err(Skip::NoMatch) };
         if columns == 0 {
             return Err(Skip::NoEffect);
@@ -93,5 +94,37 @@ mod tests {
     #[test]
     fn a_sum_that_is_used_elsewhere_stays() {
         assert_eq!(apply(&mut model(&[0.5, -2.0, 0.0], true), "fold-scale"), 0);
+    }
+
+    #[test]
+    fn old_opsets_and_nodes_without_names() {
+        for opset in OPSETS {
+            let mut model = TestGraph::new()
+                .versions(8, opset)
+                .input("x", &["t", "2"])
+                .initializer(f32s("w", &[2, 3], &[1., 2., 3., 4., 5., 6.]))
+                .initializer(f32s("b", &[3], &[0.5, -0.5, 0.25]))
+                .initializer(f32s("g", &[3], &[0.5, -2.0, 0.1]))
+                .node(node("MatMul", ["x", "w"], "p").named(""))
+                .node(node("Add", ["b", "p"], "s").named(""))
+                .node(node("Mul", ["g", "s"], "y").named(""))
+                .output("y", &["t", "3"])
+                .model();
+            let feed: Feed<'_> = &[("x", &[2, 2], &[1.0, -1.0, 0.3, 0.7])];
+            let before = run(&model, feed);
+            assert_eq!(apply(&mut model, "fold-scale"), 1);
+            assert!(names_are_unique(&model));
+            assert!(max_diff(&before, &run(&model, feed)) < 1e-6, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn before_opset_7_a_scale_broadcasts_otherwise() {
+        let proto = model(&[0.1], false).proto().clone();
+        let mut old = proto.clone();
+        old.opset_import[0].version = Some(6);
+        let mut model = Model::from_proto(old, "test.onnx").unwrap();
+        let why = "it needs opset 7, and the model has 6";
+        assert_eq!(refusals(&mut model, "fold-scale"), [why]);
     }
 }

@@ -11,18 +11,20 @@ impl Pass for LiftConstants {
 
     fn rules(&self) -> &'static str {
         "y = Constant<value | value_float(s) | value_int(s)>()  =>  initializer y\n\
+         an initializer needs no input from IR version 4 on: older files become version 4\n\
          not: a constant that is itself a graph output, strings, sparse tensors"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
-        let name = matched(node.output_at(0).filter(|_| node.is("Constant")))?;
-        let attribute = matched(node.attribute.first())?;
+        let name = matched(node.output_at(0).filter(|_| graph.is(node, "Constant")))?;
+        let [attribute] = node.attribute.as_slice() else {
+            return Err(Skip::Refused("not one value, but none or several"));
+        };
         let tensor = match attribute.name() {
             "value" => {
                 let mut tensor = matched(attribute.t.clone())?;
                 tensor.name = Some(name.to_owned());
-                tensor.doc_string = None;
                 tensor
             }
             "value_float" => initializer_f32(name, &[], &[attribute.f()]),
@@ -65,5 +67,64 @@ mod tests {
         let constant = node("Constant", NONE, "c").attr("value", Attr::Tensor(f32s("", &[1], &[2.0])));
         let mut model = TestGraph::new().node(constant).output("c", &["1"]).model();
         assert_eq!(apply(&mut model, "lift-constants"), 0);
+    }
+
+    #[test]
+    fn a_file_in_which_constants_must_be_inputs_becomes_one_in_which_they_need_not() {
+        let constant = node("Constant", NONE, "c").attr("value", Attr::Tensor(f32s("", &[1], &[2.0])));
+        let mut model = TestGraph::new()
+            .versions(3, 8)
+            .input("x", &["n"])
+            .input("w", &["1"])
+            .initializer(f32s("w", &[1], &[5.0]))
+            .node(constant)
+            .node(node("Mul", ["x", "c"], "p"))
+            .node(node("Add", ["p", "w"], "y"))
+            .output("y", &["n"])
+            .model();
+        let feed: Feed<'_> = &[("x", &[2], &[1.0, 3.0])];
+        let before = run(&model, feed);
+        assert_eq!(apply(&mut model, "lift-constants"), 1);
+        assert_eq!(model.proto().ir_version(), 4);
+        let inputs: Vec<_> = model.graph_proto().input.iter().map(|input| input.name()).collect();
+        assert_eq!(inputs, ["x"]);
+        assert!(model.graph().initializer("w").is_some());
+        assert_eq!(run(&model, feed), before);
+    }
+
+    #[test]
+    fn from_version_4_an_input_with_an_initializer_is_open_to_callers() {
+        let model = |ir_version: i64| {
+            let graph = TestGraph::new().versions(ir_version, 8).input("w", &["1"]);
+            let graph = graph.initializer(f32s("w", &[1], &[5.0])).node(node("Neg", ["w"], "y"));
+            graph.output("y", &["1"]).model()
+        };
+        assert!(model(3).graph().initializer("w").is_some() && !model(3).graph().is_input("w"));
+        assert!(model(4).graph().initializer("w").is_none() && model(4).graph().is_input("w"));
+    }
+
+    #[test]
+    fn every_value_that_an_initializer_can_hold_is_lifted_whatever_its_size() {
+        let lifted = |constant: crate::ir::NodeBuilder| {
+            let graph = TestGraph::new().node(constant).node(node("Identity", ["c"], "y"));
+            let mut model = graph.output("y", &["n"]).model();
+            assert_eq!(apply(&mut model, "lift-constants"), 1);
+            model.graph_proto().initializer[0].clone()
+        };
+        let constant = || node("Constant", NONE, "c");
+        let large = vec![7; 1 << 15];
+        assert_eq!(lifted(constant().ints("value_ints", large.clone())), i64s("c", &[1 << 15], &large));
+        assert_eq!(lifted(constant().int("value_int", 3)), i64s("c", &[], &[3]));
+        assert_eq!(lifted(constant().attr("value_float", Attr::Float(0.5))), f32s("c", &[], &[0.5]));
+    }
+
+    #[test]
+    fn a_constant_of_two_values_is_refused() {
+        let value = || Attr::Tensor(f32s("", &[1], &[2.0]));
+        let two =
+            node("Constant", NONE, "c").attr("value", value()).attr("value_float", Attr::Float(1.0));
+        let graph = TestGraph::new().node(two).node(node("Neg", ["c"], "y"));
+        let mut model = graph.output("y", &["1"]).model();
+        assert_eq!(refusals(&mut model, "lift-constants"), ["not one value, but none or several"]);
     }
 }

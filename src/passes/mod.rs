@@ -20,11 +20,13 @@ mod replace_istft;
 mod sink_transposes;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod unused_nodes;
 
 pub use driver::{Applied, Driver, Report, UnknownPass};
 
-use crate::ir::{Graph, NodeId, Patch};
+use crate::ir::{Graph, NodeId, NodeProto, Patch, bytes_of};
 
 /// A rewrite rule.
 pub trait Pass: Sync {
@@ -33,6 +35,17 @@ pub trait Pass: Sync {
 
     /// The rules, as formulas: what is matched and what stands there afterwards.
     fn rules(&self) -> &'static str;
+
+    /// The earliest opset that has the operators it writes, in the forms in which it writes them. Before 7
+    /// even an addition broadcasts by attributes of its own, so that none is less.
+    fn opset(&self) -> i64 {
+        7
+    }
+
+    /// By how many bytes one patch may make the constants grow.
+    fn growth(&self) -> u64 {
+        SMALL
+    }
 
     /// Proposes a change at a node.
     ///
@@ -50,6 +63,33 @@ pub enum Skip {
     NoEffect,
     /// The node is of the kind the pass is about, in a form it can't express: reported by name.
     Refused(&'static str),
+}
+
+/// A constant of this many bytes may be kept twice: as it was for other uses, and changed.
+const SMALL: u64 = 1 << 16;
+
+/// Refuses to replace the use of a constant by that of a changed copy where the constant has to stay as well,
+/// for other nodes: the file would become larger.
+fn replaceable(graph: &Graph<'_>, constant: &str) -> Result<(), Skip> {
+    match graph.initializer(constant) {
+        Some(tensor) if bytes_of(tensor) > SMALL && graph.sole_user(constant).is_none() => {
+            Err(Skip::Refused("its constant serves another node too, and would be there twice"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a node with attributes that its pass does not know: written anew, it would lose them.
+fn only(node: &NodeProto, known: &[&str]) -> Result<(), Skip> {
+    match node.attribute.iter().all(|a| known.contains(&a.name())) {
+        true => Ok(()),
+        false => Err(Skip::Refused("an attribute that its operator does not have")),
+    }
+}
+
+/// A name for what one part of a node becomes; none where the node has none, so that the patch finds one.
+fn part_of(node: &NodeProto, part: &str) -> String {
+    if node.name().is_empty() { String::new() } else { format!("{}/{part}", node.name()) }
 }
 
 /// `None` while matching means: not this pass's node.

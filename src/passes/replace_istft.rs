@@ -1,6 +1,6 @@
 use std::f64::consts::TAU;
 
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, only};
 use crate::ir::{
     Graph, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, initializer_f32, initializer_i64, node,
 };
@@ -32,8 +32,18 @@ impl Pass for ReplaceIstft {
          \u{20}     slice, pad and add, divided by the envelope of the squared window\n\
          half-size bases where the window is symmetric and n_fft is a multiple of 2 hop; whole bases elsewhere\n\
          zero_dc_nyquist = 1 zeroes both bins, normalized = 1 scales by sqrt(n_fft)\n\
-         not: n_fft > 8192 or > 256 hop_length, center = 0, onesided = 0, a window longer than n_fft, a window that isn't constant, an\n\
+         not: before opset 11, n_fft > 8192 or > 256 hop_length, center = 0, onesided = 0, a window longer than n_fft, a window that isn't constant, an\n\
          envelope with a zero"
+    }
+
+    /// `Mod` is there from 10, `Pad` takes its lengths as an input from 11.
+    fn opset(&self) -> i64 {
+        11
+    }
+
+    /// One turn of each wave, the window and its square: at most 16 floats to a sample of a frame.
+    fn growth(&self) -> u64 {
+        16 * 4 * LARGEST_N_FFT as u64
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
@@ -44,7 +54,9 @@ impl Pass for ReplaceIstft {
         let transform = Transform::read(graph, istft)?;
         let (re, im) = (matched(istft.input_at(0))?, matched(istft.input_at(1))?);
         let audio = matched(istft.output_at(0))?;
-        let mut to = Emitter { graph, patch: Patch::at(id).remove(id), scope: istft.name().to_owned() };
+        only(istft, ATTRIBUTES)?;
+        let scope = if istft.name().is_empty() { audio } else { istft.name() }.to_owned();
+        let mut to = Emitter { graph, patch: Patch::at(id).remove(id), scope };
         let frames = to.emit("re", "Transpose", &[re], |n| n.ints("perm", [0, 2, 1]));
         let imaginary = to.emit("im", "Transpose", &[im], |n| n.ints("perm", [0, 2, 1]));
         let present = to.frames_present(&transform, &frames);
@@ -63,6 +75,9 @@ impl Pass for ReplaceIstft {
         Ok(to.patch)
     }
 }
+
+const ATTRIBUTES: &[&str] =
+    &["n_fft", "hop_length", "win_length", "center", "onesided", "normalized", "zero_dc_nyquist"];
 
 /// A transform that standard operators can express.
 struct Transform {
@@ -569,5 +584,43 @@ mod tests {
         apply(&mut rewritten, "replace-istft");
         apply(&mut rewritten, "constant-folding");
         assert!(rewritten.weight_bytes() < 80_000, "{}", rewritten.weight_bytes());
+    }
+
+    #[test]
+    fn it_needs_an_opset_with_its_operators() {
+        let case = Case { n_fft: 16, hop: 4, window: hann(16), zero_edges: false, normalized: false };
+        let at = |opset: i64| {
+            let mut proto = model(&case, placeholder(&case).named("")).proto().clone();
+            proto.opset_import[0].version = Some(opset);
+            Model::from_proto(proto, "test.onnx").unwrap()
+        };
+        assert_eq!(refusals(&mut at(10), "replace-istft"), ["it needs opset 11, and the model has 10"]);
+        let feed: Feed<'_> = &[("re", &[1, 9, 3], &[0.5; 27]), ("im", &[1, 9, 3], &[0.25; 27])];
+        let audio = |opset: i64| {
+            let mut model = at(opset);
+            assert_eq!(apply(&mut model, "replace-istft"), 1);
+            assert!(names_are_unique(&model));
+            run(&model, feed)
+        };
+        let expected = audio(17);
+        for opset in [11, 12, 13, 18, 23] {
+            assert_eq!(audio(opset), expected, "opset {opset}");
+        }
+    }
+
+    #[test]
+    fn the_largest_transform_is_within_what_the_pass_may_add() {
+        let case = Case {
+            n_fft: 8192,
+            hop: 4100,
+            window: vec![1.0; 8192],
+            zero_edges: false,
+            normalized: false,
+        };
+        let mut rewritten = model(&case, placeholder(&case));
+        assert_eq!(apply(&mut rewritten, "replace-istft"), 1);
+        let case = Case { hop: 32, ..case };
+        let mut rewritten = model(&case, placeholder(&case));
+        assert_eq!(apply(&mut rewritten, "replace-istft"), 1);
     }
 }

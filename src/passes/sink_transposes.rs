@@ -18,7 +18,7 @@ impl Pass for SinkTransposes {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let both = graph.node(id);
-        if !["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| both.is(op)) {
+        if !["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| graph.is(both, op)) {
             return Err(Skip::NoMatch);
         }
         let ([a, b], [output]) = (both.input.as_slice(), both.output.as_slice()) else {
@@ -92,5 +92,18 @@ mod tests {
     fn other_layouts_and_values_in_use_stay() {
         assert_eq!(apply(&mut model([2, 0, 1], false), "sink-transposes"), 0);
         assert_eq!(apply(&mut model([0, 2, 1], true), "sink-transposes"), 0);
+    }
+
+    #[test]
+    fn operators_of_another_domain_stay() {
+        let mut model = TestGraph::new()
+            .input("x", &["2", "3"])
+            .node(node("Transpose", ["x"], "a").ints("perm", [1, 0]))
+            .node(node("Transpose", ["x"], "b").ints("perm", [1, 0]))
+            .node(node("Sub", ["a", "b"], "c").domain("other"))
+            .node(node("Neg", ["c"], "z"))
+            .output("z", &["3", "2"])
+            .model();
+        assert_eq!(apply(&mut model, "sink-transposes"), 0);
     }
 }

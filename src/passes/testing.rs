@@ -1,6 +1,11 @@
 //! What the tests of passes share: apply one pass, run the model in tract, compare.
 
-pub(super) use crate::ir::{Attr, Model, TestGraph, initializer_f32 as f32s, node};
+use std::collections::BTreeSet;
+
+pub(super) use crate::ir::{
+    Attr, Model, TestGraph, initializer_f32 as f32s, initializer_i64 as i64s, node,
+};
+use crate::ir::{FunctionProto, NodeBuilder};
 use crate::passes::Driver;
 use crate::runtime::{Runtime, Tract};
 use crate::tensor::Tensor;
@@ -21,6 +26,27 @@ pub(super) fn apply(model: &mut Model, pass: &str) -> usize {
 pub(super) fn refusals(model: &mut Model, pass: &str) -> Vec<String> {
     let report = Driver::of(&[pass]).unwrap().run(model);
     report.passes.into_iter().flat_map(|p| p.refused).map(|(_, why)| why).collect()
+}
+
+/// Opsets at which some operator that a pass reads or writes changes its form, and the newest of all.
+pub(super) const OPSETS: [i64; 9] = [7, 9, 10, 11, 12, 13, 17, 18, 23];
+
+/// Every node has a name, and no two have the same.
+pub(super) fn names_are_unique(model: &Model) -> bool {
+    let names: BTreeSet<&str> = model.graph_proto().node.iter().map(|node| node.name()).collect();
+    names.len() == model.graph_proto().node.len() && !names.contains("")
+}
+
+/// A function of the domain `local`: from `x` to `y`.
+pub(super) fn function(name: &str, body: impl IntoIterator<Item = NodeBuilder>) -> FunctionProto {
+    FunctionProto {
+        name: Some(name.to_owned()),
+        domain: Some("local".to_owned()),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        node: body.into_iter().map(NodeBuilder::build).collect(),
+        ..Default::default()
+    }
 }
 
 /// Operators in order.

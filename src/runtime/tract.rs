@@ -31,6 +31,7 @@ impl Runtime for Tract {
             let model = tract_onnx::onnx()
                 .with_ignore_output_shapes(true)
                 .with_ignore_output_types(true)
+                .with_ignore_value_info(true)
                 .model_for_read(&mut &*model)?;
             let names = |outlets: &[OutletId]| -> Vec<String> {
                 outlets.iter().map(|o| model.node(o.node).name.clone()).collect()

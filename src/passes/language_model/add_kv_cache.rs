@@ -1,8 +1,8 @@
 use std::collections::HashSet;
 
 use super::attention::{Attention, attentions, descendants};
-use super::{LOGITS, MASK, PAST, PRESENT, Refused, TOTAL, graph_of};
-use crate::ir::{Graph, Model, NodeId, NodeProto, ValueInfoProto, node, value_f32, value_i64};
+use super::{LOGITS, MASK, PAST, PRESENT, Refused, TOTAL, free, graph_of};
+use crate::ir::{Graph, Model, Names, NodeId, NodeProto, ValueInfoProto, node, value_f32, value_i64};
 
 const PASS: &str = "add-kv-cache";
 const PAST_LENGTH: &str = "past_sequence_length";
@@ -36,24 +36,19 @@ struct Insertion {
 /// [`Refused::Attention`] names the node: a cache that is there already, no attention, an attention of another
 /// form, a mask that does not depend on `attention_mask`.
 pub fn add_kv_cache(model: &mut Model, heads: usize, size: usize) -> Result<usize, Refused> {
-    let refuse = |why: &str| Refused::Attention { pass: PASS, at: None, why: why.to_owned() };
-    let found = {
-        let graph = model.graph();
-        if graph.proto().input.iter().any(|input| input.name().starts_with(PAST)) {
-            return Err(refuse("the graph has a cache already"));
-        }
-        if !graph.is_input(MASK) {
-            return Err(refuse("the graph has no input \"attention_mask\""));
-        }
-        let masked = descendants(&graph, MASK);
-        let found = attentions(&graph, PASS)?;
-        found
-            .iter()
-            .map(|attention| insertion(&graph, attention, &masked))
-            .collect::<Result<Vec<_>, _>>()?
-    };
-    let layers = found.len();
+    let layers = insertions(&model.graph())?.len();
+    let mut names = Names::of(model.graph_proto());
     let graph = graph_of(model);
+    let ports = |layer: usize| {
+        ["key", "value"]
+            .map(|kind| [format!("{PAST}{layer}.{kind}"), format!("{PRESENT}{layer}.{kind}")])
+    };
+    (0..layers).flat_map(ports).flatten().for_each(|port| free(graph, &mut names, &port));
+    // By their present names.
+    let found = insertions(&model.graph())?;
+    let graph = graph_of(model);
+    // Inner shapes are those without a past.
+    graph.value_info.clear();
     let (mut inputs, mut outputs): (Vec<ValueInfoProto>, Vec<ValueInfoProto>) = Default::default();
     let mut inserted: Vec<(usize, NodeProto)> = Vec::new();
     for (layer, insertion) in found.into_iter().enumerate() {
@@ -61,23 +56,22 @@ pub fn add_kv_cache(model: &mut Model, heads: usize, size: usize) -> Result<usiz
             ("key", insertion.keys, insertion.readers.0),
             ("value", insertion.values, insertion.readers.1),
         ];
-        for (kind, value, reader) in pairs {
-            let past = format!("{PAST}{layer}.{kind}");
-            let present = format!("{PRESENT}{layer}.{kind}");
+        for ((kind, value, reader), [past, present]) in pairs.into_iter().zip(ports(layer)) {
             let mut value = value;
             let reading = graph.node[reader.0].input.iter_mut().filter(|name| **name == value);
             reading.for_each(|name| *name = present.clone());
             if kind == "key" && !insertion.heads_second {
-                let turned = format!("add-kv-cache/{layer}/keys");
-                let turn =
-                    node("Transpose", [&value], &turned).named(&turned).ints("perm", [0, 2, 1, 3]);
+                let turned = names.value(&format!("{PASS}/{layer}/keys"));
+                let turn = node("Transpose", [&value], &turned).named(names.node(&turned));
+                let turn = turn.author(PASS).ints("perm", [0, 2, 1, 3]);
                 inserted.push((reader.0, turn.build()));
                 let perm = graph.node[reader.0].attribute.iter_mut().find(|a| a.name() == "perm");
                 perm.expect("found by its perm").ints = vec![0, 1, 3, 2];
                 value = turned;
             }
             let concat = node("Concat", [&past, &value], &present)
-                .named(format!("add-kv-cache/{layer}/{kind}"))
+                .named(names.node(&format!("{PASS}/{layer}/{kind}")))
+                .author(PASS)
                 .int("axis", 2)
                 .build();
             inserted.push((reader.0, concat));
@@ -98,6 +92,21 @@ pub fn add_kv_cache(model: &mut Model, heads: usize, size: usize) -> Result<usiz
     let after = graph.output.iter().position(|o| o.name() == LOGITS).map_or(0, |at| at + 1);
     graph.output.splice(after..after, outputs);
     Ok(layers)
+}
+
+/// Where the cache of each attention goes in, in the order of the graph.
+fn insertions(graph: &Graph<'_>) -> Result<Vec<Insertion>, Refused> {
+    let refuse = |why: &str| Refused::Attention { pass: PASS, at: None, why: why.to_owned() };
+    let mut ports = graph.proto().input.iter().chain(&graph.proto().output);
+    if ports.any(|port| port.name().starts_with(PAST) || port.name().starts_with(PRESENT)) {
+        return Err(refuse("the graph has a cache already"));
+    }
+    if !graph.is_input(MASK) {
+        return Err(refuse("the graph has no input \"attention_mask\""));
+    }
+    let masked = descendants(graph, MASK);
+    let found = attentions(graph, PASS)?;
+    found.iter().map(|attention| insertion(graph, attention, &masked)).collect()
 }
 
 /// Where the cache of one attention goes in: before heads are repeated, if they are.

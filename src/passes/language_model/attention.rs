@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{PAST, Refused};
-use crate::ir::{Graph, NodeId, NodeProto};
+use crate::ir::{Graph, List, NodeId, NodeProto};
 
 /// One attention: `softmax(Q · Kᵀ + mask) · V`, scales anywhere before the mask.
 pub(super) struct Attention<'g> {
@@ -46,7 +46,7 @@ pub(super) fn attentions<'g>(
     graph: &Graph<'g>,
     pass: &'static str,
 ) -> Result<Vec<Attention<'g>>, Refused> {
-    let softmaxes = graph.nodes().filter(|(_, n)| n.is("Softmax"));
+    let softmaxes = graph.nodes().filter(|(_, n)| graph.is(n, "Softmax"));
     let found = softmaxes
         .map(|(id, softmax)| {
             read(graph, id).map_err(|why| Refused::Attention {
@@ -65,6 +65,9 @@ pub(super) fn attentions<'g>(
 
 fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'static str> {
     let node = graph.node(softmax);
+    if !graph.is_along_last_axis(node, 4) {
+        return Err("the softmax is not along the keys");
+    }
     let masked = node.input_at(0).ok_or("the softmax has no input")?;
     let probabilities = node.output_at(0).ok_or("the softmax has no output")?;
 
@@ -94,7 +97,7 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
     };
     let context = graph
         .sole_user(probabilities)
-        .filter(|user| graph.node(*user).is("MatMul"))
+        .filter(|user| graph.is(graph.node(*user), "MatMul"))
         .ok_or("the softmax feeds no single product with the values")?;
     Ok(Attention {
         softmax,
@@ -136,6 +139,7 @@ fn unscaled<'g>(graph: &Graph<'g>, value: &'g str) -> Option<(&'g str, f32)> {
         _ => None,
     };
     match node.op_type() {
+        op if !graph.is(node, op) => None,
         "Mul" => {
             let (factor, from) = graph.constant_operand(id)?;
             Some((from, single(factor)?))
@@ -149,14 +153,16 @@ fn unscaled<'g>(graph: &Graph<'g>, value: &'g str) -> Option<(&'g str, f32)> {
 fn guard<'g>(graph: &Graph<'g>, probabilities: &str) -> Option<&'g str> {
     let find = |op: &str| {
         let mut users = graph.users(probabilities).iter().map(|&id| graph.node(id));
-        users.find(|node| node.is(op))
+        users.find(|node| graph.is(node, op))
     };
     let (is_nan, choice) = (find("IsNaN")?, find("Where")?);
     let zero = graph.constant_f32(choice.input_at(1)?)?.1;
     let fits = choice.input_at(0) == is_nan.output_at(0)
         && choice.input_at(2) == Some(probabilities)
         && zero == [0.0]
-        && graph.users(probabilities).len() == 2;
+        && graph.users(probabilities).len() == 2
+        && graph.sole_user(is_nan.output_at(0)?).is_some()
+        && !graph.is_pinned(choice.output_at(0)?);
     if fits { choice.output_at(0) } else { None }
 }
 
@@ -170,11 +176,7 @@ fn repeated<'g>(graph: &Graph<'g>, value: &str) -> Option<(&'g str, usize)> {
     let (_, merged) = graph.maker_of(value, "Reshape")?;
     let (_, expanded) = graph.maker_of(merged.input_at(0)?, "Expand")?;
     let (_, opened) = graph.maker_of(expanded.input_at(0)?, "Unsqueeze")?;
-    let axes = match opened.input_at(1) {
-        Some(axes) => graph.constant_i64(axes)?,
-        None => opened.attr_ints("axes")?.to_vec(),
-    };
-    if axes != [2] {
+    if graph.list(opened) != List::Given(vec![2]) {
         return None;
     }
     let shape = expanded.input_at(1)?;
@@ -192,6 +194,7 @@ fn repeated<'g>(graph: &Graph<'g>, value: &str) -> Option<(&'g str, usize)> {
 fn dimensions<'g>(graph: &Graph<'g>, shape: &str) -> Option<&'g NodeProto> {
     let node = graph.node(graph.maker(shape)?);
     match node.op_type() {
+        op if !graph.is(node, op) => None,
         "Concat" => Some(node),
         "Reshape" => dimensions(graph, node.input_at(0)?),
         "Where" => dimensions(graph, node.input_at(2)?),
@@ -204,7 +207,7 @@ impl Heads<'_> {
     pub(super) fn has_cache(&self, graph: &Graph<'_>) -> bool {
         let made = graph.maker(self.whole).map(|id| graph.node(id));
         made.is_some_and(|node| {
-            node.is("Concat") && node.input.iter().any(|input| graph.is_input(input))
+            graph.is(node, "Concat") && node.input.iter().any(|input| graph.is_input(input))
         })
     }
 

@@ -1,13 +1,14 @@
 use std::collections::HashSet;
 
 use super::attention::attentions;
-use super::{IDS, MASK, Refused, graph_of};
+use super::{IDS, MASK, Refused, graph_of, needs_opset};
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{Graph, Model, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
+use crate::ir::{Graph, Model, Names, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
 
 const PASS: &str = "canonical-mask";
-/// The mask as every attention adds it, f32 [batch, 1, sequence, past + sequence].
-pub(super) const BIAS: &str = "attention_bias";
+/// The mask as every attention adds it, f32 [batch, 1, sequence, past + sequence]; another name where the
+/// graph has a value of this one.
+const BIAS: &str = "attention_bias";
 /// Added to the score of a position that may not be seen: finite, so that a row of padding stays a number.
 const MASKED: f32 = -1e9;
 
@@ -25,8 +26,10 @@ const MASKED: f32 = -1e9;
 /// the references hold it to that. Gives the number of attentions.
 ///
 /// # Errors
-/// [`Refused::Attention`] names the softmax of an attention of another form.
+/// [`Refused::Attention`] names the softmax of an attention of another form; [`Refused::Opset`] below 13, for
+/// `Range`, `LessOrEqual` and the axes of `Unsqueeze`.
 pub fn canonical_mask(model: &mut Model) -> Result<usize, Refused> {
+    needs_opset(model, PASS, 13)?;
     let (changes, count) = {
         let graph = model.graph();
         if !graph.is_input(MASK) || !graph.is_input(IDS) {
@@ -51,11 +54,14 @@ pub fn canonical_mask(model: &mut Model) -> Result<usize, Refused> {
             .collect();
         (changes, found.len())
     };
+    model.free_constants_of_inputs();
+    let mut names = Names::of(model.graph_proto());
+    let made = Canonical::new(&mut names);
     let graph = graph_of(model);
     let mut guards: Vec<(String, String)> = Vec::new();
     for (add, mask, guarded) in changes {
         let operand = graph.node[add].input.iter_mut().find(|input| **input == mask);
-        *operand.expect("read off this node") = BIAS.to_owned();
+        *operand.expect("read off this node") = made.bias.clone();
         guards.extend(guarded);
     }
     // With a finite mask no probability is NaN.
@@ -72,9 +78,15 @@ pub fn canonical_mask(model: &mut Model) -> Result<usize, Refused> {
             }
         }
     }
-    graph.initializer.extend(constants());
-    graph.node.splice(0..0, nodes());
+    graph.initializer.extend(made.constants);
+    graph.node.splice(0..0, made.nodes);
+    model.forget_gone_values();
     Ok(count)
+}
+
+/// Whether a value is a mask that this pass made.
+pub(super) fn is_canonical(graph: &Graph<'_>, mask: &str) -> bool {
+    graph.maker_of(mask, "Unsqueeze").is_some_and(|(_, node)| node.author() == Some(PASS))
 }
 
 /// The graph's inputs whose values, not only their shapes, a value depends on.
@@ -85,7 +97,7 @@ fn values_behind<'g>(graph: &Graph<'g>, value: &'g str) -> HashSet<&'g str> {
             inputs.insert(value);
         }
         let Some(id) = graph.maker(value) else { continue };
-        if graph.node(id).is("Shape") {
+        if graph.is(graph.node(id), "Shape") {
             continue;
         }
         open.extend(
@@ -95,44 +107,54 @@ fn values_behind<'g>(graph: &Graph<'g>, value: &'g str) -> HashSet<&'g str> {
     inputs
 }
 
-fn constants() -> Vec<TensorProto> {
-    vec![
-        initializer_i64("attention_bias/zero", &[], &[0]),
-        initializer_i64("attention_bias/one", &[], &[1]),
-        initializer_i64("attention_bias/axis_1", &[1], &[1]),
-        initializer_f32("attention_bias/all", &[], &[1.0]),
-        initializer_f32("attention_bias/masked", &[], &[MASKED]),
-    ]
+/// The nodes that make the mask, and their constants.
+struct Canonical {
+    bias: String,
+    constants: Vec<TensorProto>,
+    nodes: Vec<NodeProto>,
 }
 
-fn nodes() -> Vec<NodeProto> {
-    let own = |name: &str| match name {
-        IDS | MASK => name.to_owned(),
-        "" => BIAS.to_owned(),
-        part => format!("{BIAS}/{part}"),
-    };
-    let make = |op: &str, inputs: &[&str], output: &str| {
-        let inputs: Vec<String> = inputs.iter().map(|input| own(input)).collect();
-        node(op, inputs, own(output)).named(own(output))
-    };
-    let float = DataType::Float as i64;
-    vec![
-        make("Shape", &[MASK], "mask_shape").build(),
-        make("Gather", &["mask_shape", "one"], "total").build(),
-        make("Shape", &[IDS], "ids_shape").build(),
-        make("Gather", &["ids_shape", "one"], "length").build(),
-        make("Range", &["zero", "total", "one"], "keys").build(),
-        make("Range", &["zero", "length", "one"], "places").build(),
-        make("Unsqueeze", &["places", "axis_1"], "rows").build(),
-        make("Sub", &["total", "length"], "past").build(),
-        make("Add", &["rows", "past"], "queries").build(),
-        make("LessOrEqual", &["keys", "queries"], "causal").build(),
-        make("Cast", &["causal"], "causal_f32").int("to", float).build(),
-        make("Cast", &[MASK], "given_f32").int("to", float).build(),
-        make("Unsqueeze", &["given_f32", "axis_1"], "given").build(),
-        make("Mul", &["causal_f32", "given"], "seen").build(),
-        make("Sub", &["all", "seen"], "unseen").build(),
-        make("Mul", &["unseen", "masked"], "bias").build(),
-        make("Unsqueeze", &["bias", "axis_1"], "").build(),
-    ]
+impl Canonical {
+    fn new(names: &mut Names) -> Self {
+        let mut value = |part: &str| names.value(&format!("{BIAS}/{part}"));
+        let [zero, one, axis, all, masked] = ["zero", "one", "axis_1", "all", "masked"].map(&mut value);
+        let constants = vec![
+            initializer_i64(&zero, &[], &[0]),
+            initializer_i64(&one, &[], &[1]),
+            initializer_i64(&axis, &[1], &[1]),
+            initializer_f32(&all, &[], &[1.0]),
+            initializer_f32(&masked, &[], &[MASKED]),
+        ];
+        let mut nodes = Vec::new();
+        let mut make = |op: &str, inputs: &[&str], name: &str, to: Option<DataType>| {
+            let output = names.value(name);
+            let made =
+                node(op, inputs.iter().copied(), &output).named(names.node(&output)).author(PASS);
+            let made = to.into_iter().fold(made, |made, to| made.int("to", to as i64));
+            nodes.push(made.build());
+            output
+        };
+        let float = Some(DataType::Float);
+        let mut part = |op: &str, inputs: &[&str], part: &str, to: Option<DataType>| {
+            make(op, inputs, &format!("{BIAS}/{part}"), to)
+        };
+        let mask_shape = part("Shape", &[MASK], "mask_shape", None);
+        let total = part("Gather", &[&mask_shape, &one], "total", None);
+        let ids_shape = part("Shape", &[IDS], "ids_shape", None);
+        let length = part("Gather", &[&ids_shape, &one], "length", None);
+        let keys = part("Range", &[&zero, &total, &one], "keys", None);
+        let places = part("Range", &[&zero, &length, &one], "places", None);
+        let rows = part("Unsqueeze", &[&places, &axis], "rows", None);
+        let past = part("Sub", &[&total, &length], "past", None);
+        let queries = part("Add", &[&rows, &past], "queries", None);
+        let causal = part("LessOrEqual", &[&keys, &queries], "causal", None);
+        let causal = part("Cast", &[&causal], "causal_f32", float);
+        let given = part("Cast", &[MASK], "given_f32", float);
+        let given = part("Unsqueeze", &[&given, &axis], "given", None);
+        let seen = part("Mul", &[&causal, &given], "seen", None);
+        let unseen = part("Sub", &[&all, &seen], "unseen", None);
+        let bias = part("Mul", &[&unseen, &masked], "bias", None);
+        let bias = make("Unsqueeze", &[&bias, &axis], BIAS, None);
+        Self { bias, constants, nodes }
+    }
 }

@@ -1,9 +1,11 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::attention::attentions;
-use super::canonical_mask::BIAS;
+use super::canonical_mask::is_canonical;
 use super::{Refused, graph_of};
-use crate::ir::{Model, NodeProto, initializer_f32, initializer_i64, node};
+use crate::ir::{
+    Model, Names, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node,
+};
 
 const PASS: &str = "group-query-heads";
 
@@ -24,13 +26,11 @@ const PASS: &str = "group-query-heads";
 /// # Errors
 /// [`Refused::Attention`] names the softmax of an attention of another form.
 pub fn group_query_heads(model: &mut Model) -> Result<usize, Refused> {
-    struct Change {
-        at: usize,
-        nodes: Vec<NodeProto>,
-        scale: f32,
-        repeats: usize,
-    }
-    let changes = {
+    let mut names = Names::of(model.graph_proto());
+    let mut constants: Vec<TensorProto> = Vec::new();
+    let mut shapes: BTreeMap<usize, String> = BTreeMap::new();
+    let mut masks: BTreeMap<(String, usize), String> = BTreeMap::new();
+    let mut changes = {
         let graph = model.graph();
         let mut changes = Vec::new();
         for (layer, a) in attentions(&graph, PASS)?.into_iter().enumerate() {
@@ -47,65 +47,73 @@ pub fn group_query_heads(model: &mut Model) -> Result<usize, Refused> {
             if repeats == 1 {
                 continue;
             }
-            if a.mask != BIAS || !a.heads_second || a.guarded.is_some() {
+            if !is_canonical(&graph, a.mask) || !a.heads_second || a.guarded.is_some() {
                 return Err(refuse("the mask is not the canonical one"));
             }
             let (heads, _) = a
                 .keys
                 .declared(&graph)
                 .ok_or_else(|| refuse("its cache is no input of fixed heads"))?;
-            let own = |part: &str| format!("{PASS}/{layer}/{part}");
-            let made = |op: &str, inputs: [&str; 2], output: &str| {
-                node(op, inputs, output).named(own(output.rsplit('/').next().unwrap_or(output)))
+            let mut shape = |heads: usize, what: &str| {
+                let made = shapes.entry(heads).or_insert_with(|| {
+                    let name = names.value(&format!("{PASS}/{what}_{heads}"));
+                    constants.push(initializer_i64(&name, &[4], &[0, heads as i64, -1, 0]));
+                    name
+                });
+                made.clone()
             };
+            let (grouped, whole) = (shape(heads, "grouped"), shape(heads * repeats, "heads"));
+            let mask = masks.entry((a.mask.to_owned(), repeats));
+            let mask = mask.or_insert_with(|| names.value(&format!("{PASS}/mask_{repeats}"))).clone();
+            let scale = names.value(&format!("{PASS}/scale_{layer}"));
+            constants.push(initializer_f32(&scale, &[], &[a.scale]));
+            let mut own = |part: &str| names.value(&format!("{PASS}/{layer}/{part}"));
+            let [rows, turned, raw, scores, masked, probabilities, together] =
+                ["queries", "keys", "raw", "scores", "masked", "probabilities", "together"]
+                    .map(&mut own);
             let context = graph.node(a.context);
             let output = context.output_at(0).unwrap_or_default();
-            let (grouped, together) = (format!("{PASS}/grouped_{heads}"), own("together"));
-            let whole = format!("{PASS}/heads_{}", heads * repeats);
-            let [rows, turned, raw, scores, masked, probabilities] =
-                ["queries", "keys", "raw", "scores", "masked", "probabilities"].map(own);
-            let (scale, mask) = (format!("{PASS}/scale_{layer}"), format!("{PASS}/mask_{repeats}"));
-            let turn = node("Transpose", [a.keys.whole], &turned).named(&turned);
-            let nodes = vec![
-                made("Reshape", [a.queries, &grouped], &rows).build(),
-                turn.ints("perm", [0, 1, 3, 2]).build(),
-                made("MatMul", [&rows, &turned], &raw).build(),
-                made("Mul", [&raw, &scale], &scores).build(),
-                made("Add", [&scores, &mask], &masked).build(),
+            let mut made = |op: &str, inputs: [&str; 2], output: &str| {
+                node(op, inputs, output).named(names.node(output)).author(PASS)
+            };
+            let mut nodes = vec![made("Reshape", [a.queries, &grouped], &rows)];
+            let raw_scores = made("MatMul", [&rows, &turned], &raw);
+            let products = made("Mul", [&raw, &scale], &scores);
+            let sums = made("Add", [&scores, &mask], &masked);
+            let contexts = made("MatMul", [&probabilities, a.values.whole], &together);
+            let turn = node("Transpose", [a.keys.whole], &turned).named(names.node(&turned));
+            nodes.extend([
+                turn.author(PASS).ints("perm", [0, 1, 3, 2]),
+                raw_scores,
+                products,
+                sums,
                 node("Softmax", [&masked], &probabilities)
                     .named(softmax.name())
-                    .int("axis", -1)
-                    .build(),
-                made("MatMul", [&probabilities, a.values.whole], &together).build(),
-                node("Reshape", [&together, &whole], output).named(context.name()).build(),
-            ];
-            changes.push((heads, Change { at: a.context.0, nodes, scale: a.scale, repeats }));
+                    .author(PASS)
+                    .int("axis", -1),
+                contexts,
+                node("Reshape", [&together, &whole], output).named(context.name()).author(PASS),
+            ]);
+            let nodes: Vec<NodeProto> = nodes.into_iter().map(NodeBuilder::build).collect();
+            // The softmax served this product alone, and its name goes on.
+            changes.extend([(a.context.0, nodes), (a.softmax.0, Vec::new())]);
         }
         changes
     };
-    let count = changes.len();
+    let count = changes.len() / 2;
+    model.free_constants_of_inputs();
     let graph = graph_of(model);
-    let shapes: BTreeSet<(usize, usize)> = changes.iter().map(|(h, c)| (*h, c.repeats)).collect();
-    for &(heads, repeats) in &shapes {
-        let (grouped, whole) = (heads as i64, (heads * repeats) as i64);
-        let name = format!("{PASS}/grouped_{heads}");
-        graph.initializer.push(initializer_i64(&name, &[4], &[0, grouped, -1, 0]));
-        let name = format!("{PASS}/heads_{whole}");
-        graph.initializer.push(initializer_i64(&name, &[4], &[0, whole, -1, 0]));
-    }
+    graph.initializer.extend(constants);
     // From the back, so that places stay what they are.
-    for (layer, (_, change)) in changes.into_iter().enumerate().rev() {
-        let scale = format!("{PASS}/scale_{layer}");
-        graph.initializer.push(initializer_f32(&scale, &[], &[change.scale]));
-        graph.node.splice(change.at..=change.at, change.nodes);
+    changes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    for (at, nodes) in changes {
+        graph.node.splice(at..=at, nodes);
     }
-    let after =
-        graph.node.iter().position(|made| made.output_at(0) == Some(BIAS)).map_or(0, |at| at + 1);
-    let repeats: BTreeSet<usize> = shapes.iter().map(|(_, repeats)| *repeats).collect();
-    for repeats in repeats {
-        let mask = format!("{PASS}/mask_{repeats}");
-        let rows = vec![BIAS; repeats];
-        graph.node.insert(after, node("Concat", rows, &mask).named(&mask).int("axis", 2).build());
+    for ((mask, repeats), rows) in masks {
+        let made = graph.node.iter().position(|made| made.output_at(0) == Some(&mask));
+        let concat = node("Concat", vec![mask; repeats], &rows).named(names.node(&rows)).author(PASS);
+        graph.node.insert(made.map_or(0, |at| at + 1), concat.int("axis", 2).build());
     }
+    model.forget_gone_values();
     Ok(count)
 }

@@ -15,7 +15,7 @@ pub use canonical_mask::canonical_mask;
 pub use expose_hidden_states::{Expose, HIDDEN, expose_hidden_states};
 pub use group_query_heads::group_query_heads;
 
-use crate::ir::{GraphProto, Model};
+use crate::ir::{GraphProto, Model, Names, rename_value};
 
 const LOGITS: &str = "logits";
 const IDS: &str = "input_ids";
@@ -41,18 +41,33 @@ pub enum Refused {
         help("softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis")
     )]
     Attention { pass: &'static str, at: Option<String>, why: String },
+    #[error("{pass}: it needs opset {needs}, and the model has {has}")]
+    #[diagnostic(
+        code(passes::opset),
+        help(
+            "export the model at opset {needs} or later, or convert it: onnx.version_converter.convert_version"
+        )
+    )]
+    Opset { pass: &'static str, needs: i64, has: i64 },
 }
 
 fn graph_of(model: &mut Model) -> &mut GraphProto {
     model.proto_mut().graph.as_mut().expect("a checked model has a graph")
 }
 
-/// Gives a value another name wherever it is read or made.
-fn rename(graph: &mut GraphProto, old: &str, new: &str) {
-    for made in &mut graph.node {
-        for name in made.input.iter_mut().chain(&mut made.output).filter(|name| *name == old) {
-            *name = new.to_owned();
-        }
+/// Frees a name that the interface needs: the inner value that has it gets another.
+fn free(graph: &mut GraphProto, names: &mut Names, name: &str) {
+    if names.knows(name) {
+        let other = names.value(name);
+        rename_value(graph, name, &other);
+    }
+}
+
+/// Refuses a model of an opset without an operator that the pass writes.
+fn needs_opset(model: &Model, pass: &'static str, needs: i64) -> Result<(), Refused> {
+    match model.graph().opset() {
+        has if has < needs => Err(Refused::Opset { pass, needs, has }),
+        _ => Ok(()),
     }
 }
 

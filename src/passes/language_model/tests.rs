@@ -1,7 +1,7 @@
 //! One layer of a language model as exporters write it, small enough to be run in tract at every turn.
 
 use super::*;
-use crate::ir::{TensorProto, TestGraph, initializer_f32, initializer_i64, node};
+use crate::ir::{TensorProto, TestGraph, initializer_f32, initializer_i64, node, rename_value};
 use crate::passes::Driver;
 use crate::runtime::{Runtime, Tensors, Tract};
 use crate::tensor::Tensor;
@@ -338,4 +338,147 @@ fn hidden_states_that_are_not_there_are_refused() {
         .output("y", &["b", "s", "8"])
         .model();
     assert!(refused(&mut none, &[]).ends_with("the graph has no output \"logits\""));
+}
+
+/// The model with inner values under other names.
+fn renamed(model: &Model, pairs: &[(&str, &str)]) -> Model {
+    let mut proto = model.proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    pairs.iter().for_each(|(old, new)| rename_value(graph, old, new));
+    Model::from_proto(proto, "test.onnx").unwrap()
+}
+
+fn at_opset(model: &Model, opset: i64) -> Model {
+    let mut proto = model.proto().clone();
+    proto.opset_import[0].version = Some(opset);
+    Model::from_proto(proto, "test.onnx").unwrap()
+}
+
+#[test]
+fn names_that_are_taken_are_worked_round() {
+    let taken = [
+        ("k_second", "present.0.key"),
+        ("k_third", "past_key_values.0.value"),
+        ("h", "hidden_states.0"),
+        ("context_flat", HIDDEN),
+        ("q_flat", "logits/last"),
+        ("k_flat", "add-kv-cache/0/keys"),
+    ];
+    let mut plain = model(PLAIN);
+    let mut odd = renamed(&plain, &taken);
+    for model in [&mut plain, &mut odd] {
+        expose_hidden_states(model, Expose { layers: &[0], last_logits: true }).unwrap();
+        add_kv_cache(model, KV_HEADS, SIZE).unwrap();
+        model.check().unwrap();
+    }
+    let first = |model: &Model| call(model, &[&IDS_5], &[&ONES], None);
+    assert_eq!(first(&plain), first(&odd));
+    let taken = [
+        ("q_second", "attention_bias"),
+        ("k_third", "attention_bias/rows"),
+        ("q_third", "group-query-heads/0/raw"),
+        ("v_third", "group-query-heads/mask_2"),
+    ];
+    let mut plain = model(OPTIMUM);
+    let mut odd = renamed(&plain, &taken);
+    for model in [&mut plain, &mut odd] {
+        canonical_mask(model).unwrap();
+        group_query_heads(model).unwrap();
+        model.check().unwrap();
+    }
+    assert_eq!(first(&plain), first(&odd));
+}
+
+#[test]
+fn a_hidden_state_that_is_an_output_stays_one() {
+    let mut proto = model(PLAIN).proto().clone();
+    proto.graph.as_mut().unwrap().output.push(crate::ir::value_f32("h", &["batch", LENGTH, "8"]));
+    let mut exposed = Model::from_proto(proto, "test.onnx").unwrap();
+    expose_hidden_states(&mut exposed, Expose { layers: &[], last_logits: true }).unwrap();
+    exposed.check().unwrap();
+    let made = call(&exposed, &[&IDS_5], &[&ONES], None);
+    assert_eq!(made["h"], made[HIDDEN]);
+    assert_eq!(made[LOGITS].shape(), [1, 1, VOCABULARY]);
+}
+
+#[test]
+fn a_head_that_is_the_embedding_transposed_has_hidden_states() {
+    let turned = node("Transpose", ["table"], "head_turned").ints("perm", [1, 0]);
+    let mut proto = model(PLAIN).proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    let last = graph.node.last_mut().unwrap();
+    last.input[1] = "head_turned".to_owned();
+    graph.node.insert(0, turned.build());
+    graph.initializer.retain(|tensor| tensor.name() != "head");
+    let mut tied = Model::from_proto(proto, "test.onnx").unwrap();
+    expose_hidden_states(&mut tied, Expose::default()).unwrap();
+    assert_eq!(tied.graph_proto().output.last().unwrap().dims(), ["batch", LENGTH, "8"]);
+}
+
+#[test]
+fn logits_without_a_shape_or_with_others_behind_them_are_refused() {
+    let last = Expose { layers: &[], last_logits: true };
+    let mut proto = model(PLAIN).proto().clone();
+    proto.graph.as_mut().unwrap().output[0].r#type = None;
+    let mut shapeless = Model::from_proto(proto, "test.onnx").unwrap();
+    let error = expose_hidden_states(&mut shapeless, last).unwrap_err().to_string();
+    assert!(error.ends_with("declare no shape [batch, sequence, vocabulary]"), "{error}");
+    let mut proto = model(PLAIN).proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node.push(node("Exp", [LOGITS], "odds").build());
+    graph.output.push(crate::ir::value_f32("odds", &["batch", LENGTH, "9"]));
+    let mut more = Model::from_proto(proto, "test.onnx").unwrap();
+    let error = expose_hidden_states(&mut more, last).unwrap_err().to_string();
+    assert!(error.ends_with("the output \"odds\" is made of all positions' logits"), "{error}");
+}
+
+#[test]
+fn each_surgery_names_the_opset_it_needs() {
+    let refused = |error: Result<usize, Refused>| error.unwrap_err().to_string();
+    assert_eq!(
+        refused(canonical_mask(&mut at_opset(&model(OPTIMUM), 12))),
+        "canonical-mask: it needs opset 13, and the model has 12"
+    );
+    let last = Expose { layers: &[], last_logits: true };
+    assert_eq!(
+        expose_hidden_states(&mut at_opset(&model(PLAIN), 9), last).unwrap_err().to_string(),
+        "expose-hidden-states: it needs opset 10, and the model has 9"
+    );
+}
+
+#[test]
+fn a_softmax_along_another_axis_is_no_attention() {
+    let with_axis = |opset: i64, axis: Option<i64>| {
+        let mut proto = at_opset(&model(PLAIN), opset).proto().clone();
+        let nodes = &mut proto.graph.as_mut().unwrap().node;
+        let softmax = nodes.iter_mut().find(|node| node.is("Softmax")).unwrap();
+        softmax.attribute.clear();
+        if let Some(axis) = axis {
+            softmax.attribute = node("Softmax", ["x"], "y").int("axis", axis).build().attribute;
+        }
+        add_kv_cache(&mut Model::from_proto(proto, "test.onnx").unwrap(), KV_HEADS, SIZE)
+    };
+    let why = "add-kv-cache: node \"softmax\": the softmax is not along the keys";
+    assert_eq!(with_axis(17, Some(2)).unwrap_err().to_string(), why);
+    assert_eq!(with_axis(12, None).unwrap_err().to_string(), why);
+    assert_eq!((with_axis(13, None), with_axis(17, Some(3))), (Ok(1), Ok(1)));
+}
+
+#[test]
+fn operators_of_another_domain_are_no_attention() {
+    let mut proto = model(PLAIN).proto().clone();
+    let nodes = &mut proto.graph.as_mut().unwrap().node;
+    nodes.iter_mut().find(|node| node.output[0] == "scores").unwrap().domain = Some("other".to_owned());
+    let mut model = Model::from_proto(proto, "test.onnx").unwrap();
+    let error = add_kv_cache(&mut model, KV_HEADS, SIZE).unwrap_err().to_string();
+    assert!(error.ends_with("no product of queries and keys is before the mask"), "{error}");
+}
+
+#[test]
+fn shapes_without_a_past_are_forgotten() {
+    let mut proto = model(PLAIN).proto().clone();
+    proto.graph.as_mut().unwrap().value_info = vec![crate::ir::value_f32("raw", &["1", "4", "5", "5"])];
+    let mut model = Model::from_proto(proto, "test.onnx").unwrap();
+    add_kv_cache(&mut model, KV_HEADS, SIZE).unwrap();
+    assert!(model.graph_proto().value_info.is_empty());
 }

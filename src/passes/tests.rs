@@ -1,0 +1,163 @@
+//! What holds for all passes together.
+
+use proptest::prelude::*;
+
+use super::testing::*;
+use super::*;
+use crate::ir::proto::TensorAnnotation;
+use crate::ir::{NodeBuilder, value_f32};
+
+/// A value in two steps of which one goes, with all that a file may note of nodes and values.
+fn annotated() -> Model {
+    let graph = TestGraph::new()
+        .input("x", &["n"])
+        .initializer(f32s("unused", &[1], &[1.0]))
+        .node(node("Identity", ["x"], "a"))
+        .node(node("Abs", ["a"], "b"))
+        .node(node("Neg", ["b"], "y"))
+        .output("y", &["n"]);
+    let mut proto = graph.model().proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node.iter_mut().for_each(|node| node.doc_string = Some("line 7".to_owned()));
+    graph.value_info = vec![value_f32("a", &["n"]), value_f32("b", &["n"])];
+    graph.quantization_annotation = ["a", "b"].map(annotation).to_vec();
+    Model::from_proto(proto, "test.onnx").unwrap()
+}
+
+fn annotation(value: &str) -> TensorAnnotation {
+    TensorAnnotation { tensor_name: Some(value.to_owned()), ..Default::default() }
+}
+
+#[test]
+fn without_fuel_or_work_a_model_stays_as_it_was() {
+    let before = annotated();
+    let mut model = before.clone();
+    assert!(Driver::default().fuel(Some(0)).run(&mut model).out_of_fuel);
+    assert_eq!(model.to_bytes(), before.to_bytes());
+    Driver::of(&["fold-scale", "sink-transposes"]).unwrap().run(&mut model);
+    assert_eq!(model.to_bytes(), before.to_bytes());
+}
+
+#[test]
+fn what_is_noted_of_values_that_are_still_there_stays() {
+    let mut model = annotated();
+    Driver::default().run(&mut model);
+    let graph = model.graph_proto();
+    assert_eq!(ops(&model), ["Abs", "Neg"]);
+    assert!(graph.node.iter().all(|node| node.doc_string() == "line 7"));
+    assert_eq!(graph.value_info, [value_f32("b", &["n"])]);
+    assert_eq!(graph.quantization_annotation, [annotation("b")]);
+    assert!(graph.initializer.is_empty());
+}
+
+#[test]
+fn a_shape_noted_under_a_name_that_a_pass_takes_goes() {
+    let mut proto = TestGraph::new()
+        .input("x", &["t", "1"])
+        .initializer(f32s("a", &[1, 1], &[1.]))
+        .initializer(f32s("b", &[1, 1], &[2.]))
+        .node(node("MatMul", ["x", "a"], "p"))
+        .node(node("MatMul", ["x", "b"], "q"))
+        .output("p", &["t", "1"])
+        .output("q", &["t", "1"])
+        .model()
+        .proto()
+        .clone();
+    proto.graph.as_mut().unwrap().value_info = vec![value_f32("p/merged", &["t", "1"])];
+    let mut model = Model::from_proto(proto, "test.onnx").unwrap();
+    assert_eq!(apply(&mut model, "merge-parallel-matmuls"), 1);
+    assert!(model.graph_proto().value_info.is_empty());
+}
+
+/// One step of a chain: it takes `x`, of width 4, and gives `y` of the same.
+fn step(graph: TestGraph, kind: usize, at: usize, opset: i64, name: &str) -> TestGraph {
+    let weight = |part: &str, dims: &[usize]| {
+        let values =
+            (0..dims.iter().product()).map(|i| ((i + at) as f32 * 0.7).sin()).collect::<Vec<_>>();
+        f32s(&format!("w{at}{part}"), dims, &values)
+    };
+    let (x, y) = (format!("v{at}"), format!("v{}", at + 1));
+    let value = |part: &str| format!("v{at}/{part}");
+    let made = |op: &str, inputs: &[&str], output: &str| -> NodeBuilder {
+        node(op, inputs.iter().copied(), output).named(name)
+    };
+    let turn = |x: &str, y: &str| made("Transpose", &[x], y).ints("perm", [0, 2, 1]);
+    match kind {
+        0 => graph.node(made("Identity", &[&x], &y)),
+        1 => graph
+            .initializer(weight("a", &[4, 4]))
+            .initializer(weight("b", &[4, 4]))
+            .node(made("MatMul", &[&x, &format!("w{at}a")], &value("merged")))
+            .node(made("MatMul", &[&x, &format!("w{at}b")], &value("weight")))
+            .node(made("Add", &[&value("merged"), &value("weight")], &y)),
+        2 => graph
+            .initializer(weight("a", &[4, 4]))
+            .initializer(weight("b", &[4]))
+            .initializer(weight("g", &[4]))
+            .node(made("MatMul", &[&x, &format!("w{at}a")], &value("p")))
+            .node(made("Add", &[&value("p"), &format!("w{at}b")], &value("p/scaled")))
+            .node(made("Mul", &[&value("p/scaled"), &format!("w{at}g")], &y)),
+        3 => graph
+            .initializer(weight("a", &[4, 4, 1]))
+            .node(turn(&x, &value("t")))
+            .node(made("Conv", &[&value("t"), &format!("w{at}a")], &value("c")))
+            .node(turn(&value("c"), &y)),
+        4 => graph
+            .initializer(weight("a", &[4, 1, 3]))
+            .node(turn(&x, &value("t")))
+            .node(
+                made("Conv", &[&value("t"), &format!("w{at}a")], &value("c"))
+                    .int("group", 4)
+                    .ints("pads", [1, 1]),
+            )
+            .node(turn(&value("c"), &y)),
+        5 => {
+            let constant = node("Constant", NONE, value("k")).named(name);
+            let constant = constant.attr("value", Attr::Tensor(weight("k", &[1])));
+            graph.node(constant).node(made("Mul", &[&x, &value("k")], &y))
+        }
+        _ => {
+            let axes = |op: &str, x: &str, y: &str| match opset {
+                ..13 => made(op, &[x], y).ints("axes", [0]),
+                _ => made(op, &[x, &format!("w{at}axes")], y),
+            };
+            graph
+                .initializer(weight("a", &[4]))
+                .initializer(i64s(&format!("w{at}axes"), &[1], &[0]))
+                .node(axes("Unsqueeze", &format!("w{at}a"), &value("u")))
+                .node(axes("Squeeze", &value("u"), &value("s")))
+                .node(made("Sub", &[&x, &value("s")], &y))
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Chains of what the passes look for, at every opset, with node names that are missing or taken.
+    #[test]
+    fn any_chain_keeps_its_numbers_and_no_new_name_is_taken(
+        kinds in proptest::collection::vec(0usize..7, 1..6),
+        opset in proptest::sample::select(OPSETS.to_vec()),
+        name in proptest::sample::select(vec!["", "n", "v1", "v0/split"]),
+    ) {
+        let start = TestGraph::new().versions(8, opset).input("v0", &["b", "t", "4"]);
+        let steps = kinds.iter().enumerate();
+        let graph = steps.fold(start, |graph, (at, &kind)| step(graph, kind, at, opset, name));
+        let last = format!("v{}", kinds.len());
+        let mut model = graph.node(node("Abs", [last], "y")).output("y", &["b", "t", "4"]).model();
+        let x: Vec<f32> = (0..2 * 5 * 4).map(|i| (i as f32 * 0.37).cos()).collect();
+        let feed: Feed<'_> = &[("v0", &[2, 5, 4], &x)];
+        let before = run(&model, feed);
+        Driver::default().run(&mut model);
+        model.check().unwrap();
+        let nodes = &model.graph_proto().node;
+        for made in nodes.iter().filter(|node| node.author().is_some()) {
+            prop_assert!(!made.name().is_empty());
+            prop_assert_eq!(nodes.iter().filter(|node| node.name() == made.name()).count(), 1);
+        }
+        let after = run(&model, feed);
+        let largest = before[0].to_f32().unwrap().into_iter().fold(1.0f32, f32::max);
+        prop_assert!(max_diff(&before, &after) < 1e-5 * largest, "{}", max_diff(&before, &after));
+    }
+}
