@@ -17,7 +17,6 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         two_terms: options.two_terms_at.clone(),
         keep_fp32: options.keep_fp32.clone(),
         reduce_range: options.reduce_range,
-        many_rows: options.many_rows,
         ..Options::default()
     };
     let mut model = Model::open(&options.model)?;

@@ -21,6 +21,7 @@ pub use patch::{Patch, Unsafe};
 pub use proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
+pub(crate) use tensors::value_of;
 pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
 
 /// The domain of nodes that the exporters leave for Rust to replace.

@@ -150,7 +150,7 @@ pub fn measure(
     interrupted: &AtomicBool,
     done: &dyn Fn(usize, usize),
 ) -> Result<Vec<Sensitivity>, Error> {
-    let base = base(part, reduce_range);
+    let base = base(reduce_range);
     let bench = Bench::new(model, part, references, runtime)?;
     let candidates = quantize::candidates(model)?;
     let mut timed = BTreeMap::new();
@@ -194,8 +194,8 @@ pub fn measure(
 }
 
 /// What every form that is tried has in common.
-fn base(part: Part, reduce_range: bool) -> Options {
-    Options { many_rows: part.has_many_rows(), reduce_range, ..Options::default() }
+fn base(reduce_range: bool) -> Options {
+    Options { reduce_range, ..Options::default() }
 }
 
 /// Times one product alone in its three forms.
@@ -313,7 +313,7 @@ pub fn choose(
             terms: Terms::One,
             two_terms: two_terms.clone(),
             keep_fp32: keep_fp32.clone(),
-            ..base(part, reduce_range)
+            ..base(reduce_range)
         };
         quantize::quantize_any(&mut changed, &options)?;
         let pairs = || nodes.iter().zip(&forms);
