@@ -82,9 +82,8 @@ impl Body<'_, '_> {
     }
 
     fn two(&mut self, x: &str) -> Quantized {
-        let mut constant = |name: &str, value: f32| {
-            self.shared(name, |name| initializer_f32(name, &[], &[value]))
-        };
+        let mut constant =
+            |name: &str, value: f32| self.shared(name, |name| initializer_f32(name, &[], &[value]));
         let levels = constant("quantize/levels", 1.0 / LEVELS_ASIDE);
         let whole = constant("quantize/whole", 1.0);
         let finer = constant("quantize/finer", 1.0 / TIMES_FINER);

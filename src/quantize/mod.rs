@@ -323,7 +323,12 @@ pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
         let [.., rows, columns] = weight.dims[..] else { continue };
         let product = matches!(work, Work::Product(_));
         let activation = node.input_at(0).filter(|_| product && at == 0).map(str::to_owned);
-        found.push(Candidate { node: label(node).to_owned(), shape: [rows, columns], product, activation });
+        found.push(Candidate {
+            node: label(node).to_owned(),
+            shape: [rows, columns],
+            product,
+            activation,
+        });
     }
     Ok(found)
 }
@@ -366,9 +371,15 @@ fn is_quantized(node: &NodeProto) -> bool {
     let op = node.op_type();
     let theirs = || {
         MICROSOFT.contains(&op)
-            || ["QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"]
-                .iter()
-                .any(|start| op.starts_with(start))
+            || [
+                "QLinear",
+                "QuantizeLinear",
+                "DequantizeLinear",
+                "DynamicQuantizeMatMul",
+                "MatMulInteger",
+            ]
+            .iter()
+            .any(|start| op.starts_with(start))
     };
     node.is(op) && ONNX.contains(&op) || node.domain() == blocks::DOMAIN && theirs()
 }

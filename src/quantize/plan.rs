@@ -247,10 +247,11 @@ impl<'m> Plan<'m> {
         }
         let functions = model.proto().functions.iter().flat_map(|function| &function.node);
         for node in functions.filter(|node| node.is("MatMul") || node.is("Gemm")) {
-            *others.entry((node.qualified_op(), "it stands in a function: inline that first")).or_default() += 1;
+            *others
+                .entry((node.qualified_op(), "it stands in a function: inline that first"))
+                .or_default() += 1;
         }
-        report.others =
-            others.into_iter().map(|((op, why), count)| Other { op, count, why }).collect();
+        report.others = others.into_iter().map(|((op, why), count)| Other { op, count, why }).collect();
         report.twice = twice.into_iter().collect();
     }
 }
@@ -295,14 +296,17 @@ fn sort<'m>(
     if inner(node).next().is_some() || is_link(node) || !node.input.iter().any(|i| weighty(&i)) {
         return Ok(Work::Leave);
     }
-    let calls = |f: &crate::ir::proto::FunctionProto| {
-        f.domain() == node.domain() && f.name() == node.op_type()
-    };
+    let calls =
+        |f: &crate::ir::proto::FunctionProto| f.domain() == node.domain() && f.name() == node.op_type();
     Ok(match node.op_type() {
-        _ if model.proto().functions.iter().any(calls) => Work::Other("it calls a function: inline that first"),
+        _ if model.proto().functions.iter().any(calls) => {
+            Work::Other("it calls a function: inline that first")
+        }
         _ if !node.is(node.op_type()) => Work::Other("it is not an operator of ONNX's own domain"),
         "Conv" | "ConvTranspose" => Work::Other("a convolution has no fast integer form everywhere"),
-        "Einsum" | "LSTM" | "GRU" | "RNN" => Work::Other("only MatMul, Gemm and Gather are held in 8 bits"),
+        "Einsum" | "LSTM" | "GRU" | "RNN" => {
+            Work::Other("only MatMul, Gemm and Gather are held in 8 bits")
+        }
         _ => Work::Leave,
     })
 }
@@ -342,7 +346,9 @@ fn product<'m>(
     let mut weight = match (scopes.constant(scope, x), scopes.constant(scope, w)) {
         (None, Some(weight)) => weight,
         (None, None) if scopes.is_open(scope, x) || scopes.is_open(scope, w) => {
-            return Ok(Work::keep("its weight is an input of the graph too, which a caller may replace"));
+            return Ok(Work::keep(
+                "its weight is an input of the graph too, which a caller may replace",
+            ));
         }
         (None, None) => return Ok(Work::Other("both their factors are computed")),
         (Some(left), right) => {

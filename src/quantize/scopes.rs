@@ -8,7 +8,8 @@ use ndarray::{ArrayD, IxDyn};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::proto::type_proto;
 use crate::ir::{
-    Graph, GraphProto, NodeId, NodeProto, TensorProto, ValueInfoProto, initializer_f32, shape_of, value_of,
+    Graph, GraphProto, NodeId, NodeProto, TensorProto, ValueInfoProto, initializer_f32, shape_of,
+    value_of,
 };
 
 /// Nodes between a constant and what reads it, at most.
@@ -60,7 +61,8 @@ impl<'m> Scopes<'m> {
         for at in 0..scopes.all.len() {
             let graph = scopes.all[at].graph.proto();
             for (id, node) in scopes.all[at].graph.nodes() {
-                for (place, input) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                for (place, input) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty())
+                {
                     scopes.read(at, input, Reader::Node(at, id, place));
                 }
             }
@@ -106,7 +108,8 @@ impl<'m> Scopes<'m> {
     pub(super) fn home(&self, mut scope: usize, name: &str) -> Option<usize> {
         loop {
             let graph = &self.all[scope].graph;
-            if graph.maker(name).is_some() || graph.is_input(name) || graph.initializer(name).is_some() {
+            if graph.maker(name).is_some() || graph.is_input(name) || graph.initializer(name).is_some()
+            {
                 return Some(scope);
             }
             scope = self.all[scope].parent?;
@@ -173,7 +176,9 @@ impl<'m> Scopes<'m> {
                 let shape = self.behind(at, node.input_at(1)?, left)?.integers()?;
                 constant.reshape(&shape, node.attr_i("allowzero", 0) == 0)?;
             }
-            "Cast" => constant.cast(DataType::try_from(i32::try_from(node.attr_i("to", 0)).ok()?).ok()?)?,
+            "Cast" => {
+                constant.cast(DataType::try_from(i32::try_from(node.attr_i("to", 0)).ok()?).ok()?)?
+            }
             _ => {}
         }
         constant.links.push((at, id));
@@ -316,13 +321,17 @@ fn read(tensor: &TensorProto) -> Option<Vec<f32>> {
     let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty());
     let halves = || -> Vec<u16> {
         match raw {
-            Some(raw) => raw.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect(),
+            Some(raw) => {
+                raw.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect()
+            }
             None => tensor.int32_data.iter().map(|&bits| bits as u16).collect(),
         }
     };
     Some(match DataType::try_from(tensor.data_type()).ok()? {
         DataType::Float => match raw {
-            Some(raw) => raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Some(raw) => {
+                raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+            }
             None => tensor.float_data.clone(),
         },
         DataType::Double => match raw {
@@ -331,7 +340,9 @@ fn read(tensor: &TensorProto) -> Option<Vec<f32>> {
             }
             None => tensor.double_data.iter().map(|&value| value as f32).collect(),
         },
-        DataType::Float16 => halves().into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+        DataType::Float16 => {
+            halves().into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
+        }
         DataType::Bfloat16 => {
             halves().into_iter().map(|bits| half::bf16::from_bits(bits).to_f32()).collect()
         }

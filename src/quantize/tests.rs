@@ -391,3 +391,5 @@ fn a_star_stands_for_any_text() {
         assert!(!matches(pattern, name), "{pattern} {name}");
     }
 }
+
+mod graphs;

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use super::activation::Quantized;
+use super::calibration::Calibration;
 use super::names::Names;
 use super::plan::{Gemm, Key};
-use super::weights::Weight;
 use super::qdq;
+use super::weights::Weight;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{GraphProto, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
-use super::calibration::Calibration;
+use crate::ir::{
+    GraphProto, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node,
+};
 use crate::recipe::{Form, Terms};
 
 /// What is done with a node of the old graph.
@@ -222,7 +224,8 @@ impl Body<'_, '_> {
     /// An activation in f32, rows first.
     fn prepared(&mut self, x: &str, dtype: DataType, turned: bool) -> String {
         let mut input = x.to_owned();
-        for (wanted, part, op) in [(turned, "turned", "Transpose"), (dtype != DataType::Float, "f32", "Cast")]
+        for (wanted, part, op) in
+            [(turned, "turned", "Transpose"), (dtype != DataType::Float, "f32", "Cast")]
         {
             if !wanted {
                 continue;
@@ -270,12 +273,14 @@ impl Body<'_, '_> {
         let steps = [Some("scaled"), row.as_ref().map(|_| "row"), narrow.then_some("narrow")];
         let last = steps.iter().flatten().count() - 1;
         for (at, part) in steps.into_iter().flatten().enumerate() {
-            let to = if at == last { output.to_owned() } else { self.value(&format!("{output}/{part}")) };
+            let to =
+                if at == last { output.to_owned() } else { self.value(&format!("{output}/{part}")) };
             let made = match part {
                 "scaled" => node("Mul", [&value, &scales], &to),
                 "row" => {
                     let shape = row.clone().unwrap_or_default();
-                    let base = format!("quantize/row_shape_{}_{}", rank.unwrap_or(0), shape[shape.len() - 1]);
+                    let base =
+                        format!("quantize/row_shape_{}_{}", rank.unwrap_or(0), shape[shape.len() - 1]);
                     let shape =
                         self.shared(&base, |name| initializer_i64(name, &[shape.len()], &shape));
                     node("Reshape", [&value, &shape], &to)
