@@ -93,6 +93,8 @@ pub(super) struct Product<'m> {
     pub(super) weight: Constant<'m>,
     pub(super) terms: Terms,
     pub(super) gemm: Option<Gemm>,
+    /// The activation is known to be a vector.
+    pub(super) vector: bool,
 }
 
 /// Rows of a constant matrix, read by index.
@@ -393,9 +395,10 @@ fn product<'m>(
     if key.held.bytes([rows, columns]) >= weight.count() * weight.element().unwrap_or(1) {
         return Ok(Work::keep("8 bits with their scales would take no fewer bytes"));
     }
+    let rank = scopes.rank(scope, x);
     if options.form.is_blocks()
         && weight.dims.len() > 2
-        && scopes.rank(scope, x).is_none_or(|rank| rank < weight.dims.len())
+        && rank.is_none_or(|rank| rank < weight.dims.len())
     {
         return Ok(Work::keep("blocks have no other axes, and its result may have"));
     }
@@ -405,7 +408,7 @@ fn product<'m>(
         }
         return Err(Error::NotSeen { node: label(node).to_owned(), value: x.to_owned() });
     }
-    Ok(Work::Product(Product { key, weight, terms, gemm }))
+    Ok(Work::Product(Product { key, weight, terms, gemm, vector: rank == Some(1) }))
 }
 
 fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &Options) -> Work<'m> {

@@ -125,11 +125,41 @@ impl<'m> Scopes<'m> {
         self.home(scope, name).is_some_and(|at| self.all[at].open.contains(name))
     }
 
-    /// The rank of a value, where the graph declares it.
-    pub(super) fn rank(&self, scope: usize, name: &str) -> Option<usize> {
-        let proto = self.all[self.home(scope, name)?].graph.proto();
-        let mut declared = proto.input.iter().chain(&proto.value_info).chain(&proto.output);
-        rank(declared.find(|value| value.name() == name)?)
+    /// The rank of a value, where the graph declares it or the nodes before it show it.
+    pub(super) fn rank(&self, scope: usize, name: &'m str) -> Option<usize> {
+        self.rank_within(scope, name, &mut { LONGEST })
+    }
+
+    fn rank_within(&self, scope: usize, name: &'m str, left: &mut usize) -> Option<usize> {
+        *left = left.checked_sub(1)?;
+        let at = self.home(scope, name)?;
+        let graph = &self.all[at].graph;
+        let proto = graph.proto();
+        let declared = proto.input.iter().chain(&proto.value_info).chain(&proto.output);
+        if let Some(rank) = declared.filter(|value| value.name() == name).find_map(rank) {
+            return Some(rank);
+        }
+        if let Some(constant) = self.constant(at, name) {
+            return Some(constant.dims.len());
+        }
+        let node = graph.node(graph.maker(name)?);
+        if !node.is(node.op_type()) || node.output_at(0) != Some(name) {
+            return None;
+        }
+        let mut of = |place: usize| self.rank_within(at, node.input_at(place)?, left);
+        match node.op_type() {
+            "Abs" | "Cast" | "Clip" | "Elu" | "Erf" | "Exp" | "Gelu" | "HardSwish" | "Identity"
+            | "LayerNormalization" | "LeakyRelu" | "Log" | "Mish" | "Neg" | "RMSNormalization"
+            | "Relu" | "Sigmoid" | "Softmax" | "Softplus" | "Sqrt" | "Tanh" | "Transpose" => of(0),
+            "Add" | "Div" | "Mul" | "Pow" | "Sub" => Some(of(0)?.max(of(1)?)),
+            "Gemm" | "Flatten" => Some(2),
+            "MatMul" => match (of(0)?, of(1)?) {
+                (1, other) | (other, 1) => other.checked_sub(1),
+                (a, b) => Some(a.max(b)),
+            },
+            "Reshape" => self.constant(at, node.input_at(1)?)?.dims.first().copied(),
+            _ => None,
+        }
     }
 
     /// The constant behind a value: an initializer that no caller may replace, or a `Constant`; as it is, or

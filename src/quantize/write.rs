@@ -18,7 +18,7 @@ use crate::recipe::{Form, Terms};
 pub(super) enum Step {
     Keep,
     Drop,
-    Product { key: Key, dtype: DataType, terms: Terms, gemm: Option<Gemm> },
+    Product { key: Key, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
     Table { key: Key, dtype: DataType, rank: Option<usize> },
 }
 
@@ -127,7 +127,9 @@ impl Body<'_, '_> {
         match step {
             Step::Keep => self.nodes.push(old),
             Step::Drop => {}
-            Step::Product { key, dtype, terms, gemm } => self.product(&old, &key, dtype, terms, gemm),
+            Step::Product { key, dtype, terms, gemm, vector } => {
+                self.product(&old, &key, dtype, (terms, vector), gemm);
+            }
             Step::Table { key, dtype, rank } => self.table(&old, &key, dtype, rank),
         }
     }
@@ -161,7 +163,7 @@ impl Body<'_, '_> {
         old: &NodeProto,
         key: &Key,
         dtype: DataType,
-        terms: Terms,
+        (terms, vector): (Terms, bool),
         gemm: Option<Gemm>,
     ) {
         let (weight, scale) = self.weight(key);
@@ -187,6 +189,15 @@ impl Body<'_, '_> {
                 let input = qdq::activation(self, x, &input);
                 qdq::product(self, &input, [&weight, &scale], rank, &floats, &name);
             }
+            Weight::Columns(columns) if vector => {
+                // tract gives an integer product of a vector one axis too many.
+                let mut shape: Vec<i64> = columns.shape.iter().map(|&dim| dim as i64).collect();
+                shape.remove(shape.len() - 2);
+                let row = self.reshaped(&input, &[1, -1], None);
+                let product = self.value(&format!("{output}/row"));
+                self.dynamic(terms, &row, [&weight, &scale], &product, &name);
+                self.reshaped(&product, &shape, Some(&floats));
+            }
             Weight::Columns(_) => self.dynamic(terms, &input, [&weight, &scale], &floats, &name),
         }
         if floats != sum {
@@ -197,6 +208,23 @@ impl Body<'_, '_> {
             let bias = self.times(&bias, beta, dtype, &name, output);
             self.add(node("Add", [&sum, &bias], output), &format!("{name}/bias"));
         }
+    }
+
+    /// A value in another shape, under a name of its own or this one.
+    fn reshaped(&mut self, from: &str, shape: &[i64], to: Option<&str>) -> String {
+        let known = (from.to_owned(), "row");
+        if let Some(known) = self.floats.get(&known).filter(|_| to.is_none()) {
+            return known.clone();
+        }
+        let made = to.map_or_else(|| self.value(&format!("{from}/row")), str::to_owned);
+        let numbers: Vec<String> = shape.iter().map(i64::to_string).collect();
+        let base = format!("quantize/shape_{}", numbers.join("_"));
+        let constant = self.shared(&base, |name| initializer_i64(name, &[shape.len()], shape));
+        self.add(node("Reshape", [from, &constant], &made), &format!("{made}/reshape"));
+        if to.is_none() {
+            self.floats.insert(known, made.clone());
+        }
+        made
     }
 
     /// A bias times `beta`.
@@ -262,9 +290,8 @@ impl Body<'_, '_> {
         let row = match (rank, &self.writer.held[key]) {
             (Some(rank), Weight::Columns(columns)) => {
                 let width: usize = columns.shape[1..].iter().product();
-                let mut shape = vec![0; rank];
-                shape.push(width as i64);
-                Some(shape)
+                // Zeros stand for the indices' own dimensions.
+                Some([vec![0; rank], vec![width as i64]].concat())
             }
             _ => None,
         };
@@ -275,19 +302,14 @@ impl Body<'_, '_> {
         for (at, part) in steps.into_iter().flatten().enumerate() {
             let to =
                 if at == last { output.to_owned() } else { self.value(&format!("{output}/{part}")) };
-            let made = match part {
-                "scaled" => node("Mul", [&value, &scales], &to),
-                "row" => {
-                    let shape = row.clone().unwrap_or_default();
-                    let base =
-                        format!("quantize/row_shape_{}_{}", rank.unwrap_or(0), shape[shape.len() - 1]);
-                    let shape =
-                        self.shared(&base, |name| initializer_i64(name, &[shape.len()], &shape));
-                    node("Reshape", [&value, &shape], &to)
+            match part {
+                "scaled" => self.add(node("Mul", [&value, &scales], &to), &format!("{name}/scaled")),
+                "row" => drop(self.reshaped(&value, row.as_deref().unwrap_or_default(), Some(&to))),
+                _ => {
+                    let cast = node("Cast", [&value], &to).int("to", i64::from(dtype as i32));
+                    self.add(cast, &format!("{name}/narrow"));
                 }
-                _ => node("Cast", [&value], &to).int("to", i64::from(dtype as i32)),
-            };
-            self.add(made, &format!("{name}/{part}"));
+            }
             value = to;
         }
     }

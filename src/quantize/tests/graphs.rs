@@ -641,3 +641,33 @@ fn a_weight_in_half_precision_that_is_not_finite_is_refused_too() {
     let error = quantize(&mut model, &Options::default()).unwrap_err().to_string();
     assert_eq!(error, "node \"y\": the weight \"w\" has NaN or infinite values");
 }
+
+#[test]
+fn vectors_stay_vectors_through_several_products() {
+    let weight = noise(64 * 64, 121);
+    let mut model = TestGraph::new()
+        .input("x", &["64"])
+        .initializer(initializer_f32("w", &[64, 64], &weight))
+        .initializer(initializer_f32("b", &[64], &weight[..64]))
+        .node(node("MatMul", ["x", "w"], "a"))
+        .node(node("Add", ["a", "b"], "biased"))
+        .node(node("Relu", ["biased"], "positive"))
+        .node(node("MatMul", ["positive", "w"], "y"))
+        .output("y", &["64"])
+        .model();
+    let x = noise(64, 122);
+    let want = run(&model, &[64], &x);
+    for terms in [Terms::One, Terms::Two] {
+        let mut int8 = model.clone();
+        quantize(&mut int8, &Options { terms, ..Options::default() }).unwrap();
+        let inputs = Tensors::from([("x".to_owned(), Tensor::from_f32(&[64], &x))]);
+        let y = output(&Tract, &int8, inputs);
+        assert_eq!(y.shape(), [64]);
+        assert!(snr(&want, &y.to_f32().unwrap()) > 28.0);
+    }
+    // Nothing shows the rank here.
+    let graph = model.proto_mut().graph.as_mut().unwrap();
+    graph.node[1] = node("NonZero", ["a"], "biased").build();
+    let scopes = super::super::scopes::Scopes::new(model.graph_proto());
+    assert_eq!((scopes.rank(0, "a"), scopes.rank(0, "positive")), (Some(1), None));
+}
