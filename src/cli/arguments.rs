@@ -378,10 +378,11 @@ pub(super) struct Quantize {
     /// How products are written.
     #[arg(long, value_enum, default_value = "dynamic")]
     pub form: QuantizedForm,
-    /// Hold activations in two terms: more exact, and at one row little slower.
+    /// Hold activations in two terms: more exact, and a product more for each.
     #[arg(long)]
     pub two_terms: bool,
-    /// Hold activations of this node in two terms; `*` stands for anything.
+    /// Hold activations of this node in two terms; `*` stands for anything. A node without a name is known
+    /// by its first output.
     #[arg(long, value_name = "NODE")]
     pub two_terms_at: Vec<String>,
     /// Keep this node in fp32; `*` stands for anything.
@@ -390,9 +391,6 @@ pub(super) struct Quantize {
     /// Weights in 7 bits where activations are in one term, for processors without VNNI.
     #[arg(long)]
     pub reduce_range: bool,
-    /// Activations have many rows, as a decoder's: two terms are two products, which are added.
-    #[arg(long)]
-    pub many_rows: bool,
     /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
     #[arg(long)]
     pub external_data: bool,

@@ -17,7 +17,6 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         two_terms: options.two_terms_at.clone(),
         keep_fp32: options.keep_fp32.clone(),
         reduce_range: options.reduce_range,
-        many_rows: options.many_rows,
         ..Options::default()
     };
     let mut model = Model::open_checked(&options.model)?;
@@ -26,10 +25,18 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     let mut rows = vec![row!["", "count"]];
     rows.push(row!["products", report.products.len()]);
     rows.push(row!["tables", report.tables.len()]);
-    rows.push(row!["kept in fp32", report.kept.len()]);
+    let others: usize = report.others.iter().map(|other| other.count).sum();
+    rows.push(row!["kept in fp32", report.kept.len() + others]);
     tell!("{}", table(&rows));
     for (node, why) in &report.kept {
         tellln!("{node:?} stays fp32: {why}");
+    }
+    report.others.iter().for_each(|other| tellln!("{other}"));
+    for (weight, more) in &report.twice {
+        tellln!(
+            "warning: the weight {weight:?} is there in 8 bits and, for a node that was named to stay, in fp32: {} more",
+            bytes(*more)
+        );
     }
     tellln!(
         "nodes {} -> {}, weights {} -> {}, sha256 {}",

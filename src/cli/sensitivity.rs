@@ -3,14 +3,18 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{Sensitivity as Options, Shared};
 use super::terminal::{Progress, bytes, row, table};
+use super::validate::{references, unchanged};
 use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
-use crate::bundle::{self, Manifest};
-use crate::digest::Digest;
+use crate::bundle::Manifest;
 use crate::files;
 use crate::ir::Model;
 use crate::pipeline::Reporter as _;
+use crate::recipe::Recipe;
 use crate::runtime::{Runtime, Tract};
 use crate::validate::{self, Choice, Part, References, Scheme, Sensitivity};
+
+/// The least signal-to-noise ratio of an int8 file that a recipe takes.
+const LEAST_SNR_DB: f64 = 12.0;
 
 /// Rows of an activation when a product is timed: a step of a language model, 100 tokens of a decoder.
 fn rows(part: Part) -> usize {
@@ -26,7 +30,7 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
             return Err(Box::new(Error::Exists { path: file.clone() }));
         }
     }
-    if let Some(snr) = options.snr.filter(|snr| !(snr.is_finite() && *snr > 0.0 && *snr <= 100.0)) {
+    if let Some(snr) = options.snr.filter(|snr| !(LEAST_SNR_DB..=100.0).contains(snr)) {
         return Err(Box::new(Error::Snr { snr }));
     }
     let (part, path, references) = fp32(options)?;
@@ -39,17 +43,23 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
     let trial = validate::Trial { rows: rows(part), reduce_range };
     let measured =
         validate::sensitivity(&model, part, &references, runtime, trial, &INTERRUPTED, &done);
-    drop(progress);
     let nodes = measured?;
-    let choice = options
-        .snr
-        .map(|snr| validate::choose(&model, part, &references, runtime, &nodes, snr, reduce_range))
-        .transpose()?;
+    let done = |done, total| progress.progress("models", done as u64, total as u64);
+    let choose = |snr| {
+        let wanted = (snr, reduce_range);
+        validate::choose(&model, part, &references, runtime, &nodes, wanted, &INTERRUPTED, &done)
+    };
+    let chosen = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
+    drop(progress);
+    let chosen = chosen?;
+    // A choice that no recipe can hold is none.
+    let unfit = chosen.as_ref().and_then(|(snr, choice)| unfit(part, choice, *snr, reduce_range));
+    let choice = chosen.as_ref().map(|(_, choice)| choice).filter(|_| unfit.is_none());
 
     if let Some(plot) = &options.plot {
         write(plot, &drawn(&nodes))?;
     }
-    if let (Some(output), Some(choice)) = (&options.output, &choice) {
+    if let (Some(output), Some(choice)) = (&options.output, choice) {
         write(output, &fragment(part, choice, reduce_range))?;
     }
     if options.json {
@@ -61,12 +71,16 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
         })))?;
     } else {
         say(&listed(part, &nodes))?;
-        if let Some(choice) = &choice {
+        if let Some(choice) = choice {
             say(&format!("\n{}", fragment(part, choice, reduce_range)))?;
         }
     }
     tellln!("{} nodes of the {part}, in {}", nodes.len(), runtime.name_and_version());
-    let Some((choice, wanted)) = choice.as_ref().zip(options.snr) else { return Ok(Answer::Yes) };
+    if let Some(why) = unfit {
+        tellln!("{why}; no fragment is written");
+        return Ok(Answer::No);
+    }
+    let Some(choice) = choice else { return Ok(Answer::Yes) };
     tellln!(
         "{:.1} dB with {} nodes in two terms and {} in fp32; they add {:.2} ms and {}",
         choice.snr_db,
@@ -75,11 +89,23 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
         choice.milliseconds,
         bytes(choice.bytes)
     );
-    if choice.snr_db < wanted {
-        tellln!("{wanted} dB can't be reached");
-        return Ok(Answer::No);
-    }
     Ok(Answer::Yes)
+}
+
+/// Why a choice is no recipe that can be built.
+fn unfit(part: Part, choice: &Choice, wanted: f64, reduce_range: bool) -> Option<String> {
+    let reached = choice.snr_db;
+    if reached.is_nan() || reached < wanted {
+        return Some(format!("{wanted} dB can't be reached: all in fp32 it is {reached:.1} dB"));
+    }
+    if choice.products == 0 {
+        return Some(format!("{wanted} dB leaves no product to hold in 8 bits: any one is below it"));
+    }
+    let recipe =
+        format!("name: fragment\nsource: synthetic:tiny\n{}", fragment(part, choice, reduce_range));
+    Recipe::parse(&recipe, "the fragment")
+        .err()
+        .map(|error| format!("the choice is no recipe: {error}"))
 }
 
 /// The fp32 artifact to measure, with its references; both as the manifest knows them.
@@ -90,15 +116,8 @@ fn fp32(options: &Options) -> Result<(Part, PathBuf, References), Failure> {
         manifest.artifacts.iter().filter(|a| a.scheme == Scheme::Fp32 && wanted(a.part)).collect();
     found.sort_by_key(|artifact| artifact.part != Part::Lm);
     let entry = found.first().ok_or_else(|| Error::NoPart { bundle: options.bundle.clone() })?;
-    let path = options.bundle.join(&entry.file);
-    let sha256 =
-        Digest::of_file(&path).map_err(|source| bundle::Error::Io { path: path.clone(), source })?;
-    if sha256 != entry.sha256 {
-        let (expected, found) = (entry.sha256.to_string(), sha256.to_string());
-        return Err(Box::new(bundle::Error::Changed { path, expected, found }));
-    }
-    let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
-    let references = References::read(&options.bundle.join(&entry.references), &inputs)?;
+    let path = unchanged(&options.bundle, &entry.file, Some(entry.sha256))?;
+    let references = references(&options.bundle, &manifest, entry)?;
     Ok((entry.part, path, references))
 }
 
@@ -145,7 +164,7 @@ fn fragment(part: Part, choice: &Choice, reduce_range: bool) -> String {
         }
     }
     // Below what was measured here by as much as other inputs may differ.
-    let _ = writeln!(text, "    snr_db: {:.1}", (choice.snr_db - 2.0).max(12.0));
+    let _ = writeln!(text, "    snr_db: {:.1}", (choice.snr_db - 2.0).max(LEAST_SNR_DB));
     text
 }
 
@@ -204,7 +223,10 @@ enum Error {
     #[diagnostic(code(sensitivity::no_part), help("manifest.json lists the bundle's models"))]
     NoPart { bundle: PathBuf },
     #[error("{snr} is no signal-to-noise ratio")]
-    #[diagnostic(code(sensitivity::snr), help("write decibels above 0 and up to 100"))]
+    #[diagnostic(
+        code(sensitivity::snr),
+        help("write decibels from 12, the least that a recipe takes, to 100")
+    )]
     Snr { snr: f64 },
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(sensitivity::io))]

@@ -250,7 +250,8 @@ fn artifact(folder: &Path, entry: &ArtifactEntry) -> Result<Artifact, Failure> {
     Ok(Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights })
 }
 
-fn references(
+/// A model's references, which must be those that the manifest means.
+pub(super) fn references(
     folder: &Path,
     manifest: &Manifest,
     entry: &ArtifactEntry,

@@ -46,7 +46,11 @@ struct Value {
 impl<'m> Graph<'m> {
     /// Indexes a model's main graph, in time proportional to its nodes.
     pub(super) fn new(model: &'m ModelProto) -> Self {
-        let proto = model.graph.as_ref().expect("checked when opened");
+        Self::within(model, model.graph.as_ref().expect("checked when opened"))
+    }
+
+    /// Indexes a graph of a model, the main one or one nested in a node, likewise.
+    pub(crate) fn within(model: &'m ModelProto, proto: &'m GraphProto) -> Self {
         let expected = proto.node.len() + proto.initializer.len() + proto.input.len();
         let own = model.functions.iter().filter(|f| is_own_domain(f.domain()));
         let mut graph = Graph {

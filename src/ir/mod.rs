@@ -39,7 +39,7 @@ pub use proto::{
     ValueInfoProto,
 };
 pub use save::{Saved, Weights, Written};
-pub(crate) use tensors::bytes_of;
+pub(crate) use tensors::{bytes_of, value_of};
 pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
 pub use wire::UnknownFields;
 

@@ -120,8 +120,7 @@ pub(super) fn quantize(
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
     let int8 = int8(&build.recipe, part).cloned().unwrap_or_default();
-    let mut options =
-        quantize::Options { many_rows: part.has_many_rows(), ..quantize::Options::from(&int8) };
+    let mut options = quantize::Options::from(&int8);
     let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
     if let Some(strength) = int8.smoothing {
         let references = references(part, exported, &model)?;

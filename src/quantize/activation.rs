@@ -5,155 +5,118 @@
 //!
 //! ```text
 //! q1 = round(x / s),  q2 = round(126 (x / s − q1)),  both with zero point 64
-//! y  = s · w_scale · (q1 · W + q2 · W / 126)
+//! y  = s · w_scale · q1 · W  +  s / 126 · w_scale · q2 · W
 //! ```
 //!
 //! Each term has 7 bits, and both together 13. Processors without VNNI add pairs of products in 16 bits:
 //! of 7 and 8 bits a pair is `2 · 127 · 127` at most and fits, so that a product in two terms is the same
 //! number everywhere, with all 8 bits of its weights.
 //!
-//! Both terms stand as rows of one product where rows are few, as in a language model's step, so that the
-//! weights are read once. Where they are many, as in a decoder, reading weights costs nothing beside the
-//! products, and two of them are added.
+//! Each term has a product of its own, of the activation's own shape whatever its rank, and the two are
+//! added: ONNX Runtime fuses each with its scale, and even a step of one row is no slower than with both
+//! terms as rows of one product.
 
-use std::collections::HashMap;
-
+use super::write::Body;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{NodeProto, TensorProto, initializer_f32, initializer_i64, initializer_raw, node};
+use crate::ir::{initializer_f32, initializer_raw, node};
 use crate::recipe::Terms;
-
-const ZERO: &str = "quantize/zero_point";
-const SHARES: &str = "quantize/shares";
-const LEVELS: &str = "quantize/levels";
-const WHOLE: &str = "quantize/whole";
-const FINER: &str = "quantize/finer";
-const TINY: &str = "quantize/tiny";
-const FIRST: &str = "quantize/first_axis";
 
 /// Levels of a term on either side of zero.
 const LEVELS_ASIDE: f32 = 63.0;
 /// How much finer the second term is: its range is one level of the first.
 const TIMES_FINER: f32 = 2.0 * LEVELS_ASIDE;
 
-/// An activation in 8 bits, by the names of its values.
-enum Quantized {
-    /// With its own scale and zero point.
-    One { bytes: String, scale: String, zero: String },
-    /// Both terms, the second below the first.
-    Stacked { both: String, scale: String },
-    /// Both terms by themselves, each with its scale.
-    Apart([(String, String); 2]),
-}
+/// An activation in 8 bits, by the names of its values: each term with its scale and zero point.
+#[derive(Clone)]
+pub(super) struct Quantized(Vec<[String; 3]>);
 
-/// The quantized forms of activations so far.
-pub(super) struct Activations {
-    made: HashMap<(String, Terms), Quantized>,
-    /// Activations have many rows.
-    many_rows: bool,
-}
-
-impl Activations {
-    /// None so far; `many_rows` where a product's time is in its rows rather than in reading its weights.
-    pub(super) fn new(many_rows: bool) -> Self {
-        Self { made: HashMap::new(), many_rows }
-    }
-
-    /// The constants that every activation in two terms shares.
-    pub(super) fn constants() -> Vec<TensorProto> {
-        vec![
-            initializer_raw(ZERO, DataType::Uint8, &[], bytes::Bytes::from_static(&[64])),
-            initializer_f32(SHARES, &[2, 1, 1, 1], &[1.0, 1.0 / TIMES_FINER]),
-            initializer_f32(LEVELS, &[], &[1.0 / LEVELS_ASIDE]),
-            initializer_f32(WHOLE, &[], &[1.0]),
-            initializer_f32(FINER, &[], &[1.0 / TIMES_FINER]),
-            initializer_f32(TINY, &[], &[1e-30]),
-            initializer_i64(FIRST, &[1], &[0]),
-        ]
-    }
-
-    /// Nodes that give `output` = `input` (f32 [batch, rows, k]) times a weight (s8 [k, n], f32 scale [n]).
-    pub(super) fn product(
+impl Body<'_, '_> {
+    /// Nodes that give `output` = `input` (f32 `[..., k]`) times a weight (s8 `[k, n]`, f32 scale `[n]`).
+    pub(super) fn dynamic(
         &mut self,
         terms: Terms,
         input: &str,
-        weight: &str,
-        scale: &str,
+        [weight, scale]: [&str; 2],
         output: &str,
         name: &str,
-    ) -> Vec<NodeProto> {
-        let mut nodes = Vec::new();
-        let many_rows = self.many_rows;
-        let form = self.made.entry((input.to_owned(), terms)).or_insert_with(|| match terms {
-            Terms::One => one(input, &mut nodes),
-            Terms::Two => two(input, many_rows, &mut nodes),
-        });
-        // A product, its cast and one scale behind it: ONNX Runtime makes one node of these.
-        let mut scaled = |bytes: &str, own_scale: &str, zero: &str, name: &str, to: &str| {
-            let [sums, floats, scales] =
-                ["sums", "floats", "scales"].map(|part| format!("{to}/{part}"));
-            nodes.push(node("MatMulInteger", [bytes, weight, zero], &sums).named(name).build());
-            let cast = node("Cast", [&sums], &floats).named(format!("{name}/float"));
-            nodes.push(cast.int("to", 1).build());
-            let both = node("Mul", [own_scale, scale], &scales).named(format!("{name}/scale"));
-            nodes.push(both.build());
-            nodes.push(node("Mul", [&floats, &scales], to).named(format!("{name}/scaled")).build());
+    ) {
+        let key = (input.to_owned(), terms);
+        let quantized = match self.made.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let made = match terms {
+                    Terms::One => self.one(input),
+                    Terms::Two => self.two(input),
+                };
+                self.made.entry(key).or_insert(made).clone()
+            }
         };
-        match &*form {
-            Quantized::One { bytes, scale, zero } => scaled(bytes, scale, zero, name, output),
-            Quantized::Stacked { both, scale } => {
-                // Scaled before the terms are added: then the scale is part of that one node.
-                let [halves, shared] = ["scaled", "shares"].map(|part| format!("{output}/{part}"));
-                scaled(both, scale, ZERO, name, &halves);
-                let share = node("Mul", [&halves, SHARES], &shared).named(format!("{name}/shares"));
-                nodes.push(share.build());
-                let sum = node("ReduceSum", [&shared, FIRST], output).named(format!("{name}/both"));
-                nodes.push(sum.int("keepdims", 0).build());
+        match quantized.0.as_slice() {
+            [coarse, fine] => {
+                let halves = ["coarse", "fine"].map(|part| self.value(&format!("{output}/{part}")));
+                self.scaled(coarse, [weight, scale], &halves[0], name);
+                let second = self.writer.names.node(&format!("{name}/second"));
+                self.scaled(fine, [weight, scale], &halves[1], &second);
+                self.add(node("Add", halves, output), &format!("{name}/both"));
             }
-            Quantized::Apart([(first, first_scale), (second, second_scale)]) => {
-                let [coarse, fine] = ["coarse", "fine"].map(|part| format!("{output}/{part}"));
-                scaled(first, first_scale, ZERO, name, &coarse);
-                scaled(second, second_scale, ZERO, &format!("{name}/second"), &fine);
-                let sum = node("Add", [&coarse, &fine], output).named(format!("{name}/both"));
-                nodes.push(sum.build());
-            }
+            terms => terms.iter().for_each(|term| self.scaled(term, [weight, scale], output, name)),
         }
-        nodes
     }
-}
 
-fn two(x: &str, apart: bool, nodes: &mut Vec<NodeProto>) -> Quantized {
-    let mut push = |op: &str, inputs: &[&str], part: &str, attribute: Option<(&str, i64)>| {
-        let output = format!("{x}/{part}");
-        let made = node(op, inputs.iter().copied(), &output).named(&output);
-        nodes.push(
-            attribute.into_iter().fold(made, |made, (name, value)| made.int(name, value)).build(),
-        );
-        output
-    };
-    let size = push("Abs", &[x], "abs", None);
-    let largest = push("ReduceMax", &[&size], "largest", Some(("keepdims", 0)));
-    let level = push("Mul", &[&largest, LEVELS], "level", None);
-    let scale = push("Max", &[&level, TINY], "scale", None);
-    let mut levels = push("Div", &[x, &scale], "in_levels", None);
-    if !apart {
-        levels = push("Unsqueeze", &[&levels, FIRST], "rows", None);
+    /// A product, its cast and one scale behind it: ONNX Runtime makes one node of these.
+    fn scaled(
+        &mut self,
+        [bytes, own_scale, zero]: &[String; 3],
+        [weight, scale]: [&str; 2],
+        output: &str,
+        name: &str,
+    ) {
+        let [sums, floats, scales] =
+            ["sums", "floats", "scales"].map(|part| self.value(&format!("{output}/{part}")));
+        let product = node("MatMulInteger", [bytes.as_str(), weight, zero], &sums);
+        self.nodes.push(product.named(name).build());
+        let cast = node("Cast", [&sums], &floats).int("to", i64::from(DataType::Float as i32));
+        self.add(cast, &format!("{name}/float"));
+        self.add(node("Mul", [own_scale, scale], &scales), &format!("{name}/scale"));
+        self.add(node("Mul", [&floats, &scales], output), &format!("{name}/scaled"));
     }
-    // Constant scales: tract takes no others.
-    let first = push("QuantizeLinear", &[&levels, WHOLE, ZERO], "first", None);
-    let kept = push("DequantizeLinear", &[&first, WHOLE, ZERO], "kept", None);
-    let rest = push("Sub", &[&levels, &kept], "rest", None);
-    let second = push("QuantizeLinear", &[&rest, FINER, ZERO], "second", None);
-    if apart {
-        let finer = push("Mul", &[&scale, FINER], "finer", None);
-        return Quantized::Apart([(first, scale), (second, finer)]);
-    }
-    let both = push("Concat", &[&first, &second], "both", Some(("axis", 0)));
-    Quantized::Stacked { both, scale }
-}
 
-fn one(x: &str, nodes: &mut Vec<NodeProto>) -> Quantized {
-    let [bytes, scale, zero] = ["bytes", "scale", "zero_point"].map(|part| format!("{x}/{part}"));
-    let made = node("DynamicQuantizeLinear", [x], &bytes).named(format!("{x}/quantize"));
-    nodes.push(made.output(&scale).output(&zero).build());
-    Quantized::One { bytes, scale, zero }
+    fn two(&mut self, x: &str) -> Quantized {
+        let mut constant =
+            |name: &str, value: f32| self.shared(name, |name| initializer_f32(name, &[], &[value]));
+        let levels = constant("quantize/levels", 1.0 / LEVELS_ASIDE);
+        let whole = constant("quantize/whole", 1.0);
+        let finer = constant("quantize/finer", 1.0 / TIMES_FINER);
+        let tiny = constant("quantize/tiny", 1e-30);
+        let zero = self.shared("quantize/zero_point", |name| {
+            initializer_raw(name, DataType::Uint8, &[], bytes::Bytes::from_static(&[64]))
+        });
+        let mut push = |op: &str, inputs: &[&str], part: &str| {
+            let output = self.value(&format!("{x}/{part}"));
+            let made = node(op, inputs.iter().copied(), &output);
+            let made = if op == "ReduceMax" { made.int("keepdims", 0) } else { made };
+            self.add(made, &output);
+            output
+        };
+        let size = push("Abs", &[x], "abs");
+        let largest = push("ReduceMax", &[&size], "largest");
+        let level = push("Mul", &[&largest, &levels], "level");
+        let scale = push("Max", &[&level, &tiny], "scale");
+        let in_levels = push("Div", &[x, &scale], "in_levels");
+        // Constant scales: tract takes no others.
+        let first = push("QuantizeLinear", &[&in_levels, &whole, &zero], "first");
+        let kept = push("DequantizeLinear", &[&first, &whole, &zero], "kept");
+        let rest = push("Sub", &[&in_levels, &kept], "rest");
+        let second = push("QuantizeLinear", &[&rest, &finer, &zero], "second");
+        let finer_scale = push("Mul", &[&scale, &finer], "finer");
+        Quantized(vec![[first, scale, zero.clone()], [second, finer_scale, zero]])
+    }
+
+    fn one(&mut self, x: &str) -> Quantized {
+        let term = ["bytes", "scale", "zero_point"].map(|part| self.value(&format!("{x}/{part}")));
+        let [bytes, scale, zero] = &term;
+        let made = node("DynamicQuantizeLinear", [x], bytes).output(scale).output(zero);
+        self.add(made, &format!("{x}/quantize"));
+        Quantized(vec![term])
+    }
 }

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::weights::{read, scale};
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{NodeProto, TensorProto, initializer_f32, initializer_raw, node};
+use crate::ir::{NodeBuilder, TensorProto, initializer_f32, initializer_raw, node};
 
 /// Rows that share a scale. ONNX Runtime and tract take 16, 32 and 64 alike.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 /// Activations in 8 bits within the kernel: left unset, products run in fp32 and take ten times as long.
 const ACCURACY_LEVEL: i64 = 4;
 /// The operator's domain.
@@ -69,18 +69,15 @@ impl Blocks {
     pub(super) fn product(
         &self,
         input: &str,
-        names: &(String, String),
+        [values, scales]: [&str; 2],
         output: &str,
-        name: &str,
-    ) -> NodeProto {
-        node("MatMulNBits", [input, &names.0, &names.1], output)
-            .named(name)
+    ) -> NodeBuilder {
+        node("MatMulNBits", [input, values, scales], output)
             .domain(DOMAIN)
             .int("K", self.shape[0] as i64)
             .int("N", self.shape[1] as i64)
             .int("bits", i64::from(self.bits))
             .int("block_size", BLOCK as i64)
             .int("accuracy_level", ACCURACY_LEVEL)
-            .build()
     }
 }

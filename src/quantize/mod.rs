@@ -7,27 +7,27 @@
 mod activation;
 mod blocks;
 mod calibration;
+mod plan;
 mod qdq;
+mod scopes;
 mod smooth;
 mod weights;
+mod write;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{
-    Graph, Model, NodeProto, OperatorSetIdProto, TensorProto, initializer_f32, initializer_i64,
-    initializer_raw, node,
-};
+use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, TensorProto};
 use crate::recipe::{Form, Int8, Terms};
 
 pub use calibration::{Calibration, Observed};
 pub use smooth::smooth;
 
-use activation::Activations;
-use blocks::Blocks;
-use weights::Columns;
+use plan::{Key, Plan, Unused, Work};
+use scopes::{Constant, inner, label};
+use weights::Weight;
+use write::{Step, Writer, inner_mut};
 
 /// How a model is quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,13 +36,12 @@ pub struct Options {
     pub form: Form,
     /// How activations are held.
     pub terms: Terms,
-    /// Nodes (by name; `*` stands for anything) that hold theirs in two terms all the same.
+    /// Nodes that hold theirs in two terms all the same: by name, or by their first output's where they have
+    /// none; `*` stands for anything.
     pub two_terms: Vec<String>,
     /// Weights in 7 bits where activations are in one term of 8: processors without VNNI add pairs of
     /// products in 16 bits, which then can't overflow. Of two terms of 7 bits they can't anyway.
     pub reduce_range: bool,
-    /// Activations have many rows, as a decoder's: two terms are two products then.
-    pub many_rows: bool,
     /// What activations were seen to be, for [`Form::Static`].
     pub seen: Calibration,
     /// Nodes (likewise) that stay fp32.
@@ -57,7 +56,6 @@ impl From<&Int8> for Options {
             seen: Calibration::new(),
             two_terms: int8.two_terms.clone(),
             reduce_range: int8.reduce_range,
-            many_rows: false,
             keep_fp32: int8.keep_fp32.clone(),
         }
     }
@@ -73,12 +71,21 @@ pub enum Error {
     #[error("node {node:?} ({op}): the model is quantized already")]
     #[diagnostic(code(quantize::twice), help("quantize the fp32 model it was made from"))]
     Twice { node: String, op: String },
-    #[error("no product with a constant weight is left to quantize")]
+    #[error("no product with a constant weight is left to quantize{}", listed(kept, others))]
     #[diagnostic(
         code(quantize::nothing),
-        help("is this the model you meant? `soprano-export inspect`")
+        help("is this the model you meant? `soprano-export inspect` lists its operators")
     )]
-    Nothing,
+    Nothing { kept: Vec<(String, String)>, others: Vec<Other> },
+    #[error("{form} products need opset {needs}; the model has {has}")]
+    #[diagnostic(
+        code(quantize::opset),
+        help(
+            "raise it: python -c \"import onnx, onnx.version_converter as v; \
+             onnx.save(v.convert_version(onnx.load('model.onnx'), {needs}), 'raised.onnx')\""
+        )
+    )]
+    Opset { form: &'static str, needs: i64, has: i64 },
     #[error("node {node:?}: the range of its activation {value:?} was not seen")]
     #[diagnostic(
         code(quantize::calibration),
@@ -93,84 +100,52 @@ pub enum Error {
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// Products in 8 bits, by node.
+    /// Products in 8 bits, by node; one without a name by its first output, here and below.
     pub products: Vec<String>,
     /// Tables in 8 bits, by node.
     pub tables: Vec<String>,
-    /// Products that stay fp32, with the reason.
-    pub kept: Vec<(String, &'static str)>,
-    /// Bytes of initializers before and after.
+    /// Products and tables that stay fp32, with the reason.
+    pub kept: Vec<(String, String)>,
+    /// Other nodes with weights that stay fp32, and products without any.
+    pub others: Vec<Other>,
+    /// Weights that are there in fp32 too, for a node that was named to stay so, with the bytes of the 8 bits
+    /// beside them.
+    pub twice: Vec<(String, u64)>,
+    /// Bytes of constants before and after.
     pub weight_bytes: (u64, u64),
-    /// Nodes before and after.
+    /// Nodes of the main graph before and after.
     pub nodes: (usize, usize),
 }
 
-/// The shape [batch, sequence, channels] of a table's rows, channels as they come.
-const ROW: &str = "quantize/row_shape";
-/// Below this many weights a product gains nothing.
-const SMALLEST: usize = 4096;
-
-/// A weight in 8 bits or fewer.
-enum Weight {
-    Columns(Columns),
-    Blocks(Blocks),
+/// Nodes of one operator that stay fp32.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Other {
+    /// The operator.
+    pub op: String,
+    /// How many.
+    pub count: usize,
+    /// The reason.
+    pub why: &'static str,
 }
 
-enum Work {
-    Product(String, Held, Terms),
-    Table(String, Held),
-    Leave,
-}
-
-/// How a weight is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Held {
-    Columns,
-    /// In 7 bits.
-    Narrow,
-    Rows,
-    Groups,
-    Blocks8,
-    Blocks4,
-}
-
-impl Held {
-    /// How a product's weight is held.
-    fn of(form: Form, terms: Terms, reduce_range: bool) -> Self {
-        match form {
-            Form::Dynamic if reduce_range && terms == Terms::One => Held::Narrow,
-            Form::Static if reduce_range => Held::Narrow,
-            Form::Dynamic | Form::Static => Held::Columns,
-            Form::Blocks8 => Held::Blocks8,
-            Form::Blocks4 => Held::Blocks4,
-        }
-    }
-
-    fn is_product(self) -> bool {
-        matches!(self, Held::Columns | Held::Narrow | Held::Blocks8 | Held::Blocks4)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Held::Columns => "columns",
-            Held::Narrow => "narrow",
-            Held::Rows => "rows",
-            Held::Groups => "groups",
-            Held::Blocks8 => "blocks_8",
-            Held::Blocks4 => "blocks_4",
-        }
+impl std::fmt::Display for Other {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nodes = if self.count == 1 { "node stays" } else { "nodes stay" };
+        write!(f, "{} {} {nodes} fp32: {}", self.count, self.op, self.why)
     }
 }
 
-impl Work {
-    /// The weight that is to be held in 8 bits, and how.
-    fn weight(&self) -> Option<(&str, Held)> {
-        match self {
-            Work::Product(weight, held, _) => Some((weight, *held)),
-            Work::Table(weight, held) => Some((weight, *held)),
-            Work::Leave => None,
-        }
+/// What stays fp32, for people to read.
+fn listed(kept: &[(String, String)], others: &[Other]) -> String {
+    const MOST: usize = 16;
+    let kept = kept.iter().map(|(node, why)| format!("{node:?} stays fp32: {why}"));
+    let lines: Vec<String> = kept.chain(others.iter().map(Other::to_string)).collect();
+    let more = lines.len().saturating_sub(MOST);
+    let mut text: String = lines.iter().take(MOST).map(|line| format!("\n  {line}")).collect();
+    if more > 0 {
+        text += &format!("\n  and {more} more");
     }
+    text
 }
 
 /// Quantizes a model in place.
@@ -191,172 +166,171 @@ pub fn quantize_any(model: &mut Model, options: &Options) -> Result<Report, Erro
 
 fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Report, Error> {
     let mut report = Report {
-        weight_bytes: (model.weight_bytes(), 0),
+        weight_bytes: (constant_bytes(model.graph_proto()), 0),
         nodes: (model.graph_proto().node.len(), 0),
         ..Default::default()
     };
-    let (work, held) = {
-        let graph = model.graph();
-        check_patterns(&graph, &options.keep_fp32)?;
-        check_patterns(&graph, &options.two_terms)?;
-        let mut work = Vec::new();
-        for (_, made) in graph.nodes() {
-            work.push(sort(&graph, made, options, &mut report)?);
+    let (steps, held, unused) = {
+        let plan = Plan::of(model, options)?;
+        plan.report(model, &mut report);
+        for (node, work) in plan.nodes() {
+            match work {
+                Work::Product(_) => report.products.push(label(node).to_owned()),
+                Work::Table(_) => report.tables.push(label(node).to_owned()),
+                _ => {}
+            }
         }
-        let jobs: BTreeSet<(&str, Held)> = work.iter().filter_map(Work::weight).collect();
-        if needs_product && !jobs.iter().any(|(_, held)| held.is_product()) {
-            return Err(Error::Nothing);
+        if needs_product && report.products.is_empty() {
+            return Err(Error::Nothing { kept: report.kept, others: report.others });
         }
-        let jobs: Vec<_> = jobs.into_iter().collect();
-        let held = jobs
-            .par_iter()
-            .map(|&(name, held)| {
-                let tensor = graph.initializer(name).expect("sorted by its initializer");
-                let made = match held {
-                    Held::Columns => Columns::per_column(tensor, false).map(Weight::Columns),
-                    Held::Narrow => Columns::per_column(tensor, true).map(Weight::Columns),
-                    Held::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
-                    Held::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
-                    Held::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
-                    Held::Blocks4 => Blocks::of(tensor, 4).map(Weight::Blocks),
-                };
-                let refuse = || Error::NotFinite { node: user(&graph, name), weight: name.to_owned() };
-                Ok(((name.to_owned(), held), made.ok_or_else(refuse)?))
-            })
-            .collect::<Result<HashMap<_, _>, Error>>()?;
-        (work, held)
+        check_opset(model, &plan)?;
+        let unused = plan.unused();
+        (steps(&plan, &unused), quantized(&plan)?, unused)
     };
-
-    let mut activations = Activations::new(options.many_rows);
+    if !report.products.is_empty() || !report.tables.is_empty() {
+        model.free_constants_of_inputs();
+    }
+    let names = Names::of(model.graph_proto());
     let graph = model.proto_mut().graph.as_mut().expect("a checked model has a graph");
-    let old = std::mem::take(&mut graph.node);
-    let mut added: HashMap<(String, Held), (String, String)> = HashMap::new();
-    let mut initializers: Vec<TensorProto> = Vec::new();
-    let mut ranged: HashMap<String, String> = HashMap::new();
-    if work.iter().any(|work| matches!(work, Work::Product(_, Held::Columns, Terms::Two))) {
-        initializers.extend(Activations::constants());
-    }
-    for (mut made, work) in old.into_iter().zip(work) {
-        let Some((weight, held_as)) = work.weight() else {
-            graph.node.push(made);
-            continue;
-        };
-        let key = (weight.to_owned(), held_as);
-        let names = added.entry(key.clone()).or_insert_with(|| {
-            let kind = held_as.name();
-            let names = (format!("{weight}/int8_{kind}"), format!("{weight}/scale_{kind}"));
-            match &held[&key] {
-                Weight::Columns(columns) => {
-                    let bytes = bytes::Bytes::from(columns.values.clone());
-                    initializers.push(initializer_raw(&names.0, DataType::Int8, &columns.shape, bytes));
-                    let (shape, scales) = (&columns.scale_shape, &columns.scales);
-                    initializers.push(initializer_f32(&names.1, shape, scales));
-                }
-                Weight::Blocks(blocks) => {
-                    initializers.extend(blocks.initializers(&names.0, &names.1));
-                }
-            }
-            names
-        });
-        let output = made.output.first_mut().map(std::mem::take).unwrap_or_default();
-        if let Work::Product(_, _, terms) = work {
-            let input = made.input.first().cloned().unwrap_or_default();
-            report.products.push(made.name().to_owned());
-            match (&held[&key], options.form) {
-                (Weight::Blocks(blocks), _) => {
-                    graph.node.push(blocks.product(&input, names, &output, made.name()));
-                }
-                (_, Form::Static) => {
-                    let floats = ranged.entry(input.clone()).or_insert_with(|| {
-                        let (nodes, constants, floats) = qdq::activation(&input, &options.seen[&input]);
-                        graph.node.extend(nodes);
-                        initializers.extend(constants);
-                        floats
-                    });
-                    graph.node.extend(qdq::product(floats, names, &output, made.name()));
-                }
-                _ => {
-                    let (weight, scale) = names;
-                    let nodes = activations.product(terms, &input, weight, scale, &output, made.name());
-                    graph.node.extend(nodes);
-                }
-            }
-        } else {
-            let ids = made.input.get(1).cloned().unwrap_or_default();
-            report.tables.push(made.name().to_owned());
-            graph.node.extend(table(&ids, names, &output, made.name(), held_as == Held::Groups));
-        }
-    }
-    if added.keys().any(|(_, held)| *held == Held::Groups) {
-        initializers.push(initializer_i64(ROW, &[3], &[0, 0, -1]));
-    }
-    graph.initializer.extend(initializers);
-    if options.form.is_blocks() {
+    Writer::new(names, options.form, &options.seen, held).write(graph, steps);
+    drop_values(graph, &mut 0, &unused);
+    if options.form.is_blocks() && !report.products.is_empty() {
         let sets = &mut model.proto_mut().opset_import;
         if sets.iter().all(|set| set.domain() != blocks::DOMAIN) {
             sets.push(OperatorSetIdProto { domain: Some(blocks::DOMAIN.to_owned()), version: Some(1) });
         }
     }
     model.drop_unused_constants();
-    report.weight_bytes.1 = model.weight_bytes();
+    report.weight_bytes.1 = constant_bytes(model.graph_proto());
     report.nodes.1 = model.graph_proto().node.len();
     Ok(report)
 }
 
-/// `y[..., g, :] = scale[ids, g] * table[ids, g, :]`: each group of a row, or the row, has its own scale.
-fn table(
-    ids: &str,
-    names: &(String, String),
-    output: &str,
-    name: &str,
-    grouped: bool,
-) -> Vec<NodeProto> {
-    let [rows, scales, floats, groups] =
-        ["rows", "scales", "floats", "groups"].map(|part| format!("{output}/{part}"));
-    let (weight, scale) = (names.0.as_str(), names.1.as_str());
-    let last = if grouped { &groups } else { output };
-    let mut nodes = vec![
-        node("Gather", [weight, ids], &rows).named(name).int("axis", 0).build(),
-        node("Gather", [scale, ids], &scales).named(format!("{name}/scale")).int("axis", 0).build(),
-        node("Cast", [&rows], &floats).named(format!("{name}/float")).int("to", 1).build(),
-        node("Mul", [&floats, &scales], last).named(format!("{name}/scaled")).build(),
-    ];
-    if grouped {
-        nodes.push(node("Reshape", [&groups, ROW], output).named(format!("{name}/row")).build());
+/// Whether a model's own operator set has what the plan writes.
+fn check_opset(model: &Model, plan: &Plan<'_>) -> Result<(), Error> {
+    let has = model.opset("").unwrap_or(1);
+    let needs = |work: &Work<'_>| match work {
+        Work::Product(product) if product.key.held.is_blocks() => None,
+        // `DequantizeLinear` along an axis.
+        Work::Product(_) if plan.form == Form::Static => Some(("static", 13)),
+        Work::Product(product) if product.terms == Terms::Two => Some(("integer", 10)),
+        // `DynamicQuantizeLinear`.
+        Work::Product(_) => Some(("dynamic", 11)),
+        _ => None,
+    };
+    let most = plan.nodes().filter_map(|(_, work)| needs(work)).max_by_key(|(_, needs)| *needs);
+    match most {
+        Some((form, needs)) if has < needs => Err(Error::Opset { form, needs, has }),
+        _ => Ok(()),
     }
-    nodes
+}
+
+/// Every weight of a plan in 8 bits.
+fn quantized(plan: &Plan<'_>) -> Result<HashMap<Key, Weight>, Error> {
+    let mut jobs: BTreeMap<&Key, (&Constant<'_>, &str)> = BTreeMap::new();
+    for (node, work) in plan.nodes() {
+        if let Some((key, weight, _)) = work.weight() {
+            jobs.entry(key).or_insert((weight, label(node)));
+        }
+    }
+    let jobs: Vec<_> = jobs.into_iter().collect();
+    let made = jobs.par_iter().map(|(key, (weight, node))| {
+        let made = weight.floats().and_then(|tensor| Weight::of(&tensor, key.held));
+        let refuse = || Error::NotFinite { node: (*node).to_owned(), weight: key.value.clone() };
+        Ok(((*key).clone(), made.ok_or_else(refuse)?))
+    });
+    made.collect()
+}
+
+/// What becomes of each node.
+fn steps(plan: &Plan<'_>, unused: &Unused) -> Vec<Vec<Step>> {
+    let step = |at: usize, id: usize, work: &Work<'_>| match work {
+        Work::Product(product) => Step::Product {
+            key: product.key.clone(),
+            dtype: product.weight.dtype,
+            terms: product.terms,
+            gemm: product.gemm.clone(),
+            vector: product.vector,
+        },
+        Work::Table(table) => {
+            Step::Table { key: table.key.clone(), dtype: table.weight.dtype, rank: table.rank }
+        }
+        _ if unused.nodes.contains(&(at, crate::ir::NodeId(id))) => Step::Drop,
+        _ => Step::Keep,
+    };
+    let graphs = plan.work.iter().enumerate();
+    graphs.map(|(at, work)| work.iter().enumerate().map(|(id, w)| step(at, id, w)).collect()).collect()
+}
+
+/// Drops the constants that nothing needs any more, and what was said of their types and shapes.
+fn drop_values(graph: &mut GraphProto, next: &mut usize, unused: &Unused) {
+    let at = *next;
+    *next += 1;
+    let used = |name: &str| !unused.values.contains(&(at, name.to_owned()));
+    graph.initializer.retain(|tensor| used(tensor.name()));
+    graph.value_info.retain(|value| used(value.name()));
+    inner_mut(graph).for_each(|inner| drop_values(inner, next, unused));
+}
+
+/// Bytes of the constants of a graph and of those inside it.
+fn constant_bytes(graph: &GraphProto) -> u64 {
+    let constants = graph.node.iter().filter(|node| node.is("Constant"));
+    let constants = constants.flat_map(|node| &node.attribute).filter_map(|a| a.t.as_ref());
+    let own: usize = graph.initializer.iter().chain(constants).map(data_bytes).sum();
+    own as u64 + graph.node.iter().flat_map(inner).map(constant_bytes).sum::<u64>()
+}
+
+fn data_bytes(tensor: &TensorProto) -> usize {
+    let words = tensor.float_data.len() + tensor.int32_data.len();
+    let long = tensor.int64_data.len() + tensor.uint64_data.len() + tensor.double_data.len();
+    tensor.raw_data.as_ref().map_or(0, bytes::Bytes::len) + 4 * words + 8 * long
 }
 
 /// A node that can be held in 8 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its name.
+    /// Its name, or its first output's where it has none.
     pub node: String,
     /// Rows and columns of its weight.
     pub shape: [usize; 2],
     /// Whether it is a product; otherwise it reads a table.
     pub product: bool,
+    /// The value that is quantized on the way into a product, where the main graph has it.
+    pub activation: Option<String>,
 }
 
 /// Whether a model has operators that ONNX Runtime alone runs: tract has no blocks of 8 bits.
 pub fn needs_onnxruntime(model: &Model) -> bool {
-    model.graph_proto().node.iter().any(|n| n.op_type() == "MatMulNBits" && n.attr_i("bits", 4) == 8)
+    fn in_graph(graph: &GraphProto) -> bool {
+        let blocks = |node: &NodeProto| {
+            node.domain() == blocks::DOMAIN
+                && node.op_type() == "MatMulNBits"
+                && node.attr_i("bits", 4) == 8
+        };
+        graph.node.iter().any(|node| blocks(node) || inner(node).any(in_graph))
+    }
+    in_graph(model.graph_proto())
 }
 
-/// Every node that [`quantize`] would hold in 8 bits, in the graph's order.
+/// Every node that [`quantize`] would hold in 8 bits, each graph's in its order, the main one's first.
 ///
 /// # Errors
 /// [`Error::Twice`].
 pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
-    let graph = model.graph();
+    let plan = Plan::of(model, &Options::default())?;
     let mut found = Vec::new();
-    for (_, made) in graph.nodes() {
-        let work = sort(&graph, made, &Options::default(), &mut Report::default())?;
-        let Some((weight, held)) = work.weight() else { continue };
-        let dims = graph.initializer(weight).map(|tensor| tensor.dims.as_slice()).unwrap_or_default();
-        let dim = |at: usize| dims.get(at).and_then(|&n| usize::try_from(n).ok()).unwrap_or(0);
-        let product = held.is_product();
-        found.push(Candidate { node: made.name().to_owned(), shape: [dim(0), dim(1)], product });
+    for (at, id, node) in plan.scopes.nodes() {
+        let work = &plan.work[at][id.0];
+        let Some((_, weight, _)) = work.weight() else { continue };
+        let [.., rows, columns] = weight.dims[..] else { continue };
+        let product = matches!(work, Work::Product(_));
+        let activation = node.input_at(0).filter(|_| product && at == 0).map(str::to_owned);
+        found.push(Candidate {
+            node: label(node).to_owned(),
+            shape: [rows, columns],
+            product,
+            activation,
+        });
     }
     Ok(found)
 }
@@ -375,61 +349,41 @@ pub fn spectral_products(model: &Model) -> Vec<String> {
     nodes.map(|made| made.name().to_owned()).collect()
 }
 
-/// What to do with a node.
-fn sort(
-    graph: &Graph<'_>,
-    made: &NodeProto,
-    options: &Options,
-    report: &mut Report,
-) -> Result<Work, Error> {
-    let op = made.op_type();
-    if op.contains("Integer") || op.contains("QuantizeLinear") || op == "MatMulNBits" {
-        return Err(Error::Twice { node: made.name().to_owned(), op: op.to_owned() });
-    }
-    let at = match op {
-        "MatMul" => 1,
-        "Gather" if made.attr_i("axis", 0) == 0 => 0,
-        _ => return Ok(Work::Leave),
+/// Whether a node's operator holds numbers in 8 bits or fewer.
+fn is_quantized(node: &NodeProto) -> bool {
+    const ONNX: [&str; 7] = [
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    ];
+    const MICROSOFT: [&str; 8] = [
+        "DynamicQuantizeLSTM",
+        "GatherBlockQuantized",
+        "MatMulBnb4",
+        "MatMulNBits",
+        "QAttention",
+        "QEmbedLayerNormalization",
+        "QGemm",
+        "QMoE",
+    ];
+    let op = node.op_type();
+    let theirs = || {
+        MICROSOFT.contains(&op)
+            || [
+                "QLinear",
+                "QuantizeLinear",
+                "DequantizeLinear",
+                "DynamicQuantizeMatMul",
+                "MatMulInteger",
+            ]
+            .iter()
+            .any(|start| op.starts_with(start))
     };
-    let Some(weight) = made.input_at(at) else { return Ok(Work::Leave) };
-    let Some(tensor) = graph.initializer(weight) else { return Ok(Work::Leave) };
-    if tensor.data_type() != DataType::Float as i32 || tensor.dims.len() != 2 {
-        return Ok(Work::Leave);
-    }
-    let size: i64 = tensor.dims.iter().product();
-    let why = if is_spectral(made) {
-        Some("the range of a spectrum is too wide for 8 bits")
-    } else if size < SMALLEST as i64 {
-        Some("it is small")
-    } else if options.keep_fp32.iter().any(|pattern| matches(pattern, made.name())) {
-        Some("the recipe keeps it")
-    } else {
-        None
-    };
-    if let Some(why) = why {
-        report.kept.push((made.name().to_owned(), why));
-        return Ok(Work::Leave);
-    }
-    if op != "MatMul" {
-        // Of ids [batch, sequence] it is known what shape their rows have.
-        let of = |input: &&crate::ir::ValueInfoProto| Some(input.name()) == made.input_at(1);
-        let input = graph.proto().input.iter().find(of);
-        let flat = input.is_some_and(|input| input.dims().len() == 2);
-        return Ok(Work::Table(weight.to_owned(), if flat { Held::Groups } else { Held::Rows }));
-    }
-    let two = options.two_terms.iter().any(|pattern| matches(pattern, made.name()));
-    let terms = if two { Terms::Two } else { options.terms };
-    let x = made.input_at(0).unwrap_or_default();
-    if options.form == Form::Static && !options.seen.contains_key(x) {
-        return Err(Error::NotSeen { node: made.name().to_owned(), value: x.to_owned() });
-    }
-    let held = Held::of(options.form, terms, options.reduce_range);
-    Ok(Work::Product(weight.to_owned(), held, terms))
-}
-
-fn check_patterns(graph: &Graph<'_>, patterns: &[String]) -> Result<(), Error> {
-    let unused = patterns.iter().find(|p| !graph.nodes().any(|(_, made)| matches(p, made.name())));
-    unused.map_or(Ok(()), |pattern| Err(Error::Keep { pattern: pattern.clone() }))
+    node.is(op) && ONNX.contains(&op) || node.domain() == blocks::DOMAIN && theirs()
 }
 
 /// Whether a name fits a pattern, in which each `*` stands for any text.
@@ -446,11 +400,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         }
     }
     rest.ends_with(last)
-}
-
-fn user(graph: &Graph<'_>, weight: &str) -> String {
-    let user = graph.users(weight).first().map(|&id| graph.node(id).name().to_owned());
-    user.unwrap_or_default()
 }
 
 #[cfg(test)]

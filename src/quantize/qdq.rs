@@ -2,33 +2,41 @@
 
 use bytes::Bytes;
 
-use super::calibration::Observed;
+use super::write::Body;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{NodeProto, TensorProto, initializer_f32, initializer_raw, node};
+use crate::ir::{initializer_f32, initializer_raw, node};
 
-/// `DequantizeLinear(QuantizeLinear(x))` with a constant scale; gives nodes, constants and the value.
-pub(super) fn activation(x: &str, seen: &Observed) -> (Vec<NodeProto>, Vec<TensorProto>, String) {
-    let (scale, zero) = seen.levels();
+/// `DequantizeLinear(QuantizeLinear(input))` with the constant scale of what `x` was seen to be; gives the
+/// value. `input` is `x`, perhaps of another type or transposed.
+pub(super) fn activation(body: &mut Body<'_, '_>, x: &str, input: &str) -> String {
+    let known = (input.to_owned(), "static");
+    if let Some(floats) = body.floats.get(&known) {
+        return floats.clone();
+    }
+    let (scale, zero) = body.writer.seen.get(x).cloned().unwrap_or_default().levels();
     let [scale_name, zero_name, bytes, floats] =
         ["static_scale", "static_zero_point", "static_bytes", "static_floats"]
-            .map(|p| format!("{x}/{p}"));
-    let ends = [&scale_name, &zero_name];
-    let made =
-        |op: &str, from: &str, to: &str| node(op, [from, ends[0], ends[1]], to).named(to).build();
-    let nodes = vec![made("QuantizeLinear", x, &bytes), made("DequantizeLinear", &bytes, &floats)];
-    let constants = vec![
-        initializer_f32(&scale_name, &[], &[scale]),
-        initializer_raw(&zero_name, DataType::Uint8, &[], Bytes::from(vec![zero])),
-    ];
-    (nodes, constants, floats)
+            .map(|part| body.value(&format!("{input}/{part}")));
+    for (op, from, to) in [("QuantizeLinear", input, &bytes), ("DequantizeLinear", &bytes, &floats)] {
+        body.add(node(op, [from, &scale_name, &zero_name], to), to);
+    }
+    body.constant(initializer_f32(&scale_name, &[], &[scale]));
+    body.constant(initializer_raw(&zero_name, DataType::Uint8, &[], Bytes::from(vec![zero])));
+    body.floats.insert(known, floats.clone());
+    floats
 }
 
-/// `MatMul(x, DequantizeLinear(W))`, a scale for each column.
-pub(super) fn product(x: &str, names: &(String, String), output: &str, name: &str) -> Vec<NodeProto> {
-    let weight = format!("{output}/weight");
-    let held = node("DequantizeLinear", [&names.0, &names.1], &weight);
-    vec![
-        held.named(format!("{name}/weight")).int("axis", 1).build(),
-        node("MatMul", [x, &weight], output).named(name).build(),
-    ]
+/// `MatMul(x, DequantizeLinear(W))`, a scale for each column of a weight of so many axes.
+pub(super) fn product(
+    body: &mut Body<'_, '_>,
+    x: &str,
+    [values, scales]: [&str; 2],
+    rank: usize,
+    output: &str,
+    name: &str,
+) {
+    let weight = body.value(&format!("{output}/weight"));
+    let held = node("DequantizeLinear", [values, scales], &weight).int("axis", rank as i64 - 1);
+    body.add(held, &format!("{name}/weight"));
+    body.nodes.push(node("MatMul", [x, &weight], output).named(name).build());
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::calibration::Calibration;
-use crate::ir::{Graph, Model, NodeId, initializer_f32};
+use crate::ir::{Graph, Model, Names, NodeId, initializer_f32};
 
 /// `Y = (X / s) · (s W)`, with `s_j = max |X_j|^a / max |W_j|^(1 − a)` over channel j of the activation and
 /// over row j of every weight that reads it; `1 / s` goes into the scale (and bias) of the norm that makes
@@ -24,7 +24,7 @@ pub fn smooth(model: &mut Model, seen: &Calibration, strength: f64) -> usize {
             let Some(x) = norm.output_at(0) else { continue };
             let Some(constants) = norm_scales(&graph, id) else { continue };
             let products = graph.users(x);
-            if graph.is_output(x)
+            if graph.is_pinned(x)
                 || products.is_empty()
                 || !products.iter().all(|p| reads(&graph, *p, x))
             {
@@ -58,6 +58,7 @@ pub fn smooth(model: &mut Model, seen: &Calibration, strength: f64) -> usize {
         }
     }
     let count = changes.len();
+    let mut names = Names::of(model.graph_proto());
     let mut added: HashMap<String, crate::ir::TensorProto> = HashMap::new();
     let mut renamed: Vec<(NodeId, usize, String)> = Vec::new();
     {
@@ -72,7 +73,8 @@ pub fn smooth(model: &mut Model, seen: &Calibration, strength: f64) -> usize {
                     let factor = if id == change.norm { 1.0 / scale } else { *scale };
                     row.iter_mut().for_each(|value| *value *= factor);
                 }
-                let new = format!("{}/smoothed/{at}", graph.node(id).output_at(0).unwrap_or(name));
+                let base = format!("{}/smoothed/{at}", graph.node(id).output_at(0).unwrap_or(name));
+                let new = names.value(&base);
                 added.insert(new.clone(), initializer_f32(&new, &shape, &values));
                 renamed.push((id, at, new));
             }
@@ -98,6 +100,7 @@ fn norm_scales(graph: &Graph<'_>, id: NodeId) -> Option<Vec<usize>> {
         (shape.len() == 1 && shape[0] > 1).then_some(at)
     };
     match node.op_type() {
+        op if !node.is(op) => None,
         "Mul" => vector(0).or_else(|| vector(1)).map(|at| vec![at]),
         "LayerNormalization" => {
             let bias = if node.input_at(2).is_some() { Some(vector(2)?) } else { None };

@@ -2,10 +2,51 @@
 
 use std::borrow::Cow;
 
-use crate::ir::TensorProto;
+use bytes::Bytes;
+
+use super::blocks::Blocks;
+use super::plan::Held;
+use crate::ir::proto::tensor_proto::DataType;
+use crate::ir::{TensorProto, initializer_f32, initializer_raw};
 
 /// Columns of a table that share a scale: 3 % of the table's bytes, and 2 dB at its rows.
-const GROUP: usize = 32;
+pub(super) const GROUP: usize = 32;
+
+/// A weight in 8 bits or fewer.
+pub(super) enum Weight {
+    Columns(Columns),
+    Blocks(Blocks),
+}
+
+impl Weight {
+    /// Nothing where a value is not finite.
+    pub(super) fn of(tensor: &TensorProto, held: Held) -> Option<Self> {
+        match held {
+            Held::Columns => Columns::per_column(tensor, false).map(Weight::Columns),
+            Held::Narrow => Columns::per_column(tensor, true).map(Weight::Columns),
+            Held::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
+            Held::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
+            Held::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
+            Held::Blocks4 => Blocks::of(tensor, 4).map(Weight::Blocks),
+        }
+    }
+
+    /// The initializers under these names.
+    pub(super) fn initializers(&self, values: &str, scales: &str) -> [TensorProto; 2] {
+        match self {
+            Weight::Columns(columns) => [
+                initializer_raw(
+                    values,
+                    DataType::Int8,
+                    &columns.shape,
+                    Bytes::from(columns.values.clone()),
+                ),
+                initializer_f32(scales, &columns.scale_shape, &columns.scales),
+            ],
+            Weight::Blocks(blocks) => blocks.initializers(values, scales),
+        }
+    }
+}
 
 /// A matrix in 8 bits. `w ≈ q · scale`, with `scale = max |w| / 127` over the column or row; 1 where all of
 /// it is zero.
@@ -18,7 +59,8 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// [rows, columns] f32, a scale for each column; 7 bits where asked. Nothing where a value is not finite.
+    /// [..., rows, columns] f32, axes before these 1, a scale for each column; 7 bits where asked. Nothing
+    /// where a value is not finite.
     pub(super) fn per_column(tensor: &TensorProto, reduce_range: bool) -> Option<Self> {
         let (shape, raw) = raw(tensor)?;
         let [_, columns] = shape;
@@ -37,7 +79,7 @@ impl Columns {
             let levels = row.iter().zip(&inverse);
             quantized.extend(levels.map(|(w, i)| nearest(f32::from_le_bytes(*w) * i)));
         }
-        let shape = shape.to_vec();
+        let shape = tensor.dims.iter().filter_map(|&dim| usize::try_from(dim).ok()).collect();
         Some(Self { shape, scale_shape: vec![columns], values: quantized, scales })
     }
 
@@ -88,9 +130,9 @@ fn nearest(value: f32) -> u8 {
 /// Values as a file holds them.
 type Raw<'a> = Cow<'a, [[u8; 4]]>;
 
-/// Shape and values of a matrix; nothing where it is none, or has no columns.
+/// Shape and values of a matrix, perhaps behind axes of 1; nothing where it is none, or has no columns.
 fn raw(tensor: &TensorProto) -> Option<([usize; 2], Raw<'_>)> {
-    let [rows, columns] = tensor.dims[..] else { return None };
+    let [.., rows, columns] = tensor.dims[..] else { return None };
     let shape = [usize::try_from(rows).ok()?, usize::try_from(columns).ok()?];
     let values = match &tensor.raw_data {
         Some(raw) if !raw.is_empty() => Cow::Borrowed(raw.as_chunks::<4>().0),

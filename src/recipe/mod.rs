@@ -274,8 +274,8 @@ pub enum Terms {
     /// One byte a value.
     #[default]
     One,
-    /// Two bytes a value: more exact. A language model's step is little slower for it, since the weights are
-    /// read once; where an activation has many rows, as in a decoder, the product takes twice as long.
+    /// Two bytes a value, two products for each: more exact. A language model's step, which is bound by memory,
+    /// is little slower for it; where an activation has many rows, as in a decoder, products take twice as long.
     Two,
 }
 

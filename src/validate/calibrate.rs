@@ -31,12 +31,11 @@ pub fn calibrate(
     let candidates = crate::quantize::candidates(model)?;
     let graph = model.graph();
     let mut names: Vec<String> = Vec::new();
-    for (_, node) in graph.nodes() {
-        let product = candidates.iter().any(|c| c.product && c.node == node.name());
-        if let Some(input) = node.input_at(0).filter(|input| product && !graph.is_input(input))
-            && names.iter().all(|name| name != input)
-        {
-            names.push(input.to_owned());
+    let mut given: Vec<String> = Vec::new();
+    for input in candidates.into_iter().filter_map(|candidate| candidate.activation) {
+        let list = if graph.is_input(&input) { &mut given } else { &mut names };
+        if !list.contains(&input) {
+            list.push(input);
         }
     }
     let mut watched = model.clone();
@@ -53,7 +52,9 @@ pub fn calibrate(
         if let Some(interface) = &interface {
             inputs.extend(interface.empty_cache(case.batch));
         }
-        for (name, tensor) in session.run(&inputs)? {
+        let made = session.run(&inputs)?;
+        inputs.retain(|name, _| given.contains(name));
+        for (name, tensor) in made.into_iter().chain(inputs) {
             let channels = tensor.shape().last().copied().unwrap_or(1);
             let observed: &mut Observed = seen.entry(name).or_default();
             observed.add(&tensor.to_f32()?, channels);

@@ -140,14 +140,6 @@ impl Part {
     }
 }
 
-impl Part {
-    /// Whether an activation has many rows, so that a product's time is in them rather than in reading its
-    /// weights: a decoder's has all frames, a language model's step has one token.
-    pub fn has_many_rows(self) -> bool {
-        self == Part::Decoder
-    }
-}
-
 impl Scheme {
     /// The name in manifests, file names and tables.
     pub fn name(self) -> &'static str {

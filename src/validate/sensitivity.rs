@@ -1,8 +1,8 @@
 //! What each node costs in 8 bits, and which should have more.
 //!
 //! One node at a time is held in 8 bits, and the damage at the output is measured. Damages are taken to add
-//! up as powers do (independent errors); the choice that follows is measured as a whole, and sharpened until
-//! it holds.
+//! up as powers do (independent errors); the choice that follows is measured as a whole, sharpened until it
+//! holds, and then lowered again node by node for as long as it does.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +44,8 @@ pub struct Sensitivity {
     pub node: String,
     /// Rows and columns of its weight.
     pub shape: [usize; 2],
+    /// Whether it is a product; otherwise it reads a table.
+    pub product: bool,
     /// Bytes that 8 bits save.
     pub bytes_saved: u64,
     /// With activations in one term; a table has none, and one form.
@@ -61,6 +63,8 @@ pub struct Choice {
     pub two_terms: Vec<String>,
     /// Not in 8 bits at all.
     pub keep_fp32: Vec<String>,
+    /// Products that are in 8 bits.
+    pub products: usize,
     /// What the whole model reaches so, measured.
     pub snr_db: f64,
     /// Milliseconds that it costs over one term everywhere, as measured of the products alone.
@@ -150,7 +154,7 @@ pub fn measure(
     interrupted: &AtomicBool,
     done: &dyn Fn(usize, usize),
 ) -> Result<Vec<Sensitivity>, Error> {
-    let base = base(part, reduce_range);
+    let base = base(reduce_range);
     let bench = Bench::new(model, part, references, runtime)?;
     let candidates = quantize::candidates(model)?;
     let mut timed = BTreeMap::new();
@@ -183,6 +187,7 @@ pub fn measure(
         found.push(Sensitivity {
             node: candidate.node.clone(),
             shape: candidate.shape,
+            product: candidate.product,
             bytes_saved: 3 * (height * width) as u64,
             one,
             two,
@@ -194,8 +199,8 @@ pub fn measure(
 }
 
 /// What every form that is tried has in common.
-fn base(part: Part, reduce_range: bool) -> Options {
-    Options { many_rows: part.has_many_rows(), reduce_range, ..Options::default() }
+fn base(reduce_range: bool) -> Options {
+    Options { reduce_range, ..Options::default() }
 }
 
 /// Times one product alone in its three forms.
@@ -242,6 +247,15 @@ enum Form {
 }
 
 impl Form {
+    /// The next that is cheaper; a table has one form in 8 bits.
+    fn lower(self, node: &Sensitivity) -> Option<Self> {
+        match self {
+            Form::Fp32 if node.product => Some(Form::Two),
+            Form::Fp32 | Form::Two => Some(Form::One),
+            Form::One => None,
+        }
+    }
+
     fn noise(self, node: &Sensitivity) -> f64 {
         match self {
             Form::One => power(node.one.snr_db),
@@ -283,53 +297,106 @@ fn cheapest(nodes: &[Sensitivity], snr_db: f64) -> Vec<Form> {
     forms
 }
 
+/// Lowers nodes again, from fp32 to two terms and from two terms to one, as long as the whole, `measured`
+/// anew each time, holds a signal-to-noise ratio: noises don't quite add up, and a form that was needed for
+/// the sum may not be for the whole. What saves most time for its noise is tried first, each step once.
+/// Gives what the whole reaches.
+fn lower<E>(
+    nodes: &[Sensitivity],
+    forms: &mut [Form],
+    (snr_db, mut reached): (f64, f64),
+    measured: &mut dyn FnMut(&[Form]) -> Result<f64, E>,
+) -> Result<f64, E> {
+    let mut failed = vec![false; nodes.len()];
+    loop {
+        let steps = nodes.iter().zip(forms.iter()).enumerate().filter(|(at, _)| !failed[*at]);
+        let steps = steps.filter_map(|(at, (node, &now))| {
+            let then = now.lower(node)?;
+            let saved = (now.cost(node) - then.cost(node)).max(1e-4);
+            let added = (then.noise(node) - now.noise(node)).max(f64::MIN_POSITIVE);
+            Some((at, then, saved / added))
+        });
+        let Some((at, then, _)) = steps.max_by(|a, b| a.2.total_cmp(&b.2)) else { return Ok(reached) };
+        let now = std::mem::replace(&mut forms[at], then);
+        match measured(forms)? {
+            found if found >= snr_db => reached = found,
+            _ => {
+                forms[at] = now;
+                failed[at] = true;
+            }
+        }
+    }
+}
+
 /// Chooses what each node is held in so that the whole reaches a signal-to-noise ratio at the least cost,
-/// and measures the whole.
+/// and measures the whole; `done` is told how many models were measured, of how many at most. What can't be
+/// reached is in fp32 altogether.
 ///
 /// # Errors
 /// As [`measure`].
+#[allow(clippy::too_many_arguments)]
 pub fn choose(
     model: &Model,
     part: Part,
     references: &References,
     runtime: &dyn Runtime,
     nodes: &[Sensitivity],
-    snr_db: f64,
-    reduce_range: bool,
+    (snr_db, reduce_range): (f64, bool),
+    interrupted: &AtomicBool,
+    done: &dyn Fn(usize, usize),
 ) -> Result<Choice, Error> {
     const TRIES: usize = 6;
     let bench = Bench::new(model, part, references, runtime)?;
-    let mut aim = snr_db;
-    let mut choice = Choice::default();
-    for _ in 0..TRIES {
-        let forms = cheapest(nodes, aim);
-        let held = |form: Form| -> Vec<String> {
-            let of = nodes.iter().zip(&forms).filter(|(_, f)| **f == form);
-            of.map(|(node, _)| node.node.clone()).collect()
-        };
-        let (two_terms, keep_fp32) = (held(Form::Two), held(Form::Fp32));
-        let mut changed = model.clone();
+    let held = |forms: &[Form], form: Form| -> Vec<String> {
+        let of = nodes.iter().zip(forms).filter(|(_, f)| **f == form);
+        of.map(|(node, _)| node.node.clone()).collect()
+    };
+    let most = TRIES + 1 + 2 * nodes.len();
+    let mut count = 0;
+    let mut measured = |forms: &[Form]| {
+        if interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        done(count, most);
+        count += 1;
         let options = Options {
             terms: Terms::One,
-            two_terms: two_terms.clone(),
-            keep_fp32: keep_fp32.clone(),
-            ..base(part, reduce_range)
+            two_terms: held(forms, Form::Two),
+            keep_fp32: held(forms, Form::Fp32),
+            ..base(reduce_range)
         };
+        let mut changed = model.clone();
         quantize::quantize_any(&mut changed, &options)?;
-        let pairs = || nodes.iter().zip(&forms);
-        choice = Choice {
-            two_terms,
-            keep_fp32,
-            snr_db: bench.damage(&changed)?.snr_db,
-            milliseconds: pairs().map(|(n, f)| f.cost(n) - Form::One.cost(n)).sum(),
-            bytes: pairs().filter(|(_, f)| **f == Form::Fp32).map(|(n, _)| n.bytes_saved).sum(),
-        };
-        if choice.snr_db >= snr_db || forms.iter().all(|form| *form == Form::Fp32) {
+        Ok(bench.damage(&changed)?.snr_db)
+    };
+    let mut aim = snr_db;
+    let mut forms = Vec::new();
+    let mut reached = f64::NAN;
+    for _ in 0..TRIES {
+        forms = cheapest(nodes, aim);
+        reached = measured(&forms)?;
+        if reached >= snr_db || forms.iter().all(|form| *form == Form::Fp32) {
             break;
         }
-        aim += (snr_db - choice.snr_db).max(0.05);
+        aim += (snr_db - reached).max(0.05);
     }
-    Ok(choice)
+    if !(reached >= snr_db || forms.iter().all(|form| *form == Form::Fp32)) {
+        forms.fill(Form::Fp32);
+        reached = measured(&forms)?;
+    }
+    if reached >= snr_db {
+        reached = lower(nodes, &mut forms, (snr_db, reached), &mut measured)?;
+    }
+    done(most, most);
+    let pairs = || nodes.iter().zip(&forms);
+    Ok(Choice {
+        two_terms: held(&forms, Form::Two),
+        keep_fp32: held(&forms, Form::Fp32),
+        products: pairs().filter(|(node, form)| node.product && **form != Form::Fp32).count(),
+        snr_db: reached,
+        milliseconds: pairs().map(|(n, f)| f.cost(n) - Form::One.cost(n)).sum(),
+        bytes: pairs().filter(|(_, f)| **f == Form::Fp32).map(|(n, _)| n.bytes_saved).sum(),
+    })
 }
 
 #[cfg(test)]
@@ -341,6 +408,7 @@ mod tests {
         Sensitivity {
             node: name.to_owned(),
             shape: [64, 64],
+            product: true,
             bytes_saved: 12288,
             one: damage(one),
             two: damage(two),
@@ -367,5 +435,53 @@ mod tests {
         assert_eq!(forms(23.0), "211", "two terms are cheap where activations are what hurts");
         assert_eq!(forms(28.0), "21f", "fp32 where the weights are");
         assert_eq!(forms(500.0), "fff", "what can't be reached keeps everything");
+    }
+
+    /// What a whole reaches whose noises add up to so much of their sum.
+    fn whole<'a>(
+        nodes: &'a [Sensitivity],
+        share: f64,
+        count: &'a mut usize,
+    ) -> impl FnMut(&[Form]) -> Result<f64, ()> + 'a {
+        move |forms| {
+            *count += 1;
+            Ok(decibels(share * forms.iter().zip(nodes).map(|(f, n)| f.noise(n)).sum::<f64>() + 1e-11))
+        }
+    }
+
+    #[test]
+    fn what_the_sum_asked_for_and_the_whole_does_not_is_lowered_again() {
+        let mut nodes: Vec<Sensitivity> = (0..10)
+            .map(|at| node("n", 30.0 + f64::from(at), 43.0 + f64::from(at), [2.0, 1.0, 1.5]))
+            .collect();
+        // In two terms no better than in one: its activations are not what hurts.
+        nodes[9] = node("weights", 42.0, 42.0, [2.0, 1.0, 1.5]);
+        for (share, from) in [(1.0, Form::Fp32), (0.01, Form::Fp32), (0.01, Form::Two)] {
+            let mut forms = vec![from; nodes.len()];
+            let mut count = 0;
+            let reached =
+                lower(&nodes, &mut forms, (40.0, 110.0), &mut whole(&nodes, share, &mut count))
+                    .unwrap();
+            assert!(count <= 2 * nodes.len(), "{count} models were measured");
+            assert!(forms.iter().any(|form| *form != Form::Fp32));
+            let mut measure = whole(&nodes, share, &mut count);
+            assert!(measure(&forms).unwrap() == reached && reached >= 40.0);
+            for at in 0..nodes.len() {
+                let Some(then) = forms[at].lower(&nodes[at]) else { continue };
+                let mut further = forms.clone();
+                further[at] = then;
+                assert!(measure(&further).unwrap() < 40.0, "node {at} can be lowered further");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_lowered_where_anything_is_too_much() {
+        let nodes = [node("a", 10.0, 20.0, [2.0, 1.0, 1.5]), node("b", 10.0, 20.0, [2.0, 1.0, 1.5])];
+        let mut forms = vec![Form::Fp32; 2];
+        let mut count = 0;
+        let reached =
+            lower(&nodes, &mut forms, (40.0, 110.0), &mut whole(&nodes, 1.0, &mut count)).unwrap();
+        assert!(forms.iter().all(|form| *form == Form::Fp32) && reached == 110.0 && count == 2);
     }
 }

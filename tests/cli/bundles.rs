@@ -258,12 +258,29 @@ fn a_manifest_can_lower_no_bar_and_lead_nowhere() {
         for place in ["../model.onnx", "/etc/passwd", "onnx/../../model.onnx", ""] {
             let whole = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
             forge(&bundle, |manifest| manifest["artifacts"][0][field] = json!(place));
-            world.run(["validate", "bundle"]).exits(2).says("leads out of the bundle").hints();
+            for verb in ["validate", "sensitivity"] {
+                world.run([verb, "bundle"]).exits(2).says("leads out of the bundle").hints();
+            }
             std::fs::write(bundle.join("manifest.json"), whole).unwrap();
         }
     }
     forge(&bundle, |manifest| manifest["artifacts"] = json!([]));
     world.run(["validate", "bundle"]).exits(1).says("FAILED: the manifest names no model");
+    world.run(["sensitivity", "bundle"]).exits(2).says("no fp32 model of that half");
+}
+
+#[test]
+fn references_of_another_digest_are_not_read() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let mut references = std::fs::read(bundle.join(REFERENCES)).unwrap();
+    *references.last_mut().unwrap() ^= 1;
+    std::fs::write(bundle.join(REFERENCES), references).unwrap();
+    for verb in ["validate", "sensitivity"] {
+        let run = world.run([verb, "bundle"]).exits(2);
+        run.says(REFERENCES).says("was validated");
+    }
 }
 
 #[test]

@@ -142,14 +142,23 @@ fn sensitivity_lists_every_node_and_writes_what_reaches_a_ratio() {
     let nodes = run.json()["nodes"].as_array().unwrap().clone();
     assert!(nodes.iter().all(|node| node["one"]["snr_db"].as_f64().unwrap() > 0.0));
     assert!(run.json()["choice"]["snr_db"].as_f64().unwrap() >= 30.0);
+    assert!(run.json()["choice"]["products"].as_u64().unwrap() > 0);
     let fragment = std::fs::read_to_string(world.work("fragment.yaml")).unwrap();
     world.write("r.yaml", format!("name: r\nsource: synthetic:tiny\n{fragment}"));
     world.run(["recipe", "check", "r.yaml"]).exits(0);
     assert!(std::fs::read_to_string(world.work("p.svg")).unwrap().ends_with("</svg>\n"));
 
+    // Nothing in 8 bits is as near as that; and what is no recipe is not written.
+    let far = world.run(["sensitivity", bundle, "--snr", "95", "-o", "far.yaml", "--json"]).exits(1);
+    assert!(far.json()["choice"].is_null());
+    far.says("no fragment is written");
+    assert!(!world.work("far.yaml").exists());
+
     let again = world.run(["sensitivity", bundle, "--snr", "30", "-o", "fragment.yaml"]).exits(2);
     again.says("fragment.yaml is there already").hints();
-    world.run(["sensitivity", bundle, "--snr", "nan"]).exits(2).says("no signal-to-noise ratio");
+    for snr in ["nan", "11.9", "100.1"] {
+        world.run(["sensitivity", bundle, "--snr", snr]).exits(2).says("no signal-to-noise ratio");
+    }
     world.run(["sensitivity", bundle, "--part", "lm"]).exits(2).says("no fp32 model of that half");
     world.run(["sensitivity", "nowhere"]).exits(2);
 }

@@ -15,6 +15,7 @@ mod lm;
 mod openvino;
 mod output;
 mod publish;
+mod quantize;
 mod registry;
 mod signing;
 mod speech;

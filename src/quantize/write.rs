@@ -1,0 +1,315 @@
+//! The nodes and constants of a quantized model.
+
+use std::collections::HashMap;
+
+use super::activation::Quantized;
+use super::calibration::Calibration;
+use super::plan::{Gemm, Key};
+use super::qdq;
+use super::weights::Weight;
+use crate::ir::proto::tensor_proto::DataType;
+use crate::ir::{
+    GraphProto, Names, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node,
+};
+use crate::recipe::{Form, Terms};
+
+/// What is done with a node of the old graph.
+pub(super) enum Step {
+    Keep,
+    Drop,
+    Product { key: Key, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
+    Table { key: Key, dtype: DataType, rank: Option<usize> },
+}
+
+/// Writes the graphs of a model anew.
+pub(super) struct Writer<'a> {
+    pub(super) names: Names,
+    pub(super) form: Form,
+    pub(super) seen: &'a Calibration,
+    pub(super) held: HashMap<Key, Weight>,
+    /// Names of the weights so far: values, scales.
+    weights: HashMap<Key, (String, String)>,
+    /// The constants that each graph gains.
+    constants: Vec<Vec<TensorProto>>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        names: Names,
+        form: Form,
+        seen: &'a Calibration,
+        held: HashMap<Key, Weight>,
+    ) -> Self {
+        Self { names, form, seen, held, weights: HashMap::new(), constants: Vec::new() }
+    }
+
+    /// Writes a graph and those inside it; `steps` are of all graphs, in the order of
+    /// [`Scopes`](super::scopes::Scopes).
+    pub(super) fn write(&mut self, graph: &mut GraphProto, mut steps: Vec<Vec<Step>>) {
+        self.constants.resize_with(steps.len(), Vec::new);
+        self.graph(graph, &mut 0, &mut steps);
+        self.extend(graph, &mut 0);
+    }
+
+    fn graph(&mut self, graph: &mut GraphProto, next: &mut usize, steps: &mut [Vec<Step>]) {
+        let scope = *next;
+        *next += 1;
+        inner_mut(graph).for_each(|inner| self.graph(inner, next, steps));
+        let mut body = Body {
+            scope,
+            nodes: Vec::with_capacity(graph.node.len()),
+            made: HashMap::new(),
+            floats: HashMap::new(),
+            shared: HashMap::new(),
+            writer: self,
+        };
+        for (old, step) in std::mem::take(&mut graph.node).into_iter().zip(steps[scope].drain(..)) {
+            body.node(old, step);
+        }
+        graph.node = body.nodes;
+    }
+
+    fn extend(&mut self, graph: &mut GraphProto, next: &mut usize) {
+        graph.initializer.append(&mut self.constants[*next]);
+        *next += 1;
+        inner_mut(graph).for_each(|inner| self.extend(inner, next));
+    }
+}
+
+/// The graphs nested in a graph's nodes.
+pub(super) fn inner_mut(graph: &mut GraphProto) -> impl Iterator<Item = &mut GraphProto> {
+    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    attributes.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs))
+}
+
+/// One graph in the writing.
+pub(super) struct Body<'w, 'a> {
+    scope: usize,
+    pub(super) nodes: Vec<NodeProto>,
+    /// The quantized forms of activations so far.
+    pub(super) made: HashMap<(String, Terms), Quantized>,
+    /// Activations as products take them, in f32 and not transposed; and in static form.
+    pub(super) floats: HashMap<(String, &'static str), String>,
+    /// Constants that several nodes share.
+    shared: HashMap<String, String>,
+    pub(super) writer: &'w mut Writer<'a>,
+}
+
+impl Body<'_, '_> {
+    /// A new name for a value.
+    pub(super) fn value(&mut self, base: &str) -> String {
+        self.writer.names.value(base)
+    }
+
+    /// Adds a node under a new name.
+    pub(super) fn add(&mut self, made: NodeBuilder, name: &str) {
+        let name = self.writer.names.node(name);
+        self.nodes.push(made.named(name).build());
+    }
+
+    pub(super) fn constant(&mut self, tensor: TensorProto) {
+        self.writer.constants[self.scope].push(tensor);
+    }
+
+    /// The name of a constant that is made once in a graph.
+    pub(super) fn shared(&mut self, base: &str, make: impl FnOnce(&str) -> TensorProto) -> String {
+        if let Some(known) = self.shared.get(base) {
+            return known.clone();
+        }
+        let name = self.value(base);
+        self.constant(make(&name));
+        self.shared.insert(base.to_owned(), name.clone());
+        name
+    }
+
+    fn node(&mut self, old: NodeProto, step: Step) {
+        match step {
+            Step::Keep => self.nodes.push(old),
+            Step::Drop => {}
+            Step::Product { key, dtype, terms, gemm, vector } => {
+                self.product(&old, &key, dtype, (terms, vector), gemm);
+            }
+            Step::Table { key, dtype, rank } => self.table(&old, &key, dtype, rank),
+        }
+    }
+
+    /// The names of a weight's values and scales, made where they are first asked for.
+    fn weight(&mut self, key: &Key) -> (String, String) {
+        if let Some(known) = self.writer.weights.get(key) {
+            return known.clone();
+        }
+        let kind = key.held.name();
+        let names = (
+            self.value(&format!("{}/int8_{kind}", key.value)),
+            self.value(&format!("{}/scale_{kind}", key.value)),
+        );
+        let made = self.writer.held[key].initializers(&names.0, &names.1);
+        self.writer.constants[key.scope].extend(made);
+        self.writer.weights.insert(key.clone(), names.clone());
+        names
+    }
+
+    /// The name that a node keeps; one that has none takes its output's.
+    fn name_of(&mut self, old: &NodeProto) -> String {
+        match old.name() {
+            "" => self.writer.names.node(old.output_at(0).unwrap_or_default()),
+            name => name.to_owned(),
+        }
+    }
+
+    fn product(
+        &mut self,
+        old: &NodeProto,
+        key: &Key,
+        dtype: DataType,
+        (terms, vector): (Terms, bool),
+        gemm: Option<Gemm>,
+    ) {
+        let (weight, scale) = self.weight(key);
+        let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
+        let x = old.input_at(0).unwrap_or_default();
+        let input = self.prepared(x, dtype, gemm.as_ref().is_some_and(|gemm| gemm.turned));
+        let bias = gemm.and_then(|gemm| gemm.bias.filter(|_| gemm.beta != 0.0).zip(Some(gemm.beta)));
+        let sum = match bias {
+            Some(_) => self.value(&format!("{output}/product")),
+            None => output.to_owned(),
+        };
+        let floats = match dtype {
+            DataType::Float => sum.clone(),
+            _ => self.value(&format!("{output}/float")),
+        };
+        match &self.writer.held[key] {
+            Weight::Blocks(blocks) => {
+                let made = blocks.product(&input, [&weight, &scale], &floats);
+                self.nodes.push(made.named(&name).build());
+            }
+            Weight::Columns(columns) if self.writer.form == Form::Static => {
+                let rank = columns.shape.len();
+                let input = qdq::activation(self, x, &input);
+                qdq::product(self, &input, [&weight, &scale], rank, &floats, &name);
+            }
+            Weight::Columns(columns) if vector => {
+                // tract gives an integer product of a vector one axis too many.
+                let mut shape: Vec<i64> = columns.shape.iter().map(|&dim| dim as i64).collect();
+                shape.remove(shape.len() - 2);
+                let row = self.reshaped(&input, &[1, -1], None);
+                let product = self.value(&format!("{output}/row"));
+                self.dynamic(terms, &row, [&weight, &scale], &product, &name);
+                self.reshaped(&product, &shape, Some(&floats));
+            }
+            Weight::Columns(_) => self.dynamic(terms, &input, [&weight, &scale], &floats, &name),
+        }
+        if floats != sum {
+            let back = node("Cast", [&floats], &sum).int("to", i64::from(dtype as i32));
+            self.add(back, &format!("{name}/narrow"));
+        }
+        if let Some((bias, beta)) = bias {
+            let bias = self.times(&bias, beta, dtype, &name, output);
+            self.add(node("Add", [&sum, &bias], output), &format!("{name}/bias"));
+        }
+    }
+
+    /// A value in another shape, under a name of its own or this one.
+    fn reshaped(&mut self, from: &str, shape: &[i64], to: Option<&str>) -> String {
+        let known = (from.to_owned(), "row");
+        if let Some(known) = self.floats.get(&known).filter(|_| to.is_none()) {
+            return known.clone();
+        }
+        let made = to.map_or_else(|| self.value(&format!("{from}/row")), str::to_owned);
+        let numbers: Vec<String> = shape.iter().map(i64::to_string).collect();
+        let base = format!("quantize/shape_{}", numbers.join("_"));
+        let constant = self.shared(&base, |name| initializer_i64(name, &[shape.len()], shape));
+        self.add(node("Reshape", [from, &constant], &made), &format!("{made}/reshape"));
+        if to.is_none() {
+            self.floats.insert(known, made.clone());
+        }
+        made
+    }
+
+    /// A bias times `beta`.
+    fn times(&mut self, bias: &str, beta: f32, dtype: DataType, name: &str, output: &str) -> String {
+        if beta == 1.0 {
+            return bias.to_owned();
+        }
+        let factor = self.value(&format!("{output}/beta"));
+        self.constant(initializer_f32(&factor, &[], &[beta]));
+        let factor = self.cast(&factor, dtype, &format!("{output}/beta_cast"));
+        let scaled = self.value(&format!("{output}/scaled_bias"));
+        self.add(node("Mul", [bias, &factor], &scaled), &format!("{name}/scaled_bias"));
+        scaled
+    }
+
+    fn cast(&mut self, from: &str, to: DataType, base: &str) -> String {
+        if to == DataType::Float {
+            return from.to_owned();
+        }
+        let made = self.value(base);
+        self.add(node("Cast", [from], &made).int("to", i64::from(to as i32)), &made);
+        made
+    }
+
+    /// An activation in f32, rows first.
+    fn prepared(&mut self, x: &str, dtype: DataType, turned: bool) -> String {
+        let mut input = x.to_owned();
+        for (wanted, part, op) in
+            [(turned, "turned", "Transpose"), (dtype != DataType::Float, "f32", "Cast")]
+        {
+            if !wanted {
+                continue;
+            }
+            if let Some(known) = self.floats.get(&(input.clone(), part)) {
+                input.clone_from(known);
+                continue;
+            }
+            let made = self.value(&format!("{input}/{part}"));
+            let builder = node(op, [&input], &made);
+            let builder = match op {
+                "Cast" => builder.int("to", i64::from(DataType::Float as i32)),
+                _ => builder.ints("perm", [1, 0]),
+            };
+            self.add(builder, &made);
+            self.floats.insert((input, part), made.clone());
+            input = made;
+        }
+        input
+    }
+
+    /// `y[..., g, :] = scale[ids, g] * table[ids, g, :]`: each group of a row, or the row, has its own scale.
+    fn table(&mut self, old: &NodeProto, key: &Key, dtype: DataType, rank: Option<usize>) {
+        let (weight, scale) = self.weight(key);
+        let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
+        let ids = old.input_at(1).unwrap_or_default();
+        let [rows, scales, floats] =
+            ["rows", "scales", "floats"].map(|part| self.value(&format!("{output}/{part}")));
+        self.nodes.push(node("Gather", [&weight, ids], &rows).named(&name).int("axis", 0).build());
+        let gathered = node("Gather", [&scale, ids], &scales).int("axis", 0);
+        self.add(gathered, &format!("{name}/scale"));
+        let cast = node("Cast", [&rows], &floats).int("to", i64::from(DataType::Float as i32));
+        self.add(cast, &format!("{name}/float"));
+        let row = match (rank, &self.writer.held[key]) {
+            (Some(rank), Weight::Columns(columns)) => {
+                let width: usize = columns.shape[1..].iter().product();
+                // Zeros stand for the indices' own dimensions.
+                Some([vec![0; rank], vec![width as i64]].concat())
+            }
+            _ => None,
+        };
+        let narrow = dtype != DataType::Float;
+        let mut value = floats;
+        let steps = [Some("scaled"), row.as_ref().map(|_| "row"), narrow.then_some("narrow")];
+        let last = steps.iter().flatten().count() - 1;
+        for (at, part) in steps.into_iter().flatten().enumerate() {
+            let to =
+                if at == last { output.to_owned() } else { self.value(&format!("{output}/{part}")) };
+            match part {
+                "scaled" => self.add(node("Mul", [&value, &scales], &to), &format!("{name}/scaled")),
+                "row" => drop(self.reshaped(&value, row.as_deref().unwrap_or_default(), Some(&to))),
+                _ => {
+                    let cast = node("Cast", [&value], &to).int("to", i64::from(dtype as i32));
+                    self.add(cast, &format!("{name}/narrow"));
+                }
+            }
+            value = to;
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Quantizing any graph, as a user meets it.
+
+use soprano_export::ir::{Model, TestGraph, initializer_f32, node};
+
+use crate::harness::{World, tree};
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|at| (at as f32 * 0.618).fract() - 0.5).collect()
+}
+
+/// Two products without names, one on the wrong side, and one whose weight is an output.
+fn mixed() -> Model {
+    let weight = |name: &str| initializer_f32(name, &[64, 64], &values(4096));
+    TestGraph::new()
+        .input("x", &["64", "64"])
+        .initializer(weight("w"))
+        .initializer(weight("v"))
+        .initializer(weight("u"))
+        .initializer(weight("t"))
+        .node(node("MatMul", ["x", "w"], "a").named(""))
+        .node(node("Gemm", ["a", "v"], "b").named("").int("transB", 1))
+        .node(node("MatMul", ["u", "b"], "c").named("left"))
+        .node(node("MatMul", ["c", "t"], "d").named("shared"))
+        .node(node("MatMul", ["d", "b"], "y").named("attention"))
+        .output("y", &["64", "64"])
+        .output("t", &["64", "64"])
+        .model()
+}
+
+#[test]
+fn quantize_says_what_stays_fp32_and_why() {
+    let world = World::new();
+    world.write("m.onnx", mixed().to_bytes());
+    let run = world.run(["quantize", "m.onnx", "-o", "q.onnx", "--two-terms"]).exits(0);
+    insta::assert_snapshot!("quantize", run.show());
+    let run = world.run(["quantize", "m.onnx", "-o", "k.onnx", "--keep-fp32", "a", "--json"]).exits(0);
+    assert_eq!(run.json()["products"], serde_json::json!(["b"]));
+    let run = world.run(["quantize", "m.onnx", "-o", "n.onnx", "--keep-fp32", "?", "--keep-fp32", "a"]);
+    run.exits(2).says("no node is named \"?\"");
+    let none = ["quantize", "m.onnx", "-o", "n.onnx", "--keep-fp32", "a", "--keep-fp32", "b"];
+    insta::assert_snapshot!("quantize-nothing", world.run(none).exits(2).hints().show());
+}
+
+#[test]
+fn quantize_names_the_opset_that_it_needs() {
+    let world = World::new();
+    let mut model = mixed();
+    model.proto_mut().opset_import[0].version = Some(10);
+    world.write("old.onnx", model.to_bytes());
+    let run = world.run(["quantize", "old.onnx", "-o", "q.onnx"]).exits(2);
+    insta::assert_snapshot!("quantize-opset", run.hints().show());
+    assert_eq!(tree(&world.work("")).keys().collect::<Vec<_>>(), ["old.onnx"]);
+}
