@@ -2,6 +2,7 @@
 //! patches that change it.
 
 mod build;
+mod difference;
 mod error;
 mod external;
 mod graph;
@@ -10,18 +11,25 @@ mod patch;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
 pub mod proto;
+mod scope;
 mod tensors;
+mod types;
 mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
+pub use difference::{Change, Difference, differences};
 pub use error::Error;
 pub use graph::{Graph, NodeId};
 pub use model::{Model, Written};
 pub use patch::{Patch, Unsafe};
 pub use proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, SparseTensorProto,
+    TensorProto, ValueInfoProto,
 };
-pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
+pub use scope::{Home, Scope};
+pub use tensors::{
+    dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of, stored_bytes,
+};
 
 /// The domain of nodes that the exporters leave for Rust to replace.
 pub const PLACEHOLDER_DOMAIN: &str = "soprano_export";
