@@ -44,10 +44,8 @@ impl NumpyFile {
             MAGIC => Arrays::One(Box::new(file)),
             [b'P', b'K', ..] => {
                 let archive = ZipArchive::new(file).map_err(|e| refuse(e.to_string()))?;
-                let members = archive.file_names().collect::<Result<Vec<_>, _>>();
-                let members = members.map_err(|e| refuse(e.to_string()))?;
                 let plain = |name: &str| name.strip_suffix(".npy").unwrap_or(name).to_owned();
-                names = Some(members.iter().map(|name| plain(name)).collect());
+                names = Some(archive.file_names().map(plain).collect());
                 Arrays::Named(Box::new(archive))
             }
             _ => return Err(refuse("neither a .npy nor a .npz file".to_owned())),
