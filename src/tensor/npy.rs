@@ -151,7 +151,8 @@ impl Header {
             let pattern =
                 Regex::new(&format!(r#"["']{key}["']\s*:\s*{value}"#)).expect("a fixed pattern");
             let found = pattern.captures(text).and_then(|found| found.get(1)).map(|m| m.as_str());
-            found.ok_or_else(|| format!("its header has no plain {key:?}: {}", text.trim()))
+            let start: String = text.trim().chars().take(100).collect();
+            found.ok_or_else(|| format!("its header has no plain {key:?}: {start:?}"))
         };
         let kind = entry("descr", r#"["']([^"']*)["']"#)?;
         let fortran = entry("fortran_order", "(True|False)")? == "True";

@@ -70,7 +70,7 @@ fn a_difference_is_named_by_its_place() {
     );
     assert_eq!(
         changed(|m| m.opset_import.swap(0, 1)),
-        ["Reordered opset_import: soprano_export -> ai.onnx; 2 of 2 stand elsewhere"]
+        ["Reordered opset_import: ai.onnx -> soprano_export; 2 of 2 stand elsewhere"]
     );
     assert_eq!(
         changed(|m| m.opset_import[0].domain = Some("ai.onnx".into())),
