@@ -1,4 +1,6 @@
-//! A named, typed block of numbers, and the safetensors files that hold them.
+//! A named, typed block of numbers, and the safetensors and NumPy files that hold them.
+
+mod npy;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use bytes::Bytes;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+
+pub use npy::NumpyFile;
 
 /// Element types that models use for inputs, outputs and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +32,12 @@ pub enum DType {
 }
 
 impl DType {
+    /// Every one.
+    pub const ALL: [DType; 13] = {
+        use DType::*;
+        [F32, F64, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, Bool]
+    };
+
     /// Bytes an element takes.
     pub fn size(self) -> usize {
         match self {
@@ -76,10 +86,7 @@ impl DType {
     }
 
     fn from_safetensors(dtype: Dtype) -> Option<Self> {
-        use DType::*;
-        [F32, F64, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, Bool]
-            .into_iter()
-            .find(|ours| ours.to_safetensors() == dtype)
+        Self::ALL.into_iter().find(|ours| ours.to_safetensors() == dtype)
     }
 }
 
@@ -96,6 +103,11 @@ pub enum Error {
     Io(#[from] std::io::Error),
     #[error("{}: not a safetensors file: {why}", path.display())]
     Safetensors { path: PathBuf, why: String },
+    #[error("{}: {}{why}", path.display(), array.as_ref().map_or(String::new(), |a| format!("array {a:?}: ")))]
+    #[diagnostic(help(
+        "numpy.savez(\"inputs.npz\", **{{\"NAME\": array}}) writes one that can be read"
+    ))]
+    Numpy { path: PathBuf, array: Option<String>, why: String },
 }
 
 /// Element type, shape and little-endian bytes in row-major order.

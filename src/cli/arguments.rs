@@ -66,6 +66,16 @@ pub(super) struct Shared {
     pub openvino_library: Option<PathBuf>,
 }
 
+/// `NAME=SIZE`, where the name may hold another sign of equality.
+fn dimension(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.rsplit_once('=').ok_or("it is NAME=SIZE, as in n=64")?;
+    match size.trim().parse() {
+        Ok(size) if !name.trim().is_empty() => Ok((name.trim().to_owned(), size)),
+        Ok(_) => Err("it has no name; it is NAME=SIZE, as in n=64".to_owned()),
+        Err(_) => Err(format!("{size:?} is no size; it is NAME=SIZE, as in n=64")),
+    }
+}
+
 /// A path that may be empty: an environment variable without a value counts as unset.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -92,9 +102,9 @@ pub(super) enum Verb {
     Build(BuildRecipe),
     /// Show a build's stages, what is cached, and why what isn't must be made; runs nothing.
     Plan(PlanBuild),
-    /// Show a model's operators, inputs, outputs, sizes and versions.
+    /// Show a model's operators, inputs, outputs, functions, weights and versions.
     Inspect(Inspect),
-    /// Compare two models: nodes, shapes, weights.
+    /// Compare two models: every field of them, or what they make of the same inputs.
     Diff(Diff),
     /// Run a bundle's models against its own references, without Python.
     Validate(Validate),
@@ -273,6 +283,9 @@ pub(super) enum WorkflowFormat {
 pub(super) struct Inspect {
     /// An ONNX file.
     pub model: PathBuf,
+    /// List every node too, those of nested graphs and functions with it.
+    #[arg(long)]
+    pub nodes: bool,
     /// Print as JSON.
     #[arg(long)]
     pub json: bool,
@@ -293,6 +306,10 @@ pub(super) struct Diff {
         value_parser = ["tract", "onnxruntime", "openvino"]
     )]
     pub run: Vec<String>,
+    /// Inputs from a NumPy file rather than random ones: a .npz whose arrays are named as the inputs, or a .npy
+    /// for an only input.
+    #[arg(long, value_name = "FILE", requires = "run", conflicts_with = "references")]
+    pub inputs: Option<PathBuf>,
     /// Inputs that were recorded of the model, rather than random ones.
     #[arg(long, value_name = "FILE", requires_all = ["run", "case"])]
     pub references: Option<PathBuf>,
@@ -302,9 +319,18 @@ pub(super) struct Diff {
     /// Seed of random inputs.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "run")]
     pub seed: u64,
-    /// Size of open dimensions of random inputs.
+    /// Size of open dimensions of random inputs that --dim doesn't name; a batch is 1, a past 0.
     #[arg(long, value_name = "N", default_value_t = 7, requires = "run")]
     pub length: usize,
+    /// Size of an open dimension of random inputs; INPUT:AXIS is one without a name. May be given again.
+    #[arg(
+        long = "dim",
+        value_name = "NAME=SIZE",
+        requires = "run",
+        value_parser = dimension,
+        conflicts_with_all = ["inputs", "references"]
+    )]
+    pub dims: Vec<(String, usize)>,
     /// Values differ unless their signal-to-noise ratio is above this.
     #[arg(
         long,

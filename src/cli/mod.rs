@@ -21,9 +21,9 @@ mod bench;
 mod build;
 mod catalog;
 mod check;
-mod disagreement;
+mod diff;
 mod doctor;
-mod model;
+mod inspect;
 mod publish;
 mod quantize;
 mod sensitivity;
@@ -117,8 +117,8 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Lm(options) => build::lm(&options, &shared),
         Verb::Build(options) => build::recipe(&options, &shared),
         Verb::Plan(options) => build::plan(&options, &shared),
-        Verb::Inspect(options) => model::inspect(&options),
-        Verb::Diff(options) => model::diff(&options, &shared),
+        Verb::Inspect(options) => inspect::inspect(&options),
+        Verb::Diff(options) => diff::diff(&options, &shared),
         Verb::Validate(options) => validate::validate(&options, &shared),
         Verb::Quantize(options) => quantize::quantize(&options),
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),

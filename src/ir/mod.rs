@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod conformance;
+mod difference;
 mod error;
 mod external;
 mod fields;
@@ -19,14 +20,17 @@ mod plan;
 pub mod proto;
 mod purity;
 mod save;
+mod scope;
 mod tensors;
 #[cfg(test)]
 mod tests;
+mod types;
 mod walk;
 mod wire;
 mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
+pub use difference::{Change, Difference, differences};
 pub use error::Error;
 pub use forms::{Form, List, Operand};
 pub use graph::{Graph, NodeId};
@@ -35,12 +39,15 @@ pub use names::Names;
 pub(crate) use names::rename_value;
 pub use patch::{Patch, Unsafe};
 pub use proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    SparseTensorProto, TensorProto, ValueInfoProto,
 };
 pub use save::{Saved, Weights, Written};
-pub(crate) use tensors::{bytes_of, value_of};
-pub use tensors::{dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of};
+pub use scope::{Home, Scope};
+pub(crate) use tensors::value_of;
+pub use tensors::{
+    dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of, stored_bytes,
+};
 pub use wire::UnknownFields;
 
 /// The domain of nodes that the exporters leave for Rust to replace.

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::external;
 use super::graph::{Graph, is_own_domain};
 use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
-use super::tensors::{bytes_of, check_data};
+use super::tensors::{check_data, stored_bytes};
 use super::walk::for_each_tensor;
 use super::wire::{UnknownFields, unknown_fields};
 
@@ -167,7 +167,7 @@ impl Model {
 
     /// The bytes of all initializers of the main graph.
     pub fn weight_bytes(&self) -> u64 {
-        self.graph_proto().initializer.iter().map(bytes_of).sum()
+        self.graph_proto().initializer.iter().map(stored_bytes).sum()
     }
 
     /// What the file has that this version of ONNX doesn't: a rewrite would lose it.

@@ -7,7 +7,7 @@ use super::graph::{Graph, NodeId, captured_by};
 use super::names::unused;
 use super::patch::{Change, Patch, Unsafe};
 use super::proto::{AttributeProto, NodeProto, TensorProto};
-use super::tensors::{bytes_of, check_data};
+use super::tensors::{check_data, stored_bytes};
 
 impl Graph<'_> {
     /// Decides whether a patch of the pass `author` is safe, touching nothing.
@@ -56,9 +56,9 @@ impl Graph<'_> {
         let released = plan.released(&patch.release, &inserted, &redirect, &renames)?;
         let stale = plan.stale(&redirect);
         let gone = removed.iter().flat_map(|&at| &self.node(NodeId(at)).attribute);
-        let freed: u64 = released.iter().map(|&at| bytes_of(&self.proto().initializer[at])).sum();
+        let freed: u64 = released.iter().map(|&at| stored_bytes(&self.proto().initializer[at])).sum();
         let freed = freed + gone.map(constants_in).sum::<u64>();
-        let added = patch.initializers.iter().map(bytes_of).sum();
+        let added = patch.initializers.iter().map(stored_bytes).sum();
         self.name_nodes(&mut inserted, &removed);
 
         let first = removed.first().map_or(at, |&first| first.min(at));
@@ -106,7 +106,7 @@ impl Graph<'_> {
 
 /// Bytes of the constants in an attribute.
 fn constants_in(attribute: &AttributeProto) -> u64 {
-    let tensors: u64 = attribute.t.iter().chain(&attribute.tensors).map(bytes_of).sum();
+    let tensors: u64 = attribute.t.iter().chain(&attribute.tensors).map(stored_bytes).sum();
     tensors + 4 * attribute.floats.len() as u64 + 8 * attribute.ints.len() as u64
 }
 

@@ -53,7 +53,7 @@ pub fn shape_of(tensor: &TensorProto) -> Result<Vec<usize>, String> {
 }
 
 /// Bits an element takes in raw data; none for strings and for types of no known ONNX version.
-fn bits_of(code: i32) -> Option<usize> {
+pub(super) fn bits_of(code: i32) -> Option<usize> {
     Some(match DataType::try_from(code).ok()? {
         DataType::Undefined | DataType::String => return None,
         DataType::Complex128 => 128,
@@ -79,9 +79,15 @@ pub(crate) fn raw_len(tensor: &TensorProto) -> Result<Option<usize>, String> {
         .map_err(|_| "more bytes than memory can hold".to_owned())
 }
 
-/// Bytes that the data of a tensor takes; 0 where its type has no raw form.
-pub(crate) fn bytes_of(tensor: &TensorProto) -> u64 {
-    raw_len(tensor).ok().flatten().unwrap_or(0) as u64
+/// Bytes of a tensor's numbers as raw data holds them, or of its texts, whatever field they stand in.
+pub fn stored_bytes(tensor: &TensorProto) -> u64 {
+    match raw_len(tensor) {
+        Ok(Some(bytes)) => bytes as u64,
+        _ => {
+            let texts = tensor.string_data.iter().map(|text| text.len() as u64).sum::<u64>();
+            texts + tensor.raw_data.as_ref().map_or(0, |raw| raw.len() as u64)
+        }
+    }
 }
 
 /// Whether the data that stands in a tensor, raw or in the typed field of its type, is as much as its

@@ -26,7 +26,7 @@ mod unused_nodes;
 
 pub use driver::{Applied, Driver, Report, UnknownPass};
 
-use crate::ir::{Graph, NodeId, NodeProto, Patch, bytes_of};
+use crate::ir::{Graph, NodeId, NodeProto, Patch, stored_bytes};
 
 /// A rewrite rule.
 pub trait Pass: Sync {
@@ -72,7 +72,7 @@ const SMALL: u64 = 1 << 16;
 /// for other nodes: the file would become larger.
 fn replaceable(graph: &Graph<'_>, constant: &str) -> Result<(), Skip> {
     match graph.initializer(constant) {
-        Some(tensor) if bytes_of(tensor) > SMALL && graph.sole_user(constant).is_none() => {
+        Some(tensor) if stored_bytes(tensor) > SMALL && graph.sole_user(constant).is_none() => {
             Err(Skip::Refused("its constant serves another node too, and would be there twice"))
         }
         _ => Ok(()),

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
+use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -279,10 +280,15 @@ fn to_ort(tensor: &Tensor) -> Result<DynValue, String> {
         DType::F64 => owned(tensor, f64::from_le_bytes),
         DType::I64 => owned(tensor, i64::from_le_bytes),
         DType::I32 => owned(tensor, i32::from_le_bytes),
+        DType::I16 => owned(tensor, i16::from_le_bytes),
         DType::I8 => owned(tensor, i8::from_le_bytes),
+        DType::U64 => owned(tensor, u64::from_le_bytes),
+        DType::U32 => owned(tensor, u32::from_le_bytes),
+        DType::U16 => owned(tensor, u16::from_le_bytes),
         DType::U8 => owned(tensor, u8::from_le_bytes),
+        DType::F16 => owned(tensor, f16::from_le_bytes),
+        DType::BF16 => owned(tensor, bf16::from_le_bytes),
         DType::Bool => owned(tensor, |[byte]: [u8; 1]| byte != 0),
-        other => Err(format!("inputs of type {} are not passed on", other.name())),
     }
 }
 
@@ -305,7 +311,13 @@ fn from_ort(value: &DynValue) -> Result<Tensor, String> {
         TensorElementType::Float64 => read(value, DType::F64, f64::to_le_bytes),
         TensorElementType::Int64 => read(value, DType::I64, i64::to_le_bytes),
         TensorElementType::Int32 => read(value, DType::I32, i32::to_le_bytes),
+        TensorElementType::Int16 => read(value, DType::I16, i16::to_le_bytes),
         TensorElementType::Int8 => read(value, DType::I8, i8::to_le_bytes),
+        TensorElementType::Uint64 => read(value, DType::U64, u64::to_le_bytes),
+        TensorElementType::Uint32 => read(value, DType::U32, u32::to_le_bytes),
+        TensorElementType::Uint16 => read(value, DType::U16, u16::to_le_bytes),
+        TensorElementType::Float16 => read(value, DType::F16, f16::to_le_bytes),
+        TensorElementType::Bfloat16 => read(value, DType::BF16, bf16::to_le_bytes),
         TensorElementType::Uint8 => read(value, DType::U8, u8::to_le_bytes),
         TensorElementType::Bool => read(value, DType::Bool, |b: bool| [u8::from(b)]),
         other => Err(format!("an output of type {other:?}")),

@@ -288,10 +288,14 @@ fn to_openvino(tensor: &Tensor) -> Result<openvino::Tensor, String> {
         DType::F16 => ElementType::F16,
         DType::I64 => ElementType::I64,
         DType::I32 => ElementType::I32,
+        DType::I16 => ElementType::I16,
         DType::I8 => ElementType::I8,
+        DType::U64 => ElementType::U64,
+        DType::U32 => ElementType::U32,
+        DType::U16 => ElementType::U16,
         DType::U8 => ElementType::U8,
+        DType::BF16 => ElementType::Bf16,
         DType::Bool => ElementType::Boolean,
-        other => return Err(format!("inputs of type {} are not passed on", other.name())),
     };
     let dims = tensor.shape().iter().map(|&dim| i64::try_from(dim)).collect::<Result<Vec<_>, _>>();
     let shape = Shape::new(&dims.map_err(words)?).map_err(words)?;
@@ -310,7 +314,12 @@ fn from_openvino(tensor: &openvino::Tensor) -> Result<Tensor, String> {
         ElementType::F16 => DType::F16,
         ElementType::I64 => DType::I64,
         ElementType::I32 => DType::I32,
+        ElementType::I16 => DType::I16,
         ElementType::I8 => DType::I8,
+        ElementType::U64 => DType::U64,
+        ElementType::U32 => DType::U32,
+        ElementType::U16 => DType::U16,
+        ElementType::Bf16 => DType::BF16,
         ElementType::U8 => DType::U8,
         ElementType::Boolean => DType::Bool,
         other => return Err(format!("an output of type {other}")),

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use half::{bf16, f16};
 use serde::Serialize;
 
 use super::{Divergence, Error};
-use crate::ir::{Model, ValueInfoProto};
+use crate::ir::{Graph, Model, NodeId, ValueInfoProto};
 use crate::runtime::{Runtime, Tensors};
 use crate::tensor::{DType, Tensor};
 
@@ -44,6 +45,8 @@ pub struct Comparison {
     pub compared: usize,
     /// Values that one side can't show: an operator was there that has no such output, or a type.
     pub not_shown: Vec<String>,
+    /// Quantized values: integers that a rounding moves by a whole step.
+    pub left_out: Vec<String>,
     /// The value that is furthest apart among those that agree, and how far.
     pub furthest: Option<(String, Distance)>,
     /// The first that differs, in the graph's order.
@@ -69,12 +72,12 @@ pub struct Disagreement {
 const AT_ONCE: usize = 64 << 20;
 
 /// Runs both sides on the same inputs and compares every value that both have, in the order of `new`'s
-/// graph, up to the first that differs. Values of 8 bits, and the 32-bit sums of their products, are left
+/// graph, up to the first that differs. Quantized values, and the integer sums of their products, are left
 /// out: a rounding moves them by a whole step, which shows in the floats that they become.
 ///
 /// # Errors
 /// [`Error::Runtime`] where one side can't run its model at all; [`Error::NothingToMeasure`] where no value is
-/// in both; [`Error::Interrupted`].
+/// in both, or none that could be compared; [`Error::Interrupted`].
 pub fn first_disagreement(
     [old, new]: [Side<'_>; 2],
     inputs: &Tensors,
@@ -92,8 +95,14 @@ pub fn first_disagreement(
         return Err(Error::NothingToMeasure("the two models have no value of the same name"));
     }
     let same_model = std::ptr::eq(old.model, new.model);
-    let mut judge =
-        Judge { model: new.model, same_model, limits, last: None, found: Comparison::none() };
+    let mut judge = Judge {
+        model: new.model,
+        same_model,
+        limits,
+        last: None,
+        judged: 0,
+        found: Comparison::none(),
+    };
     let (mut at, mut count) = (0, 32);
     while at < names.len() {
         if interrupted.load(Ordering::Relaxed) {
@@ -117,6 +126,11 @@ pub fn first_disagreement(
         if judge.found.first.is_some() {
             break;
         }
+    }
+    if judge.judged == 0 && judge.found.first.is_none() {
+        return Err(Error::NothingToMeasure(
+            "none of the values that both models have can be compared",
+        ));
     }
     Ok(judge.found)
 }
@@ -164,7 +178,7 @@ fn made(model: &Model) -> HashSet<String> {
 
 impl Comparison {
     fn none() -> Self {
-        Self { compared: 0, not_shown: Vec::new(), furthest: None, first: None }
+        Self { compared: 0, not_shown: Vec::new(), left_out: Vec::new(), furthest: None, first: None }
     }
 }
 
@@ -173,6 +187,8 @@ struct Judge<'a> {
     same_model: bool,
     limits: Limits,
     last: Option<usize>,
+    /// How many values were compared, those of the untouched graph too.
+    judged: usize,
     found: Comparison,
 }
 
@@ -193,9 +209,16 @@ impl Judge<'_> {
     }
 
     fn value(&mut self, name: &str, want: &Tensor, got: &Tensor, whole: bool) {
-        let (Some(a), Some(b)) = (numbers(want), numbers(got)) else { return };
         let graph = self.model.graph();
         let at = graph.maker(name).map(|id| id.0);
+        if self.is_quantized(&graph, at, want.dtype()) || self.is_quantized(&graph, at, got.dtype()) {
+            if !whole {
+                self.found.left_out.push(name.to_owned());
+            }
+            return;
+        }
+        let (a, b) = (numbers(want), numbers(got));
+        self.judged += 1;
         if want.shape() != got.shape() {
             // A rewrite may carry an inner value in another layout.
             if self.same_model || graph.is_output(name) {
@@ -217,6 +240,21 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether a node's value is an integer that was rounded to, or came of such by integer arithmetic.
+    fn is_quantized(&self, graph: &Graph<'_>, at: Option<usize>, dtype: DType) -> bool {
+        let Some(at) = at
+            .filter(|_| matches!(dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32))
+        else {
+            return false;
+        };
+        let node = graph.node(NodeId(at));
+        let op = node.op_type();
+        op.ends_with("QuantizeLinear")
+            || op.ends_with("Integer")
+            || op.starts_with("QLinear")
+            || node.input.iter().any(|input| self.found.left_out.contains(input))
+    }
+
     fn differs(
         &mut self,
         name: &str,
@@ -233,17 +271,28 @@ impl Judge<'_> {
     }
 }
 
-/// A tensor's numbers, of the types that are compared. Shapes that a runtime keeps as integers where the
+/// A tensor's numbers. Shapes that a runtime keeps as integers where the
 /// file says float are numbers all the same.
-fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    fn list<T: Into<f64>, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<f64> {
+        bytes.as_chunks().0.iter().map(|bytes| read(*bytes).into()).collect()
+    }
     let bytes = tensor.bytes();
-    Some(match tensor.dtype() {
-        DType::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
-        DType::F64 => bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-        DType::I64 => bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
-        DType::Bool => bytes.iter().map(|b| f64::from(u8::from(*b != 0))).collect(),
-        _ => return None,
-    })
+    match tensor.dtype() {
+        DType::F32 => list(bytes, f32::from_le_bytes),
+        DType::F64 => list(bytes, f64::from_le_bytes),
+        DType::F16 => list(bytes, f16::from_le_bytes),
+        DType::BF16 => list(bytes, bf16::from_le_bytes),
+        DType::I64 => list(bytes, |b| i64::from_le_bytes(b) as f64),
+        DType::U64 => list(bytes, |b| u64::from_le_bytes(b) as f64),
+        DType::I32 => list(bytes, i32::from_le_bytes),
+        DType::U32 => list(bytes, u32::from_le_bytes),
+        DType::I16 => list(bytes, i16::from_le_bytes),
+        DType::U16 => list(bytes, u16::from_le_bytes),
+        DType::I8 => list(bytes, i8::from_le_bytes),
+        DType::U8 => list(bytes, u8::from_le_bytes),
+        DType::Bool => list(bytes, |[byte]: [u8; 1]| u8::from(byte != 0)),
+    }
 }
 
 impl Distance {
@@ -397,6 +446,52 @@ mod tests {
         let first = compare(a, b).first.unwrap();
         assert_eq!(first.shapes, Some((vec![2, 2], vec![1, 4])));
         assert_eq!(first.place.node, "flatten");
+    }
+
+    #[test]
+    fn integers_are_compared_and_quantized_ones_left_out() {
+        let cast = |to: i64| {
+            TestGraph::new()
+                .input("x", &["n", "2"])
+                .node(node("Cast", ["x"], "y").named("cast").attr("to", Attr::Int(to)))
+                .output("y", &["n", "2"])
+                .model()
+        };
+        // int32 and int16: a difference is found, and equal ones are compared.
+        for to in [6, 5] {
+            let model = cast(to);
+            let exact = Side { model: &model, runtime: &Tract };
+            assert_eq!(compare(exact, exact).compared, 1);
+            let other = TestGraph::new()
+                .input("x", &["n", "2"])
+                .node(node("Neg", ["x"], "negative"))
+                .node(node("Cast", ["negative"], "y").named("cast").attr("to", Attr::Int(to)))
+                .output("y", &["n", "2"])
+                .model();
+            assert_eq!(
+                compare(exact, Side { model: &other, runtime: &Tract }).first.unwrap().place.node,
+                "cast"
+            );
+        }
+        let quantized = TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("DynamicQuantizeLinear", ["x"], "q").output("scale").output("zero"))
+            .node(node("Cast", ["q"], "f").attr("to", Attr::Int(1)))
+            .node(node("Mul", ["f", "scale"], "y"))
+            .output("y", &["n", "2"])
+            .model();
+        let side = Side { model: &quantized, runtime: &Tract };
+        let found = compare(side, side);
+        assert_eq!((found.compared, found.left_out), (3, vec!["q".to_owned(), "zero".to_owned()]));
+        let alone = TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("DynamicQuantizeLinear", ["x"], "q").output("").output(""))
+            .output("q", &["n", "2"])
+            .model();
+        let side = Side { model: &alone, runtime: &Tract };
+        let error =
+            first_disagreement([side; 2], &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {});
+        assert!(matches!(error, Err(Error::NothingToMeasure(_)) | Err(Error::Runtime(_))), "{error:?}");
     }
 
     #[test]

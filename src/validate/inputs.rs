@@ -1,16 +1,33 @@
-//! Inputs for one call of any model: recorded ones, or ones made up from its ports.
+//! Inputs for one call of any model: recorded ones, those of a file, or ones made up from its ports.
 
+mod dims;
+mod given;
+
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use half::{bf16, f16};
 
 use super::{Error, References, Signature, language_model};
 use crate::ir::{Model, ValueInfoProto};
 use crate::runtime::Tensors;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+
+pub use dims::Sizes;
+pub use given::given_inputs;
 
 /// Bytes of one made-up input, at most.
 const LARGEST: u128 = 1 << 30;
-/// Ids are drawn below this: every table of embeddings has as many rows.
+/// Ids are drawn below this, unless they go straight into a table of another size: every table of embeddings
+/// has as many rows.
 const IDS: u64 = 16;
+
+/// The inputs that a caller has to give: those that are not initializers too.
+fn wanted(model: &Model) -> impl Iterator<Item = &ValueInfoProto> {
+    let graph = model.graph_proto();
+    let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|t| t.name()).collect();
+    graph.input.iter().filter(move |input| !given.contains(input.name()))
+}
 
 /// The inputs of a recorded case; a cache that the model takes is empty.
 ///
@@ -31,56 +48,97 @@ pub fn recorded_case(model: &Model, file: &Path, case: &str) -> Result<Tensors, 
     Ok(inputs)
 }
 
-/// Inputs made up from a model's ports, the same for the same seed: floats from -1 to 1, ids, masks of
-/// ones, positions that count. Of open dimensions a batch is 1, a past is 0, and every other is `length`.
+/// Inputs that were made up, and what had to be assumed for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MadeUp {
+    /// The inputs.
+    pub inputs: Tensors,
+    /// The sizes of open dimensions that nobody gave, by name; one without a name is `INPUT:AXIS`.
+    pub assumed: BTreeMap<String, usize>,
+}
+
+/// Inputs made up from the ports of models, the same for the same seed: floats from -1 to 1, ids below 16 or the
+/// rows of the table that they are looked up in, 8-bit integers of all sizes, masks of ones, positions that
+/// count, lengths that are `sizes.length`. Of an input that several models have, the last one's port counts.
 ///
 /// # Errors
-/// [`Error::Inputs`] names an input of a type or size that nothing is made up for.
-pub fn random_inputs(model: &Model, seed: u64, length: usize) -> Result<Tensors, Error> {
-    let graph = model.graph();
-    let wanted = model.graph_proto().input.iter().filter(|v| graph.initializer(v.name()).is_none());
-    wanted.map(|input| Ok((input.name().to_owned(), made_up(input, seed, length)?))).collect()
+/// [`Error::Inputs`] names an input of a type, shape or size that nothing is made up for; [`Error::Dimension`] a
+/// size for a dimension that no input has.
+pub fn random_inputs(models: &[&Model], seed: u64, sizes: &Sizes) -> Result<MadeUp, Error> {
+    let resolver = dims::Resolver::new(sizes, models)?;
+    let mut inputs = Tensors::new();
+    for model in models.iter().rev() {
+        for input in wanted(model).filter(|input| !input.name().is_empty()) {
+            if inputs.contains_key(input.name()) {
+                continue;
+            }
+            let ids = rows(model, input.name()).unwrap_or(IDS);
+            inputs.insert(input.name().to_owned(), made_up(input, seed, &resolver, ids)?);
+        }
+    }
+    Ok(MadeUp { inputs, assumed: resolver.assumed() })
 }
 
-fn made_up(input: &ValueInfoProto, seed: u64, length: usize) -> Result<Tensor, Error> {
+/// The rows of the smallest table that an input's values are looked up in.
+fn rows(model: &Model, input: &str) -> Option<u64> {
+    let graph = model.graph();
+    let tables = graph.users(input).iter().filter_map(|&user| {
+        let node = graph.node(user);
+        if !node.is("Gather") || node.input_at(1) != Some(input) {
+            return None;
+        }
+        let dims = &graph.initializer(node.input_at(0)?)?.dims;
+        let axis = node.attr_i("axis", 0);
+        let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
+        u64::try_from(*dims.get(usize::try_from(axis).ok()?)?).ok()
+    });
+    tables.min()
+}
+
+fn made_up(
+    input: &ValueInfoProto,
+    seed: u64,
+    resolver: &dims::Resolver<'_>,
+    ids: u64,
+) -> Result<Tensor, Error> {
     let name = input.name();
     let refuse = |why: String| Error::Inputs { name: name.to_owned(), why };
-    let shape: Vec<usize> = input.dims().iter().map(|dim| size(dim, length)).collect();
+    let kind = input.type_name();
+    let known = DType::ALL.into_iter().find(|dtype| dtype.name() == kind);
+    let dtype = known.ok_or_else(|| refuse(format!("is of type {kind}, which is not made up")))?;
+    let dims = input.shape().ok_or_else(|| refuse("has no shape".to_owned()))?;
+    let sizes = dims.iter().enumerate().map(|(axis, dim)| resolver.size(name, axis, dim));
+    let shape = sizes.collect::<Result<Vec<usize>, String>>().map_err(refuse)?;
     let count = shape.iter().fold(1u128, |count, &dim| count.saturating_mul(dim as u128));
     if count.saturating_mul(8) > LARGEST {
-        return Err(refuse(format!("would take {count} values; give recorded inputs")));
+        return Err(refuse(format!("would take {count} values")));
     }
-    let count = count as usize;
+    let count = count as u64;
     // Each input has numbers of its own, whatever others there are.
     let seed = name.bytes().fold(seed, |seed, byte| mixed(seed ^ u64::from(byte)));
-    let numbers = (0..count as u64).map(|at| mixed(seed.wrapping_add(at)));
-    match input.dtype_name().as_str() {
-        "f32" => {
-            let unit = |bits: u64| (bits >> 40) as f32 / (1u32 << 23) as f32 - 1.0;
-            Ok(Tensor::from_f32(&shape, &numbers.map(unit).collect::<Vec<_>>()))
-        }
-        "i64" => {
-            let last = shape.last().copied().unwrap_or(1).max(1) as i64;
-            let values: Vec<i64> = match name {
-                _ if name.contains("mask") => vec![1; count],
-                _ if name.contains("position") => (0..count as i64).map(|at| at % last).collect(),
-                _ => numbers.map(|bits| (bits % IDS) as i64).collect(),
-            };
-            Ok(Tensor::from_i64(&shape, &values))
-        }
-        other => Err(refuse(format!("is of type {other}; give recorded inputs"))),
-    }
-}
-
-/// The size of a dimension: a number, or the sum of numbers and names.
-fn size(dim: &str, length: usize) -> usize {
-    let part = |part: &str| match part.trim().parse::<usize>() {
-        Ok(number) => number,
-        Err(_) if part.contains("batch") => 1,
-        Err(_) if part.trim().starts_with("past") => 0,
-        Err(_) => length,
+    let bits = |at: u64| mixed(seed.wrapping_add(at));
+    let unit = |at: u64| (bits(at) >> 40) as f32 / (1u32 << 23) as f32 - 1.0;
+    let last = shape.last().copied().unwrap_or(1).max(1) as u64;
+    let whole = |at: u64| match name {
+        _ if name.contains("mask") => 1,
+        _ if name.contains("position") => at % last,
+        _ if name.contains("length") => resolver.length(),
+        _ => bits(at) % ids.max(1),
     };
-    dim.split('+').map(part).fold(0, usize::saturating_add)
+    let small = |at: u64| if name.contains("mask") { 1 } else { bits(at) as u8 };
+    let each = |value: &dyn Fn(u64) -> Vec<u8>| (0..count).flat_map(value).collect::<Vec<u8>>();
+    let data = match dtype {
+        DType::F32 => each(&|at| unit(at).to_le_bytes().into()),
+        DType::F64 => each(&|at| f64::from(unit(at)).to_le_bytes().into()),
+        DType::F16 => each(&|at| f16::from_f32(unit(at)).to_le_bytes().into()),
+        DType::BF16 => each(&|at| bf16::from_f32(unit(at)).to_le_bytes().into()),
+        DType::I64 | DType::U64 => each(&|at| whole(at).to_le_bytes().into()),
+        DType::I32 | DType::U32 => each(&|at| (whole(at) as u32).to_le_bytes().into()),
+        DType::I16 | DType::U16 => each(&|at| ((whole(at) & 0x7fff) as u16).to_le_bytes().into()),
+        DType::I8 | DType::U8 => each(&|at| vec![small(at)]),
+        DType::Bool => each(&|at| vec![small(at) & 1]),
+    };
+    Tensor::new(dtype, shape, data.into()).map_err(Error::Tensor)
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea & Flood, *Fast splittable pseudorandom number generators*,
@@ -95,7 +153,12 @@ fn mixed(state: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{TestGraph, node};
+    use crate::ir::{TestGraph, initializer_f32, node};
+
+    fn sizes(length: usize, given: &[(&str, usize)]) -> Sizes {
+        let given = given.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect();
+        Sizes { length, given }
+    }
 
     fn model(dims: &[&str]) -> Model {
         TestGraph::new()
@@ -111,9 +174,10 @@ mod tests {
     #[test]
     fn inputs_follow_ports_and_seed() {
         let model = model(&["batch", "2", "n"]);
-        let inputs = random_inputs(&model, 1, 5).unwrap();
-        assert_eq!(inputs, random_inputs(&model, 1, 5).unwrap());
-        assert_ne!(inputs["x"], random_inputs(&model, 2, 5).unwrap()["x"]);
+        let made = random_inputs(&[&model], 1, &sizes(5, &[])).unwrap();
+        let inputs = &made.inputs;
+        assert_eq!(made, random_inputs(&[&model], 1, &sizes(5, &[])).unwrap());
+        assert_ne!(inputs["x"], random_inputs(&[&model], 2, &sizes(5, &[])).unwrap().inputs["x"]);
         assert_eq!(inputs["x"].shape(), [1, 2, 5]);
         let floats = inputs["x"].to_f32().unwrap();
         assert!(floats.iter().all(|x| (-1.0..1.0).contains(x)), "{floats:?}");
@@ -121,12 +185,56 @@ mod tests {
         assert_eq!(inputs["attention_mask"].to_i64().unwrap(), [1; 5]);
         assert_eq!(inputs["position_ids"].to_i64().unwrap(), [0, 1, 2, 3, 4]);
         assert!(inputs["input_ids"].to_i64().unwrap().iter().all(|id| (0..16).contains(id)));
+        let assumed: Vec<(&str, usize)> = made.assumed.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let wanted = [("batch", 1), ("n", 5), ("past_sequence_length", 0), ("sequence_length", 5)];
+        assert_eq!(assumed, wanted);
+    }
+
+    #[test]
+    fn given_sizes_are_taken_and_unknown_ones_refused() {
+        let of = |dims: &[&str], given: &[(&str, usize)]| {
+            let made = random_inputs(&[&model(dims)], 0, &sizes(5, given));
+            made.map(|made| made.inputs["x"].shape().to_vec()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&["batch", "2*n", "n + 1"], &[("n", 8), ("batch", 3)]).unwrap(), [3, 16, 9]);
+        assert_eq!(of(&["floor(n/2)", "4"], &[]).unwrap(), [2, 4]);
+        assert_eq!(of(&["?", "4"], &[]).unwrap(), [5, 4]);
+        assert_eq!(of(&["?", "4"], &[("x:0", 9)]).unwrap(), [9, 4]);
+        let error = of(&["n/2", "4"], &[("n", 7)]).unwrap_err();
+        assert!(error.contains("\"x\" has the dimension \"n/2\", which is 3.5 where n = 7"), "{error}");
+        let error = of(&["n - 6"], &[]).unwrap_err();
+        assert!(error.contains("which is -1 where n = 5"), "{error}");
+        let error = of(&["n"], &[("sequence_lenght", 7)]).unwrap_err();
+        assert!(error.contains("\"sequence_lenght\"; did you mean \"sequence_length\"?"), "{error}");
+        let error = of(&["n"], &[("zzz", 7)]).unwrap_err();
+        assert!(
+            error.contains("there are: batch, n, past_sequence_length, sequence_length"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn ids_stay_within_the_table_that_they_are_looked_up_in() {
+        let model = |rows: usize| {
+            TestGraph::new()
+                .input_i64("ids", &["n"])
+                .initializer(initializer_f32("table", &[rows, 1], &vec![0.0; rows]))
+                .node(node("Gather", ["table", "ids"], "y"))
+                .output("y", &["n", "1"])
+                .model()
+        };
+        let drawn = |rows: usize| {
+            let made = random_inputs(&[&model(rows)], 0, &sizes(500, &[])).unwrap();
+            made.inputs["ids"].to_i64().unwrap().into_iter().max().unwrap()
+        };
+        assert_eq!((drawn(3), drawn(1)), (2, 0));
+        assert!(drawn(1000) > 900);
     }
 
     #[test]
     fn an_input_beyond_all_bounds_is_refused() {
         for dims in [&["9000000000000000000", "9000000000000000000"][..], &["n", "1000000000"]] {
-            let error = random_inputs(&model(dims), 0, 5).unwrap_err().to_string();
+            let error = random_inputs(&[&model(dims)], 0, &sizes(5, &[])).unwrap_err().to_string();
             assert!(error.contains("\"x\" would take"), "{error}");
         }
     }

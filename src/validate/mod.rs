@@ -30,7 +30,7 @@ use crate::tensor::{self, Tensor};
 pub use calibrate::calibrate;
 pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_disagreement};
 pub use divergence::{Divergence, first_divergence};
-pub use inputs::{random_inputs, recorded_case};
+pub use inputs::{MadeUp, Sizes, given_inputs, random_inputs, recorded_case};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
 pub use sensitivity::{
@@ -74,10 +74,26 @@ pub enum Error {
     #[diagnostic(
         code(validate::inputs),
         help(
-            "--references reference/decoder.safetensors --case b1_t16, or whatever was recorded of it"
+            "--dim NAME=SIZE sets an open dimension; --inputs FILE.npz, or --references FILE --case NAME, gives all inputs"
         )
     )]
     Inputs { name: String, why: String },
+    #[error("no input has the open dimension {name:?}; {advice}")]
+    #[diagnostic(
+        code(validate::dimension),
+        help(
+            "soprano-export inspect MODEL shows the inputs; --dim INPUT:AXIS=SIZE sets one without a name"
+        )
+    )]
+    Dimension { name: String, advice: String },
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(validate::given),
+        help(
+            "soprano-export inspect MODEL shows the inputs; numpy.savez(\"inputs.npz\", **{{\"NAME\": array}}) writes them"
+        )
+    )]
+    Given { path: PathBuf, why: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),

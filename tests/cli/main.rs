@@ -9,6 +9,7 @@ mod diff;
 mod doctor;
 mod fake_registry;
 mod harness;
+mod inspect;
 mod interruption;
 mod job;
 mod lm;

@@ -1,12 +1,15 @@
 //! `diff --run`: models run side by side, value by value.
 
-use super::arguments::{Diff, Shared};
-use super::terminal::Progress;
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use std::collections::BTreeMap;
+
+use super::super::arguments::{Diff, Shared};
+use super::super::inspect::open;
+use super::super::terminal::Progress;
+use super::super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::ir::Model;
 use crate::pipeline::Reporter;
-use crate::runtime::{Runtime, Tract};
-use crate::validate::{self, Comparison, Disagreement, Limits, Side};
+use crate::runtime::{Runtime, Tensors, Tract};
+use crate::validate::{self, Comparison, Disagreement, Limits, MadeUp, Side, Sizes};
 
 /// What is wrong with a call of `diff --run`.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -17,6 +20,9 @@ enum RunError {
     #[error("two models are held against each other in one runtime each, not {0}")]
     #[diagnostic(code(cli::diff), help("soprano-export diff OLD NEW --run onnxruntime"))]
     TwoModels(usize),
+    #[error("--dim gives {0:?} two sizes")]
+    #[diagnostic(code(cli::diff), help("leave one of them out: a name has one size in all inputs"))]
+    TwoSizes(String),
 }
 
 pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
@@ -27,15 +33,12 @@ pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
         (Some(_), [a, b]) => [a, b],
         (Some(_), names) => return Err(Box::new(RunError::TwoModels(names.len()))),
     };
-    let old = Model::open(&options.old)?;
-    let new = options.new.as_ref().map(Model::open).transpose()?;
+    let old = open(&options.old)?;
+    let new = options.new.as_deref().map(open).transpose()?;
     let models = [&old, new.as_ref().unwrap_or(&old)];
     let runtimes = [load(names[0], shared)?, load(names[1], shared)?];
     let sides = [0, 1].map(|at| Side { model: models[at], runtime: runtimes[at].as_ref() });
-    let inputs = match (&options.references, &options.case) {
-        (Some(file), Some(case)) => validate::recorded_case(models[1], file, case)?,
-        _ => validate::random_inputs(models[1], options.seed, options.length)?,
-    };
+    let (inputs, assumed) = inputs(options, &models)?;
     let limits = Limits { snr_db: options.snr, max_abs_of_peak: options.max_abs_of_peak };
     let progress = Progress::new();
     let report =
@@ -46,7 +49,7 @@ pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
     let answer = if found.first.is_none() { Answer::Yes } else { Answer::No };
     if options.json {
         let runtimes = runtimes.map(|runtime| runtime.name_and_version());
-        let mut report = serde_json::json!({ "runtimes": runtimes });
+        let mut report = serde_json::json!({ "runtimes": runtimes, "assumed": assumed });
         if let (Some(report), serde_json::Value::Object(found)) =
             (report.as_object_mut(), serde_json::to_value(&found).expect("plain data"))
         {
@@ -60,6 +63,29 @@ pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
     let what = if models[0].path() == models[1].path() { "runtimes" } else { "models" };
     tellln!("{a}, {b}: the {what} {}", if answer == Answer::Yes { "agree" } else { "differ" });
     Ok(answer)
+}
+
+/// The inputs that were asked for, and the sizes that were assumed for them, which are told.
+fn inputs(options: &Diff, models: &[&Model]) -> Result<(Tensors, BTreeMap<String, usize>), Failure> {
+    if let (Some(file), Some(case)) = (&options.references, &options.case) {
+        return Ok((validate::recorded_case(models[1], file, case)?, BTreeMap::new()));
+    }
+    if let Some(file) = &options.inputs {
+        return Ok((validate::given_inputs(models, file)?, BTreeMap::new()));
+    }
+    let mut given = BTreeMap::new();
+    for (name, size) in &options.dims {
+        if given.insert(name.clone(), *size).is_some_and(|before| before != *size) {
+            return Err(Box::new(RunError::TwoSizes(name.clone())));
+        }
+    }
+    let sizes = Sizes { length: options.length, given };
+    let MadeUp { inputs, assumed } = validate::random_inputs(models, options.seed, &sizes)?;
+    if !assumed.is_empty() {
+        let list: Vec<String> = assumed.iter().map(|(name, size)| format!("{name}={size}")).collect();
+        tellln!("open dimensions, as assumed: {}; --dim NAME=SIZE sets one", list.join(" "));
+    }
+    Ok((inputs, assumed))
 }
 
 fn distinct(names: &[String]) -> usize {
@@ -87,6 +113,10 @@ fn describe(found: &Comparison) -> String {
     if !found.not_shown.is_empty() {
         text +=
             &format!("{} values can't be shown: {}\n", found.not_shown.len(), list(&found.not_shown));
+    }
+    if !found.left_out.is_empty() {
+        let (count, names) = (found.left_out.len(), list(&found.left_out));
+        text += &format!("{count} quantized values are left out: {names}\n");
     }
     if let Some(Disagreement { place, snr_db, shapes, only_when_whole }) = &found.first {
         text += &format!("first that differs: {place}");
