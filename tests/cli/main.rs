@@ -12,6 +12,7 @@ mod harness;
 mod interruption;
 mod job;
 mod lm;
+mod models;
 mod openvino;
 mod output;
 mod publish;
