@@ -34,6 +34,7 @@ fn models(c: &mut Criterion) {
     group.sample_size(10);
     group.bench_function("open", |b| b.iter(|| Model::open(black_box(&large)).unwrap()));
     let model = Model::open(&large).unwrap();
+    group.bench_function("check", |b| b.iter(|| model.check().unwrap()));
     let copy = folder.path().join("copy.onnx");
     group.bench_function("write and hash", |b| b.iter(|| model.write(&copy).unwrap()));
     group.bench_function("rewrite every weight", |b| {

@@ -61,9 +61,12 @@ fn survive(bytes: &[u8], tract: bool) -> Result<(), Error> {
     let mut model = Model::from_bytes(Bytes::copy_from_slice(bytes), NAME).inspect_err(|error| {
         assert!(error.to_string().contains(NAME), "{error}");
     })?;
-    assert_eq!(model.to_bytes().len(), bytes.len());
+    // Once decoded, nothing is lost: what is written is read as the same.
+    let again = Model::from_bytes(model.to_bytes().into(), NAME).unwrap();
+    assert_eq!(again.to_bytes(), model.to_bytes());
+    assert_eq!(again.unknown_fields(), None);
     Driver::default().run(&mut model);
-    model.check().unwrap();
+    model.consistent().unwrap();
     Model::from_bytes(model.to_bytes().into(), NAME).unwrap();
     if tract {
         let _ = Tract.load_bytes(bytes);
@@ -165,21 +168,52 @@ fn every_bit_flipped() {
     }
 }
 
+/// Files are opened, so that they can be looked at; what would be lost may not be rewritten.
 #[test]
-fn unknown_fields_are_refused() {
+fn unknown_fields_are_not_rewritten() {
     let mut bytes = fixture("made_opset18.onnx");
     bytes.extend(b"\xfa\x3f\x05hello"); // field 1023, five bytes
-    let error = refused(&bytes);
-    assert!(matches!(error, Error::Lossy { lost: 8, .. }), "{error}");
-    assert!(error.to_string().contains("8 bytes"), "{error}");
+    let mut model = Model::from_bytes(bytes.clone().into(), NAME).unwrap();
+    let error = model.check().unwrap_err();
+    assert!(matches!(error, Error::UnknownFields { .. }), "{error}");
+    for part in [NAME, "the model has field 1023", "(8 bytes)"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("copy.onnx");
+    model.write(&path).unwrap();
+    assert!(std::fs::read(&path).unwrap() == bytes, "what was not changed is not lost");
+    model.proto_mut().doc_string = Some("changed".into());
+    assert!(matches!(model.write(&path.with_extension("b")), Err(Error::UnknownFields { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    // In a message within messages, and as many bytes as a packed list saves: lengths tell nothing.
+    let unknown = b"\x98\x3f\x01"; // field 1011, a number
+    let packed = field(8, &[1, 2, 3, 4, 5]); // five integers in seven bytes, unpacked ten
+    let attribute = [field(1, b"axes"), packed, unknown.to_vec(), b"\xa0\x01\x07".to_vec()].concat();
+    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Neg"), field(5, &attribute)].concat();
+    let graph = [field(1, &node), field(11, &field(1, b"x")), field(12, &field(1, b"y"))].concat();
+    let bytes = [&b"\x08\x08"[..], &field(7, &graph)].concat();
+    let model = Model::from_bytes(bytes.clone().into(), NAME).unwrap();
+    assert_eq!(model.to_bytes().len(), bytes.len());
+    let found = model.unknown_fields().unwrap();
+    assert_eq!((found.message.as_str(), found.number), ("graph.node[0].attribute[0]", 1011));
+    assert_eq!((found.count, found.bytes), (1, 3));
+    // A group of fields is one.
+    let mut bytes = fixture("made_opset18.onnx");
+    bytes.extend(b"\x93\x3f\x9b\x3f\x08\x01\x9c\x3f\x94\x3f");
+    let found = Model::from_bytes(bytes.into(), NAME).unwrap().unknown_fields().cloned().unwrap();
+    assert_eq!((found.number, found.count, found.bytes), (1010, 1, 10));
 }
 
 #[test]
-fn a_varint_that_is_longer_than_it_must_be_is_refused() {
+fn a_varint_that_is_longer_than_it_must_be_is_read() {
     let mut bytes = fixture("made_opset18.onnx");
     assert_eq!(bytes[..2], [0x08, 0x08]);
+    let short = Model::from_bytes(bytes.clone().into(), NAME).unwrap();
     bytes.splice(1..2, [0x88, 0x00]);
-    assert!(matches!(refused(&bytes), Error::Lossy { lost: 1, .. }));
+    let long = Model::from_bytes(bytes.into(), NAME).unwrap();
+    assert_eq!((long.proto(), long.unknown_fields()), (short.proto(), None));
 }
 
 fn field(tag: u64, content: &[u8]) -> Vec<u8> {
@@ -499,7 +533,7 @@ fn nodes_that_passes_trip_over() {
         let ops: Vec<String> = nodes.iter().map(|n| format!("{}{:?}", n.op_type(), n.input)).collect();
         let Ok(mut model) = Model::from_proto(proto(constants, nodes, "y"), NAME) else { continue };
         within_bounds(&ops.join(" "), || Driver::default().run(&mut model));
-        model.check().unwrap();
+        model.consistent().unwrap();
     }
 }
 
@@ -571,9 +605,45 @@ fn external_data_stays_in_the_folder() {
     ] {
         folder.refuses(&[&[("location", location)]], &["leads out of"]);
     }
+    // A dot is the folder itself.
+    std::fs::create_dir(folder.path("models/sub")).unwrap();
+    std::fs::copy(folder.path("models/w.data"), folder.path("models/sub/w.data")).unwrap();
+    for location in ["./w.data", "././w.data", "sub/./w.data", "./sub//w.data"] {
+        folder.open(&[&[("location", location)]]).unwrap();
+    }
     folder.refuses(&[&[("location", "absent.data")]], &["absent.data"]);
     folder.refuses(&[&[("location", "nul\0.data")]], &["nul"]);
     folder.refuses(&[&[]], &["no location"]);
+}
+
+/// A hub's cache: every file of a revision is a link to where its content is.
+#[cfg(unix)]
+#[test]
+fn external_data_may_lie_where_the_model_really_is() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new();
+    for name in ["hub/blobs", "hub/snapshots/1/onnx"] {
+        std::fs::create_dir_all(folder.path(name)).unwrap();
+    }
+    folder.open(&[&[("location", "model.onnx.data")]]).unwrap_err();
+    std::fs::rename(folder.path("models/model.onnx"), folder.path("hub/blobs/aa")).unwrap();
+    std::fs::write(folder.path("hub/blobs/bb"), [5; 64]).unwrap();
+    let model = folder.path("hub/snapshots/1/onnx/model.onnx");
+    symlink("../../../blobs/aa", &model).unwrap();
+    let data = folder.path("hub/snapshots/1/onnx/model.onnx.data");
+    symlink("../../../blobs/bb", &data).unwrap();
+    let opened = Model::open(&model).unwrap();
+    assert_eq!(opened.graph_proto().initializer[0].raw_data, Some(Bytes::from(vec![5; 8])));
+    // A link that leads into neither folder is refused.
+    std::fs::remove_file(&data).unwrap();
+    symlink(folder.path("outside.data"), &data).unwrap();
+    let error = Model::open(&model).unwrap_err();
+    assert!(error.to_string().contains("a link out of the model's folder"), "{error}");
+    // One link to a model whose data lies beside it, under its own name.
+    std::fs::write(folder.path("hub/blobs/model.onnx.data"), [6; 64]).unwrap();
+    symlink("hub/blobs/aa", folder.path("linked.onnx")).unwrap();
+    let opened = Model::open(folder.path("linked.onnx")).unwrap();
+    assert_eq!(opened.graph_proto().initializer[0].raw_data, Some(Bytes::from(vec![6; 8])));
 }
 
 #[cfg(unix)]
@@ -863,7 +933,7 @@ proptest! {
     fn any_graph_survives_the_passes(mut model in any_model(), tract in prop::bool::weighted(0.1)) {
         let outputs = model.graph_proto().output.clone();
         within_bounds("a graph", || Driver::default().run(&mut model));
-        model.check().unwrap();
+        model.consistent().unwrap();
         prop_assert_eq!(&model.graph_proto().output, &outputs);
         if tract {
             let _ = within_bounds("tract", || Tract.load_bytes(&model.to_bytes()));
@@ -897,7 +967,7 @@ proptest! {
         }
         let before = model.to_bytes();
         match model.apply(patch, "random") {
-            Ok(()) => model.check().unwrap(),
+            Ok(()) => model.consistent().unwrap(),
             Err(_) => prop_assert!(model.to_bytes() == before),
         }
     }
@@ -920,7 +990,7 @@ fn a_patch_that_makes_a_cycle_is_refused() {
     let mut late = Patch::at(NodeId(0));
     late.insert(node("Sin", ["b"], "c"));
     model.apply(late.redirect("nothing", "c"), "t").unwrap();
-    model.check().unwrap();
+    model.consistent().unwrap();
     let ops: Vec<&str> = model.graph_proto().node.iter().map(|n| n.op_type()).collect();
     assert_eq!(ops, ["Neg", "Abs", "Sin", "Exp"]);
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use onnx_protobuf::tensor_proto::DataLocation;
 use protobuf::{Enum, Message};
 use soprano_export::ir::Model;
+use soprano_export::passes::Driver;
 
 fn corpus() -> Vec<PathBuf> {
     fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -100,4 +101,81 @@ fn external_data_is_embedded() {
     model.write(&copy).unwrap();
     let again = Model::open(&copy).unwrap();
     assert_eq!(again.proto(), model.proto());
+}
+
+/// A field of a length: number and content.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(content.len()).unwrap();
+    assert!(number < 16 && length < 128);
+    [&[number << 3 | 2, length], content].concat()
+}
+
+/// Writers of proto3 pack every list of numbers; readers must take it packed or not.
+#[test]
+fn packed_lists_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for count in 1..=3u8 {
+        let numbers: Vec<u8> = (1..=count).collect();
+        let floats: Vec<u8> = numbers.iter().flat_map(|&n| f32::from(n).to_le_bytes()).collect();
+        let of_type = |kind: u8| vec![0xa0, 0x01, kind];
+        let ints = [field(1, b"shape"), field(8, &numbers), of_type(7)].concat();
+        let reals = [field(1, b"scales"), field(7, &floats), of_type(6)].concat();
+        let spec = field(3, &field(2, &field(2, &numbers)));
+        let sharding = field(10, &field(2, &[field(2, &numbers), spec].concat()));
+        let node = [
+            field(1, b"x"),
+            field(2, b"y"),
+            field(4, b"Op"),
+            field(7, b"elsewhere"),
+            field(5, &ints),
+            field(5, &reals),
+        ];
+        let node = [node.concat(), sharding].concat();
+        let tensor = [field(1, &[1, count]), vec![0x10, 1], field(8, b"w"), field(4, &floats)].concat();
+        let float = field(2, &field(1, &[0x08, 1]));
+        let value = |name: &[u8]| [field(1, name), float.clone()].concat();
+        let graph = [
+            vec![0x0a, node.len() as u8],
+            node,
+            field(2, b"g"),
+            field(5, &tensor),
+            field(11, &value(b"x")),
+            field(12, &value(b"y")),
+        ]
+        .concat();
+        let length = [graph.len() as u8 | 0x80, (graph.len() >> 7) as u8];
+        let imports = field(8, &[field(1, b"elsewhere"), vec![0x10, 1]].concat());
+        let bytes = [&[0x08, 8, 0x3a][..], &length, &graph, &imports].concat();
+
+        let path = folder.path().join("packed.onnx");
+        std::fs::write(&path, &bytes).unwrap();
+        let theirs = other_reader(&path);
+        let mut model = Model::open_checked(&path).unwrap();
+        let node = &model.graph_proto().node[0];
+        let expected: Vec<i64> = numbers.iter().map(|&n| n.into()).collect();
+        assert_eq!(node.attr_ints("shape"), Some(&expected[..]));
+        assert_eq!(node.attr_ints("shape"), Some(&theirs.graph.node[0].attribute[0].ints[..]));
+        assert_eq!(node.attr("scales").unwrap().floats, theirs.graph.node[0].attribute[1].floats);
+        let sharding = &node.device_configurations[0].sharding_spec[0];
+        assert_eq!(sharding.device, expected);
+        assert_eq!(sharding.index_to_device_group_map[0].value, expected);
+        assert_eq!(model.graph_proto().initializer[0].dims, [1, i64::from(count)]);
+        // What is not changed keeps its bytes; what is loses nothing.
+        let copy = folder.path().join("copy.onnx");
+        model.write(&copy).unwrap();
+        assert!(std::fs::read(&copy).unwrap() == bytes);
+        model.proto_mut().doc_string = Some("changed".into());
+        model.write(&copy).unwrap();
+        assert_eq!(Model::open(&copy).unwrap().proto(), model.proto());
+    }
+}
+
+/// The corpus is of files that work: none is refused before the passes, and none after.
+#[test]
+fn the_gate_lets_the_corpus_pass() {
+    for path in corpus() {
+        let mut model = Model::open_checked(&path).unwrap();
+        Driver::default().run(&mut model);
+        model.check_rewritten().unwrap();
+    }
 }

@@ -233,3 +233,108 @@ impl<W: Write> Data<'_, W> {
 fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Attr, TestGraph, initializer_f32, node};
+    use super::*;
+
+    /// Weights that are large, shared, small, in a typed field and in a node.
+    fn model() -> Model {
+        let values: Vec<f32> = (0..1 << 15).map(|i| i as f32).collect();
+        let large = initializer_f32("large", &[1 << 15], &values);
+        let tied = TensorProto { name: Some("tied".to_owned()), ..large.clone() };
+        let mut typed = initializer_f32("typed", &[400], &values[..400]);
+        typed.raw_data = None;
+        typed.float_data = values[..400].to_vec();
+        let held = initializer_f32("held", &[400], &values[..400]);
+        TestGraph::new()
+            .input("x", &["1"])
+            .initializer(initializer_f32("middle", &[300], &values[..300]))
+            .initializer(large)
+            .initializer(tied)
+            .initializer(typed)
+            .initializer(initializer_f32("small", &[255], &values[..255]))
+            .node(node("Constant", [""; 0], "c").attr("value", Attr::Tensor(held)))
+            .node(
+                node("Concat", ["x", "middle", "large", "tied", "typed", "small", "c"], "y")
+                    .int("axis", 0),
+            )
+            .output("y", &["n"])
+            .model()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn weights_beside_are_read_as_those_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let model = model();
+        let saved = model.save(&path, false, Weights::Beside).unwrap();
+        let (place, data) = saved.data.unwrap();
+        assert_eq!(names(folder.path()), ["m.onnx", "m.onnx.data"]);
+        // The middle one, a page's start for the large one, the typed one; the tied one is the large one.
+        let ends = [(0, 1200), (4096, 131072), (135168, 1600)];
+        assert_eq!(data.bytes, 135168 + 1600);
+        assert_eq!(data.digest, Digest::of_file(&place).unwrap());
+        let written = ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();
+        let ranges: Vec<(String, usize, usize)> = written
+            .graph
+            .unwrap()
+            .initializer
+            .iter()
+            .filter_map(|t| {
+                let entry = |key: &str| {
+                    t.external_data.iter().find(|e| e.key() == key).map(|e| e.value().parse().unwrap())
+                };
+                Some((t.name().to_owned(), entry("offset")?, entry("length")?))
+            })
+            .collect();
+        let expected = [("middle", ends[0]), ("large", ends[1]), ("tied", ends[1]), ("typed", ends[2])];
+        assert_eq!(ranges, expected.map(|(name, (start, length))| (name.to_owned(), start, length)));
+        let again = Model::open_checked(&path).unwrap();
+        for tensor in &model.graph_proto().initializer {
+            let name = tensor.name();
+            assert_eq!(again.graph().constant(name), model.graph().constant(name), "{name}");
+        }
+        assert_eq!(again.graph_proto().node, model.graph_proto().node);
+    }
+
+    #[test]
+    fn weights_go_beside_where_one_file_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let model = model();
+        let whole = model.proto().encoded_len() as u64;
+        assert!(model.save_within(&path, false, Weights::Inside, whole).unwrap().data.is_none());
+        let saved = model.save_within(&path, true, Weights::Inside, whole - 1).unwrap();
+        assert!(saved.data.is_some());
+        // What a node holds can't be beside the file.
+        let error = model.save_within(&path, true, Weights::Inside, 1600).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        assert_eq!(names(folder.path()), ["m.onnx", "m.onnx.data"]);
+        Model::open_checked(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let data = folder.path().join("m.onnx.data");
+        std::fs::write(&data, "mine").unwrap();
+        let model = model();
+        let error = model.save(&path, false, Weights::Beside).unwrap_err();
+        assert!(matches!(&error, Error::Exists { path } if *path == data), "{error}");
+        std::fs::create_dir(&path).unwrap();
+        model.save(&path, true, Weights::Beside).unwrap_err();
+        assert_eq!(std::fs::read(&data).unwrap(), b"mine");
+        assert_eq!(names(folder.path()), ["m.onnx", "m.onnx.data"]);
+    }
+}

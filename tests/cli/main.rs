@@ -13,6 +13,7 @@ mod inspect;
 mod interruption;
 mod job;
 mod lm;
+mod models;
 mod openvino;
 mod output;
 mod publish;
