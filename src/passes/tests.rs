@@ -39,6 +39,16 @@ fn without_fuel_or_work_a_model_stays_as_it_was() {
 }
 
 #[test]
+fn a_node_without_a_name_is_told_by_its_output() {
+    let graph = TestGraph::new().versions(8, 6).input("x", &["n"]);
+    let graph = graph.node(node("Identity", ["x"], "a").named("")).node(node("Neg", ["a"], "y"));
+    let mut model = graph.output("y", &["n"]).model();
+    let report = Driver::default().run(&mut model);
+    let why = "it needs opset 7, and the model has 6";
+    assert_eq!(report.passes[0].refused, [("a".to_owned(), why.to_owned())]);
+}
+
+#[test]
 fn what_is_noted_of_values_that_are_still_there_stays() {
     let mut model = annotated();
     Driver::default().run(&mut model);
