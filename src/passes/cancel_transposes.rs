@@ -315,7 +315,7 @@ mod tests {
                     let bounds = node("Clip", ["m"], "k").attr("max", Attr::Float(0.5));
                     graph.node(split.ints("split", [3, 3])).node(bounds)
                 }
-                ..13 => {
+                11..13 => {
                     let graph =
                         graph.initializer(f32s("top", &[], &[0.5])).node(split.ints("split", [3, 3]));
                     graph.node(node("Clip", ["m", "", "top"], "k"))

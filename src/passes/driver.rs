@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::{ALL, Pass, Skip, by_name};
-use crate::ir::{Model, NodeId};
+use crate::ir::{Model, NodeId, NodeProto};
 
 /// No such pass.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -19,7 +19,7 @@ pub struct Applied {
     pub pass: &'static str,
     /// Patches applied.
     pub applied: usize,
-    /// Nodes it refused, with reasons: `(node, reason)`.
+    /// Nodes it refused, with reasons: `(node, reason)`. A node without a name goes by its first output's.
     pub refused: Vec<(String, String)>,
 }
 
@@ -148,7 +148,7 @@ fn sweep(
                         continue;
                     }
                 };
-                refused.push((describe(graph.node(id).name(), at), why));
+                refused.push((describe(graph.node(id), at), why));
                 at += 1;
             }
         };
@@ -163,8 +163,10 @@ fn sweep(
     applied
 }
 
-fn describe(name: &str, at: usize) -> String {
-    if name.is_empty() { format!("#{at}") } else { name.to_owned() }
+fn describe(node: &NodeProto, at: usize) -> String {
+    let names = [Some(node.name()), node.output.first().map(String::as_str)];
+    let name = names.into_iter().flatten().find(|name| !name.is_empty());
+    name.map_or_else(|| format!("#{at}"), str::to_owned)
 }
 
 #[cfg(test)]

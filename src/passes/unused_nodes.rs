@@ -18,8 +18,8 @@ impl Pass for UnusedNodes {
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let used = |output: &String| !graph.users(output).is_empty() || graph.is_pinned(output);
         let node = graph.node(id);
-        let foreign = !graph.is(node, node.op_type());
-        if !node.output.iter().any(used) && !(foreign && node.output.iter().all(String::is_empty)) {
+        let acts = !graph.is(node, node.op_type()) && node.output.iter().all(String::is_empty);
+        if !(acts || node.output.iter().any(used)) {
             return Ok(Patch::at(id).remove(id));
         }
         // Constants stand at no node: the first one speaks for all.

@@ -30,7 +30,8 @@ struct Insertion {
 /// The mask must be built from the length of `attention_mask`, which then is past and sequence together;
 /// positions are an input. Inputs follow those that are there, outputs follow `logits`, layer by layer, and
 /// `last_hidden_state` stays last. `heads` and `size` are those of the cache (a config's key-value heads and
-/// head size), and stand in the interface as fixed numbers.
+/// head size), and stand in the interface as fixed numbers. An inner value that has the name of an input or output
+/// to be gets another.
 ///
 /// # Errors
 /// [`Refused::Attention`] names the node: a cache that is there already, no attention, an attention of another

@@ -30,7 +30,8 @@ pub struct Expose<'a> {
 /// x + attention(norm(x)) of layer i, where asked  =>  hidden_states.{i} = x, before last_hidden_state
 /// ```
 ///
-/// `channels` is the width of `h`: W's rows.
+/// `channels` is the width of `h`: W's rows. An inner value that has the name of an output to be gets another; an
+/// `h` that is an output already stays one.
 ///
 /// # Errors
 /// [`Refused::HiddenStates`] where `logits` is no output, no product makes it, a layer is not there, or the last

@@ -482,3 +482,33 @@ fn shapes_without_a_past_are_forgotten() {
     add_kv_cache(&mut model, KV_HEADS, SIZE).unwrap();
     assert!(model.graph_proto().value_info.is_empty());
 }
+
+#[test]
+fn every_opset_from_13_gives_the_same_numbers() {
+    let before = call(&model(OPTIMUM), &[&IDS_5], &[&ONES], None);
+    let whole = call(&model(PLAIN), &[&IDS_5], &[&ONES], None);
+    for opset in [13, 17, 18, 23] {
+        let mut grouped = at_opset(&model(OPTIMUM), opset);
+        assert_eq!(canonical_mask(&mut grouped), Ok(1));
+        assert_eq!(group_query_heads(&mut grouped), Ok(1));
+        expose_hidden_states(&mut grouped, Expose::default()).unwrap();
+        let after = call(&grouped, &[&IDS_5], &[&ONES], None);
+        assert!(close(&logits(&before), &logits(&after)), "opset {opset}");
+        let mut cached = at_opset(&model(PLAIN), opset);
+        assert_eq!(add_kv_cache(&mut cached, KV_HEADS, SIZE), Ok(1));
+        let cached = call(&cached, &[&IDS_5], &[&ONES], None);
+        assert!(close(&logits(&whole), &logits(&cached)), "opset {opset}");
+    }
+}
+
+#[test]
+fn nodes_say_which_surgery_made_them() {
+    let mut grouped = model(OPTIMUM);
+    canonical_mask(&mut grouped).unwrap();
+    group_query_heads(&mut grouped).unwrap();
+    let by = |pass: &str| {
+        let nodes = grouped.graph_proto().node.iter();
+        nodes.filter(|node| node.author() == Some(pass)).count()
+    };
+    assert_eq!((by("canonical-mask"), by("group-query-heads")), (17, 9));
+}
