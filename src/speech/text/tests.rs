@@ -69,10 +69,16 @@ fn generated_pairs() {
 
 #[test]
 fn each_fault_is_kept_or_mended() {
+    let mut wrong = String::new();
     for Fault { id, text, upstream, mended } in FAULTS {
-        assert_eq!(normalize(text, Faults::Kept), *upstream, "{id}");
-        assert_eq!(normalize(text, Faults::Mended), *mended, "{id}");
+        for (faults, expected) in [(Faults::Kept, upstream), (Faults::Mended, mended)] {
+            let read = normalize(text, faults);
+            if read != *expected {
+                wrong += &format!("{id}, {faults:?}: {text:?}\n  {read:?}\n  {expected:?} expected\n");
+            }
+        }
     }
+    assert!(wrong.is_empty(), "\n{wrong}");
 }
 
 #[test]
@@ -80,11 +86,7 @@ fn what_is_debatable_reads_as_upstream_reads_it() {
     let cases = [
         "",
         "!!!",
-        "3-2",
         "x-5",
-        "1/2",
-        "2/29/24",
-        "555-1234",
         "45:00",
         "0:05",
         "3:05 PM",
@@ -101,8 +103,6 @@ fn what_is_debatable_reads_as_upstream_reads_it() {
         "end.5",
         "1e-5",
         "123,456th",
-        "½",
-        "½ cup",
         "word¹",
         "one – two",
         "555.123.4567",
@@ -120,9 +120,9 @@ fn what_is_debatable_reads_as_upstream_reads_it() {
         "http",
         "wait..",
     ];
-    for text in cases {
-        assert_eq!(normalize(text, Faults::Mended), normalize(text, Faults::Kept), "{text}");
-    }
+    let read = |text: &&&str| normalize(text, Faults::Mended) != normalize(text, Faults::Kept);
+    let other: Vec<_> = cases.iter().filter(read).collect();
+    assert!(other.is_empty(), "{other:?}");
 }
 
 #[test]
@@ -183,6 +183,12 @@ const SPOKEN: &str = concat!(
     r"|Co\.|e\.g\.|Ph\.D\.|KB|GHz|th|s|million|III|1990s|10:30:15|http://){0,24}",
 );
 
+/// Words, numbers and the marks of prose.
+const USUAL: &str = concat!(
+    r"([0-9]{1,4}|[0-9]{1,2}|[a-z]{1,6}|[A-Z][a-z]{0,5}|[A-Z]{1,4}|[.,:;!?'()$%&/+–-]| |",
+    r"\. |, | - |£|€|½|°|km|kg|am|pm|st|th|s){0,8}",
+);
+
 fn check(text: &str) -> Result<(), TestCaseError> {
     for faults in BOTH {
         let once = normalize(text, faults);
@@ -211,6 +217,22 @@ proptest! {
     #[test]
     fn any_mix_of_what_the_rules_know_does_too(text in SPOKEN) {
         check(&text)?;
+    }
+
+    #[test]
+    fn no_digit_changes_unheard(
+        [before, after] in [USUAL, USUAL],
+        number in "[0-9]{1,4}",
+        at: prop::sample::Index,
+        by in 1..10u8,
+    ) {
+        let text = format!("{before}{number}{after}");
+        let digits: Vec<usize> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+        let at = digits[at.index(digits.len())];
+        let digit = (text.as_bytes()[at] - b'0' + by) % 10;
+        let other = format!("{}{digit}{}", &text[..at], &text[at + 1..]);
+        let [one, two] = [&text, &other].map(|text| normalize(text, Faults::Mended));
+        prop_assert_ne!(one, two, "{:?}", other);
     }
 
     #[test]

@@ -1,0 +1,312 @@
+//! Short forms: their words, and their mark where it was the sentence's too.
+
+use super::{each, ends_line, ends_sentence, is_capitalised, last_word, next_word, re, rewrite, stop};
+
+/// Before names: no sentence ends in one, whatever follows.
+const TITLES: [(&str, &str); 18] = [
+    ("Adm", "admiral"),
+    ("Capt", "captain"),
+    ("Cmdr", "commander"),
+    ("Col", "colonel"),
+    ("Cpl", "corporal"),
+    ("Dr", "doctor"),
+    ("Gen", "general"),
+    ("Gov", "governor"),
+    ("Lt", "lieutenant"),
+    ("Maj", "major"),
+    ("Messrs", "messieurs"),
+    ("Mt", "mount"),
+    ("Pres", "president"),
+    ("Prof", "professor"),
+    ("Pvt", "private"),
+    ("Rep", "representative"),
+    ("Sen", "senator"),
+    ("Sgt", "sergeant"),
+];
+/// Before numbers and letters.
+const NUMBERED: [(&str, &str); 24] = [
+    ("App", "appendix"),
+    ("Art", "article"),
+    ("Ch", "chapter"),
+    ("ch", "chapter"),
+    ("Eq", "equation"),
+    ("eq", "equation"),
+    ("Ex", "example"),
+    ("Fig", "figure"),
+    ("fig", "figure"),
+    ("Figs", "figures"),
+    ("figs", "figures"),
+    ("No", "number"),
+    ("no", "number"),
+    ("Nos", "numbers"),
+    ("nos", "numbers"),
+    ("Nr", "number"),
+    ("p", "page"),
+    ("P", "page"),
+    ("pp", "pages"),
+    ("Sec", "section"),
+    ("Vol", "volume"),
+    ("vol", "volume"),
+    ("Vols", "volumes"),
+    ("vols", "volumes"),
+];
+/// In the middle of a sentence.
+const RUNNING: [(&str, &str); 10] = [
+    ("approx", "approximately"),
+    ("Approx", "approximately"),
+    ("cf", "compare"),
+    ("Cf", "compare"),
+    ("esp", "especially"),
+    ("incl", "including"),
+    ("resp", "respectively"),
+    ("viz", "namely"),
+    ("vs", "versus"),
+    ("Vs", "versus"),
+];
+/// Behind names; a sentence may end in one.
+const TRAILING: [(&str, &str); 26] = [
+    ("Apt", "apartment"),
+    ("Assn", "association"),
+    ("Ave", "avenue"),
+    ("Bldg", "building"),
+    ("Blvd", "boulevard"),
+    ("Bros", "brothers"),
+    ("Co", "company"),
+    ("Corp", "corporation"),
+    ("Dept", "department"),
+    ("dept", "department"),
+    ("Esq", "esquire"),
+    ("Est", "established"),
+    ("est", "estimated"),
+    ("Fwy", "freeway"),
+    ("Govt", "government"),
+    ("govt", "government"),
+    ("Hwy", "highway"),
+    ("Inc", "incorporated"),
+    ("Jr", "junior"),
+    ("Ltd", "limited"),
+    ("Pkwy", "parkway"),
+    ("Rd", "road"),
+    ("Sr", "senior"),
+    ("Ste", "suite"),
+    ("Univ", "university"),
+    ("al", "al"),
+];
+
+fn long(table: &[(&'static str, &'static str)], short: &str) -> Option<&'static str> {
+    table.iter().find(|(of, _)| *of == short).map(|(_, long)| *long)
+}
+
+pub(super) fn mend(text: &mut String) {
+    streets(text);
+    each(text, re!(r"(?-u:\b)([A-Za-z]{1,7})\."), |c, before, after| {
+        let short = &c[1];
+        // A part of a word, or of something with dots in it.
+        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '\'' | '@' | '/'))
+            || after.starts_with(char::is_alphanumeric) && !matches!(short, "p" | "pp" | "No" | "no")
+        {
+            return None;
+        }
+        if let Some(long) = long(&TITLES, short) {
+            let gap = if after.starts_with(' ') || !after.starts_with(char::is_alphanumeric) {
+                ""
+            } else {
+                " "
+            };
+            return Some(format!("{long}{gap}{}", if ends_line(after) { "." } else { "" }));
+        }
+        if let Some(long) = long(&NUMBERED, short) {
+            let next = after.strip_prefix(' ').unwrap_or(after);
+            let word = next_word(next);
+            let numbered = next.starts_with(|c: char| c.is_ascii_digit() || c == '#')
+                || (is_capitalised(word)
+                    && (word.len() == 1 && word != "I"
+                        || super::roman::value(word).is_some_and(|n| n > 1))
+                    && !matches!(short, "p" | "P" | "no" | "No"))
+                || (matches!(short, "p" | "pp")
+                    && word.len() > 1
+                    && word.chars().all(|c| "ivxl".contains(c)));
+            let always = matches!(
+                short,
+                "Fig" | "fig" | "Figs" | "figs" | "Vol" | "vol" | "Vols" | "vols" | "pp"
+            );
+            let gap = if after.starts_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
+            return (numbered || always)
+                .then(|| format!("{long}{gap}{}", if numbered { "" } else { stop(".", after) }));
+        }
+        if let Some(long) = long(&RUNNING, short) {
+            return Some(format!("{long}{}", if ends_line(after) { "." } else { "" }));
+        }
+        if short == "ca" || short == "c" {
+            let year = after.starts_with(' ') && super::goes_on(after, &[' ']);
+            return year.then(|| "circa".to_owned());
+        }
+        if matches!(short, "Ed" | "ed" | "Eds" | "eds") {
+            let plural = short.ends_with('s');
+            let edition = before.ends_with(|c: char| c == ' ')
+                && re!("(?:[0-9](?:st|nd|rd|th)|edition|revised|rev) $").is_match(tail(before));
+            let word = match (edition, before.ends_with('(')) {
+                (true, _) => "edition",
+                (_, true) if plural => "editors",
+                (_, true) => "editor",
+                _ => short,
+            };
+            let within = before.ends_with('(') && after.starts_with(')');
+            return Some(format!("{word}{}", if within { "" } else { stop(".", after) }));
+        }
+        let long = long(&TRAILING, short)?;
+        // "al." only of "et al.", "est." only before a number.
+        if short == "al" && last_word(before) != "et"
+            || matches!(short, "est" | "Est") && !super::goes_on(after, &[' '])
+        {
+            return None;
+        }
+        Some(format!("{long}{}", stop(".", after)))
+    });
+    rewrite(text, re!(r"(?-u:\b)vs(?-u:\b)"), |_, out| *out += "versus");
+    each(text, re!(r"(?-u:\b)[Ww]/(o(?-u:\b))?"), |c, before, after| {
+        let word = if c.get(1).is_some() { "without" } else { "with" };
+        let apart = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '\''));
+        (apart && after.starts_with(' ')).then(|| word.to_owned())
+    });
+    // As the British write them.
+    each(text, re!(r"(?-u:\b)(Dr|Mrs|Mr|Ms|Prof|St|Sgt|Capt|Lt|Mt) "), |c, before, after| {
+        let mut name = after.chars();
+        let named =
+            name.next().is_some_and(char::is_uppercase) && name.next().is_some_and(char::is_lowercase);
+        if !named || before.ends_with(char::is_alphanumeric) {
+            return None;
+        }
+        let long = long(&TITLES, &c[1]).or_else(|| long(&UPSTREAM, &c[1]))?;
+        Some(format!("{long} "))
+    });
+    initials(text);
+    each(text, re!(r"([0-9]) ?ft\."), |c, _, after| {
+        Some(format!("{} feet{}", &c[1], stop_before_capital(after)))
+    });
+    let dates = re!(concat!(
+        r"(?-u:\b)(etc|Ave|Mon|Tues|Wed|Thurs|Fri|Sat|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec)",
+        r"\.( +[0-9a-z])"
+    ));
+    each(text, dates, |c, _, _| Some(format!("{}{}", &c[1], &c[2])));
+}
+
+/// Titles of upstream's that are mended where they have no mark.
+const UPSTREAM: [(&str, &str); 4] =
+    [("Mrs", "misess"), ("Mr", "mister"), ("Ms", "miss"), ("St", "saint")];
+
+/// The last of `before`, as much as a pattern of a word needs.
+fn tail(before: &str) -> &str {
+    let at = before.len().saturating_sub(16);
+    &before[before.ceil_char_boundary(at)..]
+}
+
+/// The mark after a unit: its own, unless a capital follows or the line ends.
+pub(super) fn stop_before_capital(after: &str) -> &'static str {
+    let capital = after.starts_with(' ') && is_capitalised(next_word(after));
+    if capital || ends_line(after) { "." } else { "" }
+}
+
+fn streets(text: &mut String) {
+    let street = re!(r"([A-Z][A-Za-z']*|[0-9](?:st|nd|rd|th)) +St\.( +[a-z]|[ ]*[,;:!?)\n]|[ ]*$)");
+    each(text, street, |c, _, after| {
+        let ends = c[2].ends_with('\n') || (c[2].trim().is_empty() && after.is_empty());
+        Some(format!("{} street{}{}", &c[1], if ends { "." } else { "" }, &c[2]))
+    });
+    let last = re!(r"([A-Z][a-z']+|[0-9](?:st|nd|rd|th)) St\.");
+    each(text, last, |c, _, after| ends_sentence(after).then(|| format!("{} street.", &c[1])));
+    let bare = re!(r"([A-Z][a-z']+|[0-9](?:st|nd|rd|th)) St(?-u:\b)");
+    each(text, bare, |c, _, after| {
+        let street = !after.starts_with('.') && !is_capitalised(next_word(after)) && &c[1] != "The";
+        street.then(|| format!("{} street", &c[1]))
+    });
+}
+
+/// Words whose letter is no one's initial: "Vitamin C. Bananas have it."
+const LETTERED: &[&str] = &[
+    "Appendix",
+    "Block",
+    "Class",
+    "Exhibit",
+    "Figure",
+    "Gate",
+    "Grade",
+    "Group",
+    "Hepatitis",
+    "Item",
+    "Option",
+    "Part",
+    "Plan",
+    "Point",
+    "Schedule",
+    "Section",
+    "Step",
+    "Table",
+    "Team",
+    "Type",
+    "Unit",
+    "Vitamin",
+    "vitamin",
+    "plan",
+    "option",
+    "letter",
+    "hepatitis",
+    "grade",
+    "class",
+    "type",
+    "group",
+    "section",
+];
+
+/// "J. R. R. Tolkien", "George W. Bush".
+fn initials(text: &mut String) {
+    each(text, re!(r"(?-u:\b)([A-Z])\. "), |c, before, after| {
+        let apart = before.is_empty() || before.ends_with([' ', '\n', '(', '"', '“', '-']);
+        let word = if before.ends_with(' ') { last_word(before) } else { "" };
+        let pronoun = &c[1] == "I" && !word.is_empty() && !is_capitalised(word);
+        let name = is_capitalised(next_word(after)) && !after.starts_with(' ');
+        let sentence =
+            ends_sentence(&format!(" {}", &after[..after.ceil_char_boundary(32.min(after.len()))]));
+        let initial = apart && name && !pronoun && !LETTERED.contains(&word) && !sentence;
+        initial.then(|| format!("{} ", &c[1]))
+    });
+}
+
+/// A line's last word is no title for the mark that the line is given; one with a mark, or a capital, is
+/// one and keeps the line's.
+pub(super) fn line_ends(text: &mut String) {
+    let titles = re!(
+        r"(?im)(?-u:\b)(mrs|ms|mr|dr|st|co|jr|maj|gen|drs|rev|lt|hon|sgt|capt|esq|ltd|col|ft)(\.?) *$"
+    );
+    each(text, titles, |c, before, _| {
+        let one_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '\'');
+        let title = !c[2].is_empty() || is_capitalised(&c[1]);
+        (!one_word).then(|| format!("{}{}", &c[1], if title { ".." } else { " ." }))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn examples() {
+        super::super::writes(
+            super::mend,
+            &[
+                ("Prof. Ito climbed Mt. Fuji.", "professor Ito climbed mount Fuji."),
+                ("Acme Inc. The firm", "Acme incorporated. The firm"),
+                ("Acme Inc. said so", "Acme incorporated said so"),
+                ("No. 5, Fig. 3, pp. 5-7. No. I won't.", "number 5, figure 3, pages 5-7. No. I won't."),
+                ("et al. The, vs. them, cf. it", "et al. The, versus them, compare it"),
+                ("J. R. R. Tolkien and George W. Bush", "J R R Tolkien and George W Bush"),
+                ("It was I. He left. Plan B. Bananas.", "It was I. He left. Plan B. Bananas."),
+                ("the 2nd ed. of it, Ed. He, (ed.)", "the 2nd edition of it, Ed. He, (editor)"),
+                ("Mr Smith of St Ives", "mister Smith of saint Ives"),
+                ("Main St. The bus", "Main street. The bus"),
+            ],
+        );
+        super::super::writes(
+            super::line_ends,
+            &[("the ms\nthe Dr\nthe Co.\nit", "the ms .\nthe Dr..\nthe Co..\nit")],
+        );
+    }
+}
