@@ -24,7 +24,7 @@ const TITLES: [(&str, &str); 18] = [
     ("Sgt", "sergeant"),
 ];
 /// Before numbers and letters.
-const NUMBERED: [(&str, &str); 24] = [
+const NUMBERED: [(&str, &str); 26] = [
     ("App", "appendix"),
     ("Art", "article"),
     ("Ch", "chapter"),
@@ -32,6 +32,8 @@ const NUMBERED: [(&str, &str); 24] = [
     ("Eq", "equation"),
     ("eq", "equation"),
     ("Ex", "example"),
+    ("Ext", "extension"),
+    ("ext", "extension"),
     ("Fig", "figure"),
     ("fig", "figure"),
     ("Figs", "figures"),
@@ -51,7 +53,7 @@ const NUMBERED: [(&str, &str); 24] = [
     ("vols", "volumes"),
 ];
 /// In the middle of a sentence.
-const RUNNING: [(&str, &str); 10] = [
+const RUNNING: [(&str, &str); 12] = [
     ("approx", "approximately"),
     ("Approx", "approximately"),
     ("cf", "compare"),
@@ -59,6 +61,8 @@ const RUNNING: [(&str, &str); 10] = [
     ("esp", "especially"),
     ("incl", "including"),
     ("resp", "respectively"),
+    ("Temp", "temperature"),
+    ("temp", "temperature"),
     ("viz", "namely"),
     ("vs", "versus"),
     ("Vs", "versus"),
@@ -180,13 +184,16 @@ pub(super) fn mend(text: &mut String) {
         let long = long(&TITLES, &c[1]).or_else(|| long(&UPSTREAM, &c[1]))?;
         Some(format!("{long} "))
     });
+    each(text, re!(r"([A-Z][a-z]+) v\. "), |c, _, after| {
+        is_capitalised(next_word(after)).then(|| format!("{} versus ", &c[1]))
+    });
     initials(text);
     each(text, re!(r"([0-9]) ?ft\."), |c, _, after| {
         Some(format!("{} feet{}", &c[1], stop_before_capital(after)))
     });
     let dates = re!(concat!(
         r"(?-u:\b)(etc|Ave|Mon|Tues|Wed|Thurs|Fri|Sat|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec)",
-        r"\.( +[0-9a-z])"
+        r"\.(,| +[0-9a-z])"
     ));
     each(text, dates, |c, _, _| Some(format!("{}{}", &c[1], &c[2])));
 }

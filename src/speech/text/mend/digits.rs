@@ -1,5 +1,7 @@
 //! How a number's digits are grouped, and the zeros before it.
 
+use std::borrow::Cow;
+
 use super::super::numbers::spelled;
 use super::dates::is_month;
 use super::{comes_from, each, goes_on, guarded, is_digit, last_word, next_word, re, rewrite};
@@ -39,9 +41,9 @@ pub(super) fn zeros(text: &mut String) {
 pub(super) fn groups(text: &mut String) {
     each(text, re!(r"[1-9][0-9]{0,2}(?: [0-9]{3})+(?:,([0-9]{1,2}))?"), |c, before, after| {
         let whole = c[0].split(',').next()?;
-        let alone = !comes_from(before, &[' ', '.', ',', ':', '/', '-'])
+        let alone = !comes_from(before, &[' ', '.', ',', ':', '/'])
             && !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '#' | '.'))
-            && !goes_on(after, &[' ', ':', '/', ',', '-']);
+            && !goes_on(after, &[' ', ':', '/', ',']);
         // "2 100-watt bulbs".
         let compound =
             after.strip_prefix('-').is_some_and(|after| after.starts_with(char::is_alphabetic));
@@ -79,7 +81,12 @@ pub(super) fn commas(text: &mut String) {
             *out += first;
             for group in groups.filter(|group| !group.is_empty()) {
                 *out += ", ";
-                *out += group;
+                // Decimals as they are written abroad.
+                *out += &if group.starts_with('0') {
+                    Cow::Owned(spelled(group))
+                } else {
+                    Cow::Borrowed(group)
+                };
             }
         }
     });

@@ -21,8 +21,8 @@ pub(super) fn mend(text: &mut String) {
         let front = whole.map_or(String::new(), |whole| format!("{whole} "));
         let (over, under): (u32, u32) = (c[2].parse().ok()?, c[3].parse().ok()?);
         let behind = bound.replace('-', " ");
-        // Open all week; a day in September; good eyes.
-        if let (24, 7) | (9, 11) | (20, 20) = (over, under) {
+        // Open all week; a day in September; good eyes; halves.
+        if let (24, 7) | (9, 11) | (20, 20) | (50, 50) = (over, under) {
             return Some(format!("{front}{over} {under}{behind}"));
         }
         if matches!(next_word(after), "star" | "stars") && over <= under {

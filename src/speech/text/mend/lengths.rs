@@ -61,6 +61,7 @@ fn inches(text: &mut String) {
             return None;
         }
         if after.starts_with(is_digit) {
+            open = true;
             return None;
         }
         let next = next_word(after);

@@ -1,6 +1,7 @@
 //! Initials, and capitals that a run of three would be cut from.
 
-use super::{each, is_digit, re, rewrite, stop};
+use super::dates::is_month;
+use super::{each, is_capitalised, is_digit, next_word, re, rewrite, stop};
 
 fn apart(letters: &str, by: &str) -> String {
     let letters = letters.chars().filter(|&c| c != '.').map(|c| c.to_ascii_lowercase().to_string());
@@ -28,11 +29,24 @@ pub(super) fn mend(text: &mut String) {
             _ => apart(letters, " dot "),
         };
         let gap = if before.ends_with(is_digit) { " " } else { "" };
-        Some(format!("{before}{gap}{spoken}{}", stop(dot, after)))
+        let half = matches!(spoken.as_str(), "a m" | "p m") && !dot.is_empty() && begins(after);
+        let stop = if half { "." } else { stop(dot, after) };
+        Some(format!("{before}{gap}{spoken}{stop}"))
     });
     rewrite(text, re!(r"(?-u:\b)[A-Z]{3,5}(?-u:\b)"), |word, out| {
         if is_acronym(word) { *out += &apart(word, " ") } else { *out += word }
     });
+}
+
+/// Whether a name begins a sentence after the time of a day: no day, month or zone follows it.
+fn begins(after: &str) -> bool {
+    let word = next_word(after);
+    let zone = matches!(
+        word,
+        "Atlantic" | "Central" | "Eastern" | "Greenwich" | "Mountain" | "Pacific" | "Standard"
+    );
+    let name = is_capitalised(word) && word.chars().any(char::is_lowercase);
+    after.starts_with(' ') && name && !zone && !is_month(word) && !word.ends_with("day")
 }
 
 /// A letter three times, and not because it is drawn out; `III` is a number.

@@ -15,11 +15,6 @@ const DAYS: [(&str, &str); 10] = [
     ("Sat", "saturday"),
     ("Sun", "sunday"),
 ];
-/// What is told in ranges, though its two numbers stand apart from their hyphen: "pages 10 - 20".
-const RANGED: &[&str] = &[
-    "age", "aged", "ages", "chapters", "days", "from", "hours", "items", "lines", "page", "pages",
-    "rows", "steps", "weeks", "years",
-];
 
 pub(super) fn mend(text: &mut String) {
     names(text);
@@ -35,10 +30,7 @@ pub(super) fn mend(text: &mut String) {
         let number =
             |text: &str| text.replace(['$', '£', '€', '₹', '¥', '₩', ','], "").parse::<f64>().ok();
         let rising = matches!((number(&c[1]), number(&c[3])), (Some(from), Some(to)) if from < to);
-        let told = RANGED.contains(&last_word(before).to_lowercase().as_str())
-            || next_word(after).starts_with(|c: char| c.is_lowercase())
-            || c[1].len() == 4 && c[3].len() == 4;
-        let range = !unit.is_empty() || c[1].contains(':') || (rising && told);
+        let range = !unit.is_empty() || c[1].contains(':') || rising;
         let to = format!("{}{unit} to {}", &c[1], &c[3]);
         range.then_some(to)
     });
@@ -105,7 +97,7 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     match &parts[..] {
         // An aeroplane.
         [from, to] if matches!(last_word(before), "Boeing" | "Airbus") => Some(format!("{from} {to}")),
-        [from, to] => pair(from, to, chain),
+        [from, to] => pair(from, to, chain, after),
         _ if all_digits
             && parts.iter().any(|part| part.len() > 2 || (part.len() > 1 && part.starts_with('0'))) =>
         {
@@ -115,7 +107,7 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     }
 }
 
-fn pair(from: &str, to: &str, chain: &str) -> Option<String> {
+fn pair(from: &str, to: &str, chain: &str, after: &str) -> Option<String> {
     let digits = |part: &str| part.bytes().all(|c| c.is_ascii_digit());
     let letters = |part: &str| part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).to_owned();
     let unit = letters(from);
@@ -151,6 +143,14 @@ fn pair(from: &str, to: &str, chain: &str) -> Option<String> {
     }
     let sign = |part: &str| part.chars().next().filter(|c| !c.is_ascii_digit());
     match (sign(from), sign(to)) {
+        // "$5-$10 million" are both millions.
+        (Some(one), Some(other))
+            if one == other
+                && after.starts_with(' ')
+                && matches!(next_word(after), "thousand" | "million" | "billion" | "trillion") =>
+        {
+            Some(format!("{} to {to}", &from[one.len_utf8()..]))
+        }
         (Some(sign), None) => Some(format!("{} to {sign}{to}", &from[sign.len_utf8()..])),
         _ => Some(format!("{from} to {to}")),
     }

@@ -106,9 +106,8 @@ fn pair(first: &str, second: &str, before: &str, after: &str) -> Option<String> 
     if before.ends_with(' ') && BOOKS.contains(&last_word(before)) {
         return Some(format!("{first} {second}"));
     }
-    let cue = last_word(before);
-    let cue =
-        if cue == "of" { last_word(&before[..before.len().saturating_sub(" of".len())]) } else { cue };
+    let before = before.trim_end_matches(' ');
+    let cue = last_word(before.strip_suffix(" of").unwrap_or(before));
     let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios")
         || matches!(next_word(after), "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture");
     let minutes: u32 = second.parse().unwrap_or(60);

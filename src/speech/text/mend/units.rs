@@ -42,9 +42,8 @@ pub(super) fn mend(text: &mut String) {
         let dot = c.get(6).is_some();
         let (divided, slash) = (c.get(5).map(|m| m.as_str()), c.get(4).is_some());
         let behind = c.get(7).map_or("", |m| m.as_str());
-        let next = if dot { &before[before.len()..] } else { after };
         if !dot
-            && next.starts_with(|c: char| {
+            && after.starts_with(|c: char| {
                 c.is_alphanumeric() || matches!(c, '_' | '²' | '³' | '\'' | '+' | '#')
             })
         {
@@ -55,6 +54,7 @@ pub(super) fn mend(text: &mut String) {
             joined: between.is_empty(),
             before,
             after,
+            dot,
             feet: feet_end.is_some_and(|end: usize| before.len() == end + 1),
         };
         let [one, many] = match context.letter(symbol) {
@@ -84,7 +84,7 @@ pub(super) fn mend(text: &mut String) {
             true => number.replace(',', ""),
             false => guarded(&number.replace(',', "")).into_owned(),
         };
-        if name.starts_with("f") && (name == "foot" || name == "feet") {
+        if matches!(name.as_str(), "foot" | "feet") {
             feet_end = Some(before.len() + c[0].len());
         }
         let ends = match (dot, behind) {
@@ -138,6 +138,8 @@ struct Context<'a> {
     joined: bool,
     before: &'a str,
     after: &'a str,
+    /// A point follows.
+    dot: bool,
     /// The number stands behind one of feet.
     feet: bool,
 }
@@ -187,6 +189,8 @@ impl Context<'_> {
             "d" | "C" | "F" | "N" | "J" | "p" | "l" if self.joined && symbol != "l" => Letter::Leave,
             // "the 5 in the room": an inch behind feet, or as a measure.
             "in" => match self.feet
+                || self.joined
+                || self.dot
                 || matches!(
                     next,
                     "wide" | "tall" | "long" | "deep" | "thick" | "high" | "square" | "diameter"
