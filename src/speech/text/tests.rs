@@ -125,6 +125,17 @@ fn what_is_debatable_reads_as_upstream_reads_it() {
     assert!(other.is_empty(), "{other:?}");
 }
 
+#[test]
+fn a_title_that_ends_a_line_ends_its_sentence() {
+    for (short, long) in rules::TITLES {
+        let read = |title: &str| normalize(&format!("We saw the {title}\nNext"), Faults::Mended);
+        assert_eq!(read(short), format!("we saw the {short}. next."));
+        let capital = format!("{}{}", short[..1].to_ascii_uppercase(), &short[1..]);
+        assert_eq!(read(&capital), format!("we saw the {long}. next."));
+        assert_eq!(read(&format!("{capital}.")), format!("we saw the {long}. next."));
+    }
+}
+
 /// The small voice was taught, and its references were recorded, with upstream's readings.
 #[test]
 fn what_the_small_voice_says_reads_as_upstream_reads_it() {

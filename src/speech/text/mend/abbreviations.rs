@@ -1,6 +1,9 @@
 //! Short forms: their words, and their mark where it was the sentence's too.
 
-use super::{each, ends_line, ends_sentence, is_capitalised, last_word, next_word, re, rewrite, stop};
+use super::{
+    each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit, last_word, next_word, re,
+};
+use super::{rewrite, roman, stop};
 
 /// Before names: no sentence ends in one, whatever follows.
 const TITLES: [(&str, &str); 18] = [
@@ -111,61 +114,7 @@ pub(super) fn mend(text: &mut String) {
         {
             return None;
         }
-        if let Some(long) = long(&TITLES, short) {
-            let gap = if after.starts_with(' ') || !after.starts_with(char::is_alphanumeric) {
-                ""
-            } else {
-                " "
-            };
-            return Some(format!("{long}{gap}{}", if ends_line(after) { "." } else { "" }));
-        }
-        if let Some(long) = long(&NUMBERED, short) {
-            let next = after.strip_prefix(' ').unwrap_or(after);
-            let word = next_word(next);
-            let numbered = next.starts_with(|c: char| c.is_ascii_digit() || c == '#')
-                || (is_capitalised(word)
-                    && (word.len() == 1 && word != "I"
-                        || super::roman::value(word).is_some_and(|n| n > 1))
-                    && !matches!(short, "p" | "P" | "no" | "No"))
-                || (matches!(short, "p" | "pp")
-                    && word.len() > 1
-                    && word.chars().all(|c| "ivxl".contains(c)));
-            let always = matches!(
-                short,
-                "Fig" | "fig" | "Figs" | "figs" | "Vol" | "vol" | "Vols" | "vols" | "pp"
-            );
-            let gap = if after.starts_with(|c: char| c.is_ascii_digit()) { " " } else { "" };
-            return (numbered || always)
-                .then(|| format!("{long}{gap}{}", if numbered { "" } else { stop(".", after) }));
-        }
-        if let Some(long) = long(&RUNNING, short) {
-            return Some(format!("{long}{}", if ends_line(after) { "." } else { "" }));
-        }
-        if short == "ca" || short == "c" {
-            let year = after.starts_with(' ') && super::goes_on(after, &[' ']);
-            return year.then(|| "circa".to_owned());
-        }
-        if matches!(short, "Ed" | "ed" | "Eds" | "eds") {
-            let plural = short.ends_with('s');
-            let edition = before.ends_with(|c: char| c == ' ')
-                && re!("(?:[0-9](?:st|nd|rd|th)|edition|revised|rev) $").is_match(tail(before));
-            let word = match (edition, before.ends_with('(')) {
-                (true, _) => "edition",
-                (_, true) if plural => "editors",
-                (_, true) => "editor",
-                _ => short,
-            };
-            let within = before.ends_with('(') && after.starts_with(')');
-            return Some(format!("{word}{}", if within { "" } else { stop(".", after) }));
-        }
-        let long = long(&TRAILING, short)?;
-        // "al." only of "et al.", "est." only before a number.
-        if short == "al" && last_word(before) != "et"
-            || matches!(short, "est" | "Est") && !super::goes_on(after, &[' '])
-        {
-            return None;
-        }
-        Some(format!("{long}{}", stop(".", after)))
+        expanded(short, before, after)
     });
     rewrite(text, re!(r"(?-u:\b)vs(?-u:\b)"), |_, out| *out += "versus");
     each(text, re!(r"(?-u:\b)[Ww]/(o(?-u:\b))?"), |c, before, after| {
@@ -188,9 +137,6 @@ pub(super) fn mend(text: &mut String) {
         is_capitalised(next_word(after)).then(|| format!("{} versus ", &c[1]))
     });
     initials(text);
-    each(text, re!(r"([0-9]) ?ft\."), |c, _, after| {
-        Some(format!("{} feet{}", &c[1], stop_before_capital(after)))
-    });
     let dates = re!(concat!(
         r"(?-u:\b)(etc|Ave|Mon|Tues|Wed|Thurs|Fri|Sat|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec)",
         r"\.(,| +[0-9a-z])"
@@ -198,21 +144,60 @@ pub(super) fn mend(text: &mut String) {
     each(text, dates, |c, _, _| Some(format!("{}{}", &c[1], &c[2])));
 }
 
+/// A short form's words, with a mark where a sentence ends in it.
+fn expanded(short: &str, before: &str, after: &str) -> Option<String> {
+    let line = if ends_line(after) { "." } else { "" };
+    let number = after.starts_with(' ') && goes_on(after, &[' ']);
+    if let Some(long) = long(&TITLES, short).or_else(|| long(&RUNNING, short)) {
+        return Some(format!("{long}{line}"));
+    }
+    if NUMBERED.iter().any(|(of, _)| *of == short) {
+        return numbered(short, after);
+    }
+    match short {
+        "c" | "ca" => number.then(|| "circa".to_owned()),
+        "Ed" | "ed" | "Eds" | "eds" => Some(edition(short, before, after)),
+        "al" if last_word(before) != "et" => None,
+        "est" | "Est" if !number => None,
+        _ => Some(format!("{}{}", long(&TRAILING, short)?, stop(".", after))),
+    }
+}
+
+/// "No. 5", but "No. I won't"; a figure and a volume without a number too.
+fn numbered(short: &str, after: &str) -> Option<String> {
+    let next = after.strip_prefix(' ').unwrap_or(after);
+    let word = next_word(next);
+    let digit = next.starts_with(|c: char| c.is_ascii_digit() || c == '#');
+    let letter = word.len() == 1 && word != "I" || roman::value(word).is_some_and(|n| n > 1);
+    let lettered = is_capitalised(word) && letter && !matches!(short, "p" | "P" | "no" | "No");
+    let small = word.len() > 1 && word.chars().all(|c| "ivxl".contains(c));
+    let preface = matches!(short, "p" | "pp") && small;
+    let long = long(&NUMBERED, short)?;
+    if digit || lettered || preface {
+        return Some(format!("{long}{}", gap(after.starts_with(is_digit))));
+    }
+    let always =
+        matches!(short, "Fig" | "fig" | "Figs" | "figs" | "Vol" | "vol" | "Vols" | "vols" | "pp");
+    always.then(|| format!("{long}{}", stop(".", after)))
+}
+
+/// "2nd ed." is an edition, "(ed.)" an editor, "Ed." a man.
+fn edition(short: &str, before: &str, after: &str) -> String {
+    let at = before.ceil_char_boundary(before.len().saturating_sub(16));
+    let edition = re!("(?:[0-9](?:st|nd|rd|th)|revised|rev) $").is_match(&before[at..]);
+    let word = match (edition, before.ends_with('(')) {
+        (true, _) => "edition",
+        (_, true) if short.ends_with('s') => "editors",
+        (_, true) => "editor",
+        _ => short,
+    };
+    let within = before.ends_with('(') && after.starts_with(')');
+    format!("{word}{}", if within { "" } else { stop(".", after) })
+}
+
 /// Titles of upstream's that are mended where they have no mark.
 const UPSTREAM: [(&str, &str); 4] =
     [("Mrs", "misess"), ("Mr", "mister"), ("Ms", "miss"), ("St", "saint")];
-
-/// The last of `before`, as much as a pattern of a word needs.
-fn tail(before: &str) -> &str {
-    let at = before.len().saturating_sub(16);
-    &before[before.ceil_char_boundary(at)..]
-}
-
-/// The mark after a unit: its own, unless a capital follows or the line ends.
-pub(super) fn stop_before_capital(after: &str) -> &'static str {
-    let capital = after.starts_with(' ') && is_capitalised(next_word(after));
-    if capital || ends_line(after) { "." } else { "" }
-}
 
 fn streets(text: &mut String) {
     let street = re!(r"([A-Z][A-Za-z']*|[0-9](?:st|nd|rd|th)) +St\.( +[a-z]|[ ]*[,;:!?)\n]|[ ]*$)");
@@ -294,10 +279,37 @@ pub(super) fn line_ends(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn no_sentence_ends_in_a_short_form_that_goes_on() {
+        let read = |text: String| {
+            let mut text = text;
+            mend(&mut text);
+            text
+        };
+        for (short, long) in TITLES.iter().chain(&RUNNING).chain(&TRAILING) {
+            let before = if *short == "al" { "et" } else { "by" };
+            let after = if *short == "est" || *short == "Est" { "1990" } else { "Ito" };
+            let text = format!("Seen {before} {short}. {after} and others");
+            assert_eq!(read(text), format!("Seen {before} {long} {after} and others"));
+        }
+        for (short, long) in &NUMBERED {
+            assert_eq!(read(format!("Seen in {short}. 5 of it")), format!("Seen in {long} 5 of it"));
+        }
+        for (short, long) in &TRAILING {
+            let before = if *short == "al" { "et" } else { "by" };
+            if !matches!(*short, "est" | "Est") {
+                let text = format!("Seen {before} {short}. The others");
+                assert_eq!(read(text), format!("Seen {before} {long}. The others"));
+            }
+        }
+    }
+
     #[test]
     fn examples() {
         super::super::writes(
-            super::mend,
+            mend,
             &[
                 ("Prof. Ito climbed Mt. Fuji.", "professor Ito climbed mount Fuji."),
                 ("Acme Inc. The firm", "Acme incorporated. The firm"),
@@ -312,7 +324,7 @@ mod tests {
             ],
         );
         super::super::writes(
-            super::line_ends,
+            line_ends,
             &[("the ms\nthe Dr\nthe Co.\nit", "the ms .\nthe Dr..\nthe Co..\nit")],
         );
     }

@@ -32,9 +32,9 @@ pub(super) fn mend(text: &mut String) {
     each(text, seasons, |c, before, after| {
         let year = |at: usize| c[at].parse::<u32>().ok();
         let century = c.get(3).map_or(&c[1], |m| m.as_str());
-        let next = (century == &c[1] && year(4)? == year(2)? + 1).then_some(())?;
+        (century == &c[1] && year(4)? == year(2)? + 1).then_some(())?;
         let apart = !comes_from(before, &marks) && !goes_on(after, &marks);
-        (apart && !before.ends_with(char::is_alphanumeric)).then_some(next)?;
+        (apart && !before.ends_with(char::is_alphanumeric)).then_some(())?;
         Some(format!("{}{} to {century}{}", &c[1], &c[2], &c[4]))
     });
     let iso = re!(r"([0-9]{4})([-/])([0-9]{1,2})([-/])([0-9]{1,2})(T[0-9])?");

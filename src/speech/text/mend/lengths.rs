@@ -22,8 +22,7 @@ pub(super) fn mend(text: &mut String) {
         };
         Some(out + super::gap(after.starts_with(is_word)))
     });
-    let feet =
-        re!(concat!(r#"([0-9]+) ?' ?([0-9]{1,2}(?:\.[0-9]+)?(?: 1/[248]| 3/[48])?)(?: ?"|'')?"#));
+    let feet = re!(r#"([0-9]+) ?' ?([0-9]{1,2}(?:\.[0-9]+)?(?: 1/[248]| 3/[48])?)(?: ?"|'')?"#);
     each(text, feet, |c, before, after| {
         let inches: u32 = c[2].split(['.', ' ']).next()?.parse().ok()?;
         let apart = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '.' | ','));

@@ -20,9 +20,12 @@ mod signs;
 mod times;
 mod units;
 
+/// Rewrites what is of one kind.
+type Mend = fn(&mut String);
+
 /// Every kind. The order counts: what is told by a mark goes before what takes the mark away, and what is
 /// written in several parts before what would take a part for the whole.
-pub(super) const KINDS: &[(&str, fn(&mut String))] = &[
+pub(super) const KINDS: &[(&str, Mend)] = &[
     // The dots, hyphens and digits of an address are no sentence ends, ranges and numbers.
     ("links", links::mend),
     // "8 a.m." and "U.S." before titles, that would find "m." and "s." in them.
@@ -220,7 +223,7 @@ fn is_word(c: char) -> bool {
 
 /// What a step writes.
 #[cfg(test)]
-fn writes(mend: fn(&mut String), examples: &[(&str, &str)]) {
+fn writes(mend: Mend, examples: &[(&str, &str)]) {
     let mut wrong = String::new();
     for (text, expected) in examples {
         let mut written = (*text).to_owned();

@@ -22,6 +22,7 @@ pub(super) fn mend(text: &mut String) {
         r"([$£€₹¥₩]?[0-9]+(?:[.,:][0-9]+)*)( ?[AaPp][. ]?[Mm]\.?| ?%)? - ",
         r"([$£€₹¥₩]?[0-9]+(?:[.,:][0-9]+)*)"
     ));
+    // With spaces it is a range that rises, of times, or of what has a unit; else one number less another.
     each(text, apart, |c, before, after| {
         let unit = c.get(2).map_or("", |m| m.as_str());
         if in_a_sum(before, after) || before.ends_with(|c: char| c.is_alphanumeric() || c == '.') {
@@ -44,14 +45,13 @@ pub(super) fn mend(text: &mut String) {
         let many = c.get(3).map_or(String::new(), |m| m.as_str().replace('s', "'s"));
         Some(format!("{} {}{many}", &c[1], &c[2]))
     });
-    each(text, re!(r"([A-Za-z]{2}|[)!?.,;:]) ?[-–] +([$£€₹¥₩]?[0-9])"), |c, before, _| {
-        // "- 5" behind a sign of a sum is one.
-        (!before.ends_with('(')).then(|| format!("{}, {}", &c[1], &c[2]))
+    each(text, re!(r"([A-Za-z]{2}|[)!?.,;:]) ?[-–] +([$£€₹¥₩]?[0-9])"), |c, _, _| {
+        Some(format!("{}, {}", &c[1], &c[2]))
     });
     each(text, re!(r"([0-9A-Za-z)]) ?– ?([$£€₹¥₩]?[0-9])"), |c, _, _| {
         Some(format!("{}, {}", &c[1], &c[2]))
     });
-    // An amount's end behind a beginning without a hyphen's sign.
+    // "5 dollars - $10": an amount behind another number is never taken from it.
     each(text, re!(r" ?- ?([$£€₹¥₩][0-9])"), |c, before, _| {
         before.ends_with(is_digit).then(|| format!(" to {}", &c[1]))
     });
@@ -60,7 +60,8 @@ pub(super) fn mend(text: &mut String) {
 /// "Mon-Fri", "January–March", "A4-A5".
 fn names(text: &mut String) {
     let days = re!(concat!(
-        r"(?-u:\b)(Mon|Tues?|Wed|Thurs?|Thu|Fri|Sat|Sun)\.? ?[-–] ?(Mon|Tues?|Wed|Thurs?|Thu|Fri|Sat|Sun)(?-u:\b)"
+        r"(?-u:\b)(Mon|Tues?|Wed|Thurs?|Thu|Fri|Sat|Sun)\.? ?[-–] ?",
+        r"(Mon|Tues?|Wed|Thurs?|Thu|Fri|Sat|Sun)(?-u:\b)"
     ));
     let day = |short: &str| DAYS.iter().find(|(of, _)| *of == short).map(|(_, long)| *long);
     each(text, days, |c, _, _| Some(format!("{} to {}", day(&c[1])?, day(&c[2])?)));

@@ -27,36 +27,39 @@ fn unit(symbol: &str) -> Option<[String; 2]> {
 pub(super) fn mend(text: &mut String) {
     degrees(text);
     clocked(text);
+    measures(text);
+    rates(text);
+    sides(text);
+    alone(text);
+}
+
+/// The unit's words in "per hour": a symbol's, or the word that is there.
+fn each_one(symbol: &str) -> String {
+    unit(symbol).map_or_else(|| symbol.to_owned(), |[one, _]| one)
+}
+
+/// A number, and a unit behind it.
+fn measures(text: &mut String) {
     let measured = re!(concat!(
         r"((?:[0-9]{1,3} )?[0-9]{1,3}/[0-9]{1,3}|[0-9][0-9,]*(?:\.[0-9]+)?)([ -]?)",
         r"((?:sq|cu|fl)\.? ?[a-z]+|[A-Za-zμΩ]+[²³23]?)",
-        r"(?:(/)([A-Za-zμ]+[²³23]?))?(?:(\.)( |$|\n))?"
+        r"(?:/([A-Za-zμ]+[²³23]?))?(?:(\.)([ \n,;:)]|$))?"
     ));
     // Where the last number of feet ends.
     let mut feet_end = None;
     each(text, measured, |c, before, after| {
         let (number, between, symbol) = (&c[1], &c[2], &c[3]);
-        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '/' | '#')) {
-            return None;
-        }
-        let dot = c.get(6).is_some();
-        let (divided, slash) = (c.get(5).map(|m| m.as_str()), c.get(4).is_some());
-        let behind = c.get(7).map_or("", |m| m.as_str());
-        if !dot
-            && after.starts_with(|c: char| {
-                c.is_alphanumeric() || matches!(c, '_' | '²' | '³' | '\'' | '+' | '#')
-            })
+        let (divided, dot) = (c.get(4), c.get(5).is_some());
+        let behind = c.get(6).map_or("", |m| m.as_str());
+        let goes_on =
+            |c: char| c.is_alphanumeric() || matches!(c, '_' | '²' | '³' | '\'' | '+' | '#' | '/');
+        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '/' | '#'))
+            || (!dot && after.starts_with(goes_on))
         {
             return None;
         }
-        let context = Context {
-            number,
-            joined: between.is_empty(),
-            before,
-            after,
-            dot,
-            feet: feet_end.is_some_and(|end: usize| before.len() == end + 1),
-        };
+        let feet = feet_end.is_some_and(|end: usize| before.len() == end + 1);
+        let context = Context { number, joined: between.is_empty(), before, after, dot, feet };
         let [one, many] = match context.letter(symbol) {
             Letter::Leave => return None,
             Letter::Word(word) => {
@@ -64,63 +67,68 @@ pub(super) fn mend(text: &mut String) {
             }
             Letter::Unit(symbol) => unit(&symbol.replace('.', ""))?,
         };
-        let per = match divided {
-            Some(divided) => {
-                format!(" per {}", unit(divided).map_or_else(|| divided.to_owned(), |[one, _]| one))
-            }
-            None if slash => return None,
-            None => String::new(),
-        };
+        let per = divided.map_or(String::new(), |m| format!(" per {}", each_one(m.as_str())));
         let part = number.split_once('/').is_some_and(|(over, under)| {
             over.len() < under.len() || (over.len() == under.len() && over < under)
         });
-        let adjective = between == "-"
-            || (per.is_empty()
-                && !dot
-                && after.starts_with(' ')
-                && AFTER_MEASURE.contains(&next_word(after)));
+        let thing = per.is_empty() && !dot && after.starts_with(' ');
+        let adjective = between == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
         let name = if number == "1" || part || adjective { one } else { many };
-        let written = match number.contains(['.', '/']) {
-            true => number.replace(',', ""),
-            false => guarded(&number.replace(',', "")).into_owned(),
-        };
+        let plain = number.replace(',', "");
+        let written = if plain.contains(['.', '/']) { plain } else { guarded(&plain).into_owned() };
         if matches!(name.as_str(), "foot" | "feet") {
             feet_end = Some(before.len() + c[0].len());
         }
-        let ends = match (dot, behind) {
-            (true, " ") => {
-                if is_capitalised(next_word(after)) {
-                    "."
-                } else {
-                    ""
-                }
-            }
-            (true, _) => ".",
-            _ => "",
-        };
-        Some(format!("{written} {name}{per}{ends}{behind}"))
+        // The mark of an abbreviation, unless a sentence ends in it.
+        let ends = dot
+            && match behind {
+                " " => is_capitalised(next_word(after)),
+                behind => matches!(behind, "" | "\n"),
+            };
+        Some(format!("{written} {name}{per}{}{behind}", if ends { "." } else { "" }))
     });
-    rates(text);
-    sides(text);
+}
+
+/// Symbols without a number: "a few km", "per kWh".
+fn alone(text: &mut String) {
     each(text, re!(r"(?-u:\b)([A-Za-zμ]+)(?:/([A-Za-z]+))?(?-u:\b)"), |c, before, after| {
-        let known = ALONE.contains(&&c[1]).then(|| unit(&c[1]))??;
-        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '\'' | '@' | '/'))
-            || after.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '-'))
-        {
+        let [one, many] = ALONE.contains(&&c[1]).then(|| unit(&c[1]))??;
+        let inside = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '\'' | '@' | '/');
+        if before.ends_with(inside) || after.starts_with(|c: char| inside(c) && c != '.') {
             return None;
         }
-        let [one, many] = known;
         let single = matches!(
             last_word(before),
             "per" | "a" | "one" | "each" | "every" | "the" | "A" | "The" | "Per" | "half"
         );
-        let per = match c.get(2) {
-            Some(divided) => format!(" per {}", unit(divided.as_str())?[0]),
-            None => String::new(),
-        };
-        Some(format!("{}{per}", if single && per.is_empty() { one } else { many }))
+        Some(match c.get(2) {
+            Some(divided) => format!("{many} per {}", unit(divided.as_str())?[0]),
+            None if single => one,
+            None => many,
+        })
     });
 }
+
+/// What is run, and what is watched, in "5k" and "4K".
+const IN_K: &[&str] = &[
+    "display",
+    "marathon",
+    "monitor",
+    "race",
+    "races",
+    "resolution",
+    "run",
+    "runs",
+    "screen",
+    "TV",
+    "video",
+    "walk",
+];
+/// What makes "in" an inch.
+const SIDES: &[&str] = &["deep", "diameter", "high", "long", "square", "tall", "thick", "wide"];
+/// What makes "A" an ampere.
+const ELECTRIC: &[&str] =
+    &["breaker", "charger", "circuit", "current", "fuse", "plug", "socket", "supply"];
 
 /// What a letter or word behind a number is.
 enum Letter<'a> {
@@ -166,44 +174,14 @@ impl Context<'_> {
             "b" if many => Letter::Word("billion"),
             "b" => Letter::Word("b"),
             "t" if many => Letter::Word("trillion"),
-            "k" | "K"
-                if matches!(
-                    next,
-                    "run"
-                        | "race"
-                        | "runs"
-                        | "races"
-                        | "walk"
-                        | "marathon"
-                        | "TV"
-                        | "video"
-                        | "resolution"
-                        | "display"
-                        | "monitor"
-                        | "screen"
-                ) && self.joined =>
-            {
-                Letter::Word("k")
-            }
+            "k" | "K" if self.joined && IN_K.contains(&next) => Letter::Word("k"),
             "k" | "K" | "M" | "B" | "T" => Letter::Leave,
-            "d" | "C" | "F" | "N" | "J" | "p" | "l" if self.joined && symbol != "l" => Letter::Leave,
+            "d" | "N" | "J" if self.joined => Letter::Leave,
             // "the 5 in the room": an inch behind feet, or as a measure.
-            "in" => match self.feet
-                || self.joined
-                || self.dot
-                || matches!(
-                    next,
-                    "wide" | "tall" | "long" | "deep" | "thick" | "high" | "square" | "diameter"
-                ) {
-                true => Letter::Unit("in"),
-                false => Letter::Leave,
-            },
-            "A" if matches!(
-                next,
-                "fuse" | "current" | "circuit" | "breaker" | "charger" | "socket" | "plug" | "supply"
-            ) || ["V, ", "V and ", "V at ", "V "]
-                .iter()
-                .any(|end| self.before.ends_with(end)) =>
+            "in" if self.feet || self.joined || self.dot || SIDES.contains(&next) => Letter::Unit("in"),
+            "in" => Letter::Leave,
+            "A" if ELECTRIC.contains(&next)
+                || ["V, ", "V and ", "V at ", "V "].iter().any(|end| self.before.ends_with(end)) =>
             {
                 Letter::Unit("A")
             }
@@ -214,7 +192,6 @@ impl Context<'_> {
             "pt" if matches!(next, "font" | "type" | "text" | "size") => Letter::Unit("pts"),
             // 1990s and 80s are read before; a second needs its number alone.
             "s" if self.number.len() > 3 && self.joined => Letter::Leave,
-            "h" if self.joined && next.is_empty() && self.after.starts_with(':') => Letter::Leave,
             _ => Letter::Unit(symbol),
         }
     }
@@ -258,17 +235,14 @@ fn degrees(text: &mut String) {
 /// "5 dollars/hr", "3/day".
 fn rates(text: &mut String) {
     let money = re!(concat!(
-        r"(dollars?|cents?|euros?|pounds?|pence|rupees?|yen|won|francs?|thousand|million|billion) ?/ ?([A-Za-zμ]+[²³23]?)"
+        "(dollars?|cents?|euros?|pounds?|pence|rupees?|yen|won|francs?|thousand|million|billion)",
+        " ?/ ?([A-Za-zμ]+[²³23]?)"
     ));
-    each(text, money, |c, _, _| {
-        Some(format!("{} per {}", &c[1], unit(&c[2]).map_or_else(|| c[2].to_owned(), |[one, _]| one)))
-    });
+    each(text, money, |c, _, _| Some(format!("{} per {}", &c[1], each_one(&c[2]))));
     let often = re!(
         r"([0-9]%?|percent) ?/ ?(sec|min|hr|hour|day|week|wk|month|mo|year|yr|night|person|user|seat|unit|lb|kg|gal|mile|km)(?-u:\b)"
     );
-    each(text, often, |c, _, _| {
-        Some(format!("{} per {}", &c[1], unit(&c[2]).map_or_else(|| c[2].to_owned(), |[one, _]| one)))
-    });
+    each(text, often, |c, _, _| Some(format!("{} per {}", &c[1], each_one(&c[2]))));
 }
 
 /// "20 feet x 30 feet", "5 x 3 meters".
