@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::numbers::spelled;
+use super::super::numbers::{below_hundred, spelled};
 use super::dates::is_month;
 use super::{comes_from, each, goes_on, guarded, is_digit, last_word, next_word, re, rewrite};
 
@@ -23,8 +23,12 @@ pub(super) fn zeros(text: &mut String) {
             || after.starts_with("rd")
             || after.starts_with("th");
         let day = is_month(last_word(before)) || is_month(next_word(after));
-        if !code || !apart || money || ordinal || day || before.ends_with(['.', '\'']) {
+        if !code || !apart || money || ordinal || day || before.ends_with('.') {
             return None;
+        }
+        // A year's last digits: "class of '05".
+        if let (true, [b'0', unit @ b'1'..=b'9']) = (before.ends_with('\''), c[0].as_bytes()) {
+            return Some(format!("oh {}", below_hundred(usize::from(unit - b'0'))));
         }
         let gap = |letter: bool| super::gap(letter);
         let letter = |c: char| c.is_ascii_alphabetic();

@@ -25,7 +25,7 @@ pub(super) fn mend(text: &mut String) {
         if let (24, 7) | (9, 11) | (20, 20) | (50, 50) = (over, under) {
             return Some(format!("{front}{over} {under}{behind}"));
         }
-        if matches!(next_word(after), "star" | "stars") && over <= under {
+        if matches!(next_word(after), "star" | "stars") && over <= under && whole.is_none() {
             return Some(format!("{front}{over} out of {under}{behind}"));
         }
         let named = NAMED.contains(&under) && (1..under).contains(&over) && !c[3].starts_with('0');

@@ -17,6 +17,9 @@ pub(super) fn mend(text: &mut String) {
     each(text, re!(r"(?-u:\b)Ph\. ?D(?-u:\b)(\.?)"), |c, _, after| {
         Some(format!("p h d{}", stop(&c[1], after)))
     });
+    each(text, re!(r"(?-u:\b)([BM])\. ?Sc(?-u:\b)(\.?)"), |c, _, after| {
+        Some(format!("{} s c{}", c[1].to_lowercase(), stop(&c[2], after)))
+    });
     let initials = re!(r"(^|[^A-Za-z._])([A-Za-z](?:\.[A-Za-z])+)(?-u:\b)(\.?)");
     each(text, initials, |c, _, after| {
         let (before, letters, dot) = (&c[1], &c[2], &c[3]);

@@ -126,6 +126,7 @@ const PRICED_THINGS: &[&str] = &[
     "raise",
     "refund",
     "reward",
+    "round",
     "salary",
     "shirt",
     "stake",

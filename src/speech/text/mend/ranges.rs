@@ -97,7 +97,9 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     let all_digits = parts.iter().all(|part| digits(part));
     match &parts[..] {
         // An aeroplane.
-        [from, to] if matches!(last_word(before), "Boeing" | "Airbus") => Some(format!("{from} {to}")),
+        [from, to] if matches!(last_word(before), "Boeing" | "Airbus") || is_boeing(from, to) => {
+            Some(format!("{from} {to}"))
+        }
         [from, to] => pair(from, to, chain, after),
         _ if all_digits
             && parts.iter().any(|part| part.len() > 2 || (part.len() > 1 && part.starts_with('0'))) =>
@@ -106,6 +108,11 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
         }
         _ => Some(parts.join(", ")),
     }
+}
+
+/// "737-800".
+fn is_boeing(from: &str, to: &str) -> bool {
+    matches!(from.as_bytes(), [b'7', b'0'..=b'8', b'7']) && to.len() == 3 && to.ends_with("00")
 }
 
 fn pair(from: &str, to: &str, chain: &str, after: &str) -> Option<String> {
@@ -148,7 +155,8 @@ fn pair(from: &str, to: &str, chain: &str, after: &str) -> Option<String> {
         (Some(one), Some(other))
             if one == other
                 && after.starts_with(' ')
-                && matches!(next_word(after), "thousand" | "million" | "billion" | "trillion") =>
+                && matches!(next_word(after), "thousand" | "million" | "billion" | "trillion")
+                || one == other && unit.is_empty() && !letters(to).is_empty() =>
         {
             Some(format!("{} to {to}", &from[one.len_utf8()..]))
         }

@@ -163,7 +163,7 @@ impl Context<'_> {
         let next = next_word(self.after);
         let many = self.joined && self.counts();
         match symbol {
-            "m" if many => Letter::Word("million"),
+            "m" if self.counts() => Letter::Word("million"),
             "m" if self.joined
                 && (next == "ago"
                     || self.before.ends_with("h ")
@@ -173,6 +173,9 @@ impl Context<'_> {
             }
             "b" if many => Letter::Word("billion"),
             "b" => Letter::Word("b"),
+            "mn" => Letter::Word("million"),
+            "bn" => Letter::Word("billion"),
+            "tn" => Letter::Word("trillion"),
             "t" if many => Letter::Word("trillion"),
             "k" | "K" if self.joined && IN_K.contains(&next) => Letter::Word("k"),
             "k" | "K" | "M" | "B" | "T" => Letter::Leave,
