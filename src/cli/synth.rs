@@ -53,9 +53,15 @@ pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
         other => other?,
     };
     let written = listener.output.finish()?;
+    let unsaid: Vec<&str> = summary.unsaid.iter().map(|&at| scripts[at].name.as_str()).collect();
+    if !unsaid.is_empty() {
+        tellln!("warning: nothing to say in {}; passed over, without a file", unsaid.join(", "));
+    }
     tell(&summary, &with, sample_rate, threads);
     if options.json {
-        say(&json(&figures(&summary, &with, sample_rate, threads, written.as_deref())))?;
+        let mut figures = figures(&summary, &with, sample_rate, threads, written.as_deref());
+        figures["unsaid"] = unsaid.into();
+        say(&json(&figures))?;
     } else if let Some(path) = written {
         say(&format!("{}\n", path.display()))?;
     }

@@ -192,6 +192,22 @@ fn a_model_that_never_stops_is_cut_off_and_said_so() {
 }
 
 #[test]
+fn of_several_texts_those_without_a_word_are_passed_over() {
+    let voice = voice(Fault::None);
+    let scripts =
+        |texts: &[&str]| -> Vec<Script> { texts.iter().flat_map(|text| script(text)).collect() };
+    let speak = |texts: &[&str]| {
+        let mut samples = Vec::new();
+        let summary = voice.speak(&scripts(texts), &Settings::default(), &mut samples, &ON)?;
+        Ok::<_, Error>((samples, summary.unsaid))
+    };
+    let (samples, unsaid) = speak(&["***", TEXT, "..."]).unwrap();
+    assert_eq!(unsaid, [0, 2]);
+    assert_eq!(samples, speak(&[TEXT]).unwrap().0);
+    assert!(matches!(speak(&["***", "..."]).unwrap_err(), Error::Nothing { .. }));
+}
+
+#[test]
 fn what_can_not_be_said_is_an_error() {
     let why = |voice: &Voice, text: &str| {
         let mut samples: Vec<f32> = Vec::new();

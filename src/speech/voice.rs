@@ -44,6 +44,8 @@ pub struct Summary {
     pub endless: Vec<usize>,
     /// Sentences in which the model hums, after the last try.
     pub humming: Vec<usize>,
+    /// Texts (from 0) of several that have nothing to say and were passed over.
+    pub unsaid: Vec<usize>,
     /// From the text to the first prompt.
     pub reading: Duration,
     /// In the language model and choosing.
@@ -168,10 +170,11 @@ impl Voice {
         Generation::begin(&self.lm, prompts, stop, settings.sampling, streams, settings.limit)
     }
 
-    /// Says texts of any length, sentence by sentence, to an audience.
+    /// Says texts of any length, sentence by sentence, to an audience. Of several texts those that have
+    /// nothing to say are passed over, and named in the summary.
     ///
     /// # Errors
-    /// As [`Voice::read`], [`Voice::say`] and [`Decoder::decode`]; [`Error::Output`] of the audience.
+    /// [`Error::Nothing`] where no text has anything to say; otherwise as [`Voice::read`], [`Voice::say`] and [`Decoder::decode`]; [`Error::Output`] of the audience.
     pub fn speak(
         &self,
         scripts: &[Script],
@@ -180,11 +183,17 @@ impl Voice {
         interrupted: &AtomicBool,
     ) -> Result<Summary, Error> {
         let begun = Instant::now();
-        let mut prompts = Vec::new();
+        let (mut prompts, mut unsaid) = (Vec::new(), Vec::new());
         for (text, script) in scripts.iter().enumerate() {
             stop_if(interrupted)?;
-            let read = self.read(script, settings.faults)?;
-            prompts.extend(read.into_iter().map(|prompt| (text, prompt)));
+            match self.read(script, settings.faults) {
+                Ok(read) => prompts.extend(read.into_iter().map(|prompt| (text, prompt))),
+                Err(Error::Nothing { .. }) => unsaid.push(text),
+                Err(error) => return Err(error),
+            }
+        }
+        if let (true, Some(&text)) = (prompts.is_empty(), unsaid.first()) {
+            return Err(Error::Nothing { name: scripts[text].name.clone() });
         }
         let mut speech = Speech {
             voice: self,
@@ -193,7 +202,7 @@ impl Voice {
             interrupted,
             begun,
             of: prompts.len(),
-            summary: Summary { reading: begun.elapsed(), ..Summary::default() },
+            summary: Summary { unsaid, reading: begun.elapsed(), ..Summary::default() },
         };
         match settings.stream {
             Some(chunk) => {

@@ -126,10 +126,17 @@ fn every_line_of_a_file_gets_a_file() {
     let seconds = |name: &str| wav(&world, name).seconds();
     assert_eq!(seconds("out/1.wav"), seconds("one.wav"));
     synth(&world, bundle, &batch).exits(2).says("out is there already").hints();
-    world.write("lines.txt", "Hello there.\n...\n");
-    let run = synth(&world, bundle, &[&batch[..], &["--overwrite"]].concat()).exits(2);
-    run.says("line 2 has nothing to say").hints();
+    let again = [&batch[..], &["--overwrite"]].concat();
+    world.write("lines.txt", "...\n***\n");
+    synth(&world, bundle, &again).exits(2).says("line 1 has nothing to say").hints();
     assert!(world.work("out/3.wav").is_file(), "what was there stays");
+    // A line without a word is passed over; the others keep their numbers.
+    world.write("lines.txt", format!("***\n{TEXT}\n\n--\nHello there, my friend.\n"));
+    let run = synth(&world, bundle, &[&again[..], &["--json"]].concat()).exits(0);
+    run.says("warning: nothing to say in line 1, line 4; passed over, without a file");
+    assert_eq!(run.json()["unsaid"], serde_json::json!(["line 1", "line 4"]));
+    let names: Vec<_> = crate::harness::tree(&world.work("out")).into_keys().collect();
+    assert_eq!(names, ["2.wav", "5.wav"]);
     world.is_clean();
 }
 

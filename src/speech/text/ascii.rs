@@ -26,7 +26,7 @@ pub(super) fn ascii(text: &str) -> String {
 
 /// The crate's tables are those of Text::Unidecode 1.23, which differ in what `OVERRIDES` and the
 /// ranges here hold.
-fn ascii_char(c: char) -> &'static str {
+pub(super) fn ascii_char(c: char) -> &'static str {
     let nth = |of: &'static str, n: u32| {
         let at = n as usize % of.len();
         &of[at..=at]

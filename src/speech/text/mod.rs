@@ -16,7 +16,6 @@
 mod ascii;
 mod faults;
 mod mend;
-mod money;
 mod numbers;
 mod overrides;
 mod rules;

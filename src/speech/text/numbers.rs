@@ -121,7 +121,7 @@ pub(super) fn below_hundred(n: usize) -> String {
     }
 }
 
-fn spelled(digits: &str) -> String {
+pub(super) fn spelled(digits: &str) -> String {
     let mut out = String::with_capacity(6 * digits.len());
     for digit in digits.bytes() {
         if !out.is_empty() {

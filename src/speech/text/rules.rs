@@ -8,7 +8,7 @@ use regex::{Captures, Regex};
 use super::numbers::{cardinal, ordinal, year_or_cardinal};
 use super::{Faults, re, rewrite};
 
-const TITLES: [(&str, &str); 19] = [
+pub(super) const TITLES: [(&str, &str); 19] = [
     ("mrs", "misess"),
     ("ms", "miss"),
     ("mr", "mister"),

@@ -1,0 +1,331 @@
+//! Short forms: their words, and their mark where it was the sentence's too.
+
+use super::{
+    each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit, last_word, next_word, re,
+};
+use super::{rewrite, roman, stop};
+
+/// Before names: no sentence ends in one, whatever follows.
+const TITLES: [(&str, &str); 18] = [
+    ("Adm", "admiral"),
+    ("Capt", "captain"),
+    ("Cmdr", "commander"),
+    ("Col", "colonel"),
+    ("Cpl", "corporal"),
+    ("Dr", "doctor"),
+    ("Gen", "general"),
+    ("Gov", "governor"),
+    ("Lt", "lieutenant"),
+    ("Maj", "major"),
+    ("Messrs", "messieurs"),
+    ("Mt", "mount"),
+    ("Pres", "president"),
+    ("Prof", "professor"),
+    ("Pvt", "private"),
+    ("Rep", "representative"),
+    ("Sen", "senator"),
+    ("Sgt", "sergeant"),
+];
+/// Before numbers and letters.
+const NUMBERED: [(&str, &str); 26] = [
+    ("App", "appendix"),
+    ("Art", "article"),
+    ("Ch", "chapter"),
+    ("ch", "chapter"),
+    ("Eq", "equation"),
+    ("eq", "equation"),
+    ("Ex", "example"),
+    ("Ext", "extension"),
+    ("ext", "extension"),
+    ("Fig", "figure"),
+    ("fig", "figure"),
+    ("Figs", "figures"),
+    ("figs", "figures"),
+    ("No", "number"),
+    ("no", "number"),
+    ("Nos", "numbers"),
+    ("nos", "numbers"),
+    ("Nr", "number"),
+    ("p", "page"),
+    ("P", "page"),
+    ("pp", "pages"),
+    ("Sec", "section"),
+    ("Vol", "volume"),
+    ("vol", "volume"),
+    ("Vols", "volumes"),
+    ("vols", "volumes"),
+];
+/// In the middle of a sentence.
+const RUNNING: [(&str, &str); 12] = [
+    ("approx", "approximately"),
+    ("Approx", "approximately"),
+    ("cf", "compare"),
+    ("Cf", "compare"),
+    ("esp", "especially"),
+    ("incl", "including"),
+    ("resp", "respectively"),
+    ("Temp", "temperature"),
+    ("temp", "temperature"),
+    ("viz", "namely"),
+    ("vs", "versus"),
+    ("Vs", "versus"),
+];
+/// Behind names; a sentence may end in one.
+const TRAILING: [(&str, &str); 26] = [
+    ("Apt", "apartment"),
+    ("Assn", "association"),
+    ("Ave", "avenue"),
+    ("Bldg", "building"),
+    ("Blvd", "boulevard"),
+    ("Bros", "brothers"),
+    ("Co", "company"),
+    ("Corp", "corporation"),
+    ("Dept", "department"),
+    ("dept", "department"),
+    ("Esq", "esquire"),
+    ("Est", "established"),
+    ("est", "estimated"),
+    ("Fwy", "freeway"),
+    ("Govt", "government"),
+    ("govt", "government"),
+    ("Hwy", "highway"),
+    ("Inc", "incorporated"),
+    ("Jr", "junior"),
+    ("Ltd", "limited"),
+    ("Pkwy", "parkway"),
+    ("Rd", "road"),
+    ("Sr", "senior"),
+    ("Ste", "suite"),
+    ("Univ", "university"),
+    ("al", "al"),
+];
+
+fn long(table: &[(&'static str, &'static str)], short: &str) -> Option<&'static str> {
+    table.iter().find(|(of, _)| *of == short).map(|(_, long)| *long)
+}
+
+pub(super) fn mend(text: &mut String) {
+    streets(text);
+    each(text, re!(r"(?-u:\b)([A-Za-z]{1,7})\."), |c, before, after| {
+        let short = &c[1];
+        // A part of a word, or of something with dots in it.
+        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '\'' | '@' | '/'))
+            || after.starts_with(char::is_alphanumeric) && !matches!(short, "p" | "pp" | "No" | "no")
+        {
+            return None;
+        }
+        expanded(short, before, after)
+    });
+    rewrite(text, re!(r"(?-u:\b)vs(?-u:\b)"), |_, out| *out += "versus");
+    each(text, re!(r"(?-u:\b)[Ww]/(o(?-u:\b))?"), |c, before, after| {
+        let word = if c.get(1).is_some() { "without" } else { "with" };
+        let apart = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '\''));
+        (apart && after.starts_with(' ')).then(|| word.to_owned())
+    });
+    // As the British write them.
+    each(text, re!(r"(?-u:\b)(Dr|Mrs|Mr|Ms|Prof|St|Sgt|Capt|Lt|Mt) "), |c, before, after| {
+        let mut name = after.chars();
+        let named =
+            name.next().is_some_and(char::is_uppercase) && name.next().is_some_and(char::is_lowercase);
+        if !named || before.ends_with(char::is_alphanumeric) {
+            return None;
+        }
+        let long = long(&TITLES, &c[1]).or_else(|| long(&UPSTREAM, &c[1]))?;
+        Some(format!("{long} "))
+    });
+    each(text, re!(r"([A-Z][a-z]+) v\. "), |c, _, after| {
+        is_capitalised(next_word(after)).then(|| format!("{} versus ", &c[1]))
+    });
+    initials(text);
+    let dates = re!(concat!(
+        r"(?-u:\b)(etc|Ave|Mon|Tues|Wed|Thurs|Fri|Sat|Jan|Feb|Mar|Apr|Aug|Sept|Oct|Nov|Dec)",
+        r"\.(,| +[0-9a-z])"
+    ));
+    each(text, dates, |c, _, _| Some(format!("{}{}", &c[1], &c[2])));
+}
+
+/// A short form's words, with a mark where a sentence ends in it.
+fn expanded(short: &str, before: &str, after: &str) -> Option<String> {
+    let line = if ends_line(after) { "." } else { "" };
+    let number = after.starts_with(' ') && goes_on(after, &[' ']);
+    if let Some(long) = long(&TITLES, short).or_else(|| long(&RUNNING, short)) {
+        return Some(format!("{long}{line}"));
+    }
+    if NUMBERED.iter().any(|(of, _)| *of == short) {
+        return numbered(short, after);
+    }
+    match short {
+        "c" | "ca" => number.then(|| "circa".to_owned()),
+        "Ed" | "ed" | "Eds" | "eds" => Some(edition(short, before, after)),
+        "al" if last_word(before) != "et" => None,
+        "est" | "Est" if !number => None,
+        _ => Some(format!("{}{}", long(&TRAILING, short)?, stop(".", after))),
+    }
+}
+
+/// "No. 5", but "No. I won't"; a figure and a volume without a number too.
+fn numbered(short: &str, after: &str) -> Option<String> {
+    let next = after.strip_prefix(' ').unwrap_or(after);
+    let word = next_word(next);
+    let digit = next.starts_with(|c: char| c.is_ascii_digit() || c == '#');
+    let letter = word.len() == 1 && word != "I" || roman::value(word).is_some_and(|n| n > 1);
+    let lettered = is_capitalised(word) && letter && !matches!(short, "p" | "P" | "no" | "No");
+    let small = word.len() > 1 && word.chars().all(|c| "ivxl".contains(c));
+    let preface = matches!(short, "p" | "pp") && small;
+    let long = long(&NUMBERED, short)?;
+    if digit || lettered || preface {
+        return Some(format!("{long}{}", gap(after.starts_with(is_digit))));
+    }
+    let always =
+        matches!(short, "Fig" | "fig" | "Figs" | "figs" | "Vol" | "vol" | "Vols" | "vols" | "pp");
+    always.then(|| format!("{long}{}", stop(".", after)))
+}
+
+/// "2nd ed." is an edition, "(ed.)" an editor, "Ed." a man.
+fn edition(short: &str, before: &str, after: &str) -> String {
+    let at = before.ceil_char_boundary(before.len().saturating_sub(16));
+    let edition = re!("(?:[0-9](?:st|nd|rd|th)|revised|rev) $").is_match(&before[at..]);
+    let word = match (edition, before.ends_with('(')) {
+        (true, _) => "edition",
+        (_, true) if short.ends_with('s') => "editors",
+        (_, true) => "editor",
+        _ => short,
+    };
+    let within = before.ends_with('(') && after.starts_with(')');
+    format!("{word}{}", if within { "" } else { stop(".", after) })
+}
+
+/// Titles of upstream's that are mended where they have no mark.
+const UPSTREAM: [(&str, &str); 4] =
+    [("Mrs", "misess"), ("Mr", "mister"), ("Ms", "miss"), ("St", "saint")];
+
+fn streets(text: &mut String) {
+    let street = re!(r"([A-Z][A-Za-z']*|[0-9](?:st|nd|rd|th)) +St\.( +[a-z]|[ ]*[,;:!?)\n]|[ ]*$)");
+    each(text, street, |c, _, after| {
+        let ends = c[2].ends_with('\n') || (c[2].trim().is_empty() && after.is_empty());
+        Some(format!("{} street{}{}", &c[1], if ends { "." } else { "" }, &c[2]))
+    });
+    let last = re!(r"([A-Z][a-z']+|[0-9](?:st|nd|rd|th)) St\.");
+    each(text, last, |c, _, after| ends_sentence(after).then(|| format!("{} street.", &c[1])));
+    let bare = re!(r"([A-Z][a-z']+|[0-9](?:st|nd|rd|th)) St(?-u:\b)");
+    each(text, bare, |c, _, after| {
+        let street = !after.starts_with('.') && !is_capitalised(next_word(after)) && &c[1] != "The";
+        street.then(|| format!("{} street", &c[1]))
+    });
+}
+
+/// Words whose letter is no one's initial: "Vitamin C. Bananas have it."
+const LETTERED: &[&str] = &[
+    "Appendix",
+    "Block",
+    "Class",
+    "Exhibit",
+    "Figure",
+    "Gate",
+    "Grade",
+    "Group",
+    "Hepatitis",
+    "Item",
+    "Option",
+    "Part",
+    "Plan",
+    "Point",
+    "Schedule",
+    "Section",
+    "Step",
+    "Table",
+    "Team",
+    "Type",
+    "Unit",
+    "Vitamin",
+    "vitamin",
+    "plan",
+    "option",
+    "letter",
+    "hepatitis",
+    "grade",
+    "class",
+    "type",
+    "group",
+    "section",
+];
+
+/// "J. R. R. Tolkien", "George W. Bush".
+fn initials(text: &mut String) {
+    each(text, re!(r"(?-u:\b)([A-Z])\. "), |c, before, after| {
+        let apart = before.is_empty() || before.ends_with([' ', '\n', '(', '"', '“', '-']);
+        let word = if before.ends_with(' ') { last_word(before) } else { "" };
+        let pronoun = &c[1] == "I" && !word.is_empty() && !is_capitalised(word);
+        let name = is_capitalised(next_word(after)) && !after.starts_with(' ');
+        let sentence =
+            ends_sentence(&format!(" {}", &after[..after.ceil_char_boundary(32.min(after.len()))]));
+        let initial = apart && name && !pronoun && !LETTERED.contains(&word) && !sentence;
+        initial.then(|| format!("{} ", &c[1]))
+    });
+}
+
+/// A line's last word is no title for the mark that the line is given; one with a mark, or a capital, is
+/// one and keeps the line's.
+pub(super) fn line_ends(text: &mut String) {
+    let titles = re!(
+        r"(?im)(?-u:\b)(mrs|ms|mr|dr|st|co|jr|maj|gen|drs|rev|lt|hon|sgt|capt|esq|ltd|col|ft)(\.?) *$"
+    );
+    each(text, titles, |c, before, _| {
+        let one_word = before.ends_with(|c: char| c.is_alphanumeric() || c == '\'');
+        let title = !c[2].is_empty() || is_capitalised(&c[1]);
+        (!one_word).then(|| format!("{}{}", &c[1], if title { ".." } else { " ." }))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_sentence_ends_in_a_short_form_that_goes_on() {
+        let read = |text: String| {
+            let mut text = text;
+            mend(&mut text);
+            text
+        };
+        for (short, long) in TITLES.iter().chain(&RUNNING).chain(&TRAILING) {
+            let before = if *short == "al" { "et" } else { "by" };
+            let after = if *short == "est" || *short == "Est" { "1990" } else { "Ito" };
+            let text = format!("Seen {before} {short}. {after} and others");
+            assert_eq!(read(text), format!("Seen {before} {long} {after} and others"));
+        }
+        for (short, long) in &NUMBERED {
+            assert_eq!(read(format!("Seen in {short}. 5 of it")), format!("Seen in {long} 5 of it"));
+        }
+        for (short, long) in &TRAILING {
+            let before = if *short == "al" { "et" } else { "by" };
+            if !matches!(*short, "est" | "Est") {
+                let text = format!("Seen {before} {short}. The others");
+                assert_eq!(read(text), format!("Seen {before} {long}. The others"));
+            }
+        }
+    }
+
+    #[test]
+    fn examples() {
+        super::super::writes(
+            mend,
+            &[
+                ("Prof. Ito climbed Mt. Fuji.", "professor Ito climbed mount Fuji."),
+                ("Acme Inc. The firm", "Acme incorporated. The firm"),
+                ("Acme Inc. said so", "Acme incorporated said so"),
+                ("No. 5, Fig. 3, pp. 5-7. No. I won't.", "number 5, figure 3, pages 5-7. No. I won't."),
+                ("et al. The, vs. them, cf. it", "et al. The, versus them, compare it"),
+                ("J. R. R. Tolkien and George W. Bush", "J R R Tolkien and George W Bush"),
+                ("It was I. He left. Plan B. Bananas.", "It was I. He left. Plan B. Bananas."),
+                ("the 2nd ed. of it, Ed. He, (ed.)", "the 2nd edition of it, Ed. He, (editor)"),
+                ("Mr Smith of St Ives", "mister Smith of saint Ives"),
+                ("Main St. The bus", "Main street. The bus"),
+            ],
+        );
+        super::super::writes(
+            line_ends,
+            &[("the ms\nthe Dr\nthe Co.\nit", "the ms .\nthe Dr..\nthe Co..\nit")],
+        );
+    }
+}

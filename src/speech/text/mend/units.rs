@@ -1,0 +1,312 @@
+//! Units behind numbers, and what a letter behind a number means: metres or millions.
+
+mod table;
+
+use super::{each, gap, guarded, is_capitalised, is_word, last_word, next_word, re};
+use table::{AFTER_MEASURE, ALONE, COUNTED, UNITS};
+
+/// The name of a unit: of one, and of many. A square's and a cube's are made of the length's.
+fn unit(symbol: &str) -> Option<[String; 2]> {
+    if let Some((_, one, many)) = UNITS.iter().find(|(of, ..)| *of == symbol) {
+        return Some([(*one).to_owned(), (*many).to_owned()]);
+    }
+    let (base, power) = match symbol.strip_suffix(['²', '2']) {
+        Some(base) => (base, "square"),
+        None => (symbol.strip_suffix(['³', '3'])?, "cubic"),
+    };
+    let length = ["m", "km", "cm", "mm", "ft", "in", "mi", "yd", "μm", "nm", "dm"].contains(&base);
+    // A second, squared, comes after "per".
+    let squared = (base == "s").then_some("second squared");
+    let [one, many] = unit(base).filter(|_| length || squared.is_some())?;
+    match squared {
+        Some(words) => Some([words.to_owned(), words.to_owned()]),
+        None => Some([format!("{power} {one}"), format!("{power} {many}")]),
+    }
+}
+
+pub(super) fn mend(text: &mut String) {
+    degrees(text);
+    clocked(text);
+    measures(text);
+    rates(text);
+    sides(text);
+    alone(text);
+}
+
+/// The unit's words in "per hour": a symbol's, or the word that is there.
+fn each_one(symbol: &str) -> String {
+    unit(symbol).map_or_else(|| symbol.to_owned(), |[one, _]| one)
+}
+
+/// A number, and a unit behind it.
+fn measures(text: &mut String) {
+    let measured = re!(concat!(
+        r"((?:[0-9]{1,3} )?[0-9]{1,3}/[0-9]{1,3}|[0-9][0-9,]*(?:\.[0-9]+)?)([ -]?)",
+        r"((?:sq|cu|fl)\.? ?[a-z]+|[A-Za-zμΩ]+[²³23]?)",
+        r"(?:/([A-Za-zμ]+[²³23]?))?(?:(\.)([ \n,;:)]|$))?"
+    ));
+    // Where the last number of feet ends.
+    let mut feet_end = None;
+    each(text, measured, |c, before, after| {
+        let (number, between, symbol) = (&c[1], &c[2], &c[3]);
+        let (divided, dot) = (c.get(4), c.get(5).is_some());
+        let behind = c.get(6).map_or("", |m| m.as_str());
+        let goes_on =
+            |c: char| c.is_alphanumeric() || matches!(c, '_' | '²' | '³' | '\'' | '+' | '#' | '/');
+        if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '/' | '#'))
+            || (!dot && after.starts_with(goes_on))
+        {
+            return None;
+        }
+        let feet = feet_end.is_some_and(|end: usize| before.len() == end + 1);
+        let context = Context { number, joined: between.is_empty(), before, after, dot, feet };
+        let [one, many] = match context.letter(symbol) {
+            Letter::Leave => return None,
+            Letter::Word(word) => {
+                return Some(format!("{number} {word}{}{behind}", if dot { "." } else { "" }));
+            }
+            Letter::Unit(symbol) => unit(&symbol.replace('.', ""))?,
+        };
+        let per = divided.map_or(String::new(), |m| format!(" per {}", each_one(m.as_str())));
+        let part = number.split_once('/').is_some_and(|(over, under)| {
+            over.len() < under.len() || (over.len() == under.len() && over < under)
+        });
+        let thing = per.is_empty() && !dot && after.starts_with(' ');
+        let adjective = between == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
+        let name = if number == "1" || part || adjective { one } else { many };
+        let plain = number.replace(',', "");
+        let written = if plain.contains(['.', '/']) { plain } else { guarded(&plain).into_owned() };
+        if matches!(name.as_str(), "foot" | "feet") {
+            feet_end = Some(before.len() + c[0].len());
+        }
+        // The mark of an abbreviation, unless a sentence ends in it.
+        let ends = dot
+            && match behind {
+                " " => is_capitalised(next_word(after)),
+                behind => matches!(behind, "" | "\n"),
+            };
+        Some(format!("{written} {name}{per}{}{behind}", if ends { "." } else { "" }))
+    });
+}
+
+/// Symbols without a number: "a few km", "per kWh".
+fn alone(text: &mut String) {
+    each(text, re!(r"(?-u:\b)([A-Za-zμ]+)(?:/([A-Za-z]+))?(?-u:\b)"), |c, before, after| {
+        let [one, many] = ALONE.contains(&&c[1]).then(|| unit(&c[1]))??;
+        let inside = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '\'' | '@' | '/');
+        if before.ends_with(inside) || after.starts_with(|c: char| inside(c) && c != '.') {
+            return None;
+        }
+        let single = matches!(
+            last_word(before),
+            "per" | "a" | "one" | "each" | "every" | "the" | "A" | "The" | "Per" | "half"
+        );
+        Some(match c.get(2) {
+            Some(divided) => format!("{many} per {}", unit(divided.as_str())?[0]),
+            None if single => one,
+            None => many,
+        })
+    });
+}
+
+/// What is run, and what is watched, in "5k" and "4K".
+const IN_K: &[&str] = &[
+    "display",
+    "marathon",
+    "monitor",
+    "race",
+    "races",
+    "resolution",
+    "run",
+    "runs",
+    "screen",
+    "TV",
+    "video",
+    "walk",
+];
+/// What makes "in" an inch.
+const SIDES: &[&str] = &["deep", "diameter", "high", "long", "square", "tall", "thick", "wide"];
+/// What makes "A" an ampere.
+const ELECTRIC: &[&str] =
+    &["breaker", "charger", "circuit", "current", "fuse", "plug", "socket", "supply"];
+
+/// What a letter or word behind a number is.
+enum Letter<'a> {
+    /// No unit.
+    Leave,
+    /// A unit, by its symbol.
+    Unit(&'a str),
+    /// A power of a thousand, or the letter itself.
+    Word(&'a str),
+}
+
+struct Context<'a> {
+    number: &'a str,
+    /// The letter touches the number.
+    joined: bool,
+    before: &'a str,
+    after: &'a str,
+    /// A point follows.
+    dot: bool,
+    /// The number stands behind one of feet.
+    feet: bool,
+}
+
+impl Context<'_> {
+    /// People and things, of which there are millions.
+    fn counts(&self) -> bool {
+        let next = next_word(self.after).to_lowercase();
+        self.after.starts_with(' ') && COUNTED.contains(&next.as_str())
+    }
+
+    fn letter<'a>(&self, symbol: &'a str) -> Letter<'a> {
+        let next = next_word(self.after);
+        let many = self.joined && self.counts();
+        match symbol {
+            "m" if self.counts() => Letter::Word("million"),
+            "m" if self.joined
+                && (next == "ago"
+                    || self.before.ends_with("h ")
+                    || self.before.ends_with("hours ")) =>
+            {
+                Letter::Unit("min")
+            }
+            "b" if many => Letter::Word("billion"),
+            "b" => Letter::Word("b"),
+            "mn" => Letter::Word("million"),
+            "bn" => Letter::Word("billion"),
+            "tn" => Letter::Word("trillion"),
+            "t" if many => Letter::Word("trillion"),
+            "k" | "K" if self.joined && IN_K.contains(&next) => Letter::Word("k"),
+            "k" | "K" | "M" | "B" | "T" => Letter::Leave,
+            "d" | "N" | "J" if self.joined => Letter::Leave,
+            // "the 5 in the room": an inch behind feet, or as a measure.
+            "in" if self.feet || self.joined || self.dot || SIDES.contains(&next) => Letter::Unit("in"),
+            "in" => Letter::Leave,
+            "A" if ELECTRIC.contains(&next)
+                || ["V, ", "V and ", "V at ", "V "].iter().any(|end| self.before.ends_with(end)) =>
+            {
+                Letter::Unit("A")
+            }
+            "A" => Letter::Leave,
+            // "123 N Main St", "5 W 34th".
+            "N" | "W" | "V" | "J" | "L" if next_starts_name(self.after) => Letter::Leave,
+            "ha" if next == "ha" => Letter::Leave,
+            "pt" if matches!(next, "font" | "type" | "text" | "size") => Letter::Unit("pts"),
+            // 1990s and 80s are read before; a second needs its number alone.
+            "s" if self.number.len() > 3 && self.joined => Letter::Leave,
+            _ => Letter::Unit(symbol),
+        }
+    }
+}
+
+fn next_starts_name(after: &str) -> bool {
+    let word = next_word(after);
+    let name = is_capitalised(word) && word.chars().any(char::is_lowercase);
+    after.starts_with(' ') && (name || super::goes_on(after, &[' ']))
+}
+
+/// "2h30m", "5m30s".
+fn clocked(text: &mut String) {
+    let joined = re!(r"(?-u:\b)([0-9]+)(h|m)([0-9]{1,2})(m|min|s)?(?-u:\b)");
+    each(text, joined, |c, before, _| {
+        let behind = match (&c[2], c.get(4).map(|m| m.as_str())) {
+            ("h", Some("m" | "min") | None) => "min",
+            ("m", Some("s")) => "s",
+            _ => return None,
+        };
+        (!before.ends_with(['.', '-']))
+            .then(|| format!("{} {} {} {behind}", &c[1], if &c[2] == "h" { "h" } else { "min" }, &c[3]))
+    });
+}
+
+fn degrees(text: &mut String) {
+    each(text, re!(r"([0-9][0-9.,]*)? ?° ?([CFK](?-u:\b))?"), |c, _, after| {
+        let number = c.get(1).map_or("", |m| m.as_str());
+        let scale = match c.get(2).map(|m| m.as_str()) {
+            Some("C") => " celsius",
+            Some("F") => " fahrenheit",
+            Some(_) => " kelvin",
+            None => "",
+        };
+        let adjective = matches!(next_word(after), "angle" | "turn" | "view");
+        let plural = if number == "1" || adjective { "" } else { "s" };
+        Some(format!("{number} degree{plural}{scale}{}", gap(after.starts_with(is_word))))
+    });
+}
+
+/// "5 dollars/hr", "3/day".
+fn rates(text: &mut String) {
+    let money = re!(concat!(
+        "(dollars?|cents?|euros?|pounds?|pence|rupees?|yen|won|francs?|thousand|million|billion)",
+        " ?/ ?([A-Za-zμ]+[²³23]?)"
+    ));
+    each(text, money, |c, _, _| Some(format!("{} per {}", &c[1], each_one(&c[2]))));
+    let often = re!(
+        r"([0-9]%?|percent) ?/ ?(sec|min|hr|hour|day|week|wk|month|mo|year|yr|night|person|user|seat|unit|lb|kg|gal|mile|km)(?-u:\b)"
+    );
+    each(text, often, |c, _, _| Some(format!("{} per {}", &c[1], each_one(&c[2]))));
+}
+
+/// "20 feet x 30 feet", "5 x 3 meters".
+fn sides(text: &mut String) {
+    let first =
+        re!(r"((?:feet|foot|inch|inches|meters?|centimeters?|millimeters?|yards?)) ?[x×] ?([0-9])");
+    each(text, first, |c, _, _| Some(format!("{} by {}", &c[1], &c[2])));
+    let last = re!(concat!(
+        r"([0-9]) ?[x×] ?([0-9]+(?:\.[0-9]+)?(?: (?:by|x) [0-9]+(?:\.[0-9]+)?)? ",
+        r"(?:feet|foot|inch|inches|meters?|centimeters?|millimeters?|yards?)(?-u:\b))"
+    ));
+    each(text, last, |c, _, _| Some(format!("{} by {}", &c[1], c[2].replace(" x ", " by "))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples() {
+        super::super::writes(
+            mend,
+            &[
+                (
+                    "5 ms, 10 ft, 1 kg, 80kg, 1,500 m",
+                    "5 milliseconds, 10 feet, 1 kilogram, 80 kilograms, 01500 meters",
+                ),
+                (
+                    "100 km/h, 5 m/s, 10 mg/ml, 9.8 m/s²",
+                    "100 kilometers per hour, 5 meters per second, 10 milligrams per milliliter, 9.8 meters per second squared",
+                ),
+                ("5m rope, 100m sprint, 10t truck", "5 meter rope, 100 meter sprint, 10 ton truck"),
+                ("5m people, 5M users, 5k run", "5 million people, 5M users, 5 k run"),
+                ("5 ft 10 in, 5 in the", "5 feet 10 inches, 5 in the"),
+                ("6 lbs. of, 6 lbs. The", "6 pounds of, 6 pounds. The"),
+                ("5 m², 20 sq ft, a 5-km race", "5 square meters, 20 square feet, a 5 kilometer race"),
+                ("5 dollars/hr, 3/day", "5 dollars per hour, 3 per day"),
+                ("a few km, per kWh", "a few kilometers, per kilowatt hour"),
+                ("5 apples, 3 mice, 4K, 5G", "5 apples, 3 mice, 4K, 5G"),
+                ("1/2 mi, 1 1/2 mi", "1/2 mile, 1 1/2 miles"),
+            ],
+        );
+    }
+
+    #[test]
+    fn every_unit_as_a_last_word() {
+        for (symbol, _, many) in UNITS {
+            if matches!(*symbol, "A" | "in" | "b") {
+                continue;
+            }
+            let mut text = format!("It is 7 {symbol}");
+            mend(&mut text);
+            let plural = if *symbol == "pt" { "pints" } else { many };
+            assert_eq!(text, format!("It is 7 {plural}"), "{symbol}");
+        }
+    }
+
+    #[test]
+    fn a_symbol_is_listed_once() {
+        for (at, (symbol, ..)) in UNITS.iter().enumerate() {
+            assert!(UNITS[..at].iter().all(|(other, ..)| other != symbol), "{symbol}");
+        }
+    }
+}
