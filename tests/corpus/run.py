@@ -1,0 +1,135 @@
+"""Every verb on every ONNX file within reach: ONNX's own suite, the fixtures, and seeded random graphs.
+
+    python tests/corpus/run.py [--graphs N] [--seed N] [--only PART] [--case TEXT] [--keep FOLDER] [--jobs N]
+
+README.md beside this file says what is checked and how to read the result. Exit code 1 where anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("SOPRANO_EXPORT_PYTHON", str(ROOT / ".venv"))
+KNOWN: list = []
+
+
+def trial(what, tool: Path, seed: int, keep: Path | None):
+    """One model, in a process of the pool: an index of KNOWN, or of a random graph."""
+    from random_graphs import make
+    from verbs import Result, Trial
+
+    kind, index = what
+    rejected = []
+    if kind == "known":
+        case = KNOWN[index]
+    else:
+        case, rejected = make(seed, index)
+    with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+        try:
+            one = Trial(case, tool, Path(folder), seed)
+            result = one.all()
+        except Exception as error:
+            import traceback
+
+            result = Result()
+            result.counts["corpus", "failed"] += 1
+            from verbs import Fault
+
+            last = traceback.format_exc().splitlines()[-4:]
+            result.faults.append(Fault(case.name, "corpus", f"{type(error).__name__}: {error} {last}", ""))
+        if result.faults and keep:
+            kept = keep / case.name.replace("/", "_").replace(" ", "_")
+            shutil.copytree(Path(folder), kept, dirs_exist_ok=True, symlinks=True)
+            if case.file is not None:
+                shutil.copy(case.file, kept / "given" / "model.onnx")
+            lines = [f"{fault.verb}: {fault.what}\n    {fault.command}\n" for fault in result.faults]
+            (kept / "faults.txt").write_text("".join(lines))
+    result.rejected = rejected
+    return case.name, result
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--graphs", type=int, default=300, help="how many random graphs (default 300)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random graphs (default 0)")
+    parser.add_argument("--first", type=int, default=0, help="index of the first random graph")
+    parser.add_argument("--tool", type=Path, default=ROOT / "target" / "release" / "soprano-export")
+    parser.add_argument("--only", choices=["backend", "fixtures", "random"], help="one part alone")
+    parser.add_argument("--case", default="", help="only models whose name has this text")
+    parser.add_argument("--keep", type=Path, help="folder for models that fail")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run it all and print tables."""
+    options = arguments()
+    import known
+    import verbs
+
+    if not options.tool.is_file():
+        print(f"no {options.tool}: cargo build --release --locked")
+        return 1
+    tool = options.tool.resolve()
+    listed = subprocess.run([tool, "pass", "list"], capture_output=True, text=True, check=True)
+    verbs.PASSES[:] = [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
+    start = time.monotonic()
+    if options.only in (None, "fixtures"):
+        KNOWN.extend(known.fixtures())
+    if options.only in (None, "backend"):
+        KNOWN.extend(known.backend())
+    work = [("known", at) for at, case in enumerate(KNOWN) if options.case in case.name]
+    if options.only in (None, "random"):
+        names = [(at, f"random {options.seed}/{at}") for at in range(options.first, options.first + options.graphs)]
+        work += [("random", at) for at, name in names if not options.case or options.case == name]
+
+    counts, faults, rejected, bad = Counter(), [], Counter(), set()
+    attempts = 0
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+        jobs = [pool.submit(trial, what, tool, options.seed, options.keep) for what in work]
+        for job in jobs:
+            name, result = job.result()
+            counts.update(result.counts)
+            faults += result.faults
+            attempts += len(result.rejected)
+            rejected.update(why.split(":")[0] for why in result.rejected)
+            if result.faults:
+                bad.add(name)
+
+    kinds: dict[tuple, list] = {}
+    for fault in faults:
+        kinds.setdefault((fault.verb, fault.kind), []).append(fault)
+    for (verb, _), those in sorted(kinds.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        first = min(those, key=lambda fault: len(fault.command))
+        print(f"{len(those):5} {verb}: {first.what[:400]}\n      {first.case}: {first.command}")
+    print()
+    width = max((len(verb) for verb, _ in counts), default=0)
+    for (verb, outcome), count in sorted(counts.items()):
+        print(f"{verb:{width}}  {count:6}  {outcome}")
+    drawn = sum(kind == "random" for kind, _ in work)
+    if drawn:
+        print(f"{drawn} random graphs; {attempts} more drawn were of no use: {dict(rejected)}")
+    print(f"{len(work)} models in {time.monotonic() - start:.0f} s; failing: {len(bad)}")
+    total = Counter()
+    for (_, outcome), count in counts.items():
+        total["failed" if outcome == "failed" else "skipped" if outcome.startswith("skipped") else "passed"] += count
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 1 if total["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
