@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -60,6 +62,22 @@ def trial(what, tool: Path, seed: int, keep: Path | None):
     return case.name, result
 
 
+def smallest(fault, tool: Path, options) -> str:
+    """The text of the smallest graph that shows a fault; it is kept where failing models are."""
+    import onnx
+    from minimize import minimize
+    from random_graphs import make
+
+    seed, index = map(int, fault.case.split()[1].split("/"))
+    case, fault = minimize(make(seed, index)[0], fault, tool, options.seed)
+    if options.keep:
+        name = f"{fault.case} {fault.verb} {fault.kind}"
+        kept = options.keep / (re.sub(r"\W+", "_", name)[:90] + ".onnx")
+        kept.write_bytes(case.model.SerializeToString())
+    lines = onnx.printer.to_text(case.model).splitlines()
+    return "\n".join([*(line[:160] for line in lines if line.strip()), f"{case.storage}: {fault.what[:400]}"])
+
+
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -70,6 +88,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=["backend", "fixtures", "random"], help="one part alone")
     parser.add_argument("--case", default="", help="only models whose name has this text")
     parser.add_argument("--keep", type=Path, help="folder for models that fail")
+    parser.add_argument("--minimize", action="store_true", help="make one model of each kind of fault small")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     return parser.parse_args()
 
@@ -116,6 +135,8 @@ def main() -> int:
     for (verb, _), those in sorted(kinds.items(), key=lambda item: (item[0][0], -len(item[1]))):
         first = min(those, key=lambda fault: len(fault.command))
         print(f"{len(those):5} {verb}: {first.what[:400]}\n      {first.case}: {first.command}")
+        if options.minimize and first.case.startswith("random"):
+            print(textwrap.indent(smallest(first, tool, options), "      "))
     print()
     width = max((len(verb) for verb, _ in counts), default=0)
     for (verb, outcome), count in sorted(counts.items()):
