@@ -33,6 +33,8 @@ REFUSALS = {
 # Products below this many weights gain nothing in 8 bits.
 SMALLEST = 4096
 SECONDS = 120
+# Bits of an element, by its type.
+WIDTH = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4}
 
 
 @dataclass
@@ -164,10 +166,15 @@ class Trial:
             return
         told, graph = json.loads(ran.out), self.old.graph
         weights = len(graph.initializer) + len(graph.sparse_initializer)
+        sizes = {t.name: -(-np.prod(t.dims, dtype=int) * WIDTH[t.data_type] // 8) for t in graph.initializer
+                 if t.data_type in WIDTH}
         wrong = [
             (told["nodes"] in (len(graph.node), len(all_nodes(self.old))), "nodes", told["nodes"]),
             (sum(told["operators"].values()) == told["nodes"], "operators", told["operators"]),
             (told["weights"] >= weights, "weights", told["weights"]),
+            (all(one["bytes"] == sizes.get(one["name"], one["bytes"]) for one in told["largest"]), "bytes",
+             [(one["name"], one["bytes"], sizes.get(one["name"])) for one in told["largest"]]),
+            (told["weight_bytes"] >= sum(sizes.values()), "weight bytes", (told["weight_bytes"], sum(sizes.values()))),
             ([i["name"] for i in told["outputs"]] == [o.name for o in graph.output], "outputs", told["outputs"]),
             (f"{told['nodes']} node" in text.out, "text", text.out),
         ]
@@ -325,7 +332,8 @@ class Trial:
             if not self.done(verb, ran, "quantize"):
                 self.clear()
                 if ran.code == 2 and "no product" in ran.err and (left := self.products()):
-                    self.fault(verb, f"finds no product where there is {left[0]}", ran.command)
+                    for one in sorted(set(left)):
+                        self.fault(verb, f"finds no product where there is {one}", ran.command)
                 if not self.case.whole:
                     return
                 continue
@@ -340,7 +348,7 @@ class Trial:
                 report = json.loads(ran.out)
                 told = len(report["products"]) + len(report["kept"]) + len(report["tables"])
                 if told < len(left := self.products()):
-                    self.fault(verb, f"passes over a product in silence, of {sorted(set(left))}", ran.command)
+                    self.fault(verb, f"passes over a product in silence, one of {sorted(set(left))}", ran.command)
                 if before == len(self.result.faults):
                     self.count(verb, "done")
             if name == "dynamic":
@@ -352,15 +360,14 @@ class Trial:
             self.clear()
 
     def products(self) -> list[str]:
-        """Products of f32 with a constant of SMALLEST elements or more, in the graph itself."""
-        fixed = constants(self.old)
-        sizes = {t.name: int(np.prod(t.dims)) for t in self.old.graph.initializer if t.data_type == 1}
-        found = []
-        for node in self.old.graph.node:
-            if node.op_type in ("MatMul", "Gemm") and node.domain in ("", "ai.onnx"):
-                sides = [name for name in node.input[:2] if name in fixed]
-                if len(sides) == 1 and sizes.get(sides[0], 0) >= SMALLEST:
-                    found.append(f"{node.op_type} of an initializer")
+        """Every product of f32 with a constant of SMALLEST elements or more, as what it is."""
+        try:
+            model = onnx.shape_inference.infer_shapes(self.old)
+        except Exception:
+            model = self.old
+        found: list[str] = []
+        free = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
+        listed(model.graph, {}, free, "", found)
         return found
 
     # What every result must be.
@@ -444,6 +451,35 @@ class Trial:
             return judge(self.old, new, form, self.case.feeds, self.case)
         except Exception as error:
             return [f"ONNX Runtime: {str(error)[:300]}"]
+
+
+def listed(graph, around: dict, free: set[str], place: str, found: list[str]) -> None:
+    """The products of a graph and its bodies; constants are held as (shape, how they are held)."""
+    held = dict(around)
+    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.value_info}
+    for tensor in graph.initializer:
+        if tensor.name not in free:
+            kind = "initializer" if tensor.data_type == 1 else "f16 initializer"
+            held[tensor.name] = list(tensor.dims), kind
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                listed(attribute.g, held, set(), f" in {node.op_type}", found)
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "Constant":
+            shapes = [list(a.t.dims) if a.HasField("t") else [len(a.floats)] for a in node.attribute]
+            held[node.output[0]] = shapes[0], "Constant"
+        elif node.op_type in ("Transpose", "Identity", "Cast", "Reshape") and node.input[0] in held:
+            how = held[node.input[0]][1]
+            held[node.output[0]] = sizes.get(node.output[0], []), f"{node.op_type} of {how}"
+        elif node.op_type in ("MatMul", "Gemm"):
+            sides = [name for name in node.input[:2] if name in held]
+            if len(sides) == 1 and np.prod(held[sides[0]][0], dtype=int) >= SMALLEST:
+                shape, how = held[sides[0]]
+                left = " on the left" if node.input[0] in held else ""
+                rank = f" of {len(shape)} dimensions" if len(shape) != 2 else ""
+                found.append(f"{node.op_type} by {how}{rank}{left}{place}")
 
 
 def load(path: Path) -> onnx.ModelProto:
