@@ -72,7 +72,7 @@ def varint(value: int) -> bytes:
 def encoded(message, together: bool) -> bytes:
     """A message with every list of numbers packed, or none, whatever onnx.proto says of each.
 
-    Readers of protobuf take both, and writers that go by proto3 or by a schema of their own write one or the other.
+    Readers of protobuf take both; writers that go by proto3, or by their own schema, write one of the two.
     """
     out = bytearray()
     for where, value in message.ListFields():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 from case import Case
-from known import all_nodes
+from models import all_nodes
 from numerics import run, session
 from onnx import helper
 from verbs import Fault, Trial
@@ -101,7 +101,8 @@ def minimize(case: Case, fault: Fault, tool: Path, seed: int) -> tuple[Case, Fau
     at = len(best[0].model.graph.node) - 1
     while at >= 0:
         nodes = best[0].model.graph.node
-        if at < len(nodes) and (smaller := attempt(without(best[0].model, at, values[0]), storage=best[0].storage)):
-            best = smaller
+        if at < len(nodes):
+            smaller = attempt(without(best[0].model, at, values[0]), storage=best[0].storage)
+            best = smaller or best
         at = min(at, len(best[0].model.graph.node)) - 1
     return best

@@ -1,12 +1,13 @@
 """Random ONNX graphs: the same seed and index give the same bytes.
 
-A graph is a walk over the steps of `templates.py`. One that `onnx.checker` or ONNX Runtime refuses, or
+A graph is a walk over the steps of `steps.py`. One that `onnx.checker` or ONNX Runtime refuses, or
 whose values are not finite, is made again with the next attempt; how many were is part of the result.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numerics
 import numpy as np
@@ -14,11 +15,13 @@ import onnx
 from case import Case
 from onnx import helper
 from scope import BOOL, FLOAT, INT64, Scope, Value, World
-from templates import STEPS
+from steps import STEPS
 
 # What ONNX Runtime takes as released with ONNX 1.21: opset 26; local functions need IR 8.
 OPSETS = range(7, 27)
 ATTEMPTS = 20
+# Inputs that a caller gives; all others are initializers too.
+GIVEN = ("input", "input.2", "ids", "flag", "past")
 # Open dimensions of each set of inputs: a step, several rows, and a long one with a cache.
 DIMS = [{"b": 1, "t": 1, "p": 0}, {"b": 2, "t": 5, "p": 3}, {"b": 1, "t": 9, "p": 1}]
 
@@ -36,7 +39,6 @@ def draw(seed: int, index: int, attempt: int) -> Case:
         node_names=rng.choice(["own", "own", "none", "reused", "taken", "some"]),
         constants=rng.choice(["initializer", "initializer", "mixed", "mixed", "node", "typed"]),
     )
-    world.outputs = []
     scope = Scope(world)
     fixed = rng.random() < 0.3
     sizes = {"b": 2, "t": 4, "p": 1} if fixed else {}
@@ -89,19 +91,19 @@ def draw(seed: int, index: int, attempt: int) -> Case:
     overridable = dict(world.overridable)
     base = rng.getrandbits(32)
     for at, dims in enumerate(DIMS):
-        case.feeds.append(feeder(scope.inputs, overridable if at == 2 else {}, base + at, dims, overridable, world))
+        overrides = overridable if at == 2 else {}
+        case.feeds.append(feeder(scope.inputs, overrides, base + at, dims))
     return case
 
 
-def feeder(inputs, overrides, seed, dims, overridable, world):
+def feeder(inputs: list[Value], overrides: dict, seed: int, dims: dict) -> Callable[[], dict]:
     """How one set of inputs is made: seeded values, open dimensions as given, overrides a little changed."""
-    held = {t.name for t in [] } | set(overridable)
 
     def feed() -> dict:
         rng = np.random.default_rng(seed)
         values = {}
         for value in inputs:
-            if value.name in held or value.name not in ("input", "input.2", "ids", "flag", "past"):
+            if value.name not in GIVEN:
                 continue
             shape = tuple(dims.get(dim, dim) for dim in value.shape)
             if value.dtype == INT64:

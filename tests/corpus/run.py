@@ -17,40 +17,34 @@ import sys
 import tempfile
 import textwrap
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import known
+import onnx
+import verbs
+from minimize import minimize
+from random_graphs import make
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("SOPRANO_EXPORT_PYTHON", str(ROOT / ".venv"))
 KNOWN: list = []
 
 
 def trial(what, tool: Path, seed: int, keep: Path | None):
     """One model, in a process of the pool: an index of KNOWN, or of a random graph."""
-    from random_graphs import make
-    from verbs import Result, Trial
-
     kind, index = what
-    rejected = []
-    if kind == "known":
-        case = KNOWN[index]
-    else:
-        case, rejected = make(seed, index)
+    case, rejected = (KNOWN[index], []) if kind == "known" else make(seed, index)
     with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
         try:
-            one = Trial(case, tool, Path(folder), seed)
-            result = one.all()
+            result = verbs.Trial(case, tool, Path(folder), seed).all()
         except Exception as error:
-            import traceback
-
-            result = Result()
+            place = " ".join(traceback.format_exc().splitlines()[-4:])
+            result = verbs.Result()
             result.counts["corpus", "failed"] += 1
-            from verbs import Fault
-
-            last = traceback.format_exc().splitlines()[-4:]
-            result.faults.append(Fault(case.name, "corpus", f"{type(error).__name__}: {error} {last}", ""))
+            result.faults.append(verbs.Fault(case.name, "corpus", f"{type(error).__name__}: {place}", ""))
         if result.faults and keep:
             kept = keep / case.name.replace("/", "_").replace(" ", "_")
             shutil.copytree(Path(folder), kept, dirs_exist_ok=True, symlinks=True)
@@ -59,15 +53,11 @@ def trial(what, tool: Path, seed: int, keep: Path | None):
             lines = [f"{fault.verb}: {fault.what}\n    {fault.command}\n" for fault in result.faults]
             (kept / "faults.txt").write_text("".join(lines))
     result.rejected = rejected
-    return case.name, result
+    return result
 
 
 def smallest(fault, tool: Path, options) -> str:
     """The text of the smallest graph that shows a fault; it is kept where failing models are."""
-    import onnx
-    from minimize import minimize
-    from random_graphs import make
-
     seed, index = map(int, fault.case.split()[1].split("/"))
     case, fault = minimize(make(seed, index)[0], fault, tool, options.seed)
     if options.keep:
@@ -96,9 +86,6 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run it all and print tables."""
     options = arguments()
-    import known
-    import verbs
-
     if not options.tool.is_file():
         print(f"no {options.tool}: cargo build --release --locked")
         return 1
@@ -112,22 +99,19 @@ def main() -> int:
         KNOWN.extend(known.backend())
     work = [("known", at) for at, case in enumerate(KNOWN) if options.case in case.name]
     if options.only in (None, "random"):
-        names = [(at, f"random {options.seed}/{at}") for at in range(options.first, options.first + options.graphs)]
-        work += [("random", at) for at, name in names if not options.case or options.case == name]
+        graphs = range(options.first, options.first + options.graphs)
+        work += [("random", at) for at in graphs if options.case in ("", f"random {options.seed}/{at}")]
 
-    counts, faults, rejected, bad = Counter(), [], Counter(), set()
-    attempts = 0
+    counts, faults, rejected, outcomes = Counter(), [], Counter(), Counter()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         jobs = [pool.submit(trial, what, tool, options.seed, options.keep) for what in work]
         for job in jobs:
-            name, result = job.result()
+            result = job.result()
             counts.update(result.counts)
             faults += result.faults
-            attempts += len(result.rejected)
             rejected.update(why.split(":")[0] for why in result.rejected)
-            if result.faults:
-                bad.add(name)
+            outcomes[outcome(result)] += 1
 
     kinds: dict[tuple, list] = {}
     for fault in faults:
@@ -139,17 +123,26 @@ def main() -> int:
             print(textwrap.indent(smallest(first, tool, options), "      "))
     print()
     width = max((len(verb) for verb, _ in counts), default=0)
-    for (verb, outcome), count in sorted(counts.items()):
-        print(f"{verb:{width}}  {count:6}  {outcome}")
+    for (verb, what), count in sorted(counts.items()):
+        print(f"{verb:{width}}  {count:6}  {what}")
     drawn = sum(kind == "random" for kind, _ in work)
     if drawn:
-        print(f"{drawn} random graphs; {attempts} more drawn were of no use: {dict(rejected)}")
-    print(f"{len(work)} models in {time.monotonic() - start:.0f} s; failing: {len(bad)}")
-    total = Counter()
-    for (_, outcome), count in counts.items():
-        total["failed" if outcome == "failed" else "skipped" if outcome.startswith("skipped") else "passed"] += count
-    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
-    return 1 if total["failed"] else 0
+        print(f"{drawn} random graphs; {rejected.total()} more drawn were of no use: {dict(rejected)}")
+    for reason, count in sorted(outcomes.items()):
+        if reason not in ("passed", "failed"):
+            print(f"SKIPPED the numbers of {count} models: {reason}")
+    print(f"{len(work)} models, {counts.total()} checks, {time.monotonic() - start:.0f} s")
+    skipped = outcomes.total() - outcomes["passed"] - outcomes["failed"]
+    print(f"{outcomes['passed']} passed, {outcomes['failed']} failed, {skipped} skipped")
+    return 1 if outcomes["failed"] or not work else 0
+
+
+def outcome(result: verbs.Result) -> str:
+    """A model counts once: it failed, or was changed and could not be run (and why), or passed."""
+    if result.faults:
+        return "failed"
+    skipped = [what for (_, what) in result.counts if what.startswith("skipped: ")]
+    return skipped[0].removeprefix("skipped: ") if skipped else "passed"
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class World:
     # Initializers that are inputs too, by name: a caller may give others.
     overridable: dict[str, np.ndarray] = field(default_factory=dict)
     random: set[str] = field(default_factory=set)
+    # Values that have to be outputs.
+    outputs: list[Value] = field(default_factory=list)
     half: bool = False
     count: int = 0
 
@@ -72,7 +74,8 @@ class World:
             elif self.names == "torch":
                 name = f"/layers.{self.count % 3}/{hint}.{self.count}/{hint.title()}_output_0"
             elif self.names == "odd":
-                name = self.rng.choice([f"{hint} {self.count}", f"ﬁ·{hint}·{self.count}", f"{hint}:{self.count}"])
+                odd = [f"{hint} {self.count}", f"ﬁ·{hint}·{self.count}", f"{hint}:{self.count}"]
+                name = self.rng.choice(odd)
             elif self.names == "taken" and self.chance(0.6):
                 before = self.rng.choice(sorted(self.used)) if self.used else "x"
                 name = self.rng.choice([*TAKEN, *(f"{before}/{part}" for part in BEHIND)])
@@ -81,7 +84,7 @@ class World:
                 return name
 
     def node_name(self, op: str, siblings: set[str]) -> str:
-        """A node's name: its own, one that a node of another graph has, what a rewriter would add, or none."""
+        """A node's name: its own, one of another graph's node, what a rewriter would add, or none."""
         style = self.node_names
         if style == "some":
             style = self.rng.choice(["own", "none", "reused", "taken"])

@@ -14,27 +14,49 @@ from pathlib import Path
 import numpy as np
 import onnx
 from case import Case
-from known import all_nodes, is_random
+from known import TRACT, given, tract_fault
+from models import (
+    all_nodes,
+    folded_bytes,
+    held_bytes,
+    is_random,
+    load,
+    products,
+    same,
+    same_graph,
+    where,
+)
 from numerics import differs, run, session
-from onnx import numpy_helper
-from products import FORMS, constants, judge
+from products import FORMS, judge
 
 # Reasons to refuse that are right, by verb: what stderr says. All other refusals are faults.
 REFUSALS = {
     "quantize": {
         "nothing to quantize": r"no product with a constant weight is left to quantize",
         "quantized already": r"the model is quantized already",
+        "opset": r"products need opset \d+; the model has \d+",
     },
-    "run": {
-        "not a tensor": r"(sequence|optional|map|not a tensor)",
-        "no runtime takes it": r"(tract|onnxruntime|ONNX Runtime)",
+    "diff --run onnxruntime": {},
+    "diff --run tract,onnxruntime": {
+        "tract doesn't take it": r"tract can't (load|run) the model",
     },
 }
-# Products below this many weights gain nothing in 8 bits.
-SMALLEST = 4096
+# Reasons for which a product may stay fp32.
+KEPT = [
+    r"it is small$",
+    r"8 bits with their scales would take no fewer bytes$",
+    r"its weight is an input of the graph too, which a caller may replace$",
+    r"its weight .* stays as it is for ",
+    r"blocks have no other axes, and its result may have$",
+]
+# How many of a part's models `diff --run tract,onnxruntime` is tried on.
+BESIDE = {"fixtures": 1, "random": 0.5, "backend": 0.1}
+# How many of ONNX's one-node models are held against a changed copy, and run beside what passes made of them.
+SAMPLE = 0.1
 SECONDS = 120
 # Bits of an element, by its type.
-WIDTH = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4}
+WIDTH = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8}
+WIDTH |= {10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4}
 
 
 @dataclass
@@ -96,10 +118,17 @@ class Trial:
 
     def all(self) -> Result:
         """Every verb, or `only` that one; what a verb does wrong doesn't stop the others."""
-        verbs = {"inspect": self.inspect, "diff": self.diff, "pass run": self.passes, "quantize": self.forms}
+        verbs = {
+            "inspect": self.inspect,
+            "diff": self.diff,
+            "pass run": self.passes,
+            "quantize": self.forms,
+            "diff --run": self.runtimes,
+        }
         for name, verb in verbs.items():
-            # Passes are held against the original by diff.
-            if self.only.startswith(name) or not self.only or (self.only, name) == ("diff", "pass run"):
+            # What passes made is held against the original by diff.
+            beside = self.only.startswith("diff") and name == "pass run"
+            if self.only.startswith(name) or not self.only or beside:
                 self.rng = random.Random(f"{self.seed}/{self.case.name}/{name}")
                 verb()
         return self.result
@@ -165,26 +194,26 @@ class Trial:
         if not (self.done("inspect", text) and self.done("inspect", ran)):
             return
         told, graph = json.loads(ran.out), self.old.graph
-        weights = len(graph.initializer) + len(graph.sparse_initializer)
-        sizes = {t.name: -(-np.prod(t.dims, dtype=int) * WIDTH[t.data_type] // 8) for t in graph.initializer
-                 if t.data_type in WIDTH}
-        wrong = [
-            (told["nodes"] in (len(graph.node), len(all_nodes(self.old))), "nodes", told["nodes"]),
-            (sum(told["operators"].values()) == told["nodes"], "operators", told["operators"]),
-            (told["weights"] >= weights, "weights", told["weights"]),
-            (all(one["bytes"] == sizes.get(one["name"], one["bytes"]) for one in told["largest"]), "bytes",
-             [(one["name"], one["bytes"], sizes.get(one["name"])) for one in told["largest"]]),
-            (told["weight_bytes"] >= sum(sizes.values()), "weight bytes", (told["weight_bytes"], sum(sizes.values()))),
-            ([i["name"] for i in told["outputs"]] == [o.name for o in graph.output], "outputs", told["outputs"]),
-            (f"{told['nodes']} node" in text.out, "text", text.out),
-        ]
-        own = Counter((n.domain or "ai.onnx", n.op_type) for n in all_nodes(self.old))
-        for (domain, op), count in own.items():
-            if domain != "ai.onnx" and own.get(("ai.onnx", op), 0) + count == told["operators"].get(op, 0):
-                wrong.append((False, "operators of another domain", f"{domain}.{op}"))
-        for right, what, value in wrong:
-            if not right:
-                self.fault("inspect", f"counts wrong {what}: {str(value)[:120]!r}", ran.command)
+        held = {t.name: t for t in graph.initializer if t.data_type in WIDTH}
+        bits = {name: np.prod(t.dims, dtype=int) * WIDTH[t.data_type] for name, t in held.items()}
+        sizes = {name: -(-count // 8) for name, count in bits.items()}
+        own = [one for one in told["largest"] if "in" not in one]
+        operators = Counter(
+            node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+            for node in all_nodes(self.old)
+        )
+        wrong = {
+            "nodes": (told["nodes"], operators.total()),
+            "operators": (told["operators"], dict(operators)),
+            "bytes": ([one["bytes"] for one in own], [sizes.get(one["name"], one["bytes"]) for one in own]),
+            "outputs": ([one["name"] for one in told["outputs"]], [one.name for one in graph.output]),
+            "weights": (told["weights"] >= len(held), True),
+            "bytes of weights": (told["weight_bytes"] >= sum(sizes.values()), True),
+            "text": (f"{told['nodes']} node" in text.out, True),
+        }
+        for what, (one, other) in wrong.items():
+            if one != other:
+                self.fault("inspect", f"counts wrong {what}: {one} {other}"[:200], ran.command)
                 return
         self.count("inspect", "done")
 
@@ -195,7 +224,7 @@ class Trial:
             self.fault("diff", "a model differs from itself: " + ran.out.strip()[:200], ran.command)
         elif self.done("diff", ran):
             self.count("diff", "done")
-        if not self.case.whole and self.rng.random() > 0.1:
+        if not self.case.whole and self.rng.random() > SAMPLE:
             return
         what, other = self.changed()
         if other is None:
@@ -273,7 +302,8 @@ class Trial:
             if kept:
                 self.count("pass run", "done")
             else:
-                self.fault("pass run", "--fuel 0 changes the file: " + where(self.old, load(path)), ran.command)
+                what = where(self.old, load(path))
+                self.fault("pass run", f"--fuel 0 changes the file: {what}", ran.command)
         else:
             self.left("pass run", ran, path)
         self.clear()
@@ -317,7 +347,44 @@ class Trial:
                     self.fault("diff", why, both.command)
                 elif both.code < 2:
                     self.count("diff", "done")
+                if self.case.whole or self.rng.random() < SAMPLE:
+                    self.run("onnxruntime", path)
         self.clear()
+
+    def runtimes(self) -> None:
+        """tract beside ONNX Runtime, of a share of models."""
+        if self.rng.random() < BESIDE[self.case.part]:
+            self.run("tract,onnxruntime")
+
+    def run(self, runtimes: str, new: Path | None = None) -> None:
+        """`diff --run` agrees: of a model and what was made of it, or of one model in two runtimes."""
+        verb = f"diff --run {runtimes}"
+        if self.wanted() is None or not self.old.graph.node:
+            return
+        names = [value.name for value in given(self.old)]
+        feed = self.case.feeds[self.rng.randrange(len(self.case.feeds))]()
+        arrays = {name: np.asarray(feed[name]) for name in names if name in feed}
+        if len(arrays) < len(names) or any(a.dtype.kind not in "fiub" for a in arrays.values()):
+            self.count(verb, "not asked: an input is left out, or of a type that NumPy hasn't")
+            return
+        inputs = self.folder / "inputs.npz"
+        np.savez(inputs, **arrays)
+        models = [self.model] if new is None else [self.model, new]
+        words = ["diff", *models, "--run", runtimes, "--inputs", inputs, "--json"]
+        # Half precision, as in `numerics.differs`.
+        loose = ["--snr", "40", "--max-abs-of-peak", "0.01"] if self.case.half else []
+        ran = self.call(verb, *words, *loose)
+        if ran.code != 1:
+            if self.done(verb, ran):
+                self.count(verb, "done")
+            return
+        found = json.loads(ran.out)
+        if self.case.random or is_random(self.old):
+            self.count(verb, "done: random values differ")
+        elif new is None and found["runtimes"][0] == TRACT and (why := tract_fault(self.old)):
+            self.count(verb, f"differ: {TRACT} {why}")
+        else:
+            self.fault(verb, f"{found['runtimes']} differ: {found['first']}", ran.command)
 
     def forms(self) -> None:
         """Every form; each is judged by what it may cost."""
@@ -331,9 +398,8 @@ class Trial:
             self.left(verb, ran, path)
             if not self.done(verb, ran, "quantize"):
                 self.clear()
-                if ran.code == 2 and "no product" in ran.err and (left := self.products()):
-                    for one in sorted(set(left)):
-                        self.fault(verb, f"finds no product where there is {one}", ran.command)
+                if ran.code == 2 and "no product" in ran.err:
+                    self.accounted(verb, re.findall(r"stays fp32: (.*)", ran.err), [], ran)
                 if not self.case.whole:
                     return
                 continue
@@ -346,9 +412,7 @@ class Trial:
                 if grown > 1024:
                     self.fault(verb, f"constants grow by {grown} bytes", ran.command)
                 report = json.loads(ran.out)
-                told = len(report["products"]) + len(report["kept"]) + len(report["tables"])
-                if told < len(left := self.products()):
-                    self.fault(verb, f"passes over a product in silence, one of {sorted(set(left))}", ran.command)
+                self.accounted(verb, [why for _, why in report["kept"]], report["products"], ran)
                 if before == len(self.result.faults):
                     self.count(verb, "done")
             if name == "dynamic":
@@ -359,16 +423,13 @@ class Trial:
                 self.left(verb, Ran(0, "", "", ran.command), path)
             self.clear()
 
-    def products(self) -> list[str]:
-        """Every product of f32 with a constant of SMALLEST elements or more, as what it is."""
-        try:
-            model = onnx.shape_inference.infer_shapes(self.old)
-        except Exception:
-            model = self.old
-        found: list[str] = []
-        free = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
-        listed(model.graph, {}, free, "", found)
-        return found
+    def accounted(self, verb: str, kept: list[str], made: list[str], ran: Ran) -> None:
+        """Every product with a large weight is quantized, or stays for a reason that is right."""
+        for why in kept:
+            if not any(re.match(right, why) for right in KEPT):
+                self.fault(verb, f"keeps a product fp32 for no reason that is known: {why}", ran.command)
+        if len(kept) + len(made) < len(left := products(self.old)):
+            self.fault(verb, f"passes over a product in silence, one of {sorted(set(left))}", ran.command)
 
     # What every result must be.
 
@@ -387,9 +448,7 @@ class Trial:
                 self.fault(verb, f"{side}s differ: {[v[0] for v in a]} {[v[0] for v in b]}", ran.command)
                 return None
         free = {v.name for v in self.old.graph.input}
-        for names in [{t.name for t in m.graph.initializer} & free for m in (self.old, new)]:
-            free = names if free >= names else free
-        a, b = ({t.name for t in m.graph.initializer} & {v.name for v in m.graph.input} for m in (self.old, new))
+        a, b = ({t.name for t in m.graph.initializer} & free for m in (self.old, new))
         if a != b:
             self.fault(verb, f"inputs lose or gain defaults: {sorted(a ^ b)}", ran.command)
             return None
@@ -406,23 +465,24 @@ class Trial:
         return None
 
     def wanted(self) -> list[dict] | None:
-        """What the model gives for each of its feeds; None where ONNX Runtime doesn't take it."""
+        """What the model gives for each of its feeds; None where it can't be said, and `why` says why."""
         if not hasattr(self, "_wanted"):
+            self._wanted, self.why = None, "they take long or have inputs that nothing is made up for"
             try:
                 made = session(self.old.SerializeToString(), optimized=False)
                 self._wanted = [run(made, feed()) for feed in self.case.feeds] or None
             except Exception:
-                self._wanted = None
+                self.why = "ONNX Runtime doesn't take the original"
         return self._wanted
 
     def values(self, new: onnx.ModelProto, path: Path) -> list[str]:
         """How a rewritten model's values differ."""
         wanted = self.wanted()
         if wanted is None:
-            self.count("values", "skipped: ONNX Runtime doesn't take the original, or takes too long")
+            self.count("values", f"skipped: {self.why}")
             return []
         if is_random(self.old) and self.case.part == "backend":
-            self.count("values", "skipped: random")
+            self.count("values", "random: not compared")
             return []
         try:
             made = session(str(path), optimized=True)
@@ -444,131 +504,16 @@ class Trial:
 
     def quantized_values(self, new: onnx.ModelProto, form) -> list[str]:
         """How a quantized model's values differ by more than they may."""
-        if self.wanted() is None or (is_random(self.old) and self.case.part == "backend"):
-            self.count("values", "skipped: ONNX Runtime doesn't take the original, or takes too long")
+        if is_random(self.old) and self.case.part == "backend":
+            self.count("values", "random: not compared")
+            return []
+        if self.wanted() is None:
+            self.count("values", f"skipped: {self.why}")
             return []
         try:
             return judge(self.old, new, form, self.case.feeds, self.case)
         except Exception as error:
             return [f"ONNX Runtime: {str(error)[:300]}"]
-
-
-def listed(graph, around: dict, free: set[str], place: str, found: list[str]) -> None:
-    """The products of a graph and its bodies; constants are held as (shape, how they are held)."""
-    held = dict(around)
-    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.value_info}
-    for tensor in graph.initializer:
-        if tensor.name not in free:
-            kind = "initializer" if tensor.data_type == 1 else "f16 initializer"
-            held[tensor.name] = list(tensor.dims), kind
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                listed(attribute.g, held, set(), f" in {node.op_type}", found)
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        if node.op_type == "Constant":
-            shapes = [list(a.t.dims) if a.HasField("t") else [len(a.floats)] for a in node.attribute]
-            held[node.output[0]] = shapes[0], "Constant"
-        elif node.op_type in ("Transpose", "Identity", "Cast", "Reshape") and node.input[0] in held:
-            how = held[node.input[0]][1]
-            held[node.output[0]] = sizes.get(node.output[0], []), f"{node.op_type} of {how}"
-        elif node.op_type in ("MatMul", "Gemm"):
-            sides = [name for name in node.input[:2] if name in held]
-            if len(sides) == 1 and np.prod(held[sides[0]][0], dtype=int) >= SMALLEST:
-                shape, how = held[sides[0]]
-                left = " on the left" if node.input[0] in held else ""
-                rank = f" of {len(shape)} dimensions" if len(shape) != 2 else ""
-                found.append(f"{node.op_type} by {how}{rank}{left}{place}")
-
-
-def load(path: Path) -> onnx.ModelProto:
-    """A model with all its weights, however they are stored."""
-    return onnx.load(path)
-
-
-def same(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:
-    """Whether two models hold the same, their weights wherever they are."""
-    return plain(a) == plain(b)
-
-
-def same_graph(a: onnx.ModelProto, b: onnx.ModelProto) -> bool:
-    """Whether two models compute the same by the same nodes, whatever is written beside."""
-    return [bare(node) for node in a.graph.node] == [bare(node) for node in b.graph.node]
-
-
-def bare(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node without what is only written beside it."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    for name in ("doc_string", "metadata_props"):
-        copy.ClearField(name)
-    return copy
-
-
-def plain(model: onnx.ModelProto) -> bytes:
-    """A model's bytes without where its weights were stored."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        tensor.ClearField("data_location")
-        del tensor.external_data[:]
-        if tensor.data_type in (1, 7) and not tensor.raw_data:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
-    return copy.SerializeToString(deterministic=True)
-
-
-def where(a: onnx.ModelProto, b: onnx.ModelProto) -> str:
-    """The first field in which two models differ."""
-
-    def walk(x, y, path: str) -> str | None:
-        for field_ in x.DESCRIPTOR.fields:
-            p, q = getattr(x, field_.name), getattr(y, field_.name)
-            if p == q:
-                continue
-            name = f"{path}.{field_.name}"
-            if field_.message_type is None:
-                return name
-            if hasattr(p, "ListFields"):
-                return walk(p, q, name) or name
-            if len(p) != len(q):
-                return f"{name} has {len(p)} and {len(q)}"
-            for one, other in zip(p, q, strict=True):
-                if one != other:
-                    return walk(one, other, name) or name
-        return None
-
-    return walk(a, b, "model") or "nothing"
-
-
-def held_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all constants, in initializers and nodes."""
-    tensors = list(model.graph.initializer)
-    for node in all_nodes(model):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                tensors.append(attribute.t)
-            tensors += attribute.tensors
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                tensors += body.initializer
-    lists = [a for node in all_nodes(model) for a in node.attribute]
-    numbers = sum(4 * len(a.floats) + 8 * len(a.ints) for a in lists)
-    return numbers + sum(numpy_helper.to_array(t).nbytes for t in tensors if t.data_type != onnx.TensorProto.STRING)
-
-
-def folded_bytes(model: onnx.ModelProto) -> int:
-    """Bytes that folding may add: results no larger than what they are made of, one for each such node."""
-    fixed, total = constants(model), 0
-    sizes = {t.name: numpy_helper.to_array(t).nbytes for t in model.graph.initializer if t.data_type != 8}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            values = [a.t for a in node.attribute if a.HasField("t")]
-            sizes[node.output[0]] = sum(numpy_helper.to_array(t).nbytes for t in values) or 64
-        elif node.output and node.output[0] in fixed:
-            size = max((sizes.get(name, 0) for name in node.input), default=0)
-            sizes[node.output[0]] = size
-            total += size
-    return total
 
 
 PASSES: list[str] = []
