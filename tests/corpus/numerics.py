@@ -8,7 +8,7 @@ import numpy as np
 
 # ONNX Runtime reports its use over the network unless it is told not to, before it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-import onnxruntime  # noqa: E402
+import onnxruntime
 
 # Of the largest value: what another order of the same sums costs in f32, and in f16.
 EXACT, EXACT_HALF = 1e-5, 2.0**-9

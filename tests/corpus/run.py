@@ -102,6 +102,7 @@ def main() -> int:
         graphs = range(options.first, options.first + options.graphs)
         work += [("random", at) for at in graphs if options.case in ("", f"random {options.seed}/{at}")]
 
+    print(f"{len(work)} models go through every verb", flush=True)
     counts, faults, rejected, outcomes = Counter(), [], Counter(), Counter()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
