@@ -1,21 +1,24 @@
-"""Run every test, Rust and Python, show what each runner prints, and end with one line that counts them.
+"""Run every test of Rust, Python and the corpus, show what runners print, and count them in one last line.
 
-Needs only the standard library; `make test` calls it once the Python environment is there.
+Needs only the standard library; `make test` calls it once the Python environment is there. The variable
+CORPUS holds options of tests/corpus/run.py, such as `--graphs 20 --seed 7`.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUST = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
-PYTEST = re.compile(r"(\d+) (passed|failed|error|errors|skipped)\b")
+SUMMARY = re.compile(r"(\d+) (passed|failed|error|errors|skipped)\b")
 SKIPPED = re.compile(r"^SKIPPED ")
 
 
@@ -58,37 +61,46 @@ def unpack_registry() -> None:
             return
 
 
+def counted(lines: list[str]) -> Counter:
+    """What pytest or the corpus counts in its last line, as passed, failed and skipped."""
+    words = {"passed": "passed", "skipped": "skipped"}
+    found = Counter()
+    for count, word in SUMMARY.findall(lines[-1] if lines else ""):
+        found[words.get(word, "failed")] += int(count)
+    return found
+
+
 def main() -> int:
-    passed = failed = skipped = 0
+    total, statuses = Counter(), []
     unpack_registry()
 
     lines, status = stream(["cargo", "test", "--release", "--locked", "--no-fail-fast"], ROOT)
+    statuses.append(status)
     for line in lines:
         if match := RUST.match(line):
-            passed += int(match[1])
-            failed += int(match[2])
-            skipped += int(match[3])
+            total.update(passed=int(match[1]), failed=int(match[2]), skipped=int(match[3]))
         if SKIPPED.match(line):
-            skipped += 1
-            passed -= 1
-    broken = status != 0
+            total.update(passed=-1, skipped=1)
 
-    python = ROOT / ".venv" / "bin" / "python"
-    lines, status = stream([str(python), "-m", "pytest", "-q", "-rs"], ROOT / "python")
-    for count, word in PYTEST.findall(lines[-1] if lines else ""):
-        if word == "passed":
-            passed += int(count)
-        elif word == "skipped":
-            skipped += int(count)
-        else:
-            failed += int(count)
-    broken = broken or status != 0
+    python = str(ROOT / ".venv" / "bin" / "python")
+    lines, status = stream([python, "-m", "pytest", "-q", "-rs"], ROOT / "python")
+    statuses.append(status)
+    total += counted(lines)
 
-    if broken and failed == 0:
+    # A model of the corpus counts as one test, whatever number of verbs and forms it went through.
+    _, status = stream(["cargo", "build", "--release", "--locked", "--quiet"], ROOT)
+    statuses.append(status)
+    if status == 0:
+        options = shlex.split(os.environ.get("CORPUS", ""))
+        lines, status = stream([python, "tests/corpus/run.py", *options], ROOT)
+        statuses.append(status)
+        total += counted(lines)
+
+    if any(statuses) and not total["failed"]:
         print("a test runner itself failed: see above")
-        failed = 1
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return 1 if failed else 0
+        total["failed"] = 1
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    return 1 if total["failed"] else 0
 
 
 if __name__ == "__main__":
