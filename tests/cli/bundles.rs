@@ -267,6 +267,59 @@ fn a_manifest_can_lower_no_bar_and_lead_nowhere() {
 }
 
 #[test]
+fn a_library_that_is_named_must_be_one() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    for option in ["--onnxruntime", "--openvino-library"] {
+        for more in [&[][..], &["--runtime", "tract"], &["--runtime", "all"]] {
+            let mut command = world.command(["validate", option, "no-such.so"]);
+            let run = Run::from(command.arg(&shared.bundle).args(more).output().unwrap());
+            run.exits(2).says("no-such.so: no such file").hints();
+        }
+    }
+}
+
+/// Every verb that reads a bundle's models; the last is what `bench` starts for each of them.
+const READERS: [&[&str]; 3] = [
+    &["validate", "bundle"],
+    &["bench", "bundle", "--quick", "--rounds", "1", "--runtime", "tract"],
+    &["bench", "bundle", "--runtime", "tract", "--alone", MODEL],
+];
+
+#[test]
+fn no_verb_reads_what_lies_outside_a_bundle_or_was_changed() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let elsewhere = world.work("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(bundle.join(MODEL), elsewhere.join("model.onnx")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("model.onnx"), bundle.join(MODEL)).unwrap();
+    for verb in READERS {
+        // The very file that the manifest means, but another may write there.
+        world.run(verb).exits(2).says("leads out of the bundle").hints();
+    }
+    std::fs::remove_file(bundle.join(MODEL)).unwrap();
+    std::fs::rename(elsewhere.join("model.onnx"), bundle.join(MODEL)).unwrap();
+    for place in ["../elsewhere/model.onnx", "/etc/passwd"] {
+        let whole = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
+        forge(&bundle, |manifest| manifest["artifacts"][0]["file"] = json!(place));
+        for verb in READERS {
+            let mut verb = verb.to_vec();
+            if let Some(alone) = verb.iter_mut().find(|word| **word == MODEL) {
+                *alone = place;
+            }
+            world.run(verb).exits(2).says("leads out of the bundle").hints();
+        }
+        std::fs::write(bundle.join("manifest.json"), whole).unwrap();
+    }
+    spoil(&bundle.join(MODEL), "/decoder/convnext.1/dwconv/Conv_output_0/weight_2d");
+    for verb in READERS {
+        world.run(verb).exits(2).says("its digest is").hints();
+    }
+}
+
+#[test]
 fn references_that_prove_nothing_are_refused() {
     let shared = shared_or_skip!();
     let world = World::new();

@@ -296,6 +296,11 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
     validate(bundle, &["--html", "page.html"]).exits(2).says("is there already").hints();
     validate(&shared().unwrap().bundle, &[]).exits(2).says("nothing of upstream's is recorded").hints();
 
+    for option in ["--onnxruntime", "--openvino-library"] {
+        let run = validate(bundle, &[option, "no-such.so"]).exits(2);
+        run.says("no-such.so: no such file").hints();
+    }
+
     // A recording that says something else: the answer is no.
     let lie = world.work("lie");
     copy_tree(bundle, &lie);
