@@ -200,7 +200,11 @@ fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
                     show(Metric::SnrDb, case.measured.get(Metric::SnrDb)),
                     between(Metric::MaxAbsOfPeak),
                     between(Metric::SnrDb),
-                    if good { "passed" } else { "FAILED" }
+                    match good {
+                        true if case.ill_conditioned.is_some() => "ill-conditioned",
+                        true => "passed",
+                        false => "FAILED",
+                    }
                 ]);
             }
         }
