@@ -67,6 +67,12 @@ pub enum Error {
         )
     )]
     Unknown { text: String },
+    #[error("{text:?}: {why}")]
+    #[diagnostic(
+        code(source::home),
+        help("write the folder whole, as /home/NAME/checkpoint; one that is named so lies in ./~NAME")
+    )]
+    Home { text: String, why: &'static str },
     #[error("synthetic preset {preset:?}: the seed {seed:?} is not a whole number")]
     #[diagnostic(code(source::seed), help("synthetic:soprano-1.1#7"))]
     Seed { preset: String, seed: String },
@@ -82,10 +88,11 @@ pub enum Error {
 }
 
 impl Source {
-    /// Reads `DIR`, `OWNER/NAME[@REVISION]` or `synthetic:PRESET[#SEED]`.
+    /// Reads `DIR`, `OWNER/NAME[@REVISION]` or `synthetic:PRESET[#SEED]`. A leading `~/` is the home folder:
+    /// no shell reads a recipe, or what stands in quotes.
     ///
     /// # Errors
-    /// [`Error::Unknown`], [`Error::Seed`].
+    /// [`Error::Unknown`], [`Error::Seed`], [`Error::Home`].
     pub fn parse(text: &str) -> Result<Self, Error> {
         if let Some(preset) = text.strip_prefix("synthetic:") {
             let (preset, seed) = preset.split_once('#').unwrap_or((preset, "0"));
@@ -93,8 +100,11 @@ impl Source {
                 seed.parse().map_err(|_| Error::Seed { preset: preset.into(), seed: seed.into() })?;
             return Ok(Source::Synthetic { preset: preset.to_owned(), seed: number });
         }
+        if text.starts_with('~') {
+            return at_home(text, std::env::home_dir()).map(Source::Directory);
+        }
         let path = Path::new(text);
-        let is_path = path.is_dir() || text.starts_with(['.', '/', '~']) || path.is_absolute();
+        let is_path = path.is_dir() || text.starts_with(['.', '/']) || path.is_absolute();
         if is_path {
             return Ok(Source::Directory(path.to_owned()));
         }
@@ -111,6 +121,19 @@ impl Source {
             _ => Err(Error::Unknown { text: text.to_owned() }),
         }
     }
+}
+
+/// A folder whose name starts with `~`, as a shell reads it.
+fn at_home(text: &str, home: Option<PathBuf>) -> Result<PathBuf, Error> {
+    let refuse = |why| Error::Home { text: text.to_owned(), why };
+    let rest = match text.split_once('/') {
+        None if text == "~" => "",
+        Some(("~", rest)) => rest,
+        _ => return Err(refuse("no home folder but one's own is known here")),
+    };
+    let home = home.filter(|home| !home.as_os_str().is_empty());
+    let home = home.ok_or_else(|| refuse("there is no home folder: HOME is not set"))?;
+    Ok(home.join(rest.trim_start_matches('/')))
 }
 
 impl fmt::Display for Source {
@@ -212,6 +235,27 @@ mod tests {
         assert_eq!(read("synthetic:tiny#7"), Source::Synthetic { preset: "tiny".into(), seed: 7 });
         assert_eq!(read("./nowhere"), Source::Directory("./nowhere".into()));
         assert_eq!(read("synthetic:tiny").to_string(), "synthetic:tiny");
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let home = || Some(PathBuf::from("/home/me"));
+        for (text, folder) in [
+            ("~/a/b", "/home/me/a/b"),
+            ("~", "/home/me"),
+            ("~/", "/home/me"),
+            ("~//a", "/home/me/a"),
+            ("~/a~/~", "/home/me/a~/~"),
+        ] {
+            assert_eq!(at_home(text, home()).unwrap(), Path::new(folder), "{text:?}");
+        }
+        for text in ["~someone/a", "~someone", "~~", "~a"] {
+            assert!(matches!(at_home(text, home()), Err(Error::Home { .. })), "{text:?}");
+        }
+        for none in [None, Some(PathBuf::new())] {
+            assert!(matches!(at_home("~/a", none), Err(Error::Home { .. })));
+        }
+        assert_eq!(Source::parse("./~/a").unwrap(), Source::Directory("./~/a".into()));
     }
 
     #[test]

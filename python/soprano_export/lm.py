@@ -61,15 +61,41 @@ class Architecture:
         return asdict(self)
 
 
+def check_attention(config: Any) -> None:
+    """Raise ExportError("lm-unsupported") for a layer that does not attend to every position before it.
+
+    No route writes one: a traced mask gives way to a causal one. A window of `max_position_embeddings` or
+    more hides nothing; a shorter one is refused even where it is longer than every reference, which then
+    could not show what is missing. A config without `layer_types` has its window in every layer.
+    """
+    window = getattr(config, "sliding_window", None)
+    whole = "full_attention" if window is None else "sliding_attention"
+    kinds = getattr(config, "layer_types", None) or [whole] * config.num_hidden_layers
+    for kind in sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+        raise ExportError(
+            "lm-unsupported",
+            f"{CONFIG}: `layer_types` has {kind!r}, and every layer must attend to all positions before",
+            "no route exports it",
+        )
+    positions, windowed = config.max_position_embeddings, kinds.count("sliding_attention")
+    if windowed and (window is None or window < positions):
+        raise ExportError(
+            "lm-unsupported",
+            f"{CONFIG}: a sliding window is not supported: {windowed} of {len(kinds)} layers attend to the "
+            f"last {window} positions alone (`sliding_window`), and the model has {positions}",
+            "no route exports it; within its window it has none: with `max_position_embeddings` at "
+            "`sliding_window` in config.json it is exported for so many positions",
+        )
+
+
 def check(config: Any) -> None:
     """Raise ExportError("lm-unsupported") for what the module lacks."""
+    check_attention(config)
     scaling = getattr(config, "rope_scaling", None) or {}
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     lacks = {
         f"model_type {config.model_type!r}": config.model_type not in ("qwen3", "llama"),
         f"rope_scaling {scaling}": scaling.get("rope_type", scaling.get("type", "default")) != "default",
         "a partial rotary embedding": getattr(config, "partial_rotary_factor", 1.0) != 1.0,
-        "a sliding window": getattr(config, "use_sliding_window", False) or kinds != {"full_attention"},
         f"hidden_act {getattr(config, 'hidden_act', None)!r}": getattr(config, "hidden_act", None) != "silu",
         "mlp_bias": getattr(config, "mlp_bias", False),
     }

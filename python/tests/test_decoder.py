@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from soprano_export import checkpoint, references
+from soprano_export import checkpoint, references, synthetic, upstream
 from soprano_export.decoder import ExportableDecoder, interpolate
 from torch.nn import functional
 
@@ -81,3 +81,45 @@ def test_hidden_states_are_like_normalised_rows():
     assert float(spread.max() / spread.min()) > 4
     steps = (x[:, :, 1:] - x[:, :, :-1]).square().mean() / x.square().mean()
     assert float(steps) < 1.5, "neighbouring rows are correlated; independent ones would give 2"
+
+
+def last_bits(biases: bool) -> dict[str, dict[str, float | str]]:
+    """What `references.last_bit` finds of each case of a tiny decoder, with its biases or without."""
+    architecture = synthetic.PRESETS["tiny"]
+    state = synthetic.weights(architecture, 0)
+    if not biases:
+        state |= {name: torch.zeros_like(state[name]) for name in state if name.endswith(".bias")}
+    decoder = upstream.load_weights(upstream.build(architecture), state)
+    with references.reproducible():
+        cases = references.cases(decoder, 512, [2, 5], [1, 2], True, 0)
+        return {
+            case.name: references.last_bit(decoder, case, references.record(decoder, case)[0], 3.0)
+            for case in cases
+        }
+
+
+def test_a_last_bit_moves_an_answer_by_a_few_last_bits():
+    for name, moved in last_bits(biases=True).items():
+        assert 1e-7 < moved["max_abs_of_peak"] < 5e-6 and 105 < moved["snr_db"] < 140, (name, moved)
+
+
+def test_without_biases_a_last_bit_of_silence_is_sound():
+    found = last_bits(biases=False)
+    silence = found.pop("zeros_t3")
+    assert silence["max_abs_of_peak"] > 1 and silence["snr_db"] < 0
+    assert all(moved["max_abs_of_peak"] < 5e-6 for moved in found.values()), found
+    assert last_bits(biases=False)["zeros_t3"] == silence, "the same each time"
+
+
+@pytest.mark.parametrize(
+    ("moved", "expected"),
+    [
+        (float("nan"), {"max_abs_of_peak": "inf", "snr_db": "-inf"}),
+        (float("inf"), {"max_abs_of_peak": "inf", "snr_db": "-inf"}),
+        (1.0, {"max_abs_of_peak": 0.0, "snr_db": "inf"}),
+        (1.001, {"max_abs_of_peak": 0.001, "snr_db": 60.0}),
+    ],
+)
+def test_figures_of_a_last_bit(moved, expected):
+    case = references.Case("c", "extreme", torch.zeros(1, 2, 3))
+    assert references.last_bit(lambda _: torch.full((1, 4), moved), case, torch.ones(1, 4), 1.0) == expected

@@ -179,8 +179,6 @@ def test_family_without_the_dimensions(folder):
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "'rope_type': 'linear'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'rope_type': 'dynamic'"),
         ({"partial_rotary_factor": 0.5}, "a partial rotary embedding"),
-        ({"use_sliding_window": True, "sliding_window": 4}, "a sliding window"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "a sliding window"),
     ],
 )
 def test_models_that_the_module_lacks(folder, fields, says):
@@ -191,6 +189,62 @@ def test_models_that_the_module_lacks(folder, fields, says):
     assert refused.value.code == "lm-unsupported"
     assert "config.json" in refused.value.message and says in refused.value.message
     assert "optimum" in refused.value.hint
+
+
+WINDOWED = {"layer_types": None, "max_window_layers": 0, "use_sliding_window": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({**WINDOWED, "sliding_window": 4}, "2 of 2 layers attend to the last 4 positions alone"),
+        ({**WINDOWED, "sliding_window": 255}, "the last 255 positions alone"),
+        ({**WINDOWED, "sliding_window": 4, "max_window_layers": 1}, "1 of 2 layers"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "1 of 2 layers"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "`layer_types` has 'chunked_attention'"),
+    ],
+)
+@pytest.mark.parametrize("route", ["torch", "optimum"])
+def test_attention_that_does_not_see_everything_is_refused_by_name(folder, tmp_path, route, fields, says):
+    edit(folder, **fields)
+    with pytest.raises(ExportError) as refused:
+        run_task(tmp_path / "out", "export-lm", checkpoint=str(folder), route=route)
+    assert refused.value.code == "lm-unsupported" and "no route exports it" in refused.value.hint
+    assert "config.json" in refused.value.message and says in refused.value.message
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {**WINDOWED, "sliding_window": 256},
+        {**WINDOWED, "sliding_window": 4, "max_window_layers": 2},
+        {"use_sliding_window": False, "sliding_window": 4},
+    ],
+)
+def test_a_window_that_hides_nothing_is_none(folder, fields):
+    ids = torch.randint(0, 160, (1, 256), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(256)[None]
+    edit(folder, **fields)
+    model = language_model.load(folder)
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits
+        restated = lm.ExportableLm(model, lm.Architecture.of(model.config))(ids, ids * 0 + 1, positions)
+    assert torch.allclose(restated, whole, atol=2e-5)
+
+
+def test_models_of_other_families_have_their_window_in_every_layer():
+    from transformers import Gemma2Config, MistralConfig
+
+    def positions(config: Any, count: int) -> Any:
+        config.max_position_embeddings = count
+        return config
+
+    for config in (MistralConfig(sliding_window=64), Gemma2Config(sliding_window=64)):
+        lm.check_attention(positions(config, 64))
+        with pytest.raises(ExportError, match="a sliding window is not supported"):
+            lm.check_attention(positions(config, 65))
+    lm.check_attention(MistralConfig(sliding_window=None))
 
 
 def test_other_architectures_are_refused_by_name():

@@ -2,6 +2,7 @@
 
 mod files;
 mod manifest;
+mod open;
 mod pack;
 mod provenance;
 pub mod publish;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 pub use files::{FileEntry, hashed_copy};
 pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool, WeightsEntry};
+pub use open::{Bundle, OpenError};
 pub use pack::{Contents, Extra, pack, room_for};
 pub use provenance::{BILL, STATEMENT, provenance};
 pub use verify::{Finding, Problem, verify};

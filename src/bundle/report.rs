@@ -41,10 +41,13 @@ pub struct Page {
 pub struct ArtifactSection {
     /// Path inside the bundle.
     pub file: String,
-    /// Size of the file, in bytes.
+    /// Size of the file and of its weights, where they are another, in bytes.
     pub bytes: u64,
     /// Digest of the file.
     pub sha256: Digest,
+    /// Its weights, where they are a file of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<CardFile>,
     /// How numbers are held: `fp32`, `int8`, …
     pub scheme: String,
     /// What ran it, with the version: `tract 0.23.9`.
@@ -89,6 +92,9 @@ pub struct CaseRow {
     pub log_spectral_distance_db: Option<f64>,
     /// Whether every metric is within its limit.
     pub passed: bool,
+    /// Of a case that can't judge closely how far a last bit of its input moves PyTorch's own output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ill_conditioned: Option<String>,
 }
 
 /// A recording, as PyTorch and as the artifact made it.
@@ -170,7 +176,13 @@ impl Page {
             return "no artifact was checked".to_owned();
         }
         if self.accepted() {
-            return format!("{checks}, {}, every one within its limits", many(cases, "case", "cases"));
+            let thrown =
+                self.artifacts.iter().map(|a| a.cases.len() - a.judging().count()).sum::<usize>();
+            let held = match thrown {
+                0 => "every one within its limits",
+                _ => "every one that can judge within its limits",
+            };
+            return format!("{checks}, {}, {held}", many(cases, "case", "cases"));
         }
         let failed = self.artifacts.iter().filter(|a| !a.accepted());
         let files: Vec<String> = failed.map(|a| format!("{} in {}", a.file, a.runtime)).collect();
@@ -195,33 +207,46 @@ impl ArtifactSection {
 
     fn sentence(&self) -> String {
         let cases = many(self.cases.len(), "case", "cases");
+        let thrown = self.cases.len() - self.judging().count();
         match self.failures() {
             0 if self.cases.is_empty() => "no case was run".to_owned(),
+            0 if self.passed && thrown > 0 => {
+                format!(
+                    "{cases}, of which {} ill-conditioned; the others within their limits",
+                    grouped(thrown)
+                )
+            }
             0 if self.passed => format!("{cases}, every one within its limits"),
             0 => format!("{cases} within their limits, and the artifact was refused as a whole"),
             n => format!("{n} of {cases} failed"),
         }
     }
 
-    /// The cases: failed ones, then those with the least SNR, then those with the greatest
-    /// difference; NaN counts as worst.
+    /// The cases: failed ones, then those that judge closely; of each those with the least SNR, then those
+    /// with the greatest difference; NaN counts as worst.
     fn worst_first(&self) -> Vec<&CaseRow> {
         let mut cases: Vec<&CaseRow> = self.cases.iter().collect();
         cases.sort_by(|a, b| {
             a.accepted()
                 .cmp(&b.accepted())
+                .then_with(|| a.ill_conditioned.is_some().cmp(&b.ill_conditioned.is_some()))
                 .then_with(|| badness(-b.snr_db).total_cmp(&badness(-a.snr_db)))
                 .then_with(|| badness(b.max_abs_of_peak).total_cmp(&badness(a.max_abs_of_peak)))
         });
         cases
     }
 
+    /// The cases that are held to the limits.
+    fn judging(&self) -> impl Iterator<Item = &CaseRow> {
+        self.cases.iter().filter(|case| case.ill_conditioned.is_none())
+    }
+
     fn least_snr_db(&self) -> Option<f64> {
-        self.cases.iter().map(|case| case.snr_db).max_by(|a, b| badness(-a).total_cmp(&badness(-b)))
+        self.judging().map(|case| case.snr_db).max_by(|a, b| badness(-a).total_cmp(&badness(-b)))
     }
 
     fn greatest_difference(&self) -> Option<f64> {
-        let differences = self.cases.iter().map(|case| case.max_abs_of_peak);
+        let differences = self.judging().map(|case| case.max_abs_of_peak);
         differences.max_by(|a, b| badness(*a).total_cmp(&badness(*b)))
     }
 

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use super::arguments::{Bench as Options, Shared};
 use super::terminal::Progress;
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
-use crate::bundle::{self, Manifest};
+use crate::bundle::{self, Bundle};
 use crate::hardware::Machine;
 use crate::pipeline::Reporter as _;
 use crate::recipe::Recipe;
+use crate::validate::Part;
 use crate::validate::bench::{
     self, Fresh, Point, Rendition, Report, Row, SpeakingRate, Subject, TEXTS, USUAL_TEXT,
 };
-use crate::validate::{self, Part, References};
 
 use variants::Variant;
 
@@ -36,9 +36,9 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
     {
         return Err(Box::new(Error::Exists { path: html.clone() }));
     }
-    let manifest = Manifest::read(&options.bundle)?;
-    let recipe = match manifest.files.contains_key(RECIPE) {
-        true => Some(Recipe::read(&variants::whole_file(&options.bundle, &manifest, RECIPE)?)?),
+    let bundle = Bundle::open(&options.bundle)?;
+    let recipe = match bundle.lists(RECIPE) {
+        true => Some(Recipe::read(&bundle.file(RECIPE)?)?),
         false if options.gate => {
             return Err(Box::new(Error::NoRecipe { bundle: options.bundle.clone() }));
         }
@@ -55,7 +55,7 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
     let plan = Rounds { threads, rounds, quick: options.quick };
 
     let runtimes = variants::runtimes(&options.runtime, threads, shared)?;
-    let (variants, mut left_out) = variants::of(options, &manifest, &runtimes)?;
+    let (variants, mut left_out) = variants::of(&bundle, &runtimes)?;
     left_out.splice(0..0, runtimes.missing.iter().cloned());
     left_out.iter().for_each(|why| tellln!("{why}"));
     if variants.is_empty() {
@@ -78,12 +78,12 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
         return Err(Box::new(Error::Nothing { bundle: options.bundle.clone() }));
     }
 
-    let rendition = rendition(options, &manifest, recipe.as_ref())?;
+    let rendition = rendition(&bundle, recipe.as_ref())?;
     let whole = bench::whole(&rows, &rendition, &TEXTS);
     let best = bench::best(&whole, &rows, USUAL_TEXT);
     let found = best.map(|at| &whole[at]);
     let gate = gate.map(|gate| bench::held(&gate, &rows, &rendition, found)).unwrap_or_default();
-    let name = manifest.name.clone();
+    let name = bundle.manifest().name.clone();
     let report =
         Report { name, machine, threads, rounds, rendition, rows, whole, best, left_out, gate };
 
@@ -176,11 +176,8 @@ fn measured(
 }
 
 /// How this bundle's tokens become sound, and how many of them a text takes.
-fn rendition(
-    options: &Options,
-    manifest: &Manifest,
-    recipe: Option<&Recipe>,
-) -> Result<Rendition, Failure> {
+fn rendition(bundle: &Bundle, recipe: Option<&Recipe>) -> Result<Rendition, Failure> {
+    let manifest = bundle.manifest();
     let number = |name: &str| {
         let value = manifest.architecture.get(name).and_then(serde_json::Value::as_u64)?;
         usize::try_from(value).ok().filter(|&value| value > 0)
@@ -199,9 +196,7 @@ fn rendition(
         let (Some(entry), Some(sentences)) = (entry, sentences.filter(|all| !all.is_empty())) else {
             continue;
         };
-        let path = variants::whole_file(&options.bundle, manifest, &entry.references)?;
-        let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
-        let references = References::read(&path, &inputs)?;
+        let references = bundle.references(entry)?;
         let found = match part {
             Part::Lm => SpeakingRate::of_lm(sentences, &references),
             Part::Decoder => SpeakingRate::of_decoder(sentences, &references),

@@ -50,7 +50,6 @@ pub(super) fn required_openvino(shared: &Shared) -> Result<OpenVino, Failure> {
 }
 
 /// OpenVINO: the library that is named, which must be there, or one that is found.
-#[allow(dead_code)]
 pub(super) fn openvino(shared: &Shared) -> Result<Option<OpenVino>, Failure> {
     match required_openvino(shared) {
         Err(error) if shared.openvino_library.is_some() => Err(error),

@@ -3,9 +3,8 @@ use std::path::{Path, PathBuf};
 
 use super::arguments::{Sensitivity as Options, Shared};
 use super::terminal::{Progress, bytes, row, table};
-use super::validate::{references, unchanged};
 use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
-use crate::bundle::Manifest;
+use crate::bundle::Bundle;
 use crate::files;
 use crate::ir::Model;
 use crate::pipeline::Reporter as _;
@@ -110,15 +109,17 @@ fn unfit(part: Part, choice: &Choice, wanted: f64, reduce_range: bool) -> Option
 
 /// The fp32 artifact to measure, with its references; both as the manifest knows them.
 fn fp32(options: &Options) -> Result<(Part, PathBuf, References), Failure> {
-    let manifest = Manifest::read(&options.bundle)?;
+    let bundle = Bundle::open(&options.bundle)?;
     let wanted = |part: Part| options.part.as_deref().is_none_or(|name| name == part.name());
-    let mut found: Vec<_> =
-        manifest.artifacts.iter().filter(|a| a.scheme == Scheme::Fp32 && wanted(a.part)).collect();
+    let mut found: Vec<_> = bundle
+        .manifest()
+        .artifacts
+        .iter()
+        .filter(|a| a.scheme == Scheme::Fp32 && wanted(a.part))
+        .collect();
     found.sort_by_key(|artifact| artifact.part != Part::Lm);
     let entry = found.first().ok_or_else(|| Error::NoPart { bundle: options.bundle.clone() })?;
-    let path = unchanged(&options.bundle, &entry.file, Some(entry.sha256))?;
-    let references = references(&options.bundle, &manifest, entry)?;
-    Ok((entry.part, path, references))
+    Ok((entry.part, bundle.model(entry)?.path, bundle.references(entry)?))
 }
 
 fn listed(part: Part, nodes: &[Sensitivity]) -> String {

@@ -8,7 +8,7 @@ use super::synth::load;
 use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
-use crate::bundle::{ArtifactEntry, Manifest};
+use crate::bundle::{ArtifactEntry, Bundle, Manifest};
 use crate::pipeline::Reporter as _;
 use crate::recipe::{self, Recipe};
 use crate::runtime::{Format, Options, Runtime};
@@ -18,17 +18,17 @@ use crate::validate::{Part, Scheme};
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
 
-pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared) -> Outcome {
-    let bundle = &options.bundle;
-    let missing = || Error::NothingRecorded { bundle: bundle.clone() };
-    if [RECIPE, RECORDED, load::TOKENIZER].iter().any(|file| !manifest.files.contains_key(*file)) {
+pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> Outcome {
+    let manifest = bundle.manifest();
+    let missing = || Error::NothingRecorded { bundle: bundle.folder().to_owned() };
+    if [RECIPE, RECORDED, load::TOKENIZER].iter().any(|file| !bundle.lists(file)) {
         return Err(Box::new(missing()));
     }
     if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(Box::new(Error::Exists { path: path.clone() }));
     }
-    let recorded = Recorded::read(&variants::whole_file(bundle, manifest, RECORDED)?)?;
-    let recipe = Recipe::read(&variants::whole_file(bundle, manifest, RECIPE)?)?;
+    let recorded = Recorded::read(&bundle.file(RECORDED)?)?;
+    let recipe = Recipe::read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
@@ -36,7 +36,7 @@ pub(super) fn validate(options: &Validate, manifest: &Manifest, shared: &Shared)
     for (engine, runtime) in runtimes(options, shared)? {
         for [lm, decoder] in pairs(manifest, engine, runtime.as_ref(), options) {
             let halves = [lm, decoder].map(|entry| (entry, runtime.as_ref()));
-            let voice = load::assembled(bundle, manifest, halves)?;
+            let voice = load::assembled(bundle, halves)?;
             let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
             let name = format!("{}{format} in {}", lm.scheme, runtime.name_and_version());
             let step = format!("{name}: pieces heard");
@@ -96,7 +96,7 @@ fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Named>, Failure> 
         }
         match variants::find(name, Options::EXACT, shared) {
             Ok(runtime) => found.push((name, runtime)),
-            Err(error) if !all => return Err(error),
+            Err(error) if !all || variants::has_library(name, shared) => return Err(error),
             Err(error) => tellln!("{error}: not asked"),
         }
     }

@@ -12,7 +12,7 @@ use super::arguments::Shared;
 use super::terminal::{Progress, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::audio::Encoding;
-use crate::bundle::Manifest;
+use crate::bundle::Bundle;
 use crate::hardware::Machine;
 use crate::pipeline::Reporter as _;
 use crate::speech::text::Faults;
@@ -25,9 +25,9 @@ const DEFAULT_OUTPUT: &str = "speech.wav";
 const STDOUT: &str = "-";
 
 pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
-    let manifest = Manifest::read(&options.bundle)?;
+    let bundle = Bundle::open(&options.bundle)?;
     let scripts = scripts(options)?;
-    let sample_rate = manifest.sample_rate().ok_or(Error::NoRate)?;
+    let sample_rate = bundle.manifest().sample_rate().ok_or(Error::NoRate)?;
     let to_stdout = options.output.as_deref() == Some(Path::new(STDOUT));
     if to_stdout && (options.json || options.batch.is_some()) {
         return Err(Box::new(Error::Stdout));
@@ -46,7 +46,7 @@ pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
             Output::folder(&target, overwrite, names, sample_rate, encoding)?
         }
     };
-    let (voice, with) = load::voice(options, &manifest, threads, shared)?;
+    let (voice, with) = load::voice(options, &bundle, threads, shared)?;
     let mut listener = Listener { output, progress: Progress::new() };
     let summary = match voice.speak(&scripts, &settings, &mut listener, &INTERRUPTED) {
         Err(error) if output::is_gone(&error) => return Ok(Answer::Yes),

@@ -161,9 +161,11 @@ pub(super) use row;
 
 /// The result of a validation: each error beside its threshold.
 pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
+    let (thrown, judging): (Vec<_>, Vec<_>) =
+        verdict.cases.iter().partition(|case| case.ill_conditioned.is_some());
     let mut rows = vec![row!["metric", "worst", "threshold", "case"]];
     for (metric, limit) in verdict.tolerance.limits() {
-        let cases = verdict.cases.iter().filter_map(|c| Some((c.measured.get(metric)?, &c.name)));
+        let cases = judging.iter().filter_map(|c| Some((c.measured.get(metric)?, &c.name)));
         let worst = cases.max_by(|a, b| metric.badness(a.0).total_cmp(&metric.badness(b.0)));
         let (value, case) = worst.map_or((f64::NAN, "-"), |(value, name)| (value, name.as_str()));
         rows.push(row![metric.label(), metric.show(value), metric.show_limit(limit), case]);
@@ -173,10 +175,16 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
     let state = if verdict.passed { "PASSED" } else { "FAILED" };
     text += &format!(
         "{state}: {} of {} references within tolerance, in {}\n",
-        verdict.cases.len() - failed.len(),
-        verdict.cases.len(),
+        judging.iter().filter(|case| case.passed).count(),
+        judging.len(),
         verdict.runtime
     );
+    for case in thrown {
+        text += &ill_conditioned(case);
+    }
+    if let Some(kind) = verdict.unproven() {
+        text += &format!("  every {} reference is ill-conditioned: nothing is proven\n", kind.name());
+    }
     for case in failed.iter().take(5) {
         text += &match &case.fault {
             Some(fault) => format!("  {}: {fault}\n", case.name),
@@ -202,6 +210,23 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
         text += &format!("  first divergence: {divergence}\n");
     }
     text
+}
+
+/// Why a case can't judge closely, and what it was held to instead.
+fn ill_conditioned(case: &crate::validate::CaseResult) -> String {
+    let figures = |measured: Option<&crate::validate::Measured>| {
+        let figure = |metric: Metric| Some(metric.show(measured?.get(metric)?));
+        let found = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
+        found.collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {} of \
+         the peak; the model's by {}{}\n",
+        case.name,
+        figures(case.ill_conditioned.as_ref()),
+        figures(Some(&case.measured)),
+        if case.passed { "" } else { ", which is more than that explains" }
+    )
 }
 
 /// The rejected verdict inside a pipeline's error, if that is what it is.

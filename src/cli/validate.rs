@@ -4,22 +4,22 @@ use super::arguments::{RuntimeName, Shared, Validate};
 use super::terminal::{self, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::audio::{Encoding, Wav};
-use crate::bundle::{self, ArtifactEntry, Manifest};
-use crate::digest::Digest;
+use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Runtime, Tract};
 use crate::tensor::Tensor;
 use crate::validate::{
-    self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, Part, References, Scheme, Verdict, Weights,
+    self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, Part, References, Scheme, Verdict,
 };
 
 pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
-    let manifest = Manifest::read(&options.bundle)?;
+    let bundle = Bundle::open(&options.bundle)?;
     if options.speech {
-        return super::speech::validate(options, &manifest, shared);
+        return super::speech::validate(options, &bundle, shared);
     }
+    let manifest = bundle.manifest();
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
     let speaks = manifest.artifacts.iter().any(|entry| entry.part == Part::Decoder);
     if staged.is_some() && !speaks {
@@ -28,8 +28,8 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     let runtimes = Runtimes::find(options, shared)?;
     let (mut verdicts, mut unasked) = (Vec::new(), Vec::new());
     for entry in &manifest.artifacts {
-        let artifact = artifact(&options.bundle, entry)?;
-        let references = references(&options.bundle, &manifest, entry)?;
+        let artifact = bundle.model(entry)?;
+        let references = bundle.references(entry)?;
         let Some(verdict) = runtimes.judge(entry, &artifact, &references)? else {
             tellln!("{}: not validated, for no runtime that was asked takes it", entry.file);
             unasked.push(&entry.file);
@@ -92,11 +92,13 @@ impl Runtimes {
             None if all => tellln!("onnxruntime is not there: not asked"),
             None => {}
         }
-        match build::required_openvino(shared) {
-            Ok(runtime) => found.push(Box::new(runtime)),
-            Err(error) if named.contains(&"openvino") => return Err(error),
-            Err(_) if all => tellln!("openvino is not there: not asked"),
-            Err(_) => {}
+        match build::openvino(shared)? {
+            Some(runtime) => found.push(Box::new(runtime)),
+            None if named.contains(&"openvino") => {
+                build::required_openvino(shared)?;
+            }
+            None if all => tellln!("openvino is not there: not asked"),
+            None => {}
         }
         Ok(Self { found, named, all })
     }
@@ -199,67 +201,16 @@ fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
                     show(Metric::SnrDb, case.measured.get(Metric::SnrDb)),
                     between(Metric::MaxAbsOfPeak),
                     between(Metric::SnrDb),
-                    if good { "passed" } else { "FAILED" }
+                    match good {
+                        true if case.ill_conditioned.is_some() => "ill-conditioned",
+                        true => "passed",
+                        false => "FAILED",
+                    }
                 ]);
             }
         }
     }
     table(&rows)
-}
-
-/// A path inside a bundle, from a manifest that may say anything.
-pub(super) fn inside(folder: &Path, file: &str) -> Result<PathBuf, bundle::Error> {
-    let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-    if plain && !file.is_empty() {
-        return Ok(folder.join(file));
-    }
-    let why = format!("{file:?} leads out of the bundle");
-    Err(bundle::Error::Manifest { path: folder.join(bundle::MANIFEST), why })
-}
-
-/// The path of a bundle's file, which must have the digest that the manifest gives it.
-pub(super) fn unchanged(
-    folder: &Path,
-    file: &str,
-    expected: Option<Digest>,
-) -> Result<PathBuf, Failure> {
-    let path = inside(folder, file)?;
-    let io = |source| bundle::Error::Io { path: path.clone(), source };
-    let found = Digest::of_file(&path).map_err(io)?;
-    if Some(found) == expected {
-        return Ok(path);
-    }
-    let expected = expected.map_or("none".to_owned(), |expected| expected.to_string());
-    Err(Box::new(bundle::Error::Changed { path, expected, found: found.to_string() }))
-}
-
-fn artifact(folder: &Path, entry: &ArtifactEntry) -> Result<Artifact, Failure> {
-    let path = unchanged(folder, &entry.file, Some(entry.sha256))?;
-    let weights = entry.weights.as_ref().map(|weights| {
-        let path = unchanged(folder, &weights.file, Some(weights.sha256))?;
-        Ok::<_, Failure>(Weights { path, sha256: weights.sha256, bytes: weights.bytes })
-    });
-    let weights = weights.transpose()?;
-    let beside = entry.weights.as_ref().map(|weights| PathBuf::from(&weights.file));
-    let wanted =
-        (entry.format == Format::OpenVino).then(|| Path::new(&entry.file).with_extension("bin"));
-    if beside != wanted {
-        let why = format!("the weights of {:?} are not the file beside it", entry.file);
-        return Err(Box::new(bundle::Error::Manifest { path: folder.join(bundle::MANIFEST), why }));
-    }
-    Ok(Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights })
-}
-
-/// A model's references, which must be those that the manifest means.
-pub(super) fn references(
-    folder: &Path,
-    manifest: &Manifest,
-    entry: &ArtifactEntry,
-) -> Result<References, Failure> {
-    let expected = manifest.files.get(&entry.references).map(|file| file.sha256);
-    let path = unchanged(folder, &entry.references, expected)?;
-    let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
-    Ok(References::read(&path, &inputs)?)
 }
 
 /// A staging folder beside `target`, which must not be there yet.

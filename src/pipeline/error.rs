@@ -99,9 +99,14 @@ pub enum Error {
 }
 
 fn where_to_look(verdict: &Verdict) -> String {
-    match &verdict.divergence {
-        Some(divergence) => format!("it first diverges at {divergence}"),
-        None => "no inner value could be compared".to_owned(),
+    match (&verdict.divergence, verdict.unproven()) {
+        (Some(divergence), _) => format!("it first diverges at {divergence}"),
+        (None, Some(kind)) => format!(
+            "a last bit throws over what PyTorch answers to every {kind} reference: record others \
+             (`references` in the recipe), or look at the checkpoint's weights",
+            kind = kind.name()
+        ),
+        (None, None) => "no inner value could be compared".to_owned(),
     }
 }
 

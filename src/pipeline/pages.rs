@@ -68,12 +68,18 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         snr_db: case.measured.get(Metric::SnrDb).unwrap_or(f64::NAN),
         log_spectral_distance_db: case.measured.get(Metric::LogSpectralDistanceDb),
         passed: case.passed,
+        ill_conditioned: case.ill_conditioned.as_ref().map(|moved| {
+            let figure = |metric: Metric| Some(metric.show(moved.get(metric)?));
+            let figures = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
+            format!("{} of the peak", figures.collect::<Vec<_>>().join(", "))
+        }),
     });
     let limits = verdict.tolerance.limits();
     ArtifactSection {
         file: artifact.file.clone(),
-        bytes: artifact.bytes,
+        bytes: artifact.all_bytes(),
         sha256: artifact.sha256,
+        weights: artifact.weights.as_ref().map(weights),
         scheme: artifact.scheme.to_string(),
         runtime: verdict.runtime.clone(),
         nodes: rewrite.nodes,
@@ -87,8 +93,20 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
     }
 }
 
+fn weights(weights: &bundle::WeightsEntry) -> CardFile {
+    CardFile { path: weights.file.clone(), bytes: weights.bytes, sha256: weights.sha256 }
+}
+
 fn text(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A dimension, or those of a half, `lm.head_dim`, each in a line of its own.
+fn dimensions(name: &str, value: &serde_json::Value) -> Vec<(String, String)> {
+    match value.as_object() {
+        Some(of) => of.iter().flat_map(|(key, v)| dimensions(&format!("{name}.{key}"), v)).collect(),
+        None => vec![(name.to_owned(), text(value))],
+    }
 }
 
 /// `report.json`: rewrite and verdict, without anything that another run would time or name anew.
@@ -108,7 +126,7 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
         name: manifest.name.clone(),
         checkpoint: manifest.checkpoint.source.clone(),
         checkpoint_digest: checkpoint_digest(summary),
-        architecture: manifest.architecture.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        architecture: manifest.architecture.iter().flat_map(|(k, v)| dimensions(k, v)).collect(),
         environment: manifest.environment.clone().into_iter().collect(),
         artifacts: sections(summary),
         listening,
@@ -120,10 +138,10 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe, sample_rate: Option<u32>)
     let manifest = &summary.manifest;
     let number =
         |name: &str| manifest.architecture.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let files = manifest.artifacts.iter().map(|artifact| CardFile {
-        path: artifact.file.clone(),
-        bytes: artifact.bytes,
-        sha256: artifact.sha256,
+    let files = manifest.artifacts.iter().flat_map(|artifact| {
+        let model =
+            CardFile { path: artifact.file.clone(), bytes: artifact.bytes, sha256: artifact.sha256 };
+        std::iter::once(model).chain(artifact.weights.as_ref().map(weights))
     });
     let port = |ports: &[bundle::Port]| ports.first().map(|p| p.name.clone()).unwrap_or_default();
     let synthetic = manifest.checkpoint.source.starts_with("synthetic:");

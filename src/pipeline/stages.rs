@@ -497,12 +497,18 @@ pub(super) fn validate(
             build.interrupted,
         )?;
     }
-    if !verdict.passed && part == Part::Decoder && scheme == Scheme::Fp32 {
+    let searched =
+        (part == Part::Decoder && scheme == Scheme::Fp32).then(|| verdict.failure()).flatten();
+    if let Some((runtime, failed)) = searched
+        && let Some(case) = references.cases.iter().find(|case| case.name == failed.name)
+        && let Some(runtime) = runtimes.iter().find(|found| found.name_and_version() == runtime)
+    {
         let before = Model::open(exported.file(model_file(part))?.0)?;
         let probes = TensorFile::read(&exported.file(PROBES)?.0)?;
+        let inputs = references.inputs(case);
         // The verdict stands without it: a search that fails must not hide a failure.
         verdict.divergence =
-            validate::first_divergence(&model, &before, &probes, &Tract).unwrap_or(None);
+            validate::first_divergence(&model, &before, &probes, &inputs, *runtime).unwrap_or(None);
     }
     Ok(verdict)
 }

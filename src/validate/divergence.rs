@@ -68,7 +68,8 @@ const DIFFERS: f64 = 1e-3;
 
 /// Where the fault lies: in the export, if the exported graph's own values differ from PyTorch's
 /// (`probes`: values by their ONNX names, with the input they belong to); else in the rewrite, if a
-/// value that `model` shares with the graph before it differs; else behind the last that agrees.
+/// value that `model` shares with the graph before it differs where both are given `inputs`, those of a
+/// case that failed; else behind the last that agrees.
 ///
 /// # Errors
 /// [`Error`] where a runtime can't run the parts.
@@ -76,9 +77,10 @@ pub fn first_divergence(
     model: &Model,
     exported: &Model,
     probes: &TensorFile,
+    inputs: &Tensors,
     runtime: &dyn Runtime,
 ) -> Result<Option<Divergence>, Error> {
-    let inputs: Tensors = model
+    let probed: Tensors = model
         .graph_proto()
         .input
         .iter()
@@ -86,14 +88,14 @@ pub fn first_divergence(
         .collect();
     let recorded: HashSet<String> = probes.tensors.keys().cloned().collect();
     let names = runnable_among(exported, &recorded);
-    let found = values(exported, &names, &inputs, runtime)?;
+    let found = values(exported, &names, &probed, runtime)?;
     if let (Some(divergence), _) = compare(exported, &probes.tensors, &found) {
         return Ok(Some(divergence));
     }
     let names = runnable_among(exported, &made(model));
-    let expected = values(exported, &names, &inputs, runtime)?;
+    let expected = values(exported, &names, inputs, runtime)?;
     let names = runnable_among(model, &expected.keys().cloned().collect());
-    let found = values(model, &names, &inputs, runtime)?;
+    let found = values(model, &names, inputs, runtime)?;
     let (divergence, last) = compare(model, &expected, &found);
     // Everything that can be compared agrees: the fault lies behind the last of it.
     let next = last.map_or(0, |at| at + 1);
@@ -174,4 +176,50 @@ fn values(
     );
     let session = runtime.load_bytes(&part.to_bytes())?;
     Ok(session.run(inputs)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{TestGraph, initializer_f32, node};
+    use crate::runtime::Tract;
+    use crate::tensor::Tensor;
+
+    /// y = w + f(w·x), f by a node of its own.
+    fn chain(f: &str) -> Model {
+        TestGraph::new()
+            .input("x", &["n", "2"])
+            .initializer(initializer_f32("w", &[2], &[2.0, 3.0]))
+            .node(node("Mul", ["x", "w"], "a").named("scale"))
+            .node(node(f, ["a"], "b").named("rectify"))
+            .node(node("Add", ["b", "w"], "y").named("shift"))
+            .output("y", &["n", "2"])
+            .model()
+    }
+
+    fn given(values: [f32; 2]) -> Tensors {
+        [("x".to_owned(), Tensor::from_f32(&[1, 2], &values))].into()
+    }
+
+    #[test]
+    fn a_fault_is_looked_for_on_the_inputs_that_show_it() {
+        let exported = chain("Relu");
+        let model = chain("Identity");
+        let mut probes = TensorFile::default();
+        probes.tensors.extend(given([1.0, 2.0]));
+        let a = Tensor::from_f32(&[1, 2], &[2.0, 6.0]);
+        probes.tensors.insert("a".to_owned(), a);
+        let find = |inputs: [f32; 2]| {
+            let found = first_divergence(&model, &exported, &probes, &given(inputs), &Tract);
+            found.unwrap().map(|divergence| (divergence.node, divergence.value))
+        };
+        assert_eq!(find([1.0, -2.0]), Some(("rectify".to_owned(), Some("b".to_owned()))));
+        // Where all agree, nothing before the last of it is blamed.
+        assert_eq!(find([1.0, 2.0]), None);
+        // An export that is wrong comes first, on PyTorch's own inputs.
+        let wrong = Tensor::from_f32(&[1, 2], &[2.0, 6.1]);
+        probes.tensors.insert("a".to_owned(), wrong);
+        let found = first_divergence(&model, &exported, &probes, &given([1.0, -2.0]), &Tract).unwrap();
+        assert_eq!(found.unwrap().node, "scale");
+    }
 }

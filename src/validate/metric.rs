@@ -205,6 +205,23 @@ impl Tolerance {
         }
     }
 
+    /// The limits of a case whose answer a last bit of its input throws over, PyTorch's own answer moving so
+    /// far: [`LAST_BITS`] times as much. What has no such figure is not held to.
+    pub fn widened(&self, last_bit: &Measured) -> Self {
+        let wider = |(metric, limit): (Metric, f64)| {
+            let moved = last_bit.get(metric)?;
+            let allowed = match metric {
+                Metric::SnrDb => moved - 20.0 * LAST_BITS.log10(),
+                _ => moved * LAST_BITS,
+            };
+            Some((
+                metric,
+                if metric.badness(allowed) > metric.badness(limit) { allowed } else { limit },
+            ))
+        };
+        Self(self.limits().filter_map(wider).collect())
+    }
+
     /// Checks that every limit of the floor is there and no looser; NaN is looser than anything.
     ///
     /// # Errors
@@ -219,6 +236,10 @@ impl Tolerance {
         Ok(())
     }
 }
+
+/// Changes of a last bit that the rounding of a whole model may amount to, by which an ill-conditioned case
+/// is still held: where cases are well-conditioned, right decoders are off by one to two of them.
+const LAST_BITS: f64 = 16.0;
 
 /// The figures of one case.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -247,6 +268,12 @@ impl Measured {
         let mut held = tolerance.limits().filter_map(|(m, limit)| Some(m.holds(self.get(m)?, limit)));
         let some = held.next();
         some == Some(true) && held.all(|holds| holds)
+    }
+
+    /// Whether a figure is beyond its limit; one that isn't a number says nothing.
+    pub fn beyond(&self, tolerance: &Tolerance) -> bool {
+        let mut figures = tolerance.limits().filter_map(|(m, limit)| Some((m, self.get(m)?, limit)));
+        figures.any(|(metric, value, limit)| !value.is_nan() && !metric.holds(value, limit))
     }
 }
 
@@ -304,6 +331,35 @@ mod tests {
             assert!(error.contains(missing.name()), "{error}");
         }
         assert!(Tolerance::default().check(Part::Decoder, Scheme::Int8).is_err());
+    }
+
+    #[test]
+    fn a_last_bit_widens_limits_and_never_narrows_them() {
+        let tolerance = Tolerance::new([
+            (Metric::MaxAbsOfPeak, 1e-5),
+            (Metric::SnrDb, 90.0),
+            (Metric::LogSpectralDistanceDb, 0.05),
+        ]);
+        let measured = |of_peak: f64, snr_db: f64| {
+            let mut measured = Measured::default();
+            measured.add(Metric::MaxAbsOfPeak, of_peak);
+            measured.add(Metric::SnrDb, snr_db);
+            measured
+        };
+        let usual = measured(1.2e-6, 118.0);
+        assert!(!usual.beyond(&tolerance));
+        assert!(!Measured::default().beyond(&tolerance), "nothing was measured");
+        assert!(!measured(f64::NAN, f64::NAN).beyond(&tolerance), "nor is that a figure");
+        let thrown = measured(59.0, -26.3);
+        assert!(thrown.beyond(&tolerance) && measured(1e-6, 89.0).beyond(&tolerance));
+        let wide = tolerance.widened(&thrown);
+        assert!(measured(58.0, -26.0).within(&wide));
+        assert!(measured(16.0 * 58.9, -50.0).within(&wide));
+        assert!(!measured(16.0 * 59.1, -26.0).within(&wide));
+        assert!(!measured(58.0, -51.0).within(&wide));
+        assert!(!measured(f64::NAN, -26.0).within(&wide));
+        let narrow: Vec<_> = tolerance.widened(&measured(0.0, f64::INFINITY)).limits().collect();
+        assert_eq!(narrow, [(Metric::MaxAbsOfPeak, 1e-5), (Metric::SnrDb, 90.0)]);
     }
 
     #[test]

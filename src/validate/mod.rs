@@ -129,6 +129,10 @@ pub struct CaseResult {
     /// What forbids a comparison, where something does: a wrong shape, a missing output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// Of an ill-conditioned case how far a last bit of its input moves PyTorch's own output: beyond the
+    /// tolerance, so that the case is held to [`Tolerance::widened`] and proves nothing closer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ill_conditioned: Option<Measured>,
 }
 
 /// A model's file on its way into a bundle.
@@ -263,8 +267,7 @@ impl Verdict {
     /// The verdict itself, where it didn't, or where it is about another file.
     pub fn accept(self, artifact: Artifact) -> Result<Accepted, Box<Verdict>> {
         let holds = self.passed
-            && !self.cases.is_empty()
-            && self.cases.iter().all(|case| case.passed)
+            && hold(&self.cases)
             && self.tolerance.check(self.part, self.scheme).is_ok()
             && self.beside.iter().all(|beside| beside.passed() && beside.verdict.sha256 == self.sha256)
             && self.sha256 == artifact.sha256
@@ -272,15 +275,32 @@ impl Verdict {
         if holds { Ok(Accepted { artifact, verdict: self }) } else { Err(Box::new(self)) }
     }
 
-    /// The case that is worst: one that failed if any did, then by signal-to-noise ratio.
-    pub fn worst(&self) -> Option<&CaseResult> {
-        self.cases.iter().min_by(|a, b| {
-            let rank = |c: &CaseResult| {
-                -Metric::SnrDb.badness(c.measured.get(Metric::SnrDb).unwrap_or(f64::NAN))
-            };
-            a.passed.cmp(&b.passed).then(rank(a).total_cmp(&rank(b)))
-        })
+    /// A kind of references that proves nothing, for each of them is ill-conditioned.
+    pub fn unproven(&self) -> Option<Kind> {
+        unproven(&self.cases)
     }
+
+    /// A case to look for the fault in, with the runtime where it failed: the smallest, and one that judges
+    /// closely before one that is ill-conditioned.
+    pub fn failure(&self) -> Option<(&str, &CaseResult)> {
+        let verdicts = std::iter::once(self).chain(self.beside.iter().map(|beside| &beside.verdict));
+        let failed = verdicts.flat_map(|verdict| {
+            let failed = verdict.cases.iter().filter(|case| !case.passed);
+            failed.map(|case| (verdict.runtime.as_str(), case))
+        });
+        failed.min_by_key(|(_, case)| (case.ill_conditioned.is_some(), case.batch * case.length))
+    }
+}
+
+/// The kind of a case beside which no other of that kind is well-conditioned.
+fn unproven(cases: &[CaseResult]) -> Option<Kind> {
+    let judges = |kind: Kind| cases.iter().any(|c| c.kind == kind && c.ill_conditioned.is_none());
+    cases.iter().map(|case| case.kind).find(|&kind| !judges(kind))
+}
+
+/// Whether there is a case, every one passed, and one of each kind could judge.
+fn hold(cases: &[CaseResult]) -> bool {
+    !cases.is_empty() && cases.iter().all(|case| case.passed) && unproven(cases).is_none()
 }
 
 /// Those of a model's inputs that references record: a cache is the model's own.
@@ -345,7 +365,7 @@ pub fn validate(
         part,
         scheme,
         tolerance,
-        passed: !cases.is_empty() && cases.iter().all(|case| case.passed),
+        passed: hold(&cases),
         cases,
         divergence: None,
         beside: Vec::new(),
@@ -380,7 +400,11 @@ pub fn validate_beside(
     };
     let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
     let mut compared: Vec<Agreement> = Vec::new();
-    let fits = |case: &&Case| case.is_one_call() && case.batch * case.length <= LONGEST_COMPARED;
+    // Two runtimes can't agree on what a last bit throws over.
+    let judges = |case: &Case| case.last_bit.as_ref().is_none_or(|m| !m.beyond(&verdict.tolerance));
+    let fits = |case: &&Case| {
+        case.is_one_call() && case.batch * case.length <= LONGEST_COMPARED && judges(case)
+    };
     for case in references.cases.iter().filter(fits) {
         if interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
@@ -443,13 +467,19 @@ impl Judge {
             measured: Measured::default(),
             passed: false,
             fault: None,
+            ill_conditioned: case.last_bit.clone().filter(|moved| moved.beyond(tolerance)),
         };
         let outcome = match self {
             Judge::Decoder => decode(case, references, session, &mut result),
             Judge::Lm(interface) => interface.run(case, references, session, &mut result),
         };
         match outcome {
-            Ok(()) => result.passed = result.measured.within(tolerance),
+            Ok(()) => {
+                result.passed = match &result.ill_conditioned {
+                    None => result.measured.within(tolerance),
+                    Some(moved) => result.measured.within(&tolerance.widened(moved)),
+                }
+            }
             Err(Fault::Output(fault)) => result.fault = Some(fault),
             Err(Fault::Reference(error)) => return Err(error),
         }
@@ -519,4 +549,70 @@ fn measure(
         measured.add(Metric::LogSpectralDistanceDb, audio::log_spectral_distance_db(r, t)?);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, kind: Kind, passed: bool, ill: bool) -> CaseResult {
+        CaseResult {
+            name: name.to_owned(),
+            kind,
+            batch: 1,
+            length: name.len(),
+            peak: 1.0,
+            measured: Measured::default(),
+            passed,
+            fault: None,
+            ill_conditioned: ill.then(Measured::default),
+        }
+    }
+
+    #[test]
+    fn each_kind_is_judged_by_a_case_that_can() {
+        let good = case("good", Kind::Realistic, true, false);
+        let thrown = case("thrown", Kind::Extreme, true, true);
+        let other = case("other", Kind::Extreme, true, false);
+        let bad = case("bad", Kind::Extreme, false, false);
+        assert!(!hold(&[]), "nothing is proven by nothing");
+        assert!(hold(std::slice::from_ref(&good)));
+        assert!(hold(&[good.clone(), thrown.clone(), other.clone()]));
+        assert!(!hold(&[good.clone(), thrown.clone()]), "no extreme case judges");
+        assert_eq!(unproven(&[good.clone(), thrown.clone()]), Some(Kind::Extreme));
+        assert!(!hold(&[good.clone(), thrown.clone(), bad]));
+        let thrown = CaseResult { passed: false, ..thrown };
+        assert!(!hold(&[good, thrown, other]), "a case is held to something, though not closely");
+    }
+
+    #[test]
+    fn the_fault_is_looked_for_in_the_smallest_case_that_judges() {
+        let verdict = |runtime: &str, cases: Vec<CaseResult>| Verdict {
+            sha256: Digest::of(b""),
+            weights: None,
+            runtime: runtime.to_owned(),
+            part: Part::Decoder,
+            scheme: Scheme::Fp32,
+            tolerance: Tolerance::default(),
+            cases,
+            passed: false,
+            divergence: None,
+            beside: Vec::new(),
+        };
+        let (long, short) = ("long one", "short");
+        let failed = |name: &str, ill: bool| case(name, Kind::Extreme, false, ill);
+        let mut found = verdict("tract", vec![case("a", Kind::Realistic, true, false)]);
+        assert!(found.failure().is_none());
+        found.cases.push(failed("zero", true));
+        assert_eq!(found.failure().unwrap().1.name, "zero");
+        let beside = verdict("onnxruntime", vec![failed(long, false), failed(short, false)]);
+        found.beside.push(Beside {
+            verdict: beside,
+            agreement_db: 0.0,
+            agreement_limit_db: 0.0,
+            compared: Vec::new(),
+        });
+        let (runtime, case) = found.failure().unwrap();
+        assert_eq!((runtime, case.name.as_str()), ("onnxruntime", short));
+    }
 }

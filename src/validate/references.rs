@@ -2,7 +2,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Port, Signature};
+use super::{Error, Measured, Port, Signature};
 use crate::runtime::Tensors;
 use crate::tensor::{DType, TensorFile};
 
@@ -39,7 +39,7 @@ impl Kind {
 }
 
 /// One recorded run of PyTorch's own module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Unique; tensors are named `<name>/<input or output>`.
     pub name: String,
@@ -52,6 +52,9 @@ pub struct Case {
     /// Of a language model's case with steps: how many tokens are given at once before the first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub prefill: usize,
+    /// How far PyTorch's own output moves where every input value changes by a last bit, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_bit: Option<Measured>,
 }
 
 /// Whether a dimension of a recipe admits a size.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use soprano_export::digest::Digest;
 
-use crate::harness::{Run, Shared, World, copy_tree, onnxruntime, python, tree};
+use crate::harness::{Run, Shared, World, copy_tree, onnxruntime, openvino, python, tree};
 use crate::{shared_or_skip, snapshot};
 
 const MODEL: &str = "onnx/soprano_decoder_fp32.onnx";
@@ -156,11 +156,31 @@ fn a_runtime_that_is_named_must_be_there_and_of_all_a_missing_one_is_a_sentence(
     bench(&["--runtime", "onnxruntime"]).exits(2).says("onnxruntime is not there").hints();
     let named = bench(&["--onnxruntime", "no-such.so"]).exits(2);
     named.says("no-such.so: no such file").hints();
+    let named = bench(&["--openvino-library", "no-such.so"]).exits(2);
+    named.says("no-such.so: no such file").hints();
     let all = bench(&[]).exits(0).says("onnxruntime is not there").says("it is left out");
     assert!(all.stdout.contains("best on this machine: decoder fp32 in tract"), "{}", all.show());
     bench(&["--runtime", "torch"]).exits(2);
     bench(&["--threads", "0"]).exits(2);
     bench(&["--alone", "no-such.onnx"]).exits(2).says("no model \"no-such.onnx\"").hints();
+}
+
+#[test]
+fn a_library_that_is_named_is_handed_to_the_processes_that_load_each_variant() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    for (option, runtime, library) in [
+        ("--onnxruntime", "onnxruntime", onnxruntime()),
+        ("--openvino-library", "openvino", openvino()),
+    ] {
+        let Some(library) = library else { continue };
+        let mut command = world.command(["bench", "--runtime", runtime, option]);
+        command.arg(library).arg(&shared.bundle).args(QUICK);
+        // Nothing else says where it lies.
+        command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
+        let run = Run::from(command.output().unwrap()).exits(0);
+        assert!(run.stdout.contains(&format!("decoder fp32 in {runtime}")), "{}", run.show());
+    }
 }
 
 #[test]

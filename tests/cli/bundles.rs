@@ -11,7 +11,7 @@ use soprano_export::digest::Digest;
 use soprano_export::ir::Model;
 use soprano_export::tensor::{Tensor, TensorFile};
 
-use crate::harness::{Run, Shared, World, copy_tree, replay, tree};
+use crate::harness::{Run, Shared, World, copy_tree, python, replay, tree};
 use crate::{shared_or_skip, snapshot};
 
 const MODEL: &str = "onnx/soprano_decoder_fp32.onnx";
@@ -284,6 +284,59 @@ fn references_of_another_digest_are_not_read() {
 }
 
 #[test]
+fn a_library_that_is_named_must_be_one() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    for option in ["--onnxruntime", "--openvino-library"] {
+        for more in [&[][..], &["--runtime", "tract"], &["--runtime", "all"]] {
+            let mut command = world.command(["validate", option, "no-such.so"]);
+            let run = Run::from(command.arg(&shared.bundle).args(more).output().unwrap());
+            run.exits(2).says("no-such.so: no such file").hints();
+        }
+    }
+}
+
+/// Every verb that reads a bundle's models; the last is what `bench` starts for each of them.
+const READERS: [&[&str]; 3] = [
+    &["validate", "bundle"],
+    &["bench", "bundle", "--quick", "--rounds", "1", "--runtime", "tract"],
+    &["bench", "bundle", "--runtime", "tract", "--alone", MODEL],
+];
+
+#[test]
+fn no_verb_reads_what_lies_outside_a_bundle_or_was_changed() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let elsewhere = world.work("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::rename(bundle.join(MODEL), elsewhere.join("model.onnx")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.join("model.onnx"), bundle.join(MODEL)).unwrap();
+    for verb in READERS {
+        // The very file that the manifest means, but another may write there.
+        world.run(verb).exits(2).says("leads out of the bundle").hints();
+    }
+    std::fs::remove_file(bundle.join(MODEL)).unwrap();
+    std::fs::rename(elsewhere.join("model.onnx"), bundle.join(MODEL)).unwrap();
+    for place in ["../elsewhere/model.onnx", "/etc/passwd"] {
+        let whole = std::fs::read_to_string(bundle.join("manifest.json")).unwrap();
+        forge(&bundle, |manifest| manifest["artifacts"][0]["file"] = json!(place));
+        for verb in READERS {
+            let mut verb = verb.to_vec();
+            if let Some(alone) = verb.iter_mut().find(|word| **word == MODEL) {
+                *alone = place;
+            }
+            world.run(verb).exits(2).says("leads out of the bundle").hints();
+        }
+        std::fs::write(bundle.join("manifest.json"), whole).unwrap();
+    }
+    spoil(&bundle.join(MODEL), "/decoder/convnext.1/dwconv/Conv_output_0/weight_2d");
+    for verb in READERS {
+        world.run(verb).exits(2).says("its digest is").hints();
+    }
+}
+
+#[test]
 fn references_that_prove_nothing_are_refused() {
     let shared = shared_or_skip!();
     let world = World::new();
@@ -358,6 +411,89 @@ fn a_wrong_model_is_rejected_and_its_first_wrong_node_named() {
         let again = replay(&world, shared).env("FAKE_EXPORT", folder).output().unwrap();
         Run::from(again).exits(1).says("making: ");
     }
+}
+
+/// Without biases PyTorch makes exact zeros of silence in every layer, and sound of the least rounding.
+const WITHOUT_BIASES: &str = "
+import sys, torch
+state = torch.load(sys.argv[1], weights_only=True)
+for name in state:
+    if name.endswith('.bias'):
+        state[name] = torch.zeros_like(state[name])
+torch.save(state, sys.argv[2])
+";
+
+#[test]
+fn a_case_that_a_last_bit_throws_over_is_told_and_hides_nothing() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let python = python().unwrap();
+    std::fs::create_dir(world.work("checkpoint")).unwrap();
+    let made = std::process::Command::new(python.join("bin/python"))
+        .args(["-W", "ignore", "-c", WITHOUT_BIASES])
+        .arg(shared.stage("checkpoint", "decoder.pth"))
+        .arg(world.work("checkpoint/decoder.pth"))
+        .status();
+    assert!(made.unwrap().success());
+    let references = "decoder:\n  references: {lengths: [2, 5], batches: [1, 2]}\n";
+    world.write("silent.yaml", format!("name: silent\nsource: ./checkpoint\n{references}"));
+    let mut build = world.command(["build", "silent.yaml", "-o", "bundle", "--cache-dir"]);
+    build.arg(&shared.cache).arg("--python").arg(&python);
+    let run = Run::from(build.output().unwrap()).exits(0);
+    let run = run.says("PASSED: 10 of 10 references within tolerance, in tract");
+    run.says(
+        "  zeros_t3: ill-conditioned: where its input changes by a last bit, PyTorch's own answer",
+    );
+    let bundle = world.work("bundle");
+    let page = std::fs::read_to_string(bundle.join("report.html")).unwrap();
+    assert_eq!(page.matches(">ILL-CONDITIONED<").count(), 1);
+    assert!(page.contains("zeros_t3 is ill-conditioned"));
+    let verdicts = world.run(["validate", "bundle", "--json"]).exits(0).json();
+    let cases = verdicts[0]["cases"].as_array().unwrap();
+    let thrown: Vec<&Value> = cases.iter().filter(|case| !case["ill_conditioned"].is_null()).collect();
+    assert_eq!((thrown.len(), &thrown[0]["name"]), (1, &json!("zeros_t3")));
+    assert!(thrown[0]["ill_conditioned"]["max_abs_of_peak"].as_f64().unwrap() > 1.0);
+
+    // A wrong weight fails in the other cases.
+    let whole = std::fs::read(bundle.join(MODEL)).unwrap();
+    spoil(&bundle.join(MODEL), "/decoder/convnext.1/dwconv/Conv_output_0/weight_2d");
+    forge(&bundle, |_| {});
+    world.run(["validate", "bundle"]).exits(1).says("FAILED: ").says("  b1_t2: max abs error / peak ");
+    std::fs::write(bundle.join(MODEL), whole).unwrap();
+
+    let recorded = TensorFile::read(&bundle.join(REFERENCES)).unwrap();
+    let with = |edit: &dyn Fn(&mut TensorFile, &mut Vec<Value>)| -> Run {
+        let mut file = recorded.clone();
+        let mut cases: Vec<Value> = serde_json::from_str(&file.metadata["cases"]).unwrap();
+        edit(&mut file, &mut cases);
+        file.metadata.insert("cases".to_owned(), serde_json::to_string(&cases).unwrap());
+        std::fs::write(bundle.join(REFERENCES), file.to_bytes().unwrap()).unwrap();
+        forge(&bundle, |_| {});
+        world.run(["validate", "bundle"])
+    };
+    with(&|_, _| {}).exits(0);
+    // Wrong in that case alone, and by more than a last bit can do.
+    let run = with(&|file, _| {
+        let tensor = &file.tensors["zeros_t3/audio"];
+        let quiet: Vec<f32> = tensor.to_f32().unwrap().iter().map(|v| v * 1e-7).collect();
+        let quiet = Tensor::from_f32(tensor.shape(), &quiet);
+        file.tensors.insert("zeros_t3/audio".to_owned(), quiet);
+    });
+    run.exits(1).says("FAILED: 10 of 10").says(", which is more than that explains");
+    // A file that says so of every extreme case proves nothing of them.
+    let run = with(&|_, cases| {
+        for case in cases.iter_mut().filter(|case| case["kind"] == "extreme") {
+            case["last_bit"] = json!({"max_abs_of_peak": 1.0, "snr_db": "-inf"});
+        }
+    });
+    run.exits(1).says("every extreme reference is ill-conditioned: nothing is proven");
+    // Without the figures, as they once were recorded, each case judges.
+    let run = with(&|_, cases| {
+        for case in cases {
+            case.as_object_mut().unwrap().remove("last_bit").expect("every case has them");
+        }
+    });
+    run.exits(1).says("FAILED: 10 of 11").says("  zeros_t3: max abs error / peak ");
 }
 
 #[test]

@@ -93,6 +93,26 @@ fn a_folder_of_bundles() {
 }
 
 #[test]
+fn a_version_differs_by_more_than_its_case() {
+    let world = World::new();
+    let bundle = small(&world);
+    world.run(["publish", "small", "shelf", "--version", "v1-rc"]).exits(0);
+    let before = tree(&world.work("shelf"));
+    let run = world.run(["publish", "small", "shelf", "--version", "V1-RC"]).exits(2).hints();
+    run.says("shelf/small/V1-RC differs from shelf/small/v1-rc, which is there");
+    for (name, other) in [("Small", "shelf/small"), ("INDEX.json", "shelf/index.json")] {
+        forge(&bundle, |manifest| manifest["name"] = json!(name));
+        let run = world.run(["publish", "small", "shelf", "--version", "v1-rc"]).exits(2).hints();
+        run.says(&format!("shelf/{name}/v1-rc differs from {other}, which is there"));
+    }
+    assert_eq!(tree(&world.work("shelf")), before, "nothing of them is left");
+    forge(&bundle, |manifest| manifest["name"] = json!("small"));
+    world.run(["publish", "small", "shelf", "--version", "v1-rc"]).exits(0).says("the same");
+    world.run(["publish", "small", "shelf", "--version", "v1-rc2"]).exits(0);
+    world.is_clean();
+}
+
+#[test]
 fn a_dry_run_lists_and_sends_nothing() {
     let world = World::new();
     small(&world);
@@ -137,14 +157,16 @@ fn places_that_are_none() {
         })
         .collect();
     snapshot!("publish-places", world, shown);
-    for version in ["..", "a/b", "", ".x"] {
-        world.run(["publish", "small", "shelf", "--version", version]).exits(2).hints();
+    for version in ["..", "a/b", "", ".x", "v 1"] {
+        for verb in [&["publish", "small", "shelf"][..], &["fetch", "shelf"]] {
+            let run = world.run([verb, &["--version", version]].concat()).exits(2);
+            run.says("can't be a version\nhint: 1 to 128 letters");
+        }
     }
-    world
-        .run(["publish", "small", "oci://host/a:v1", "--version", "v2"])
-        .exits(2)
-        .says("names the tag");
-    world.run(["publish", "small", "hf://a/b@v1", "--version", "v2"]).exits(2).says("names \"v1\"");
+    for place in ["oci://host/a:v1", "hf://a/b@v1"] {
+        let run = world.run(["publish", "small", place, "--version", "v2"]).exits(2);
+        run.says("names \"v1\", and --version \"v2\"\nhint: name the version once");
+    }
     for place in ["small", "small/shelf", "small/a/b"] {
         world.run(["publish", "small", place]).exits(2).says("is, or lies in, a bundle").hints();
     }

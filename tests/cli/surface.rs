@@ -72,7 +72,21 @@ fn sources_that_are_none() {
     let world = World::new();
     std::fs::create_dir(world.work("empty")).unwrap();
     world.write("other/model.safetensors", "");
-    let shown: String = ["nonsense", "./nowhere", "./empty", "./other", "synthetic:tiny#x", "a/b/c"]
+    std::fs::create_dir(world.path("home/empty")).unwrap();
+    world.write("tilde.yaml", "name: tilde\nsource: ~/empty\ndecoder: {}\n");
+    let run = world.run(["build", "tilde.yaml"]).exits(2).hints();
+    run.says("/home/empty: no decoder.pth in this folder");
+    let sources = [
+        "nonsense",
+        "./nowhere",
+        "./empty",
+        "./other",
+        "~/empty",
+        "~someone/empty",
+        "synthetic:tiny#x",
+        "a/b/c",
+    ];
+    let shown: String = sources
         .iter()
         .map(|model| {
             let run = world.run(["decoder", "--model", model]).exits(2).hints();

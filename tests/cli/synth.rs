@@ -133,7 +133,7 @@ fn every_line_of_a_file_gets_a_file() {
     // A line without a word is passed over; the others keep their numbers.
     world.write("lines.txt", format!("***\n{TEXT}\n\n--\nHello there, my friend.\n"));
     let run = synth(&world, bundle, &[&again[..], &["--json"]].concat()).exits(0);
-    run.says("warning: nothing to say in line 1, line 4; passed over, without a file");
+    let run = run.says("warning: nothing to say in line 1, line 4; passed over, without a file");
     assert_eq!(run.json()["unsaid"], serde_json::json!(["line 1", "line 4"]));
     let names: Vec<_> = crate::harness::tree(&world.work("out")).into_keys().collect();
     assert_eq!(names, ["2.wav", "5.wav"]);
@@ -302,6 +302,11 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
     assert_eq!(page.matches("<audio").count(), 2 * 5, "upstream and four variants, two sentences");
     validate(bundle, &["--html", "page.html"]).exits(2).says("is there already").hints();
     validate(&shared().unwrap().bundle, &[]).exits(2).says("nothing of upstream's is recorded").hints();
+
+    for option in ["--onnxruntime", "--openvino-library"] {
+        let run = validate(bundle, &[option, "no-such.so"]).exits(2);
+        run.says("no-such.so: no such file").hints();
+    }
 
     // A recording that says something else: the answer is no.
     let lie = world.work("lie");

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,15 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         if wanted.sentences:
             recorded += _spoken(directory, wanted.sentences, job)
         tensors, facts = {}, []
+        lifelike = [case.hidden_states.abs().max() for case in recorded if case.kind == "realistic"]
+        scale = float(max(lifelike))
         for done, case in enumerate(recorded):
             job.progress("record references", done, len(recorded))
             audio, fact = references.record(decoder, case)
+            moved = references.last_bit(decoder, case, audio, scale)
+            recorded[done] = replace(case, last_bit=moved)
             tensors[f"{case.name}/hidden_states"], tensors[f"{case.name}/audio"] = case.hidden_states, audio
-            facts.append(fact)
+            facts.append({**fact, "last_bit": moved})
         job.progress("record references", len(recorded), len(recorded))
 
     job.write("references", "references.safetensors", references.serialize(tensors, recorded))

@@ -58,6 +58,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     graph.check_opset(request.opset)
     job.progress("load checkpoint", 0, 1)
     model = language_model.load(directory)
+    lm.check_attention(model.config)
     architecture = lm.Architecture.of(model.config)
     wanted = request.references
     if not all(0 <= layer < architecture.layers for layer in request.hidden_states):

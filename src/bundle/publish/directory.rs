@@ -97,8 +97,32 @@ impl Folder<'_> {
         files::write(&path, text.as_bytes()).map_err(Error::io(&path))
     }
 
+    /// Refuses a name or a version that differs from one that is there by its case alone: where the file
+    /// system takes both for one, the second would be the first.
+    fn is_distinct(&self, package: &Package) -> Result<(), Error> {
+        let (name, version) = (package.name(), self.version(package));
+        let refuse = |other: &Path| Error::Case {
+            place: self.place(package).display().to_string(),
+            other: other.display().to_string(),
+        };
+        if name.eq_ignore_ascii_case(INDEX) {
+            return Err(refuse(&self.root.join(INDEX)));
+        }
+        for (folder, wanted) in [(self.root.clone(), name), (self.root.join(name), version.as_str())] {
+            // What can't be listed holds nothing yet, or is refused where it is written.
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let found = entry.file_name();
+                if found.eq_ignore_ascii_case(wanted) && found != wanted {
+                    return Err(refuse(&folder.join(found)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What stands at a version's place: nothing, or this very bundle; else an error.
     fn standing(&self, package: &Package) -> Result<bool, Error> {
+        self.is_distinct(package)?;
         let place = self.place(package);
         if std::fs::symlink_metadata(&place).is_err() {
             return Ok(false);

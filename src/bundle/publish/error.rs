@@ -28,6 +28,29 @@ pub enum Error {
         help("a folder, oci://HOST/REPOSITORY[:TAG], or hf://OWNER/NAME[@TAG]")
     )]
     Address { text: String, why: String },
+    #[error("{text:?} can't be a version")]
+    #[diagnostic(
+        code(publish::version),
+        help(
+            "1 to 128 letters, digits, '.', '_' and '-', of which the first is neither '.' nor '-': --version v1.0"
+        )
+    )]
+    Version { text: String },
+    #[error("{place} names {named:?}, and --version {version:?}")]
+    #[diagnostic(
+        code(publish::two_versions),
+        help("name the version once: leave out --version, or the end of the address")
+    )]
+    TwoVersions { place: String, named: String, version: String },
+    #[error("{place} differs from {other}, which is there, by upper and lower case alone")]
+    #[diagnostic(
+        code(publish::case),
+        help(
+            "file systems of macOS and Windows take both for one folder; choose another version with \
+             --version VERSION, or another name in the recipe"
+        )
+    )]
+    Case { place: String, other: String },
     #[error("{place} exists already, and holds another bundle")]
     #[diagnostic(
         code(publish::version_exists),

@@ -43,7 +43,8 @@ pub(super) fn open<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dy
     }
     let revision = match (revision, context.version) {
         (Some(revision), Some(version)) if revision != version => {
-            return Err(refuse(&format!("names {revision:?}, and --version {version:?}")));
+            let (place, version) = (format!("hf://{repository}"), version.to_owned());
+            return Err(Error::TwoVersions { place, named: revision, version });
         }
         (revision, version) => revision.or(version.map(str::to_owned)),
     };

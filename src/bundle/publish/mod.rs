@@ -173,7 +173,7 @@ fn store<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 
     if let Some(version) = context.version
         && !is_version(version)
     {
-        return Err(Error::address(version, "can't be a version: letters, digits, '.', '_', '-'"));
+        return Err(Error::Version { text: version.to_owned() });
     }
     let found = STORES.iter().find_map(|(scheme, open)| Some((open, address.strip_prefix(scheme)?)));
     match found {
@@ -185,7 +185,7 @@ fn store<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 
 /// The address that publishing would give; asks and sends nothing.
 ///
 /// # Errors
-/// [`Error::Address`].
+/// [`Error::Address`], [`Error::Version`], [`Error::TwoVersions`].
 pub fn address(package: &Package, place: &str, context: &Context<'_>) -> Result<String, Error> {
     store(place, context)?.address(package)
 }
@@ -193,8 +193,8 @@ pub fn address(package: &Package, place: &str, context: &Context<'_>) -> Result<
 /// Publishes a package.
 ///
 /// # Errors
-/// [`Error::VersionExists`] where the version holds another bundle; the others say what the place, or the
-/// way there, refuses.
+/// [`Error::VersionExists`] where the version holds another bundle, [`Error::Case`] where a folder can't hold
+/// it beside what is there; the others say what the place, or the way there, refuses.
 pub fn publish(package: &Package, place: &str, context: &Context<'_>) -> Result<Published, Error> {
     store(place, context)?.publish(package)
 }

@@ -11,6 +11,7 @@ fn case(name: &str, snr_db: f64, passed: bool) -> CaseRow {
         snr_db,
         log_spectral_distance_db: Some(0.02),
         passed,
+        ill_conditioned: None,
     }
 }
 
@@ -19,6 +20,7 @@ fn section(cases: Vec<CaseRow>) -> ArtifactSection {
         file: "onnx/soprano_decoder_fp32.onnx".into(),
         bytes: 118_400_123,
         sha256: Digest::of(b"model"),
+        weights: None,
         scheme: "fp32".into(),
         runtime: "tract 0.23.9".into(),
         nodes: (1412, 391),
@@ -285,4 +287,36 @@ fn a_card_without_a_decoder_or_a_hub_id_leaves_them_out() {
     assert!(markdown.starts_with("---\nlibrary_name: onnx\n"));
     assert!(!markdown.contains("Inputs and outputs") && !markdown.contains("python"));
     assert!(markdown.contains("No artifact was checked."));
+}
+
+#[test]
+fn a_case_that_can_not_judge_is_told_and_left_out_of_the_worst() {
+    let mut page = page();
+    let thrown =
+        CaseRow { ill_conditioned: Some("5.90e1, -26.3 dB".into()), ..case("zeros", -26.0, true) };
+    page.artifacts = vec![section(vec![case("b1", 110.0, true), thrown])];
+    assert_eq!(page.artifacts[0].least_snr_db(), Some(110.0));
+    assert!(page.artifacts[0].greatest_difference().unwrap() < 1e-5);
+    assert_eq!(page.artifacts[0].worst_first()[0].name, "b1");
+    let text = html(&page);
+    assert_eq!(text.matches(">ILL-CONDITIONED<").count(), 1);
+    assert!(
+        text.contains("2 cases, of which 1 ill-conditioned; the others within their limits"),
+        "{text}"
+    );
+    assert!(text.contains("2 cases, every one that can judge within its limits"), "{text}");
+    page.artifacts[0].cases[1].passed = false;
+    let text = html(&page);
+    assert!(!text.contains(">ILL-CONDITIONED<") && text.contains("1 of 2 cases failed"), "{text}");
+}
+
+#[test]
+fn every_table_scrolls_in_a_box_of_its_own() {
+    let templates =
+        [include_str!("../report.html"), include_str!("../bench.html"), include_str!("../speech.html")];
+    for template in templates {
+        let boxed = template.matches("<div class=\"scroll\"><table").count();
+        assert_eq!(boxed, template.matches("<table").count(), "{template}");
+        assert_eq!(boxed, template.matches("</table></div>").count(), "{template}");
+    }
 }

@@ -11,14 +11,14 @@ use super::super::arguments::{Bench as Options, RuntimeName, Shared};
 use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::{self, Variant};
-use crate::bundle::Manifest;
+use crate::bundle::Bundle;
 use crate::runtime;
 use crate::validate::bench::{self, Feed, Fresh};
 
 /// What this process, which has done nothing else, takes to load and run one of the bundle's files.
 pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
-    let manifest = Manifest::read(&options.bundle)?;
-    let entry = manifest.artifacts.iter().find(|entry| entry.file == file);
+    let bundle = Bundle::open(&options.bundle)?;
+    let entry = bundle.manifest().artifacts.iter().find(|entry| entry.file == file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
     let feed = Feed::of(entry.part, &entry.signature())?;
     let runtime = variants::find(
@@ -26,7 +26,7 @@ pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
         runtime::Options::fast(options.threads.map_or(1, usize::from)),
         shared,
     )?;
-    let found = bench::fresh(&options.bundle.join(&entry.file), &feed, runtime.as_ref())?;
+    let found = bench::fresh(&bundle.model(entry)?.path, &feed, runtime.as_ref())?;
     say(&json(&found))
 }
 
@@ -56,6 +56,7 @@ pub(super) fn start(
         ("SOPRANO_EXPORT_CACHE", &shared.cache_dir),
         ("SOPRANO_EXPORT_PYTHON", &shared.python),
         ("SOPRANO_EXPORT_ONNXRUNTIME", &shared.onnxruntime),
+        ("SOPRANO_EXPORT_OPENVINO", &shared.openvino_library),
     ];
     for (variable, place) in places {
         if let Some(place) = place {

@@ -1,11 +1,10 @@
 //! Which file is timed in which runtime.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::super::arguments::{Bench as Options, RuntimeName, Shared};
-use super::super::validate::{inside, unchanged};
+use super::super::arguments::{RuntimeName, Shared};
 use super::super::{Failure, build};
-use crate::bundle::{self, ArtifactEntry, Manifest};
+use crate::bundle::{ArtifactEntry, Bundle};
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{self, Format, Runtime, Tract};
@@ -45,20 +44,22 @@ pub(super) fn runtimes(
             continue;
         }
         let here = find(one, runtime::Options::fast(threads), shared);
-        // A library that the person named must be one.
-        let library = match one {
-            RuntimeName::Onnxruntime => &shared.onnxruntime,
-            RuntimeName::Openvino => &shared.openvino_library,
-            _ => &None,
-        };
-        let must = named || library.is_some();
         match here {
             Ok(runtime) => found.push((one, runtime)),
-            Err(error) if must => return Err(error),
+            Err(error) if named || has_library(one, shared) => return Err(error),
             Err(error) => missing.push(format!("{error}; it is left out")),
         }
     }
     Ok(Runtimes { found, tract_is_named: asked.contains(&RuntimeName::Tract), missing })
+}
+
+/// Whether the person named a runtime's library: it must then be one.
+pub(in super::super) fn has_library(runtime: RuntimeName, shared: &Shared) -> bool {
+    match runtime {
+        RuntimeName::Onnxruntime => shared.onnxruntime.is_some(),
+        RuntimeName::Openvino => shared.openvino_library.is_some(),
+        RuntimeName::All | RuntimeName::Tract => false,
+    }
 }
 
 /// One runtime, to work in a way.
@@ -78,16 +79,12 @@ pub(in super::super) fn find(
 
 /// Every file of a bundle in every runtime that runs it, and a sentence for each pair that is left out.
 pub(super) fn of<'a>(
-    options: &Options,
-    manifest: &'a Manifest,
+    bundle: &'a Bundle,
     runtimes: &'a Runtimes,
 ) -> Result<(Vec<Variant<'a>>, Vec<String>), Failure> {
     let (mut variants, mut left_out) = (Vec::new(), Vec::new());
-    for entry in &manifest.artifacts {
-        let path = whole_file(&options.bundle, manifest, &entry.file)?;
-        if let Some(weights) = &entry.weights {
-            whole_file(&options.bundle, manifest, &weights.file)?;
-        }
+    for entry in &bundle.manifest().artifacts {
+        let path = bundle.model(entry)?.path;
         let onnx = entry.format == Format::Onnx;
         let of_onnxruntime = onnx && needs_onnxruntime(&Model::open(&path)?);
         let feed = Feed::of(entry.part, &entry.signature())?;
@@ -114,19 +111,4 @@ pub(super) fn of<'a>(
         }
     }
     Ok((variants, left_out))
-}
-
-/// The path of a bundle's file, which must be what the manifest says.
-pub(in super::super) fn whole_file(
-    bundle: &Path,
-    manifest: &Manifest,
-    file: &str,
-) -> Result<PathBuf, Failure> {
-    inside(bundle, file)?;
-    let refuse = |why: String| bundle::Error::Manifest { path: bundle.join(bundle::MANIFEST), why };
-    let listed = manifest.files.get(file).map(|entry| entry.sha256);
-    let as_artifact = manifest.artifacts.iter().find(|entry| entry.file == file);
-    let expected = as_artifact.map(|entry| entry.sha256).or(listed);
-    let expected = expected.ok_or_else(|| refuse(format!("it doesn't list {file:?}")))?;
-    unchanged(bundle, file, Some(expected))
 }

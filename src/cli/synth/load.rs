@@ -1,13 +1,11 @@
 //! Which of a bundle's files speak, and in what.
 
-use std::path::Path;
-
 use super::super::arguments::Shared;
 use super::super::bench::variants;
 use super::super::{Failure, build};
 use super::Error;
 use super::options::{Engine, Synth};
-use crate::bundle::{ArtifactEntry, Manifest, Port};
+use crate::bundle::{ArtifactEntry, Bundle, Manifest, Port};
 use crate::ir::Model;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Options, Runtime, Session};
@@ -19,19 +17,18 @@ pub(in super::super) const TOKENIZER: &str = "tokenizer.json";
 /// A bundle's voice, and what it speaks with: `lm int8 in onnxruntime 1.31.1`.
 pub(in super::super) fn voice(
     options: &Synth,
-    manifest: &Manifest,
+    bundle: &Bundle,
     threads: usize,
     shared: &Shared,
 ) -> Result<(Voice, [String; 2]), Failure> {
-    let bundle = &options.bundle;
-    if !manifest.files.contains_key(TOKENIZER) {
-        return Err(Box::new(Error::NoTokenizer { bundle: bundle.clone() }));
+    if !bundle.lists(TOKENIZER) {
+        return Err(Box::new(Error::NoTokenizer { bundle: bundle.folder().to_owned() }));
     }
     let found = default_engine(shared)?;
     let half = |part: Part, own: Option<Engine>| {
         let engine = own.or(options.runtime).unwrap_or(found);
         let wanted = options.scheme.map(super::options::Precision::scheme);
-        let entry = choose(manifest, part, engine, wanted)
+        let entry = choose(bundle.manifest(), part, engine, wanted)
             .ok_or_else(|| Error::NoFile { part, engine: format!("{engine:?}").to_lowercase() })?;
         // Steps follow each other at once; a decoder that waits awake would take their cores.
         let options = Options { yielding: part == Part::Decoder, ..Options::fast(threads) };
@@ -42,21 +39,20 @@ pub(in super::super) fn voice(
     let (lm, lm_runtime, lm_in) = half(Part::Lm, options.lm_runtime)?;
     let (decoder, decoder_runtime, decoder_in) = half(Part::Decoder, options.decoder_runtime)?;
     let halves = [(lm, lm_runtime.as_ref()), (decoder, decoder_runtime.as_ref())];
-    Ok((assembled(bundle, manifest, halves)?, [lm_in, decoder_in]))
+    Ok((assembled(bundle, halves)?, [lm_in, decoder_in]))
 }
 
 /// A voice of these files, the language model's first, each in a runtime.
 pub(in super::super) fn assembled(
-    bundle: &Path,
-    manifest: &Manifest,
+    bundle: &Bundle,
     [lm, decoder]: [(&ArtifactEntry, &dyn Runtime); 2],
 ) -> Result<Voice, Failure> {
-    let tokenizer = Tokenizer::read(&variants::whole_file(bundle, manifest, TOKENIZER)?)?;
+    let tokenizer = Tokenizer::read(&bundle.file(TOKENIZER)?)?;
     let ports = |entry: &ArtifactEntry| (ports(&entry.inputs), ports(&entry.outputs));
     let (inputs, outputs) = ports(lm.0);
-    let lm = LanguageModel::new(load(bundle, manifest, lm)?, &inputs, &outputs)?;
+    let lm = LanguageModel::new(load(bundle, lm)?, &inputs, &outputs)?;
     let (inputs, outputs) = ports(decoder.0);
-    let decoder = Decoder::new(load(bundle, manifest, decoder)?, &inputs, &outputs)?;
+    let decoder = Decoder::new(load(bundle, decoder)?, &inputs, &outputs)?;
     Ok(Voice::new(tokenizer, lm, decoder)?)
 }
 
@@ -94,14 +90,10 @@ fn choose(
 
 /// Loads a file that is what the manifest says.
 fn load(
-    bundle: &Path,
-    manifest: &Manifest,
+    bundle: &Bundle,
     (entry, runtime): (&ArtifactEntry, &dyn Runtime),
 ) -> Result<Box<dyn Session>, Failure> {
-    let path = variants::whole_file(bundle, manifest, &entry.file)?;
-    if let Some(weights) = &entry.weights {
-        variants::whole_file(bundle, manifest, &weights.file)?;
-    }
+    let path = bundle.model(entry)?.path;
     if runtime.name() == "tract" && needs_onnxruntime(&Model::open(&path)?) {
         return Err(Box::new(Error::NoFile { part: entry.part, engine: "tract".to_owned() }));
     }

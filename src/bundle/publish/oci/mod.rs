@@ -94,8 +94,9 @@ pub(super) fn open<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dy
     let mut address = Address::parse(address)?;
     match (context.version, &address.tag) {
         (Some(version), Some(tag)) if version != tag => {
-            let why = format!("names the tag {tag:?}, and --version {version:?}");
-            return Err(Error::address(&format!("oci://{}", address.repository), why));
+            let place = format!("oci://{}/{}", address.host, address.repository);
+            let (named, version) = (tag.clone(), (*version).to_owned());
+            return Err(Error::TwoVersions { place, named, version });
         }
         (Some(version), _) => address.tag = Some(version.to_owned()),
         _ => {}
