@@ -19,7 +19,7 @@ TRACT = "tract 0.23.9"
 
 
 def tract_fault(model: onnx.ModelProto) -> str | None:
-    """Where tract is known to answer otherwise than ONNX Runtime, without an error, on one of a model's nodes."""
+    """What tract is known to do otherwise than ONNX Runtime, without an error, in one of a model's nodes."""
     made = {name: node.op_type for node in all_nodes(model) for name in node.output}
     for node in all_nodes(model):
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if not a.ref_attr_name}

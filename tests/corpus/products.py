@@ -56,7 +56,6 @@ FORMS = {
     "dynamic": Form(()),
     "reduce-range": Form(("--reduce-range",), weight_levels=63),
     "two-terms": Form(("--two-terms",), terms=2),
-    "two-terms many-rows": Form(("--two-terms", "--many-rows"), terms=2),
     "blocks-8": Form(("--form", "blocks-8"), blocks=True),
     "blocks-4": Form(("--form", "blocks-4"), weight_levels=7, blocks=True),
 }

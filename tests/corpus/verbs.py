@@ -44,6 +44,7 @@ REFUSALS = {
 # Reasons for which a product may stay fp32.
 KEPT = [
     r"it is small$",
+    r"its weight is on the left$",
     r"8 bits with their scales would take no fewer bytes$",
     r"its weight is an input of the graph too, which a caller may replace$",
     r"its weight .* stays as it is for ",
@@ -399,7 +400,7 @@ class Trial:
             if not self.done(verb, ran, "quantize"):
                 self.clear()
                 if ran.code == 2 and "no product" in ran.err:
-                    self.accounted(verb, re.findall(r"stays fp32: (.*)", ran.err), [], ran)
+                    self.accounted(verb, re.findall(r"\" stays fp32: (.*)", ran.err), [], ran)
                 if not self.case.whole:
                     return
                 continue
