@@ -133,7 +133,7 @@ fn every_line_of_a_file_gets_a_file() {
     // A line without a word is passed over; the others keep their numbers.
     world.write("lines.txt", format!("***\n{TEXT}\n\n--\nHello there, my friend.\n"));
     let run = synth(&world, bundle, &[&again[..], &["--json"]].concat()).exits(0);
-    run.says("warning: nothing to say in line 1, line 4; passed over, without a file");
+    let run = run.says("warning: nothing to say in line 1, line 4; passed over, without a file");
     assert_eq!(run.json()["unsaid"], serde_json::json!(["line 1", "line 4"]));
     let names: Vec<_> = crate::harness::tree(&world.work("out")).into_keys().collect();
     assert_eq!(names, ["2.wav", "5.wav"]);
