@@ -45,12 +45,12 @@ pub(super) fn mend(text: &mut String) {
         let [left, right] = [c[0].starts_with(' '), c[0].ends_with(' ')];
         let edge = before.is_empty() || before.ends_with('\n') || super::ends_line(after);
         let touches = (!left && before.ends_with(is_word)) || (!right && after.starts_with(is_word));
-        Some(match (touches, edge) {
+        let words = match (touches, edge) {
             (true, _) => " vertical bar ",
             (false, true) => " ",
             (false, false) => ", ",
-        })
-        .map(str::to_owned)
+        };
+        Some(words.to_owned())
     });
     table(text);
 }
