@@ -243,7 +243,7 @@ fn a_megabyte_of_anything_is_read() {
         "° ",
         "Mon-",
     ];
-    let sized = parts.map(|part| (part, 1 << 20)).into_iter().chain(MENDED.map(|part| (part, 1 << 17)));
+    let sized = parts.map(|part| (part, 1 << 20)).into_iter().chain(MENDED.map(|part| (part, 1 << 16)));
     for (part, size) in sized {
         let text = part.repeat(size / part.len());
         for faults in BOTH {

@@ -86,8 +86,9 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     if in_a_sum(before, after) {
         return chain.contains('–').then(|| chain.replace('–', "-"));
     }
-    if before.ends_with(|c: char| c.is_alphabetic()) {
-        // "B2-3": a name's.
+    let named = before.strip_suffix('-').unwrap_or(before);
+    if named.ends_with(char::is_alphabetic) {
+        // "B2-3", "alpha-1.1-80": a name's.
         return Some(parts.join(" "));
     }
     if comes_from(before, &['-', '.', ',', ':', '/']) {

@@ -40,20 +40,19 @@ pub(super) fn mend(text: &mut String) {
         let long = before.ends_with(|c: char| c.is_ascii_digit()) && super::goes_on(after, &[]);
         Some(format!("{} {} {}", &c[1], if long { "by" } else { "times" }, &c[2]))
     });
-    // Between columns a pause, around a number its bar.
+    // Between columns a pause; at the edge of a table nothing; beside a letter its name.
     each(text, re!(r" ?\|+ ?"), |c, before, after| {
-        let sound = !ends(before) && !super::ends_line(after);
-        Some(match (c[0].starts_with(' ') && c[0].ends_with(' '), sound) {
-            (true, true) => ", ".to_owned(),
-            (true, false) => " ".to_owned(),
-            _ => " vertical bar ".to_owned(),
-        })
+        let [left, right] = [c[0].starts_with(' '), c[0].ends_with(' ')];
+        let edge = before.is_empty() || before.ends_with('\n') || super::ends_line(after);
+        let touches = (!left && before.ends_with(is_word)) || (!right && after.starts_with(is_word));
+        let words = match (touches, edge) {
+            (true, _) => " vertical bar ",
+            (false, true) => " ",
+            (false, false) => ", ",
+        };
+        Some(words.to_owned())
     });
     table(text);
-}
-
-fn ends(before: &str) -> bool {
-    before.is_empty() || before.ends_with('\n')
 }
 
 fn powers(text: &mut String) {
@@ -155,6 +154,7 @@ mod tests {
                 ("C#, #tag, B♭, x*y, **bold**", "c sharp, hashtag tag, b flat, x times y, **bold**"),
                 ("π ≈ 3.14, Δx, Κνωσός", "pi approximately equal to 3.14, delta x, Κνωσός"),
                 ("Home | News", "Home, News"),
+                ("| a | b |\n|---|\n|x|", " a, b \n --- \n vertical bar x vertical bar "),
             ],
         );
     }

@@ -85,6 +85,7 @@ pub(super) const SILENT: &[(char, char, &str)] = &[
     ('\u{27e6}', '\u{27ef}', "brackets are pauses"),
     ('\u{2983}', '\u{2998}', "brackets are pauses"),
     ('\u{2b00}', '\u{2bff}', "pictures, shapes and arrows for drawing"),
+    ('\u{1f300}', '\u{1faff}', "pictures, faces among them: their names are no part of the sentence"),
 ];
 
 /// Names of Greek letters, for those that stand for themselves.

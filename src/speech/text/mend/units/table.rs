@@ -111,6 +111,7 @@ pub(super) const AFTER_MEASURE: &[&str] = &[
     "engine",
     "fall",
     "fence",
+    "file",
     "film",
     "fine",
     "font",
