@@ -352,10 +352,10 @@ fn product<'m>(
                 "its weight is an input of the graph too, which a caller may replace",
             ));
         }
-        (None, None) => return Ok(Work::Other("both their factors are computed")),
+        (None, None) => return Ok(Work::Other("both factors are computed")),
         (Some(left), right) => {
             let why = match right {
-                Some(_) => "both its factors are constants",
+                Some(_) => "both factors are constants",
                 None => "its weight is on the left",
             };
             return Ok(kept(node, &left, options).unwrap_or_else(|| Work::keep(why)));

@@ -393,3 +393,4 @@ fn a_star_stands_for_any_text() {
 }
 
 mod graphs;
+mod reasons;

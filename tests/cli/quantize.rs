@@ -3,6 +3,7 @@
 use soprano_export::ir::{Model, TestGraph, initializer_f32, node};
 
 use crate::harness::{World, tree};
+use crate::snapshot;
 
 fn values(count: usize) -> Vec<f32> {
     (0..count).map(|at| (at as f32 * 0.618).fract() - 0.5).collect()
@@ -32,13 +33,13 @@ fn quantize_says_what_stays_fp32_and_why() {
     let world = World::new();
     world.write("m.onnx", mixed().to_bytes());
     let run = world.run(["quantize", "m.onnx", "-o", "q.onnx", "--two-terms"]).exits(0);
-    insta::assert_snapshot!("quantize", run.show());
+    snapshot!("quantize", world, run.show());
     let run = world.run(["quantize", "m.onnx", "-o", "k.onnx", "--keep-fp32", "a", "--json"]).exits(0);
     assert_eq!(run.json()["products"], serde_json::json!(["b"]));
     let run = world.run(["quantize", "m.onnx", "-o", "n.onnx", "--keep-fp32", "?", "--keep-fp32", "a"]);
     run.exits(2).says("no node is named \"?\"");
     let none = ["quantize", "m.onnx", "-o", "n.onnx", "--keep-fp32", "a", "--keep-fp32", "b"];
-    insta::assert_snapshot!("quantize-nothing", world.run(none).exits(2).hints().show());
+    snapshot!("quantize-nothing", world, world.run(none).exits(2).hints().show());
 }
 
 #[test]
@@ -48,6 +49,6 @@ fn quantize_names_the_opset_that_it_needs() {
     model.proto_mut().opset_import[0].version = Some(10);
     world.write("old.onnx", model.to_bytes());
     let run = world.run(["quantize", "old.onnx", "-o", "q.onnx"]).exits(2);
-    insta::assert_snapshot!("quantize-opset", run.hints().show());
+    snapshot!("quantize-opset", world, run.hints().show());
     assert_eq!(tree(&world.work("")).keys().collect::<Vec<_>>(), ["old.onnx"]);
 }
