@@ -14,6 +14,7 @@ mod job;
 mod lm;
 mod openvino;
 mod output;
+mod pages;
 mod publish;
 mod registry;
 mod signing;
