@@ -84,6 +84,7 @@ fn json_and_the_page_hold_every_figure() {
     assert_eq!(texts, [50, 100, 200, 500]);
     let written = std::fs::read_to_string(&page).unwrap();
     assert!(written.contains("<svg") && written.contains("decode 128"), "{written}");
+    crate::pages::fits(&page);
 
     quick(&world, &shared.bundle, &["--html", html]).exits(2).says("is there already").hints();
     assert_eq!(std::fs::read_to_string(&page).unwrap(), written);

@@ -448,6 +448,7 @@ fn a_case_that_a_last_bit_throws_over_is_told_and_hides_nothing() {
     let page = std::fs::read_to_string(bundle.join("report.html")).unwrap();
     assert_eq!(page.matches(">ILL-CONDITIONED<").count(), 1);
     assert!(page.contains("zeros_t3 is ill-conditioned"));
+    crate::pages::fits(&bundle.join("report.html"));
     let verdicts = world.run(["validate", "bundle", "--json"]).exits(0).json();
     let cases = verdicts[0]["cases"].as_array().unwrap();
     let thrown: Vec<&Value> = cases.iter().filter(|case| !case["ill_conditioned"].is_null()).collect();

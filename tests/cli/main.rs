@@ -16,6 +16,7 @@ mod lm;
 mod models;
 mod openvino;
 mod output;
+mod pages;
 mod publish;
 mod quantize;
 mod registry;

@@ -48,6 +48,12 @@ fn every_scheme_is_validated_bundled_and_checked_again_in_every_runtime() {
         assert!(world.work("ir").join(converted["weights"]["file"].as_str().unwrap()).is_file());
     }
     world.run(["verify", "ir"]).exits(0);
+    let sizes = |file: &str| std::fs::metadata(world.work("ir").join(file)).unwrap().len();
+    let whole = sizes("openvino/soprano_decoder_fp32.xml") + sizes("openvino/soprano_decoder_fp32.bin");
+    let page = std::fs::read_to_string(world.work("ir/report.html")).unwrap();
+    let page: String = page.chars().filter(|&sign| sign != ',').collect();
+    assert!(page.contains(&format!("({whole} bytes)")), "an IR's size is that of both its files");
+    crate::pages::fits(&world.work("ir/report.html"));
     let python = python().unwrap();
     let place = ["--python", python.to_str().unwrap()];
     let all = ["validate", "ir", "--runtime", "all"];

@@ -300,6 +300,9 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
     }
     let page = std::fs::read_to_string(world.work("page.html")).unwrap();
     assert_eq!(page.matches("<audio").count(), 2 * 5, "upstream and four variants, two sentences");
+    crate::pages::fits(&world.work("page.html"));
+    // Both halves: a language model's dimensions too.
+    crate::pages::fits(&bundle.join("report.html"));
     validate(bundle, &["--html", "page.html"]).exits(2).says("is there already").hints();
     validate(&shared().unwrap().bundle, &[]).exits(2).says("nothing of upstream's is recorded").hints();
 
