@@ -199,7 +199,7 @@ fn pass_run_spends_its_fuel() {
 }
 
 #[test]
-fn pass_run_says_what_it_raises_and_what_it_leaves() {
+fn pass_run_says_when_it_raises_the_version() {
     let world = World::new();
     let two = |name: &str| initializer_f32(name, &[2, 1], &[1.0, 2.0]);
     let old = TestGraph::new()
