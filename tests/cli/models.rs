@@ -72,7 +72,7 @@ fn written_models_have_the_rights_of_any_other_file() {
     for name in ["rewritten.onnx", "rewritten.onnx.data", "int8.onnx"] {
         assert_eq!(mode(&world.work(name)), mode(&plain), "{name}");
     }
-    std::fs::set_permissions(world.work("int8.onnx"), PermissionsExt::from_mode(0o640)).unwrap();
+    std::fs::set_permissions(world.work("int8.onnx"), std::fs::Permissions::from_mode(0o640)).unwrap();
     world.run(["quantize", "m.onnx", "-o", "int8.onnx", "--overwrite"]).exits(0);
     assert_eq!(mode(&world.work("int8.onnx")), 0o640);
 }
