@@ -120,7 +120,7 @@ fn packed_lists_are_read() {
         let of_type = |kind: u8| vec![0xa0, 0x01, kind];
         let ints = [field(1, b"shape"), field(8, &numbers), of_type(7)].concat();
         let reals = [field(1, b"scales"), field(7, &floats), of_type(6)].concat();
-        let spec = field(3, &field(2, &field(2, &numbers)));
+        let spec = field(3, &field(2, &numbers));
         let sharding = field(10, &field(2, &[field(2, &numbers), spec].concat()));
         let node = [
             field(1, b"x"),

@@ -19,7 +19,9 @@ fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
 /// A model of these nodes from `x` (float) and `i` (int64) to `y`.
 fn of(nodes: impl IntoIterator<Item = NodeBuilder>) -> ModelProto {
     let graph = TestGraph::new().input("x", &["n"]).input_i64("i", &["n"]).output("y", &["n"]);
-    nodes.into_iter().fold(graph, TestGraph::node).model().proto().clone()
+    let mut model = graph.node(neg("x", "y")).model().proto().clone();
+    model.graph.as_mut().unwrap().node = nodes.into_iter().map(NodeBuilder::build).collect();
+    model
 }
 
 fn at(opset: i64, mut model: ModelProto) -> ModelProto {

@@ -52,7 +52,8 @@ impl Pass for SinkTransposes {
         let combined = patch.fresh(graph, &format!("{output}/untransposed"));
         let made = node(both.op_type(), [x, y], &combined).named(both.name());
         patch.insert(both.attribute.iter().cloned().fold(made, NodeBuilder::attribute));
-        patch.insert(node("Transpose", [combined], output).ints("perm", perm));
+        let turned = format!("{output}/transposed");
+        patch.insert(node("Transpose", [combined], output).ints("perm", perm).named(turned));
         Ok(patch)
     }
 }
