@@ -29,10 +29,14 @@ fn text(summary: &Summary) -> String {
     let opsets: Vec<String> =
         summary.opsets.iter().map(|(domain, v)| format!("{domain} {v}")).collect();
     let mut text = format!(
-        "ir version {}, opset {}, producer {}\n{} nodes, {} weights of {}\n\n",
+        "ir version {}, opset {}{}\n{} nodes, {} weights of {}\n\n",
         summary.ir_version,
         opsets.join(", "),
-        summary.producer,
+        if summary.producer.is_empty() {
+            String::new()
+        } else {
+            format!(", producer {}", summary.producer)
+        },
         summary.nodes,
         summary.weights,
         bytes(summary.weight_bytes)

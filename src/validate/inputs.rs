@@ -9,6 +9,7 @@ use std::path::Path;
 use half::{bf16, f16};
 
 use super::{Error, References, Signature, language_model};
+use crate::ir::proto::{tensor_shape_proto::dimension, type_proto};
 use crate::ir::{Model, ValueInfoProto};
 use crate::runtime::Tensors;
 use crate::tensor::{DType, Tensor};
@@ -46,6 +47,24 @@ pub fn recorded_case(model: &Model, file: &Path, case: &str) -> Result<Tensors, 
         inputs.extend(language_model::Interface::of(&Signature::from(model))?.empty_cache(found.batch));
     }
     Ok(inputs)
+}
+
+/// Names the dimensions of inputs that have neither a name nor a size: tract 0.23 takes none of those.
+pub fn name_dimensions(model: &mut Model) {
+    let inputs = model.proto_mut().graph.iter_mut().flat_map(|graph| &mut graph.input);
+    for (at, input) in inputs.enumerate() {
+        let of = input.r#type.as_mut().and_then(|of| of.value.as_mut());
+        let Some(type_proto::Value::TensorType(tensor)) = of else { continue };
+        for (axis, dim) in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).enumerate() {
+            if dim
+                .value
+                .as_ref()
+                .is_none_or(|value| *value == dimension::Value::DimParam(String::new()))
+            {
+                dim.value = Some(dimension::Value::DimParam(format!("unnamed_{at}_{axis}")));
+            }
+        }
+    }
 }
 
 /// Inputs that were made up, and what had to be assumed for them.

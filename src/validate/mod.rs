@@ -31,7 +31,7 @@ use crate::tensor::{self, Tensor};
 pub use calibrate::calibrate;
 pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_disagreement};
 pub use divergence::{Divergence, first_divergence};
-pub use inputs::{MadeUp, Sizes, given_inputs, random_inputs, recorded_case};
+pub use inputs::{MadeUp, Sizes, given_inputs, name_dimensions, random_inputs, recorded_case};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
 pub use references::{Case, Kind, References};
 pub use sensitivity::{

@@ -33,12 +33,13 @@ pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
         (Some(_), [a, b]) => [a, b],
         (Some(_), names) => return Err(Box::new(RunError::TwoModels(names.len()))),
     };
-    let old = open(&options.old)?;
-    let new = options.new.as_deref().map(open).transpose()?;
-    let models = [&old, new.as_ref().unwrap_or(&old)];
+    let mut old = open(&options.old)?;
+    let mut new = options.new.as_deref().map(open).transpose()?;
     let runtimes = [load(names[0], shared)?, load(names[1], shared)?];
+    let (inputs, assumed) = inputs(options, &[&old, new.as_ref().unwrap_or(&old)])?;
+    std::iter::once(&mut old).chain(&mut new).for_each(validate::name_dimensions);
+    let models = [&old, new.as_ref().unwrap_or(&old)];
     let sides = [0, 1].map(|at| Side { model: models[at], runtime: runtimes[at].as_ref() });
-    let (inputs, assumed) = inputs(options, &models)?;
     let limits = Limits { snr_db: options.snr, max_abs_of_peak: options.max_abs_of_peak };
     let progress = Progress::new();
     let report =

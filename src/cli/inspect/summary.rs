@@ -198,8 +198,10 @@ fn place(home: Home) -> &'static str {
 /// Every tensor of a graph or function, without those of graphs nested in it.
 fn weights_of(scope: &Scope<'_>) -> Vec<Weight> {
     let mut found = Vec::new();
-    let mut add = |name: &str, kind, dtype: i32, shape: Vec<i64>, bytes: u64| {
-        let (name, dtype, path) = (name.to_owned(), dtype_name(dtype), scope.path.clone());
+    let mut add = |name: &str, kind: &'static str, dtype: i32, shape: Vec<i64>, bytes: u64| {
+        let sparse = if kind.starts_with("sparse") { "sparse " } else { "" };
+        let dtype = format!("{sparse}{}", dtype_name(dtype));
+        let (name, path) = (name.to_owned(), scope.path.clone());
         found.push(Weight { name, dtype, shape, bytes, path, home: scope.home, kind });
     };
     for tensor in scope.initializers {

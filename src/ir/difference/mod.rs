@@ -105,9 +105,15 @@ impl Walk {
         form_only: bool,
     ) {
         let [old, new] = sides;
-        // The main graph, and a graph or tensor of an attribute, go without saying.
-        let told = |step: &&Step| step.entry.is_some() || !matches!(step.field, "graph" | "g" | "t");
-        let place = self.steps.iter().filter(told).map(|step| match &step.entry {
+        // The main graph, and a graph or tensor of an attribute, go without saying before a named part.
+        let named = self.steps.iter().rposition(|step| step.entry.is_some());
+        let told = |(at, step): &(usize, &Step)| {
+            step.entry.is_some()
+                || named.is_none_or(|named| *at > named)
+                || !matches!(step.field, "graph" | "g" | "t")
+        };
+        let steps = self.steps.iter().enumerate().filter(told);
+        let place = steps.map(|(_, step)| match &step.entry {
             Some(entry) => format!("{} {entry}", step.field),
             None => step.field.to_owned(),
         });

@@ -77,6 +77,10 @@ fn a_difference_is_named_by_its_place() {
         ["Changed opset_import ai.onnx > domain: \"\" -> \"ai.onnx\" (form)"]
     );
     assert_eq!(
+        changed(|m| graph(m).name = Some("other".into())),
+        ["Changed graph > name: \"test\" -> \"other\""]
+    );
+    assert_eq!(
         changed(|m| m.producer_name = Some(String::new())),
         ["Changed producer_name: absent -> \"\" (form)"]
     );

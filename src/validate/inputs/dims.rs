@@ -52,6 +52,10 @@ impl<'a> Resolver<'a> {
     /// # Errors
     /// A sentence, where arithmetic doesn't come to a size.
     pub fn size(&self, input: &str, axis: usize, dim: &str) -> Result<usize, String> {
+        // Exact, however large.
+        if let Ok(size) = dim.trim().parse() {
+            return Ok(size);
+        }
         let term = term(input, axis, dim);
         let value = term.value(&|name| self.look_up(name) as f64);
         if is_size(value) {
@@ -90,7 +94,9 @@ impl<'a> Resolver<'a> {
 
 /// A dimension of an input as a term; one that has neither a name nor a size is called by its place.
 fn term(input: &str, axis: usize, dim: &str) -> Term {
-    let term = parse(dim).filter(|term| term.is_named() || is_size(term.value(&|_| f64::NAN)));
+    let is_number =
+        |term: &Term| dim.trim().parse::<usize>().is_ok() || is_size(term.value(&|_| f64::NAN));
+    let term = parse(dim).filter(|term| term.is_named() || is_number(term));
     term.unwrap_or_else(|| Term::Name(format!("{input}:{axis}")))
 }
 

@@ -1,0 +1,186 @@
+use super::*;
+use crate::ir::{Attr, TestGraph, initializer_f32, node};
+use crate::runtime::{Conversation, Session, Tract};
+
+const LIMITS: Limits = Limits { snr_db: 60.0, max_abs_of_peak: 1e-3 };
+
+/// tract, but for one named value that it gets wrong wherever it is an output.
+struct Faulty(&'static str);
+struct FaultySession(Box<dyn Session>, &'static str);
+
+impl Runtime for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+    fn name_and_version(&self) -> String {
+        "faulty 1".into()
+    }
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, crate::runtime::Error> {
+        Ok(Box::new(FaultySession(Tract.load_bytes(model)?, self.0)))
+    }
+}
+
+impl Session for FaultySession {
+    fn inputs(&self) -> &[String] {
+        self.0.inputs()
+    }
+    fn outputs(&self) -> &[String] {
+        self.0.outputs()
+    }
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, crate::runtime::Error> {
+        let mut outputs = self.0.run(inputs)?;
+        if let Some(wrong) = outputs.get_mut(self.1) {
+            let values: Vec<f32> = wrong.to_f32().unwrap().iter().map(|v| v + 0.01).collect();
+            *wrong = Tensor::from_f32(wrong.shape(), &values);
+        }
+        Ok(outputs)
+    }
+    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
+        self.0.converse(carried)
+    }
+}
+
+fn chain() -> Model {
+    TestGraph::new()
+        .input("x", &["n", "2"])
+        .initializer(initializer_f32("w", &[2], &[2.0, 3.0]))
+        .node(node("Mul", ["x", "w"], "a").named("scale"))
+        .node(node("Relu", ["a"], "b").named("rectify"))
+        .node(node("Add", ["b", "w"], "y").named("shift"))
+        .output("y", &["n", "2"])
+        .model()
+}
+
+fn inputs() -> Tensors {
+    [("x".to_owned(), Tensor::from_f32(&[2, 2], &[1.0, -1.0, 0.5, 2.0]))].into()
+}
+
+fn compare(old: Side<'_>, new: Side<'_>) -> Comparison {
+    first_disagreement([old, new], &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {}).unwrap()
+}
+
+#[test]
+fn the_first_value_that_differs_is_named() {
+    let model = chain();
+    let exact = Side { model: &model, runtime: &Tract };
+    let same = compare(exact, exact);
+    assert!(same.first.is_none() && same.compared == 3 && same.not_shown.is_empty());
+    let found = compare(exact, Side { model: &model, runtime: &Faulty("b") });
+    let first = found.first.unwrap();
+    assert_eq!((first.place.node.as_str(), first.place.value.as_deref()), ("rectify", Some("b")));
+    assert_eq!(first.place.last_agreeing.as_deref(), Some("scale"));
+    assert!(!first.only_when_whole && first.snr_db.unwrap() < 60.0);
+    let wider = Limits { snr_db: 20.0, max_abs_of_peak: 0.1 };
+    let sides = [exact, Side { model: &model, runtime: &Faulty("b") }];
+    let go = AtomicBool::new(false);
+    let found = first_disagreement(sides, &inputs(), wider, &go, &|_, _| {}).unwrap();
+    assert!(found.first.is_none() && found.furthest.unwrap().0 == "b");
+}
+
+#[test]
+fn two_models_are_compared_where_their_names_meet() {
+    let old = chain();
+    let new = TestGraph::new()
+        .input("x", &["n", "2"])
+        .initializer(initializer_f32("w", &[2], &[2.0, 3.5]))
+        .node(node("Mul", ["x", "w"], "other").named("scale"))
+        .node(node("Relu", ["other"], "b").named("rectify"))
+        .node(node("Add", ["b", "w"], "y").named("shift"))
+        .output("y", &["n", "2"])
+        .model();
+    let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+    let first = compare(a, b).first.unwrap();
+    assert_eq!((first.place.node.as_str(), first.place.last_agreeing), ("rectify", None));
+    let apart = TestGraph::new()
+        .input("x", &["n", "2"])
+        .node(node("Relu", ["x"], "z"))
+        .output("z", &["n", "2"])
+        .model();
+    let sides = [a, Side { model: &apart, runtime: &Tract }];
+    let error = first_disagreement(sides, &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {});
+    assert!(matches!(error, Err(Error::NothingToMeasure(_))));
+}
+
+#[test]
+fn a_shape_that_differs_is_a_difference_of_outputs() {
+    let flat = |axis: i64| {
+        TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("Softmax", ["x"], "s").attr("axis", Attr::Int(1)))
+            .node(node("Flatten", ["s"], "y").named("flatten").attr("axis", Attr::Int(axis)))
+            .output("y", &["a", "b"])
+            .model()
+    };
+    let (old, new) = (flat(1), flat(0));
+    let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+    let first = compare(a, b).first.unwrap();
+    assert_eq!(first.shapes, Some((vec![2, 2], vec![1, 4])));
+    assert_eq!(first.place.node, "flatten");
+}
+
+#[test]
+fn integers_are_compared_and_quantized_ones_left_out() {
+    let cast = |to: i64| {
+        TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("Cast", ["x"], "y").named("cast").attr("to", Attr::Int(to)))
+            .output("y", &["n", "2"])
+            .model()
+    };
+    // int32 and int16: a difference is found, and equal ones are compared.
+    for to in [6, 5] {
+        let model = cast(to);
+        let exact = Side { model: &model, runtime: &Tract };
+        assert_eq!(compare(exact, exact).compared, 1);
+        let other = TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("Neg", ["x"], "negative"))
+            .node(node("Cast", ["negative"], "y").named("cast").attr("to", Attr::Int(to)))
+            .output("y", &["n", "2"])
+            .model();
+        assert_eq!(
+            compare(exact, Side { model: &other, runtime: &Tract }).first.unwrap().place.node,
+            "cast"
+        );
+    }
+    let quantized = TestGraph::new()
+        .input("x", &["n", "2"])
+        .node(node("DynamicQuantizeLinear", ["x"], "q").output("scale").output("zero"))
+        .node(node("Cast", ["q"], "f").attr("to", Attr::Int(1)))
+        .node(node("Mul", ["f", "scale"], "y"))
+        .output("y", &["n", "2"])
+        .model();
+    let side = Side { model: &quantized, runtime: &Tract };
+    let found = compare(side, side);
+    assert_eq!((found.compared, found.left_out), (3, vec!["q".to_owned(), "zero".to_owned()]));
+    let alone = TestGraph::new()
+        .input("x", &["n", "2"])
+        .node(node("DynamicQuantizeLinear", ["x"], "q").output("").output(""))
+        .output("q", &["n", "2"])
+        .model();
+    let side = Side { model: &alone, runtime: &Tract };
+    let error = first_disagreement([side; 2], &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {});
+    assert!(matches!(error, Err(Error::NothingToMeasure(_)) | Err(Error::Runtime(_))), "{error:?}");
+}
+
+#[test]
+fn an_interruption_ends_it() {
+    let model = chain();
+    let side = Side { model: &model, runtime: &Tract };
+    let outcome =
+        first_disagreement([side, side], &inputs(), LIMITS, &AtomicBool::new(true), &|_, _| {});
+    assert!(matches!(outcome, Err(Error::Interrupted)));
+}
+
+#[test]
+fn distances_of_what_is_not_finite() {
+    let infinite = [f64::INFINITY, f64::NAN, 1.0];
+    assert_eq!(
+        Distance::between(&infinite, &infinite),
+        Distance { max_abs_of_peak: 0.0, snr_db: None }
+    );
+    let far = Distance::between(&[1.0, 2.0], &[1.0, f64::NAN]);
+    assert!(!far.within(LIMITS) && far.max_abs_of_peak.is_infinite());
+    assert!(!Distance::between(&[0.0], &[1e-30]).within(LIMITS), "silence is exact");
+    assert!(Distance::between(&[], &[]).within(LIMITS));
+}
