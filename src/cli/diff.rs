@@ -41,7 +41,10 @@ pub(super) fn diff(options: &Diff, shared: &Shared) -> Outcome {
     let (old, new) = (open(&options.old)?, open(new)?);
     let mut report = Report::between(&old, &new);
     if report.equal {
-        report.same_bytes = Some(same_bytes(old.path(), new.path())?);
+        let same = same_bytes(old.path(), new.path())?;
+        report.same_bytes = Some(same);
+        // Fields that can't be read may be what the files differ in.
+        report.equal = same || [&old, &new].iter().all(|model| model.unknown_fields().is_none());
     }
     let answer = if report.equal { Answer::Yes } else { Answer::No };
     if options.json {
@@ -51,6 +54,9 @@ pub(super) fn diff(options: &Diff, shared: &Shared) -> Outcome {
     say(&report.text())?;
     let words = match (report.same_bytes, report.form_only) {
         (Some(true), _) => "the models are equal",
+        (Some(false), _) if !report.equal => {
+            "the files differ, and some of their fields can't be read: whether the models do is not known"
+        }
         (Some(false), _) => {
             "the models are equal; the files are not: they keep data beside them, or write fields, in another way"
         }

@@ -119,6 +119,19 @@ fn equal_models_in_other_files_are_told_apart_from_the_same_file() {
     assert_eq!((&found["equal"], &found["same_bytes"]), (&true.into(), &false.into()));
 }
 
+#[test]
+fn files_that_differ_in_fields_of_no_known_version_are_not_called_equal() {
+    let world = World::new();
+    // Field 100 of the model, a number.
+    let with = |value: u8| [&rows(1.0).to_bytes()[..], &[0xa0, 0x06, value]].concat();
+    world.write("one.onnx", with(1));
+    world.write("two.onnx", with(2));
+    let run = world.run(["diff", "one.onnx", "two.onnx"]).exits(1);
+    assert!(run.stderr.contains("whether the models do is not known"), "{}", run.show());
+    assert_eq!(world.run(["diff", "one.onnx", "two.onnx", "--json"]).exits(1).json()["equal"], false);
+    world.run(["diff", "one.onnx", "one.onnx"]).exits(0).says("the models are equal");
+}
+
 fn npy(kind: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut file = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..]].concat();
