@@ -1,8 +1,10 @@
 //! Types, shapes and values of `TensorProto`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
-use super::proto::{TensorProto, tensor_proto::DataType};
+use super::proto::{NodeProto, TensorProto, tensor_proto::DataType};
 use crate::tensor::{DType, Tensor};
 
 /// The library's element type of an ONNX one; none for strings, complex and sub-byte types.
@@ -139,6 +141,21 @@ pub(super) fn check_data(tensor: &TensorProto) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// The tensor that a `Constant` node holds in its one attribute, without a name where that is a number or a
+/// list of numbers. None for texts, sparse tensors, and nodes with no value or several.
+pub(crate) fn constant_of(node: &NodeProto) -> Option<Cow<'_, TensorProto>> {
+    let [attribute] = node.attribute.as_slice() else { return None };
+    let (floats, ints) = (&attribute.floats, &attribute.ints);
+    Some(match attribute.name() {
+        "value" => Cow::Borrowed(attribute.t.as_ref()?),
+        "value_float" => Cow::Owned(initializer_f32("", &[], &[attribute.f()])),
+        "value_floats" => Cow::Owned(initializer_f32("", &[floats.len()], floats)),
+        "value_int" => Cow::Owned(initializer_i64("", &[], &[attribute.i()])),
+        "value_ints" => Cow::Owned(initializer_i64("", &[ints.len()], ints)),
+        _ => return None,
+    })
 }
 
 /// The value of a tensor whose data stands in it, raw or in a typed field.

@@ -1,5 +1,5 @@
 use super::{Pass, Skip, matched};
-use crate::ir::{Graph, NodeId, Patch, initializer_f32, initializer_i64};
+use crate::ir::{Graph, NodeId, Patch, constant_of};
 
 /// `y = Constant()` becomes the initializer `y`.
 pub(super) struct LiftConstants;
@@ -18,21 +18,14 @@ impl Pass for LiftConstants {
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let name = matched(node.output_at(0).filter(|_| graph.is(node, "Constant")))?;
-        let [attribute] = node.attribute.as_slice() else {
+        if node.attribute.len() != 1 {
             return Err(Skip::Refused("not one value, but none or several"));
+        }
+        let Some(tensor) = constant_of(node) else {
+            return Err(Skip::Refused("a constant of a kind that initializers can't hold"));
         };
-        let tensor = match attribute.name() {
-            "value" => {
-                let mut tensor = matched(attribute.t.clone())?;
-                tensor.name = Some(name.to_owned());
-                tensor
-            }
-            "value_float" => initializer_f32(name, &[], &[attribute.f()]),
-            "value_floats" => initializer_f32(name, &[attribute.floats.len()], &attribute.floats),
-            "value_int" => initializer_i64(name, &[], &[attribute.i()]),
-            "value_ints" => initializer_i64(name, &[attribute.ints.len()], &attribute.ints),
-            _ => return Err(Skip::Refused("a constant of a kind that initializers can't hold")),
-        };
+        let mut tensor = tensor.into_owned();
+        tensor.name = Some(name.to_owned());
         if graph.is_output(name) {
             return Err(Skip::NoEffect);
         }

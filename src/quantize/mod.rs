@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, TensorProto};
+use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, constant_of, stored_bytes};
 use crate::recipe::{Form, Int8, Terms};
 
 pub use calibration::{Calibration, Observed};
@@ -274,16 +274,10 @@ fn drop_values(graph: &mut GraphProto, next: &mut usize, unused: &Unused) {
 
 /// Bytes of the constants of a graph and of those inside it.
 fn constant_bytes(graph: &GraphProto) -> u64 {
-    let constants = graph.node.iter().filter(|node| node.is("Constant"));
-    let constants = constants.flat_map(|node| &node.attribute).filter_map(|a| a.t.as_ref());
-    let own: usize = graph.initializer.iter().chain(constants).map(data_bytes).sum();
-    own as u64 + graph.node.iter().flat_map(inner).map(constant_bytes).sum::<u64>()
-}
-
-fn data_bytes(tensor: &TensorProto) -> usize {
-    let words = tensor.float_data.len() + tensor.int32_data.len();
-    let long = tensor.int64_data.len() + tensor.uint64_data.len() + tensor.double_data.len();
-    tensor.raw_data.as_ref().map_or(0, bytes::Bytes::len) + 4 * words + 8 * long
+    let constants = graph.node.iter().filter(|node| node.is("Constant")).filter_map(constant_of);
+    let constants: u64 = constants.map(|tensor| stored_bytes(&tensor)).sum();
+    let own: u64 = graph.initializer.iter().map(stored_bytes).sum();
+    own + constants + graph.node.iter().flat_map(inner).map(constant_bytes).sum::<u64>()
 }
 
 /// A node that can be held in 8 bits.

@@ -8,8 +8,8 @@ use ndarray::{ArrayD, IxDyn};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::proto::type_proto;
 use crate::ir::{
-    Graph, GraphProto, ModelProto, NodeId, NodeProto, TensorProto, ValueInfoProto, initializer_f32,
-    shape_of, value_of,
+    Graph, GraphProto, ModelProto, NodeId, NodeProto, TensorProto, ValueInfoProto, constant_of,
+    initializer_f32, shape_of, value_of,
 };
 
 /// Nodes between a constant and what reads it, at most.
@@ -178,7 +178,7 @@ impl<'m> Scopes<'m> {
         let at = self.home(scope, name)?;
         let graph = &self.all[at].graph;
         if let Some(tensor) = graph.initializer(name) {
-            return Constant::of(tensor, (at, name));
+            return Constant::of(Cow::Borrowed(tensor), (at, name));
         }
         let id = graph.maker(name)?;
         let node = graph.node(id);
@@ -186,7 +186,7 @@ impl<'m> Scopes<'m> {
             return None;
         }
         if node.op_type() == "Constant" {
-            let mut constant = Constant::of(node.attr("value")?.t.as_ref()?, (at, name))?;
+            let mut constant = Constant::of(constant_of(node)?, (at, name))?;
             constant.links.push((at, id));
             return Some(constant);
         }
@@ -236,7 +236,7 @@ fn rank(value: &ValueInfoProto) -> Option<usize> {
 /// A constant as a value shows it.
 #[derive(Clone)]
 pub(super) struct Constant<'m> {
-    tensor: &'m TensorProto,
+    tensor: Cow<'m, TensorProto>,
     /// The value that holds the data.
     pub(super) root: Value<'m>,
     steps: Vec<Step>,
@@ -256,8 +256,8 @@ enum Step {
 }
 
 impl<'m> Constant<'m> {
-    fn of(tensor: &'m TensorProto, root: Value<'m>) -> Option<Self> {
-        let dims = shape_of(tensor).ok()?;
+    fn of(tensor: Cow<'m, TensorProto>, root: Value<'m>) -> Option<Self> {
+        let dims = shape_of(&tensor).ok()?;
         let dtype = DataType::try_from(tensor.data_type()).ok()?;
         Some(Self { tensor, root, steps: Vec::new(), links: Vec::new(), dims, dtype })
     }
@@ -322,16 +322,16 @@ impl<'m> Constant<'m> {
     }
 
     fn integers(&self) -> Option<Vec<i64>> {
-        value_of(self.tensor).ok()?.to_i64().ok().filter(|_| self.steps.is_empty())
+        value_of(&self.tensor).ok()?.to_i64().ok().filter(|_| self.steps.is_empty())
     }
 
     /// The values in f32: the tensor itself where it has them so.
     pub(super) fn floats(&self) -> Option<Cow<'m, TensorProto>> {
         if self.steps.is_empty() && self.tensor.data_type() == DataType::Float as i32 {
-            return Some(Cow::Borrowed(self.tensor));
+            return Some(self.tensor.clone());
         }
-        let dims = shape_of(self.tensor).ok()?;
-        let mut values = ArrayD::from_shape_vec(IxDyn(&dims), read(self.tensor)?).ok()?;
+        let dims = shape_of(&self.tensor).ok()?;
+        let mut values = ArrayD::from_shape_vec(IxDyn(&dims), read(&self.tensor)?).ok()?;
         for step in &self.steps {
             values = match step {
                 Step::Turn(order) => {
@@ -347,7 +347,7 @@ impl<'m> Constant<'m> {
 
     /// Whether every value is a number.
     pub(super) fn is_finite(&self) -> bool {
-        read(self.tensor).is_some_and(|values| values.iter().all(|value| value.is_finite()))
+        read(&self.tensor).is_some_and(|values| values.iter().all(|value| value.is_finite()))
     }
 }
 

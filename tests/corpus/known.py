@@ -16,6 +16,8 @@ SLOW = ("light_bvlc_alexnet", "light_vgg19", "light_zfnet512", "light_resnet50",
 
 # Versions of tract have faults of their own. Those of this one are known, and no other's are.
 TRACT = "tract 0.23.9"
+# And this one of ONNX Runtime.
+ONNXRUNTIME = "onnxruntime 1.31.1"
 
 
 def tract_fault(model: onnx.ModelProto) -> str | None:
@@ -42,10 +44,23 @@ def tract_fault(model: onnx.ModelProto) -> str | None:
     return None
 
 
+def onnxruntime_fault(first: dict) -> str | None:
+    """What ONNX Runtime is known to do otherwise than ONNX says, by the first value that differs."""
+    shapes = first.get("shapes") or []
+    if first["op"].startswith("Reduce") and any(0 in shape for shape in shapes):
+        return "reduces the axis -1 of no elements to its own length"
+    return None
+
+
 def given(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """The inputs that a caller must give."""
     held = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in held]
+
+
+def open_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller may give: below IR version 4 an initializer among them is a constant."""
+    return given(model) if model.ir_version < 4 else list(model.graph.input)
 
 
 def backend() -> list[Case]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from case import Case
-from known import TRACT, given, tract_fault
+from known import ONNXRUNTIME, TRACT, given, onnxruntime_fault, open_inputs, tract_fault
 from models import (
     all_nodes,
     folded_bytes,
@@ -362,16 +362,17 @@ class Trial:
         verb = f"diff --run {runtimes}"
         if self.wanted() is None or not self.old.graph.node:
             return
-        names = [value.name for value in given(self.old)]
+        inputs = given(self.old)
         feed = self.case.feeds[self.rng.randrange(len(self.case.feeds))]()
-        arrays = {name: np.asarray(feed[name]) for name in names if name in feed}
-        if len(arrays) < len(names) or any(a.dtype.kind not in "fiub" for a in arrays.values()):
+        tensors = [v.name for v in inputs if v.type.WhichOneof("value") == "tensor_type" and v.name in feed]
+        arrays = {name: np.asarray(feed[name]) for name in tensors}
+        if len(arrays) < len(inputs) or any(a.dtype.kind not in "fiub" for a in arrays.values()):
             self.count(verb, "not asked: an input is left out, or of a type that NumPy hasn't")
             return
-        inputs = self.folder / "inputs.npz"
-        np.savez(inputs, **arrays)
+        file = self.folder / "inputs.npz"
+        np.savez(file, **arrays)
         models = [self.model] if new is None else [self.model, new]
-        words = ["diff", *models, "--run", runtimes, "--inputs", inputs, "--json"]
+        words = ["diff", *models, "--run", runtimes, "--inputs", file, "--json"]
         # Half precision, as in `numerics.differs`.
         loose = ["--snr", "40", "--max-abs-of-peak", "0.01"] if self.case.half else []
         ran = self.call(verb, *words, *loose)
@@ -384,6 +385,8 @@ class Trial:
             self.count(verb, "done: random values differ")
         elif new is None and found["runtimes"][0] == TRACT and (why := tract_fault(self.old)):
             self.count(verb, f"differ: {TRACT} {why}")
+        elif found["runtimes"][-1] == ONNXRUNTIME and (why := onnxruntime_fault(found["first"])):
+            self.count(verb, f"differ: {ONNXRUNTIME} {why}")
         else:
             self.fault(verb, f"{found['runtimes']} differ: {found['first']}", ran.command)
 
@@ -443,12 +446,12 @@ class Trial:
         except Exception as error:
             self.fault(verb, f"onnx.checker: {str(error)[:300]}", ran.command)
             return None
-        for side in ("input", "output"):
-            a, b = ([(v.name, v.type) for v in getattr(m.graph, side)] for m in (self.old, new))
+        for side, ports in (("input", open_inputs), ("output", lambda model: list(model.graph.output))):
+            a, b = ([(v.name, v.type) for v in ports(m)] for m in (self.old, new))
             if a != b:
                 self.fault(verb, f"{side}s differ: {[v[0] for v in a]} {[v[0] for v in b]}", ran.command)
                 return None
-        free = {v.name for v in self.old.graph.input}
+        free = {v.name for v in open_inputs(self.old)}
         a, b = ({t.name for t in m.graph.initializer} & free for m in (self.old, new))
         if a != b:
             self.fault(verb, f"inputs lose or gain defaults: {sorted(a ^ b)}", ran.command)
