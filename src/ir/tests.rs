@@ -54,7 +54,7 @@ fn bad(model: ModelProto, says: &[&str]) -> String {
         assert!(text.contains(part), "{text:?} doesn't say {part:?}");
     }
     let Error::Invalid { help, .. } = error else { panic!("{text}") };
-    help
+    help.into()
 }
 
 fn neg(from: &str, to: &str) -> NodeBuilder {
