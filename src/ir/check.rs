@@ -22,8 +22,6 @@ const FREE_INITIALIZERS: i64 = 4;
 pub(super) struct Fault {
     pub(super) place: String,
     pub(super) why: String,
-    /// The pass that made the node.
-    pub(super) pass: Option<String>,
     pub(super) remedy: Remedy,
 }
 
@@ -49,7 +47,7 @@ fn fault(place: impl Into<String>, why: impl Into<String>) -> Fault {
 
 impl Fault {
     pub(super) fn new(place: String, why: String) -> Self {
-        Self { place, why, pass: None, remedy: Remedy::None }
+        Self { place, why, remedy: Remedy::None }
     }
 
     fn remedy(mut self, remedy: Remedy) -> Self {
@@ -293,7 +291,7 @@ impl<'m> Body<'_, 'm> {
         for (at, node) in nodes.iter().enumerate() {
             let place = || format!("node {at} {:?} ({}){inside}", node.name(), node.qualified_op());
             let refuse =
-                |why: String, remedy: Remedy| Fault { place: place(), why, pass: author(node), remedy };
+                |why: String, remedy: Remedy| Fault { place: place() + &author(node), why, remedy };
             if !node.name().is_empty()
                 && let Some(first) = names.insert(node.name(), at)
             {
@@ -403,8 +401,8 @@ fn differs(is: i32, says: i32) -> String {
     format!("it is {is}, and the graph says {says}")
 }
 
-/// The pass that made a node.
-fn author(node: &NodeProto) -> Option<String> {
-    let mut props = node.metadata_props.iter();
-    props.find(|p| p.key() == "soprano_export.pass").map(|p| p.value().to_owned())
+/// The pass that made a node, to be added to its place.
+fn author(node: &NodeProto) -> String {
+    let by = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
+    by.map(|by| format!(", made by the pass {}", by.value())).unwrap_or_default()
 }

@@ -44,25 +44,24 @@ pub enum Error {
     #[diagnostic(code(ir::exists), help("choose another file with -o, or replace it with --overwrite"))]
     Exists { path: PathBuf },
 
-    #[error("{}: {place}{}: {why}", path.display(), by(pass))]
+    #[error("{}: {place}: {why}", path.display())]
     #[diagnostic(code(ir::invalid))]
     Invalid {
         path: PathBuf,
         place: String,
         why: String,
-        pass: Option<String>,
         #[help]
-        help: String,
+        help: Box<str>,
     },
 
-    #[error("{}, rewritten: {place}{}: {why}", path.display(), by(pass))]
+    #[error("{}, rewritten: {place}: {why}", path.display())]
     #[diagnostic(
         code(ir::rewritten),
         help(
             "the file was good, so this is a fault of soprano-export, and nothing was written: please report it; `pass run --fuel N` finds the patch"
         )
     )]
-    Rewritten { path: PathBuf, place: String, why: String, pass: Option<String> },
+    Rewritten { path: PathBuf, place: String, why: String },
 
     #[error("{}: external data of {tensor}: {why}", path.display())]
     #[diagnostic(
@@ -72,10 +71,6 @@ pub enum Error {
         )
     )]
     External { path: PathBuf, tensor: String, why: String },
-}
-
-fn by(pass: &Option<String>) -> String {
-    pass.as_ref().map(|pass| format!(", made by the pass {pass}")).unwrap_or_default()
 }
 
 impl Error {
@@ -105,16 +100,14 @@ impl Error {
             ),
             Remedy::None => "export the model again, with a newer version of what wrote it".to_owned(),
         };
-        let Fault { place, why, pass, .. } = fault;
-        Error::Invalid { path: path.to_owned(), place, why, pass, help }
+        let Fault { place, why, .. } = fault;
+        Error::Invalid { path: path.to_owned(), place, why, help: help.into() }
     }
 
     /// The same fault, where the file was good before it was rewritten.
     pub(super) fn ours(self) -> Self {
         match self {
-            Error::Invalid { path, place, why, pass, .. } => {
-                Error::Rewritten { path, place, why, pass }
-            }
+            Error::Invalid { path, place, why, .. } => Error::Rewritten { path, place, why },
             other => other,
         }
     }

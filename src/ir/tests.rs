@@ -54,7 +54,7 @@ fn bad(model: ModelProto, says: &[&str]) -> String {
         assert!(text.contains(part), "{text:?} doesn't say {part:?}");
     }
     let Error::Invalid { help, .. } = error else { panic!("{text}") };
-    help
+    help.into()
 }
 
 fn neg(from: &str, to: &str) -> NodeBuilder {
@@ -360,7 +360,10 @@ fn values_of_nested_graphs_have_their_scope() {
     let [cond, early] = choice(graph(vec![neg("z", "t")], "t"));
     bad(of([cond, early, neg("x", "z")]), &["\"z\""]);
     bad(inner(vec![neg("b", "t"), neg("x", "b")], "t"), &["in \"then_branch\"", "node 1 makes later"]);
-    bad(inner(vec![neg("x", "t"), neg("x", "t")], "t"), &["makes \"t\", which is there already"]);
+    bad(
+        inner(vec![neg("x", "t"), neg("x", "t").named("again")], "t"),
+        &["makes \"t\", which is there already"],
+    );
     bad(inner(vec![neg("x", "c")], "c"), &["makes \"c\", which is there already"]);
     bad(inner(vec![], "x"), &["graph output \"x\" in \"then_branch\"", "a node of its own"]);
     bad(

@@ -6,7 +6,7 @@ use soprano_export::ir::{Model, TestGraph, initializer_f32, node};
 use soprano_export::runtime::{Runtime as _, Tract};
 use soprano_export::tensor::Tensor;
 
-use crate::harness::World;
+use crate::harness::{World, python, skipped};
 
 /// A product with a weight of 64 KiB, and a node to remove.
 fn product() -> Model {
@@ -77,6 +77,23 @@ fn written_models_have_the_rights_of_any_other_file() {
     assert_eq!(mode(&world.work("int8.onnx")), 0o640);
 }
 
+/// ONNX's checker takes both files, and ONNX Runtime makes the same numbers of them.
+fn others_read_both(world: &World) {
+    let Some(python) = python() else { return skipped("others_read_both", "no .venv; run make setup") };
+    let script = "import numpy, onnx, onnxruntime\n\
+        x = numpy.arange(256, dtype=numpy.float32).reshape(2, 128)\n\
+        def run(name):\n    onnx.checker.check_model(name, full_check=True)\n    \
+        return onnxruntime.InferenceSession(name).run(None, {'x': x})[0]\n\
+        assert (run('out.onnx') == run('one.onnx')).all()\n";
+    let done = std::process::Command::new(python.join("bin/python"))
+        .args(["-c", script])
+        .env("ORT_DISABLE_TELEMETRY", "1")
+        .current_dir(world.work(""))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 #[test]
 fn weights_go_beside_the_model_where_that_is_asked() {
     let world = World::new();
@@ -88,8 +105,12 @@ fn weights_go_beside_the_model_where_that_is_asked() {
     assert_eq!(world.work("out.onnx.data").metadata().unwrap().len(), 1 << 16);
     let values: Vec<f32> = (0..256).map(|i| i as f32 / 16.0).collect();
     let inputs = [("x".to_owned(), Tensor::from_f32(&[2, 128], &values))].into();
-    let run = |name: &str| Tract.load(&world.work(name)).unwrap().run(&inputs).unwrap();
+    let run = |name: &str| {
+        let model = Model::open(world.work(name)).unwrap();
+        Tract.load_bytes(&model.to_bytes()).unwrap().run(&inputs).unwrap()
+    };
     assert_eq!(run("out.onnx"), run("one.onnx"));
+    others_read_both(&world);
     // Nothing that is in the way is replaced unasked, neither file.
     std::fs::remove_file(world.work("out.onnx")).unwrap();
     world.run(call).exits(2).hints().says("out.onnx.data exists already");
