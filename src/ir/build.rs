@@ -1,5 +1,7 @@
 //! Nodes and small graphs, made in code.
 
+use std::collections::BTreeSet;
+
 use super::graph::is_own_domain;
 use super::model::Model;
 use super::proto::{
@@ -76,6 +78,7 @@ impl NodeProto {
 pub enum Attr {
     Int(i64),
     Float(f32),
+    Floats(Vec<f32>),
     Ints(Vec<i64>),
     String(String),
     Tensor(TensorProto),
@@ -128,6 +131,10 @@ impl NodeBuilder {
             Attr::Float(f) => {
                 attribute.f = Some(f);
                 AttributeType::Float
+            }
+            Attr::Floats(floats) => {
+                attribute.floats = floats;
+                AttributeType::Floats
             }
             Attr::Ints(ints) => {
                 attribute.ints = ints;
@@ -236,8 +243,9 @@ impl TestGraph {
         self
     }
 
-    /// The model, at opset 17 unless [another was chosen](TestGraph::versions), with the domains of the
-    /// placeholders and of its functions imported.
+    /// The model, at opset 17 unless [another was chosen](TestGraph::versions), with the placeholders' domain
+    /// and those of its nodes and functions imported in version 1; a function that imports none imports the
+    /// same.
     ///
     /// # Panics
     /// Where the graph isn't consistent: a fault of the test.
@@ -247,15 +255,21 @@ impl TestGraph {
             version: Some(version),
         };
         let (ir_version, own) = self.versions.unwrap_or((8, 17));
-        let mut opset_import = vec![opset("", own), opset(super::PLACEHOLDER_DOMAIN, 1)];
-        for function in self.functions.iter().filter(|f| !is_own_domain(f.domain())) {
-            opset_import.push(opset(function.domain(), 1));
+        let called = self.graph.node.iter().map(|node| node.domain());
+        let defined = self.functions.iter().map(|function| function.domain());
+        let all = called.chain(defined).chain([super::PLACEHOLDER_DOMAIN]);
+        let foreign: BTreeSet<&str> = all.filter(|domain| !is_own_domain(domain)).collect();
+        let mut opset_import = vec![opset("", own)];
+        opset_import.extend(foreign.into_iter().map(|domain| opset(domain, 1)));
+        let mut functions = self.functions;
+        for function in functions.iter_mut().filter(|function| function.opset_import.is_empty()) {
+            function.opset_import.clone_from(&opset_import);
         }
         let proto = ModelProto {
             ir_version: Some(ir_version),
             opset_import,
             graph: Some(self.graph),
-            functions: self.functions,
+            functions,
             ..Default::default()
         };
         Model::from_proto(proto, "test.onnx").expect("a consistent test graph")

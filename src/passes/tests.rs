@@ -85,7 +85,7 @@ fn a_shape_noted_under_a_name_that_a_pass_takes_goes() {
 fn step(graph: TestGraph, kind: usize, at: usize, opset: i64, name: &str) -> TestGraph {
     let weight = |part: &str, dims: &[usize]| {
         let values =
-            (0..dims.iter().product()).map(|i| ((i + at) as f32 * 0.7).sin()).collect::<Vec<_>>();
+            (1..=dims.iter().product()).map(|i| ((i + at) as f32 * 0.7).sin()).collect::<Vec<_>>();
         f32s(&format!("w{at}{part}"), dims, &values)
     };
     let (x, y) = (format!("v{at}"), format!("v{}", at + 1));

@@ -7,7 +7,8 @@ use super::*;
 use crate::ir::proto::attribute_proto::AttributeType;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{
-    Attr, AttributeProto, GraphProto, NodeBuilder, initializer_i64, initializer_raw, value_f32,
+    Attr, AttributeProto, GraphProto, NodeBuilder, TensorProto, initializer_i64, initializer_raw,
+    value_f32,
 };
 
 /// A model of another operator set.
@@ -70,11 +71,17 @@ fn assert_named(model: &Model) {
     model.check().unwrap();
 }
 
+fn listed(name: &str, attribute: &str, values: Attr) -> NodeBuilder {
+    node("Constant", Vec::<String>::new(), name).attr(attribute, values).named("")
+}
+
 /// Where a weight comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Initializer,
     Constant,
+    /// A `Constant` of a list of numbers, reshaped by another.
+    Lists,
     Identity,
     Transpose,
     Reshape,
@@ -119,6 +126,10 @@ impl Shape {
         let graph = match self.place {
             Place::Initializer => graph.initializer(held),
             Place::Constant => graph.node(constant(held)),
+            Place::Lists => graph
+                .node(listed("v", "value_floats", Attr::Floats(weight.to_vec())))
+                .node(listed("shape", "value_ints", Attr::Ints(vec![k as i64, -1])))
+                .node(node("Reshape", ["v", "shape"], "w").named("")),
             Place::Identity => graph
                 .initializer(initializer_f32("v", &[k, n], weight))
                 .node(node("Identity", ["v"], "w").named("")),
@@ -166,6 +177,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let places = [
         Place::Initializer,
         Place::Constant,
+        Place::Lists,
         Place::Identity,
         Place::Transpose,
         Place::Reshape,
@@ -183,7 +195,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
             k,
             n,
             place,
-            opset,
+            // Constants have lists from 12 on.
+            opset: if place == Place::Lists { opset.max(12) } else { opset },
             named,
             declared,
         })
