@@ -298,11 +298,13 @@ impl Judge {
             Judge::Lm(interface) => interface.run(case, references, session, &mut result),
         };
         match outcome {
+            // An answer within the tolerance judges as closely as any, whatever its case is like.
+            Ok(()) if result.measured.within(tolerance) => {
+                (result.passed, result.ill_conditioned) = (true, None);
+            }
             Ok(()) => {
-                result.passed = match &result.ill_conditioned {
-                    None => result.measured.within(tolerance),
-                    Some(moved) => result.measured.within(&tolerance.widened(moved)),
-                }
+                let wide = result.ill_conditioned.as_ref().map(|moved| tolerance.widened(moved));
+                result.passed = wide.is_some_and(|wide| result.measured.within(&wide));
             }
             Err(Fault::Output(fault)) => result.fault = Some(fault),
             Err(Fault::Reference(error)) => return Err(error),

@@ -26,8 +26,8 @@ pub struct CaseResult {
     /// What forbids a comparison, where something does: a wrong shape, a missing output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// Of an ill-conditioned case how far a last bit of its input moves PyTorch's own output: beyond the
-    /// tolerance, so that the case is held to [`Tolerance::widened`] and proves nothing closer.
+    /// Where an ill-conditioned case is out of tolerance, how far a last bit of its input moves PyTorch's own
+    /// output: farther than that, so that the case is held to [`Tolerance::widened`] and proves nothing closer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ill_conditioned: Option<Measured>,
 }

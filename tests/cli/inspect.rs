@@ -99,7 +99,6 @@ pub fn everywhere() -> ModelProto {
         opset_import: vec![OperatorSetIdProto { domain: None, version: Some(17) }],
         ..Default::default()
     });
-    proto.opset_import.push(OperatorSetIdProto { domain: Some("custom".into()), version: Some(1) });
     proto
 }
 

@@ -45,8 +45,13 @@ fn quantize_says_what_stays_fp32_and_why() {
 #[test]
 fn quantize_names_the_opset_that_it_needs() {
     let world = World::new();
-    let mut model = mixed();
-    model.proto_mut().opset_import[0].version = Some(10);
+    let model = TestGraph::new()
+        .versions(5, 10)
+        .input("x", &["n", "64"])
+        .initializer(initializer_f32("w", &[64, 128], &values(64 * 128)))
+        .node(node("MatMul", ["x", "w"], "y"))
+        .output("y", &["n", "128"])
+        .model();
     world.write("old.onnx", model.to_bytes());
     let run = world.run(["quantize", "old.onnx", "-o", "q.onnx"]).exits(2);
     snapshot!("quantize-opset", world, run.hints().show());
