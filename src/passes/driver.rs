@@ -294,19 +294,20 @@ mod tests {
     /// The node that goes is larger than the number that comes.
     #[test]
     fn numbers_in_place_of_nodes_take_nothing_of_what_a_file_may_grow() {
-        let count = 9000;
-        let mut graph = TestGraph::new().input("x", &["n"]).initializer(f32s("c", &[], &[1.0]));
+        let (count, length) = (600, 32);
+        let ones = f32s("c", &[length], &vec![1.0; length]);
+        let mut graph = TestGraph::new().input("x", &["32"]).initializer(ones);
         for i in 0..count {
-            graph = graph.initializer(f32s(&format!("c{i}"), &[], &[i as f32])).node(node(
-                "Add",
-                [format!("c{i}"), "c".to_owned()],
-                format!("s{i}"),
-            ));
+            let sum = node("Add", [format!("c{i}"), "c".to_owned()], format!("s{i}"));
+            graph = graph
+                .initializer(f32s(&format!("c{i}"), &[length], &vec![i as f32; length]))
+                .node(sum.named(format!("{i:0>200}")));
         }
         let used = std::iter::once("x".to_owned()).chain((0..count).map(|i| format!("s{i}")));
         let graph = graph.node(node("Sum", used, "y")).node(node("Add", ["y", "c"], "z"));
-        let shared = (0..count).fold(graph, |graph, i| graph.output(&format!("c{i}"), &[]));
-        let mut model = shared.output("z", &["n"]).model();
+        let shared = (0..count).fold(graph, |graph, i| graph.output(&format!("c{i}"), &["32"]));
+        let mut model = shared.output("z", &["32"]).model();
         assert_eq!(apply(&mut model, "constant-folding"), count);
+        assert!(4 * count * length > SMALL as usize);
     }
 }
