@@ -179,6 +179,12 @@ fn save(model: &Model, path: &Path, overwrite: bool, external_data: bool) -> Res
         let why = if external_data { "" } else { ": one file ends at 2 GiB" };
         tellln!("weights in {}, {}{why}", data.display(), terminal::bytes(written.bytes));
     }
+    if let Some(left) = &saved.left {
+        tellln!(
+            "{} is left: it held the weights of the model that was replaced, and nothing here uses it",
+            left.display()
+        );
+    }
     Ok(saved)
 }
 

@@ -28,6 +28,13 @@ impl NodeProto {
         is_own_domain(self.domain()) && self.op_type() == op
     }
 
+    /// The node's name, or that of its first output where it has none; empty where that has none either.
+    pub fn called(&self) -> &str {
+        let outputs = self.output.iter().map(String::as_str);
+        let mut names = std::iter::once(self.name()).chain(outputs);
+        names.find(|name| !name.is_empty()).unwrap_or_default()
+    }
+
     /// The operator with its domain, as people write it: `Conv`, `com.microsoft.Gelu`.
     pub fn qualified_op(&self) -> String {
         match self.domain() {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::conformance;
 use super::operators::{self, Known};
 use super::proto::{
-    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, type_proto,
+    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TrainingInfoProto,
 };
 
 /// The IR version from which on an initializer need not be an input.
@@ -84,7 +84,10 @@ pub(super) fn check(model: &ModelProto) -> Result<(), Fault> {
         checker.function(function)?;
     }
     let body = Body { checker: &checker, imports: &opsets, function: None };
-    model.graph.iter().try_for_each(|graph| body.graph(graph, None, ""))
+    let Some(graph) = &model.graph else { return Ok(()) };
+    let scope = body.graph(graph, None, "")?;
+    let mut all = model.training_info.iter().enumerate();
+    all.try_for_each(|(at, training)| body.training(graph, training, &scope, at))
 }
 
 fn imports(sets: &[OperatorSetIdProto]) -> Imports<'_> {
@@ -190,14 +193,6 @@ impl Scope<'_, '_> {
     }
 }
 
-/// The element type of a value, where it is a tensor and says so.
-fn elem_type(value: &ValueInfoProto) -> Option<i32> {
-    match value.r#type.as_ref()?.value.as_ref()? {
-        type_proto::Value::TensorType(tensor) => tensor.elem_type.filter(|&dtype| dtype != 0),
-        _ => None,
-    }
-}
-
 /// What a list of nodes stands in: the model, or a function with its own imports.
 struct Body<'c, 'm> {
     checker: &'c Checker<'c, 'm>,
@@ -207,30 +202,30 @@ struct Body<'c, 'm> {
 
 impl<'m> Body<'_, 'm> {
     /// A graph of the model, or one within another, whose place `inside` says.
-    fn graph(
+    fn graph<'s>(
         &self,
         graph: &'m GraphProto,
-        outer: Option<&Scope<'_, 'm>>,
+        outer: Option<&'s Scope<'s, 'm>>,
         inside: &str,
-    ) -> Result<(), Fault> {
+    ) -> Result<Scope<'s, 'm>, Fault> {
         let mut scope = Scope { outer, own: HashMap::with_capacity(2 * graph.node.len()) };
         for input in &graph.input {
             let place = || format!("graph input {:?}{inside}", input.name());
             if outer.is_none() && input.r#type.as_ref().is_none_or(|kind| kind.value.is_none()) {
                 return Err(fault(place(), "it has no type"));
             }
-            if scope.own.insert(input.name(), elem_type(input)).is_some() {
+            if scope.own.insert(input.name(), input.elem_type()).is_some() {
                 return Err(fault(place(), "another has the same name"));
             }
         }
         self.initializers(graph, &mut scope, inside)?;
         let described = graph.value_info.iter().chain(&graph.output);
         let declared: HashMap<&str, i32> =
-            described.filter_map(|value| Some((value.name(), elem_type(value)?))).collect();
+            described.filter_map(|value| Some((value.name(), value.elem_type()?))).collect();
         self.nodes(&graph.node, &mut scope, &declared, inside)?;
         for output in &graph.output {
             let place = || format!("graph output {:?}{inside}", output.name());
-            match (scope.own.get(output.name()), elem_type(output)) {
+            match (scope.own.get(output.name()), output.elem_type()) {
                 (None, _) if scope.get(output.name()).is_some() => {
                     let why =
                         "a graph around it has this value; a node of its own must make its outputs";
@@ -241,6 +236,54 @@ impl<'m> Body<'_, 'm> {
                     return Err(fault(place(), differs(is, says)));
                 }
                 _ => {}
+            }
+        }
+        Ok(scope)
+    }
+
+    /// The two graphs of training and what they are bound to, as `TrainingInfoProto` of `onnx.proto` has it:
+    /// the algorithm goes on where the main graph ends, the initialization stands alone; they assign their
+    /// outputs to initializers.
+    fn training(
+        &self,
+        main: &'m GraphProto,
+        training: &'m TrainingInfoProto,
+        scope: &Scope<'_, 'm>,
+        at: usize,
+    ) -> Result<(), Fault> {
+        let graphs = [
+            ("initialization", &training.initialization, None, &training.initialization_binding),
+            ("algorithm", &training.algorithm, Some(scope), &training.update_binding),
+        ];
+        let initializers = || {
+            let graphs = std::iter::once(main).chain(&training.algorithm);
+            graphs.flat_map(|graph| {
+                let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref());
+                graph.initializer.iter().chain(sparse).map(|tensor| tensor.name())
+            })
+        };
+        for (name, graph, outer, bindings) in graphs {
+            let inside = format!(" of training {at}, {name}");
+            if let Some(graph) = graph {
+                let mut inner = Scope { outer, own: HashMap::new() };
+                inner.own.extend(graph.input.iter().map(|input| (input.name(), input.elem_type())));
+                self.initializers(graph, &mut inner, &inside)?;
+                self.nodes(&graph.node, &mut inner, &HashMap::new(), &inside)?;
+                if let Some(output) = graph.output.iter().find(|o| inner.get(o.name()).is_none()) {
+                    let place = format!("graph output {:?}{inside}", output.name());
+                    return Err(fault(place, "nothing makes it"));
+                }
+            }
+            for binding in bindings {
+                let refuse = |why| Err(fault(format!("binding {:?}{inside}", binding.key()), why));
+                let outer = outer.into_iter().flat_map(|_| &main.output);
+                let mut outputs = graph.iter().flat_map(|graph| &graph.output).chain(outer);
+                if !initializers().any(|name| name == binding.key()) {
+                    return refuse("no initializer has this name".to_owned());
+                }
+                if !outputs.any(|output| output.name() == binding.value()) {
+                    return refuse(format!("no output is called {:?}", binding.value()));
+                }
             }
         }
         Ok(())

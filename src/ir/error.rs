@@ -44,6 +44,13 @@ pub enum Error {
     #[diagnostic(code(ir::exists), help("choose another file with -o, or replace it with --overwrite"))]
     Exists { path: PathBuf },
 
+    #[error("{} holds the weights of {}, which would lose them", data.display(), model.display())]
+    #[diagnostic(
+        code(ir::weights_in_use),
+        help("choose another name with -o, or overwrite the model itself: -o {}", model.display())
+    )]
+    WeightsInUse { data: PathBuf, model: PathBuf },
+
     #[error("{}: {place}: {why}", path.display())]
     #[diagnostic(code(ir::invalid))]
     Invalid {

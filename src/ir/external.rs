@@ -2,7 +2,7 @@
 //! own folder, or inside the one that its file really lies in, as a hub's cache links it; and ranges
 //! that lie inside them and don't cut into one another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -23,10 +23,24 @@ pub(super) fn any(model: &ModelProto) -> bool {
     for_each_tensor(model, &mut |tensor, _| if is_external(tensor) { Err(()) } else { Ok(()) }).is_err()
 }
 
-/// Puts the data of external tensors into the model: mapped, not copied.
-pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
+/// Where the tensors of a model keep their data, as they write it.
+pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let Ok(()) = for_each_tensor(model, &mut |tensor, _| {
+        let entries = tensor.external_data.iter().filter(|_| is_external(tensor));
+        let location = entries.filter(|entry| entry.key() == "location");
+        found.extend(location.map(|entry| entry.value().to_owned()));
+        Ok::<(), std::convert::Infallible>(())
+    });
+    found
+}
+
+/// Puts the data of external tensors into the model, mapped, not copied; the files that it lies in, as what
+/// they really are.
+pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<Vec<PathBuf>, Error> {
     let homes = homes(path);
     let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
+    let mut places = Vec::new();
     let mut ranges: BTreeMap<String, Vec<(usize, usize, String)>> = BTreeMap::new();
     for_each_tensor_mut(model, &mut |tensor, place| {
         if !is_external(tensor) {
@@ -39,6 +53,7 @@ pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
             let place = inside(&homes, &range.location).map_err(&refuse)?;
             let mapped = map(&place).map_err(|e| refuse(format!("{:?}: {e}", range.location)))?;
             files.insert(range.location.clone(), mapped);
+            places.push(place);
         }
         let file = &files[&range.location];
         let end = range.offset.checked_add(range.length).filter(|&end| end <= file.len());
@@ -72,7 +87,7 @@ pub(super) fn embed(model: &mut ModelProto, path: &Path) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    Ok(places)
 }
 
 struct Range {

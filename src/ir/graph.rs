@@ -3,7 +3,7 @@ use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
 use super::model::opset_of;
-use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TrainingInfoProto};
 use super::purity;
 use super::tensors::value_of;
 use crate::tensor::Tensor;
@@ -36,9 +36,11 @@ struct Value {
     user_count: usize,
     input: bool,
     output: bool,
-    /// A nested graph reads it, or a quantization annotation names it.
+    /// A nested graph or one of training reads it, or a quantization annotation names it.
     captured: bool,
-    /// A nested graph has a value of this name.
+    /// Training assigns to it: no constant.
+    variable: bool,
+    /// A nested graph, or one of training, has a value of this name.
     nested: bool,
     sparse: bool,
 }
@@ -46,7 +48,28 @@ struct Value {
 impl<'m> Graph<'m> {
     /// Indexes a model's main graph, in time proportional to its nodes.
     pub(super) fn new(model: &'m ModelProto) -> Self {
-        Self::within(model, model.graph.as_ref().expect("checked when opened"))
+        let mut graph = Self::within(model, model.graph.as_ref().expect("checked when opened"));
+        model.training_info.iter().for_each(|training| graph.train(training));
+        graph
+    }
+
+    /// Notes what training reads of the main graph, and what it assigns to.
+    fn train(&mut self, training: &'m TrainingInfoProto) {
+        let mut names = Nested::default();
+        for inner in training.initialization.iter().chain(&training.algorithm) {
+            names.graph(inner);
+            // `Gradient` differentiates by values that its attributes name.
+            let gradients = inner.node.iter().filter(|node| node.op_type() == "Gradient");
+            for attribute in gradients.flat_map(|node| &node.attribute) {
+                let texts = attribute.s.iter().chain(&attribute.strings);
+                names.captured.extend(texts.filter_map(|text| std::str::from_utf8(text).ok()));
+            }
+        }
+        let bindings = || training.initialization_binding.iter().chain(&training.update_binding);
+        names.captured.extend(bindings().flat_map(|binding| [binding.key(), binding.value()]));
+        names.captured.into_iter().for_each(|name| self.value(name).captured = true);
+        names.own.into_iter().for_each(|name| self.value(name).nested = true);
+        bindings().for_each(|binding| self.value(binding.key()).variable = true);
     }
 
     /// Indexes a graph of a model, the main one or one nested in a node, likewise.
@@ -192,8 +215,8 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// Whether a value must keep its name: it is a graph output, a nested graph reads it, or a
-    /// quantization annotation names it.
+    /// Whether a value must keep its name: it is a graph output, a nested graph or one of training reads
+    /// it, or a quantization annotation names it.
     pub fn is_pinned(&self, value: &str) -> bool {
         self.get(value).is_some_and(|v| v.output || v.captured)
     }
@@ -228,12 +251,13 @@ impl<'m> Graph<'m> {
         self.ids.contains_key(value)
     }
 
-    /// The place of the initializer behind a value; none where a caller may override it.
+    /// The place of the initializer behind a value; none where a caller may override it or training does.
     pub(super) fn initializer_at(&self, value: &str) -> Option<usize> {
-        self.get(value).filter(|v| !v.input)?.initializer
+        self.get(value).filter(|v| !v.input && !v.variable)?.initializer
     }
 
-    /// The initializer behind a value; none where a caller may override it (it is an input too).
+    /// The initializer behind a value; none where a caller may override it (it is an input too), or training
+    /// assigns to it.
     pub fn initializer(&self, value: &str) -> Option<&'m TensorProto> {
         self.initializer_at(value).map(|at| &self.proto.initializer[at])
     }
@@ -372,22 +396,24 @@ struct Nested<'m> {
 
 impl<'m> Nested<'m> {
     fn of(&mut self, node: &'m NodeProto) {
-        for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-            let mut own: HashSet<&str> = inner.input.iter().map(|v| v.name()).collect();
-            own.extend(inner.initializer.iter().map(|t| t.name()));
-            own.extend(inner.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
-            own.extend(inner.node.iter().flat_map(|n| n.output.iter().map(String::as_str)));
-            let mut deeper = Nested::default();
-            for node in &inner.node {
-                deeper.captured.extend(node.input.iter().map(String::as_str));
-                deeper.of(node);
-            }
-            deeper.captured.extend(inner.output.iter().map(|v| v.name()));
-            self.captured.extend(
-                deeper.captured.into_iter().filter(|name| !name.is_empty() && !own.contains(name)),
-            );
-            self.own.extend(own.into_iter().chain(deeper.own).filter(|name| !name.is_empty()));
+        let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+        graphs.for_each(|inner| self.graph(inner));
+    }
+
+    fn graph(&mut self, inner: &'m GraphProto) {
+        let mut own: HashSet<&str> = inner.input.iter().map(|v| v.name()).collect();
+        own.extend(inner.initializer.iter().map(|t| t.name()));
+        own.extend(inner.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
+        own.extend(inner.node.iter().flat_map(|n| n.output.iter().map(String::as_str)));
+        let mut deeper = Nested::default();
+        for node in &inner.node {
+            deeper.captured.extend(node.input.iter().map(String::as_str));
+            deeper.of(node);
         }
+        deeper.captured.extend(inner.output.iter().map(|v| v.name()));
+        let outside = |name: &&str| !name.is_empty() && !own.contains(name);
+        self.captured.extend(deeper.captured.into_iter().filter(outside));
+        self.own.extend(own.into_iter().chain(deeper.own).filter(|name| !name.is_empty()));
     }
 }
 

@@ -30,6 +30,7 @@ mod wire;
 mod write;
 
 pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
+pub(crate) use difference::same_attributes;
 pub use difference::{Change, Difference, differences};
 pub use error::Error;
 pub use forms::{Form, List, Operand};

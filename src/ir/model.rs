@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::check::{self, Fault};
+use super::difference::same_model;
 use super::error::Error;
 use super::external;
 use super::graph::{Graph, is_own_domain};
@@ -67,6 +68,8 @@ pub struct Model {
     /// The file's own bytes, where it came from one.
     source: Option<Bytes>,
     unknown: Option<UnknownFields>,
+    /// The files of its external data.
+    data: Vec<PathBuf>,
 }
 
 impl Model {
@@ -113,10 +116,11 @@ impl Model {
             return Err(Error::Decode { path, why: "it holds no graph".to_owned() });
         }
         let unknown = unknown_fields(&bytes);
-        if external::any(&proto) {
-            external::embed(&mut proto, &path)?;
-        }
-        let model = Model { proto, path, mapped: None, source: Some(bytes), unknown };
+        let data = match external::any(&proto) {
+            true => external::embed(&mut proto, &path)?,
+            false => Vec::new(),
+        };
+        let model = Model { proto, path, mapped: None, source: Some(bytes), unknown, data };
         model.consistent()?;
         Ok(model)
     }
@@ -126,7 +130,8 @@ impl Model {
     /// # Errors
     /// As [`Model::consistent`].
     pub fn from_proto(proto: ModelProto, name: impl Into<PathBuf>) -> Result<Self, Error> {
-        let model = Model { proto, path: name.into(), mapped: None, source: None, unknown: None };
+        let path = name.into();
+        let model = Model { proto, path, mapped: None, source: None, unknown: None, data: Vec::new() };
         model.consistent()?;
         Ok(model)
     }
@@ -134,6 +139,11 @@ impl Model {
     /// Where the model came from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The files that its weights lie in beside its own, without links on the way.
+    pub(super) fn data_files(&self) -> &[PathBuf] {
+        &self.data
     }
 
     /// The protobuf message.
@@ -208,10 +218,11 @@ impl Model {
         check::check(&self.proto).map_err(|fault| Error::invalid(&self.path, fault))
     }
 
-    /// The file's own bytes, where the model is still what stands in them.
+    /// The file's own bytes, where the model is still what stands in them, bit by bit.
     pub(super) fn unchanged(&self) -> Option<&Bytes> {
         let source = self.source.as_ref()?;
-        ModelProto::decode(source.clone()).is_ok_and(|then| then == self.proto).then_some(source)
+        let then = ModelProto::decode(source.clone()).ok()?;
+        same_model(&then, &self.proto).then_some(source)
     }
 
     /// As [`Model::check`], of a model that may have been changed: a fault is the file's own if the file
@@ -243,6 +254,23 @@ impl Model {
 mod tests {
     use super::super::{TestGraph, initializer_f32, node};
     use super::*;
+
+    #[test]
+    fn a_model_of_numbers_that_equal_nothing_is_unchanged() {
+        let mut weight = initializer_f32("w", &[1], &[f32::NAN]);
+        weight.raw_data = None;
+        weight.float_data = vec![f32::NAN];
+        let made = TestGraph::new()
+            .input("x", &["1"])
+            .initializer(weight)
+            .node(node("Add", ["x", "w"], "y"))
+            .output("y", &["1"])
+            .model();
+        let mut model = Model::from_bytes(made.to_bytes().into(), "m.onnx").unwrap();
+        assert!(model.unchanged().is_some());
+        model.graph_proto_mut().initializer[0].float_data[0] = -f32::NAN;
+        assert!(model.unchanged().is_none());
+    }
 
     #[test]
     fn pages_that_were_given_back_are_read_again() {

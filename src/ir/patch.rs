@@ -97,13 +97,13 @@ pub(crate) struct Change {
     pub(super) released: BTreeSet<usize>,
     /// Values that are gone, and names that stood for nothing: what is noted of them is no longer true.
     pub(super) stale: HashSet<String>,
-    /// Bytes of constants that come and go.
+    /// Bytes of constants that come; and of constants and nodes that go.
     pub(super) added: u64,
     pub(super) freed: u64,
 }
 
 impl Change {
-    /// By how many bytes the constants grow.
+    /// By how many bytes the file grows.
     pub(crate) fn growth(&self) -> u64 {
         self.added.saturating_sub(self.freed)
     }

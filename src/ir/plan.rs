@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use prost::Message;
+
 use super::build::sign;
 use super::graph::{Graph, NodeId, captured_by};
 use super::names::unused;
@@ -57,7 +59,11 @@ impl Graph<'_> {
         let stale = plan.stale(&redirect);
         let gone = removed.iter().flat_map(|&at| &self.node(NodeId(at)).attribute);
         let freed: u64 = released.iter().map(|&at| stored_bytes(&self.proto().initializer[at])).sum();
-        let freed = freed + gone.map(constants_in).sum::<u64>();
+        // Nodes count where more of them go than come: a constant in place of a node has its room.
+        let size = |node: &NodeProto| node.encoded_len() as u64;
+        let went: u64 = removed.iter().map(|&at| size(self.node(NodeId(at)))).sum();
+        let came = inserted.iter().map(size).sum();
+        let freed = freed + gone.map(constants_in).sum::<u64>().max(went.saturating_sub(came));
         let added = patch.initializers.iter().map(stored_bytes).sum();
         self.name_nodes(&mut inserted, &removed);
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::error::Error;
-use super::model::{LIMIT, Model};
+use super::external;
+use super::model::{LIMIT, Model, map};
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::value_of;
 use super::walk::for_each_initializer;
@@ -50,6 +51,8 @@ pub struct Saved {
     pub model: Written,
     /// The file of its weights, where they are beside it.
     pub data: Option<(PathBuf, Written)>,
+    /// The file of weights that the replaced model had beside it, and this one has not.
+    pub left: Option<PathBuf>,
 }
 
 impl Model {
@@ -72,8 +75,9 @@ impl Model {
     /// weights, where they go beside it.
     ///
     /// # Errors
-    /// [`Error::Exists`] unless `overwrite`; as [`Model::write`], but that only what can't be external
-    /// data must fit into 2 GiB.
+    /// [`Error::Exists`] unless `overwrite`; [`Error::WeightsInUse`] where a file of the model's own external
+    /// data would be replaced, and not the model with it; as [`Model::write`], but that only what can't be
+    /// external data must fit into 2 GiB.
     pub fn save(&self, path: &Path, overwrite: bool, weights: Weights) -> Result<Saved, Error> {
         self.save_within(path, overwrite, weights, LIMIT)
     }
@@ -86,23 +90,46 @@ impl Model {
         limit: u64,
     ) -> Result<Saved, Error> {
         is_free(path, overwrite)?;
+        self.spares_weights(path)?;
         let whole = Whole::of(self)?;
         if weights == Weights::Beside || whole.bytes() > limit {
             return self.save_beside(path, overwrite, limit);
         }
         let mut staged = Staged::beside(path).map_err(Error::io(path))?;
         let model = whole.write(staged.file()).map_err(Error::io(path))?;
+        let left = data_beside(path);
         staged.put().map_err(Error::io(path))?;
-        Ok(Saved { model, data: None })
+        Ok(Saved { model, data: None, left })
+    }
+
+    /// Refuses to replace a file of the model's external data.
+    fn spares_weights(&self, place: &Path) -> Result<(), Error> {
+        match fs_err::canonicalize(place) {
+            Ok(data) if self.data_files().contains(&data) => {
+                Err(Error::WeightsInUse { data: place.to_owned(), model: self.path().to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a file is the one that the model was read from, and no link to it, which would be replaced
+    /// and leave that one.
+    fn is_at(&self, path: &Path) -> bool {
+        let real = |path| fs_err::canonicalize(path).ok();
+        let link = path.symlink_metadata().is_ok_and(|there| there.is_symlink());
+        !link && real(path).is_some_and(|place| real(self.path()) == Some(place))
     }
 
     fn save_beside(&self, path: &Path, overwrite: bool, limit: u64) -> Result<Saved, Error> {
         self.check_rewritten()?;
         let name = path.file_name().and_then(|name| name.to_str());
         let no_text = || io::Error::new(io::ErrorKind::InvalidInput, "the name is no text");
-        let location = format!("{}.data", name.ok_or_else(no_text).map_err(Error::io(path))?);
+        let location = data_name(name.ok_or_else(no_text).map_err(Error::io(path))?);
         let place = path.with_file_name(&location);
         is_free(&place, overwrite)?;
+        if !self.is_at(path) {
+            self.spares_weights(&place)?;
+        }
 
         let mut staged_data = Staged::beside(&place).map_err(Error::io(&place))?;
         let to = HashingWriter::new(io::BufWriter::new(staged_data.file()));
@@ -120,8 +147,22 @@ impl Model {
         let mut staged = Staged::beside(path).map_err(Error::io(path))?;
         let model = whole.write(staged.file()).map_err(Error::io(path))?;
         files::put_both(staged_data, staged).map_err(Error::io(path))?;
-        Ok(Saved { model, data: Some((place, written)) })
+        Ok(Saved { model, data: Some((place, written)), left: None })
     }
+}
+
+/// What the file beside a model is called.
+fn data_name(model: &str) -> String {
+    format!("{model}.data")
+}
+
+/// The file of weights beside a model's file, if that file's tensors lie in it.
+fn data_beside(path: &Path) -> Option<PathBuf> {
+    let location = data_name(path.file_name()?.to_str()?);
+    let place = path.with_file_name(&location);
+    place.symlink_metadata().ok()?;
+    let older = ModelProto::decode(map(path).ok()?).ok()?;
+    external::locations(&older).contains(&location).then_some(place)
 }
 
 /// Refuses what is in the way, unless it is to be replaced.
@@ -321,6 +362,42 @@ mod tests {
         assert!(matches!(error, Error::TooLarge { .. }), "{error}");
         assert_eq!(names(folder.path()), ["m.onnx", "m.onnx.data"]);
         Model::open_checked(&path).unwrap();
+    }
+
+    #[test]
+    fn weights_that_a_model_reads_go_with_it_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        model().save(&at("m.onnx"), false, Weights::Beside).unwrap();
+        std::fs::copy(at("m.onnx"), at("copy.onnx")).unwrap();
+        let copy = Model::open(at("copy.onnx")).unwrap();
+        let refused = |model: &Model, path: &str, weights: Weights| {
+            let error = model.save(&at(path), true, weights).unwrap_err();
+            assert!(matches!(&error, Error::WeightsInUse { .. }), "{error}");
+            Model::open_checked(at("copy.onnx")).unwrap();
+        };
+        refused(&copy, "m.onnx", Weights::Beside);
+        refused(&copy, "m.onnx.data", Weights::Inside);
+        refused(&copy, "./m.onnx", Weights::Beside);
+        // In its own place the model goes with its weights, which stay readable meanwhile.
+        let own = Model::open(at("m.onnx")).unwrap();
+        refused(&own, "m.onnx.data", Weights::Inside);
+        own.save(&at("m.onnx"), true, Weights::Beside).unwrap();
+        copy.save(&at("copy.onnx"), true, Weights::Beside).unwrap();
+        assert_eq!(Model::open_checked(at("copy.onnx")).unwrap().proto(), own.proto());
+        // A link in the place of the model would give way to a file, and what it leads to would stay.
+        #[cfg(unix)]
+        {
+            std::fs::rename(at("m.onnx"), at("real.onnx")).unwrap();
+            std::os::unix::fs::symlink("real.onnx", at("m.onnx")).unwrap();
+            refused(&Model::open(at("real.onnx")).unwrap(), "m.onnx", Weights::Beside);
+            std::fs::rename(at("real.onnx"), at("m.onnx")).unwrap();
+        }
+        // Weights that were beside the model and are inside now are told.
+        let inside = |name: &str| own.save(&at(name), true, Weights::Inside).unwrap().left;
+        assert_eq!(inside("m.onnx"), Some(at("m.onnx.data")));
+        assert_eq!(inside("m.onnx"), None);
+        assert_eq!(inside("other.onnx"), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    SparseTensorProto, TensorProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_proto::DataType,
+    SparseTensorProto, StringStringEntryProto, TensorProto, TrainingInfoProto, ValueInfoProto,
+    attribute_proto::AttributeType, tensor_proto::DataType,
 };
 use super::{
     Attr, Error, Model, NodeBuilder, TestGraph, Weights, initializer_f32, initializer_i64,
@@ -377,6 +377,56 @@ fn values_of_nested_graphs_have_their_scope() {
     good(of(choice(shadows.clone())));
     let twice = GraphProto { initializer: vec![shadows.initializer[0].clone(); 2], ..shadows };
     bad(of(choice(twice)), &["initializer \"i\" in \"then_branch\""]);
+}
+
+#[test]
+fn training_goes_on_where_the_main_graph_ends() {
+    let entry = |key: &str, value: &str| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value.to_owned()),
+    };
+    let trained = |change: &dyn Fn(&mut TrainingInfoProto)| {
+        with(of([node("Add", ["x", "w"], "h"), neg("h", "y")]), |model, main| {
+            main.initializer.push(initializer_f32("w", &[1], &[1.0]));
+            let mut algorithm = graph(vec![node("Sub", ["w", "h"], "next")], "next");
+            algorithm.initializer.push(initializer_f32("step", &[1], &[0.0]));
+            let start = node("Constant", [""; 0], "start").attr("value_float", Attr::Float(0.5));
+            let mut training = TrainingInfoProto {
+                initialization: Some(graph(vec![start], "start")),
+                algorithm: Some(algorithm),
+                initialization_binding: vec![entry("w", "start"), entry("step", "start")],
+                update_binding: vec![entry("w", "next"), entry("step", "y")],
+            };
+            change(&mut training);
+            model.training_info.push(training);
+        })
+    };
+    good(trained(&|_| {}));
+    good(trained(&|training| *training = TrainingInfoProto::default()));
+    let algorithm = |change: &dyn Fn(&mut GraphProto)| {
+        trained(&|training| change(training.algorithm.as_mut().unwrap()))
+    };
+    bad(
+        algorithm(&|graph| graph.node[0].input[1] = "gone".to_owned()),
+        &["of training 0, algorithm", "uses \"gone\", which nothing makes"],
+    );
+    bad(algorithm(&|graph| graph.node[0].output[0] = "h".to_owned()), &["makes \"h\", which is there"]);
+    bad(algorithm(&|graph| graph.node.clear()), &["graph output \"next\"", "nothing makes it"]);
+    let bound = |key: &'static str, value: &'static str| {
+        trained(&|training| training.update_binding[0] = entry(key, value))
+    };
+    bad(bound("gone", "next"), &["binding \"gone\" of training 0, algorithm", "no initializer"]);
+    bad(bound("h", "next"), &["binding \"h\"", "no initializer has this name"]);
+    bad(bound("w", "h"), &["binding \"w\"", "no output is called \"h\""]);
+    bad(
+        trained(&|training| training.initialization_binding[0] = entry("w", "next")),
+        &["of training 0, initialization", "no output is called \"next\""],
+    );
+    // The initialization stands alone.
+    let reads = |training: &mut TrainingInfoProto| {
+        training.initialization = Some(graph(vec![neg("w", "start")], "start"));
+    };
+    bad(trained(&reads), &["uses \"w\", which nothing makes"]);
 }
 
 #[test]

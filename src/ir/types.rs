@@ -20,6 +20,14 @@ impl ValueInfoProto {
         self.r#type.as_ref()?.shape().map(TensorShapeProto::sizes)
     }
 
+    /// The element type, where it is a tensor and says so.
+    pub(super) fn elem_type(&self) -> Option<i32> {
+        match self.r#type.as_ref()?.value.as_ref()? {
+            Value::TensorType(tensor) => tensor.elem_type.filter(|&dtype| dtype != 0),
+            _ => None,
+        }
+    }
+
     /// Whether it is a tensor, dense or sparse: only those have a shape.
     pub fn is_tensor(&self) -> bool {
         let value = self.r#type.as_ref().and_then(|t| t.value.as_ref());

@@ -1,5 +1,5 @@
 use super::{Pass, Skip, matched};
-use crate::ir::{Graph, NodeId, NodeProto, Patch};
+use crate::ir::{Graph, NodeId, NodeProto, Patch, same_attributes};
 
 /// Two nodes that compute the same become one.
 pub(super) struct CommonSubexpressionElimination;
@@ -10,7 +10,7 @@ impl Pass for CommonSubexpressionElimination {
     }
 
     fn rules(&self) -> &'static str {
-        "a = f(x…), b = f(x…), same operator, inputs and attributes, a before b  =>  b is a\n\
+        "a = f(x…), b = f(x…), same operator, inputs and attributes bit by bit, a before b  =>  b is a\n\
          f of ONNX's own domain, or a function of the model\n\
          not: random operators, functions that use one, operators of other domains, nodes with nested graphs,\n\
          outputs of the graph"
@@ -46,7 +46,7 @@ fn same(a: &NodeProto, b: &NodeProto) -> bool {
         && a.domain() == b.domain()
         && a.overload() == b.overload()
         && a.input == b.input
-        && a.attribute == b.attribute
+        && same_attributes(&a.attribute, &b.attribute)
         && present(a) == present(b)
 }
 
@@ -81,6 +81,39 @@ mod tests {
             .output("y", &["2"])
             .model();
         assert_eq!(apply(&mut model, "common-subexpression-elimination"), 0);
+    }
+
+    #[test]
+    fn attributes_are_compared_by_their_bits() {
+        let twins = |op: &str, a: Attr, b: Attr| {
+            let with = |value: Attr, output: &str| match op {
+                "LeakyRelu" => node(op, ["x"], output).attr("alpha", value),
+                _ => node(op, ["n"], output).attr("value", value),
+            };
+            let mut model = TestGraph::new()
+                .input("x", &["2"])
+                .input_i64("n", &["1"])
+                .node(with(a, "a"))
+                .node(with(b, "b"))
+                .node(node("Concat", ["a", "b"], "y").int("axis", 0))
+                .output("y", &["4"])
+                .model();
+            apply(&mut model, "common-subexpression-elimination")
+        };
+        let typed = |value: f32| {
+            let mut tensor = f32s("", &[1], &[value]);
+            tensor.raw_data = None;
+            tensor.float_data = vec![value];
+            Attr::Tensor(tensor)
+        };
+        let raw = |value: f32| Attr::Tensor(f32s("", &[1], &[value]));
+        assert_eq!(twins("LeakyRelu", Attr::Float(0.0), Attr::Float(-0.0)), 0);
+        assert_eq!(twins("LeakyRelu", Attr::Float(f32::NAN), Attr::Float(f32::NAN)), 1);
+        for of in [&typed as &dyn Fn(f32) -> Attr, &raw] {
+            assert_eq!(twins("ConstantOfShape", of(0.0), of(-0.0)), 0);
+            assert_eq!(twins("ConstantOfShape", of(-0.0), of(-0.0)), 1);
+            assert_eq!(twins("ConstantOfShape", of(f32::NAN), of(f32::NAN)), 1);
+        }
     }
 
     /// The difference of two calls of one function, or operator, of a domain.

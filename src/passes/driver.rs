@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
-use super::{ALL, Pass, Skip, by_name};
-use crate::ir::{Model, NodeId, NodeProto};
+use super::{ALL, Pass, SMALL, Skip, by_name};
+use crate::ir::{Model, NodeId};
 
 /// No such pass.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -79,14 +79,16 @@ impl Driver {
         self
     }
 
-    /// Rewrites a model until no pass finds anything to do.
+    /// Rewrites a model until no pass finds anything to do. Patches that make the file larger, as where a
+    /// constant that serves other nodes too is changed for one, may do so by 64 KiB in all, apart from
+    /// what a pass [takes for itself](Pass::growth).
     pub fn run(&self, model: &mut Model) -> Report {
         let mut report = Report {
             nodes: (model.graph_proto().node.len(), 0),
             weight_bytes: (model.weight_bytes(), 0),
             ..Default::default()
         };
-        let mut fuel = self.fuel.unwrap_or(usize::MAX);
+        let mut left = Left { patches: self.fuel.unwrap_or(usize::MAX), bytes: SMALL };
         let mut totals: Vec<Applied> = self
             .passes
             .iter()
@@ -95,19 +97,41 @@ impl Driver {
         for _ in 0..ROUNDS {
             let mut changed = false;
             for (pass, total) in self.passes.iter().zip(&mut totals) {
-                let applied = sweep(*pass, model, &mut fuel, &mut total.refused);
+                let applied = sweep(*pass, model, &mut left, &mut total.refused);
                 total.applied += applied;
                 changed |= applied > 0;
             }
-            if !changed || fuel == 0 {
+            if !changed || left.patches == 0 {
                 break;
             }
         }
-        report.out_of_fuel = fuel == 0;
+        report.out_of_fuel = left.patches == 0;
         report.nodes.1 = model.graph_proto().node.len();
         report.weight_bytes.1 = model.weight_bytes();
         report.passes = totals.into_iter().filter(|t| t.applied > 0 || !t.refused.is_empty()).collect();
         report
+    }
+}
+
+/// What is left of a run's limits.
+struct Left {
+    patches: usize,
+    /// By how many bytes the file may still grow.
+    bytes: u64,
+}
+
+impl Left {
+    /// Takes the bytes by which a patch makes the file larger.
+    fn take(&mut self, growth: u64, pass: &dyn Pass) -> Result<(), String> {
+        if growth > pass.growth() {
+            self.bytes = self.bytes.checked_sub(growth).ok_or_else(|| {
+                let left = self.bytes;
+                format!(
+                    "the file would become {growth} bytes larger, and {left} are left of the {SMALL} of a run"
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -116,7 +140,7 @@ impl Driver {
 fn sweep(
     pass: &dyn Pass,
     model: &mut Model,
-    fuel: &mut usize,
+    left: &mut Left,
     refused: &mut Vec<(String, String)>,
 ) -> usize {
     let mut applied = 0;
@@ -127,7 +151,7 @@ fn sweep(
             let graph = model.graph();
             let nodes = graph.proto().node.len();
             loop {
-                if at >= nodes || *fuel == 0 {
+                if at >= nodes || left.patches == 0 {
                     break None;
                 }
                 let id = NodeId(at);
@@ -136,10 +160,10 @@ fn sweep(
                         format!("it needs opset {}, and the model has {}", pass.opset(), graph.opset())
                     }
                     Ok(patch) => match graph.plan(patch, pass.name()) {
-                        Ok(change) if change.growth() > pass.growth() => {
-                            format!("the file would become {} bytes larger", change.growth())
-                        }
-                        Ok(change) => break Some((change, nodes)),
+                        Ok(change) => match left.take(change.growth(), pass) {
+                            Ok(()) => break Some((change, nodes)),
+                            Err(why) => why,
+                        },
                         Err(why) => why.to_string(),
                     },
                     Err(Skip::Refused(why)) => why.to_owned(),
@@ -148,25 +172,20 @@ fn sweep(
                         continue;
                     }
                 };
-                refused.push((describe(graph.node(id), at), why));
+                let name = Some(graph.node(id).called()).filter(|name| !name.is_empty());
+                refused.push((name.map_or_else(|| format!("#{at}"), str::to_owned), why));
                 at += 1;
             }
         };
         let Some((change, before)) = planned else { break };
         model.commit(change);
         applied += 1;
-        *fuel -= 1;
+        left.patches -= 1;
         // Nodes may be gone before `at`: step back by as many as the graph lost.
         let after = model.graph_proto().node.len();
         at = at.saturating_sub(before.saturating_sub(after));
     }
     applied
-}
-
-fn describe(node: &NodeProto, at: usize) -> String {
-    let names = [Some(node.name()), node.output.first().map(String::as_str)];
-    let name = names.into_iter().flatten().find(|name| !name.is_empty());
-    name.map_or_else(|| format!("#{at}"), str::to_owned)
 }
 
 #[cfg(test)]
@@ -237,12 +256,58 @@ mod tests {
         };
         let copied = |mut model: Model| {
             let mut refused = Vec::new();
-            let applied = sweep(&Copies, &mut model, &mut 1, &mut refused);
+            let mut left = Left { patches: 1, bytes: SMALL };
+            let applied = sweep(&Copies, &mut model, &mut left, &mut refused);
             (applied, refused.into_iter().map(|(_, why)| why).collect::<Vec<_>>())
         };
         assert_eq!(copied(model(1 << 15, false)), (1, vec![]));
         assert_eq!(copied(model(1 << 14, true)), (1, vec![]));
-        let why = "the file would become 131072 bytes larger";
+        let why = "the file would become 131072 bytes larger, and 65536 are left of the 65536 of a run";
         assert_eq!(copied(model(1 << 15, true)), (0, vec![why.to_owned()]));
+    }
+
+    /// Weights that are used as they are and transposed, each of them small.
+    #[test]
+    fn all_patches_together_make_a_file_larger_by_64_kib() {
+        let (count, size) = (20, 120);
+        let mut graph = TestGraph::new().input("p0", &["n", "120"]);
+        for i in 0..count {
+            let values: Vec<f32> = (0..size * size).map(|at| (at * count + i) as f32).collect();
+            let name = |what: &str| format!("{what}{i}");
+            graph = graph
+                .initializer(f32s(&name("w"), &[size, size], &values))
+                .node(node("MatMul", [name("p"), name("w")], name("q")))
+                .node(node("Relu", [name("q")], name("r")))
+                .node(node("Transpose", [name("w")], name("t")).ints("perm", [1, 0]))
+                .node(node("MatMul", [name("r"), name("t")], format!("p{}", i + 1)));
+        }
+        let mut model = graph.output(&format!("p{count}"), &["n", "120"]).model();
+        let before = model.to_bytes().len();
+        let report = Driver::default().run(&mut model);
+        assert_eq!(report.weight_bytes.1 - report.weight_bytes.0, 4 * (size * size) as u64);
+        assert!(model.to_bytes().len() < before + SMALL as usize);
+        let folding = report.passes.iter().find(|pass| pass.pass == "constant-folding").unwrap();
+        assert_eq!((folding.applied, folding.refused.len()), (1, count - 1));
+        model.check().unwrap();
+    }
+
+    /// The node that goes is larger than the number that comes.
+    #[test]
+    fn numbers_in_place_of_nodes_take_nothing_of_what_a_file_may_grow() {
+        let (count, length) = (600, 32);
+        let ones = f32s("c", &[length], &vec![1.0; length]);
+        let mut graph = TestGraph::new().input("x", &["32"]).initializer(ones);
+        for i in 0..count {
+            let sum = node("Add", [format!("c{i}"), "c".to_owned()], format!("s{i}"));
+            graph = graph
+                .initializer(f32s(&format!("c{i}"), &[length], &vec![i as f32; length]))
+                .node(sum.named(format!("{i:0>200}")));
+        }
+        let used = std::iter::once("x".to_owned()).chain((0..count).map(|i| format!("s{i}")));
+        let graph = graph.node(node("Sum", used, "y")).node(node("Add", ["y", "c"], "z"));
+        let shared = (0..count).fold(graph, |graph, i| graph.output(&format!("c{i}"), &["32"]));
+        let mut model = shared.output("z", &["32"]).model();
+        assert_eq!(apply(&mut model, "constant-folding"), count);
+        assert!(4 * count * length > SMALL as usize);
     }
 }

@@ -12,7 +12,8 @@ impl Pass for FoldScale {
     fn rules(&self) -> &'static str {
         "Mul(g, Add(b, MatMul(x, W)))  =>  Add(MatMul(x, W'), b'),  W'[:, n] = W[:, n] g[n],  b' = b g\n\
          g [N] or a single element, b [N], W [K, N] constant; each value used once\n\
-         rounds differently from the original by one unit in the last place of W and b"
+         rounds differently from the original by one unit in the last place of W and b\n\
+         not: where a product in W' or b' is not finite, or too small for a normal number"
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
@@ -46,7 +47,7 @@ impl Pass for FoldScale {
         }
         for row in weight.chunks_exact_mut(columns).chain([&mut bias[..]]) {
             for (n, value) in row.iter_mut().enumerate() {
-                *value *= g[if single { 0 } else { n }];
+                *value = scaled(*value, g[if single { 0 } else { n }])?;
             }
         }
 
@@ -60,6 +61,18 @@ impl Pass for FoldScale {
         patch.insert(node("Add", [&scaled, &scaled_b], output).named(add.name()));
         Ok(patch)
     }
+}
+
+/// The product of a weight and its scale.
+fn scaled(value: f32, scale: f32) -> Result<f32, Skip> {
+    let product = value * scale;
+    if !product.is_finite() {
+        return Err(Skip::Refused("a scaled weight or bias would not be finite"));
+    }
+    if product.abs() < f32::MIN_POSITIVE && value != 0.0 && scale != 0.0 {
+        return Err(Skip::Refused("a scaled weight or bias would be too small for a normal number"));
+    }
+    Ok(product)
 }
 
 #[cfg(test)]
@@ -88,6 +101,39 @@ mod tests {
             assert_eq!(apply(&mut model, "fold-scale"), 1);
             assert_eq!(ops(&model), ["MatMul", "Add"]);
             assert!(max_diff(&before, &run(&model, feed)) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_f32_does_not_hold_stays() {
+        let model = |w: f32, b: f32, g: f32| {
+            TestGraph::new()
+                .input("x", &["t", "1"])
+                .initializer(f32s("w", &[1, 1], &[w]))
+                .initializer(f32s("b", &[1], &[b]))
+                .initializer(f32s("g", &[1], &[g]))
+                .node(node("MatMul", ["x", "w"], "p"))
+                .node(node("Add", ["p", "b"], "s"))
+                .node(node("Mul", ["s", "g"], "y"))
+                .output("y", &["t", "1"])
+                .model()
+        };
+        let infinite = "a scaled weight or bias would not be finite";
+        let small = "a scaled weight or bias would be too small for a normal number";
+        for (w, b, g, why) in [
+            (1e25, -1e25, 1e20, infinite),
+            (1.0, 1e25, 1e20, infinite),
+            (0.0, 0.0, f32::INFINITY, infinite),
+            (1.0, f32::NEG_INFINITY, 1.0, infinite),
+            (f32::NAN, 0.0, 1.0, infinite),
+            (1e-25, 1.0, 1e-25, small),
+            (1.0, 1e-25, 1e-25, small),
+            (1.0, 1e-20, 1e-20, small),
+        ] {
+            assert_eq!(refusals(&mut model(w, b, g), "fold-scale"), [why], "{w} {b} {g}");
+        }
+        for (w, b, g) in [(1e-25, 1e25, 1e-12), (1e25, 0.0, 0.0), (0.0, 0.0, 1e-30)] {
+            assert_eq!(apply(&mut model(w, b, g), "fold-scale"), 1, "{w} {b} {g}");
         }
     }
 

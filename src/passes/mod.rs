@@ -42,9 +42,10 @@ pub trait Pass: Sync {
         7
     }
 
-    /// By how many bytes one patch may make the constants grow.
+    /// By how many bytes one patch may make the file grow without its being counted against the
+    /// [`SMALL`] that all patches of a run have together.
     fn growth(&self) -> u64 {
-        SMALL
+        0
     }
 
     /// Proposes a change at a node.
@@ -65,7 +66,8 @@ pub enum Skip {
     Refused(&'static str),
 }
 
-/// A constant of this many bytes may be kept twice: as it was for other uses, and changed.
+/// A constant of this many bytes may be kept twice, as it was for other uses, and changed; and all that are
+/// kept twice may come to as many in one run.
 const SMALL: u64 = 1 << 16;
 
 /// Refuses to replace the use of a constant by that of a changed copy where the constant has to stay as well,

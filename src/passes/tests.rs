@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
-use crate::ir::proto::TensorAnnotation;
+use crate::ir::proto::{GraphProto, StringStringEntryProto, TensorAnnotation, TrainingInfoProto};
 use crate::ir::{NodeBuilder, value_f32};
 
 /// A value in two steps of which one goes, with all that a file may note of nodes and values.
@@ -28,6 +28,59 @@ fn annotated() -> Model {
 
 fn annotation(value: &str) -> TensorAnnotation {
     TensorAnnotation { tensor_name: Some(value.to_owned()), ..Default::default() }
+}
+
+/// y = g · (x·w + b), of which training uses parts: `reads` in a node of its own, and `updates` to assign to.
+fn trained(reads: &str, updates: Option<&str>) -> Model {
+    let graph = TestGraph::new()
+        .input("x", &["n", "2"])
+        .initializer(f32s("w", &[2, 2], &[1., 2., 3., 4.]))
+        .initializer(f32s("b", &[2], &[0.5, -0.5]))
+        .initializer(f32s("g", &[2], &[2.0, 3.0]))
+        .initializer(f32s("step", &[1], &[1.0]))
+        .node(node("MatMul", ["x", "w"], "p"))
+        .node(node("Add", ["p", "b"], "s"))
+        .node(node("Relu", ["p"], "loss"))
+        .node(node("Mul", ["s", "g"], "y"))
+        .output("y", &["n", "2"]);
+    let mut proto = graph.model().proto().clone();
+    let entry = |key: &str| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some("next".to_owned()),
+    };
+    proto.training_info.push(TrainingInfoProto {
+        algorithm: Some(GraphProto {
+            node: vec![node("Neg", [reads], "next").build()],
+            output: vec![value_f32("next", &["n", "2"])],
+            ..Default::default()
+        }),
+        update_binding: updates.into_iter().map(entry).collect(),
+        ..Default::default()
+    });
+    Model::from_proto(proto, "test.onnx").unwrap()
+}
+
+#[test]
+fn what_training_reads_stays_and_what_it_assigns_to_is_no_constant() {
+    let rewritten = |reads: &str, updates: Option<&str>| {
+        let mut model = trained(reads, updates);
+        model.check().unwrap();
+        Driver::default().run(&mut model);
+        model.check().unwrap();
+        model
+    };
+    let scaled = |model: &Model| !ops(model).contains(&"Mul");
+    // A node, a constant that nothing else uses, and values within the pattern of a fold.
+    let model = rewritten("loss", None);
+    assert!(ops(&model).contains(&"Relu") && !scaled(&model));
+    assert!(rewritten("step", None).graph().initializer("step").is_some());
+    assert!(scaled(&rewritten("step", None)));
+    assert!(!scaled(&rewritten("s", None)));
+    for weight in ["w", "b", "g"] {
+        let model = rewritten(weight, Some(weight));
+        assert!(!scaled(&model), "{weight}");
+        assert!(model.graph().initializer(weight).is_none(), "{weight}");
+    }
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub struct Comparison {
     pub not_shown: Vec<String>,
     /// Quantized values: integers that a rounding moves by a whole step.
     pub left_out: Vec<String>,
+    /// Outputs that only one of the two models has: they differ by that.
+    pub only_old: Vec<String>,
+    /// Likewise, of the second.
+    pub only_new: Vec<String>,
     /// The value that is furthest apart among those that agree, and how far.
     pub furthest: Option<(String, Distance)>,
     /// The first that differs, in the graph's order.
@@ -66,6 +70,8 @@ pub struct Disagreement {
     pub snr_db: Option<f64>,
     /// The two shapes, where they differ.
     pub shapes: Option<(Vec<usize>, Vec<usize>)>,
+    /// The two element types, where they differ.
+    pub types: Option<(String, String)>,
     /// Whether it differs only in the untouched graph: what a runtime fuses is no longer fused where its
     /// inner values are shown.
     pub only_when_whole: bool,
@@ -75,7 +81,8 @@ pub struct Disagreement {
 const AT_ONCE: usize = 64 << 20;
 
 /// Runs both sides on the same inputs and compares every value that both have, in the order of `new`'s
-/// graph, up to the first that differs. Quantized values, and the integer sums of their products, are left
+/// graph, up to the first that differs: floats within limits, whole numbers exactly, and of two models' outputs
+/// shapes and element types too. Quantized values, and the integer sums of their products, are left
 /// out: a rounding moves them by a whole step, which shows in the floats that they become.
 ///
 /// # Errors
@@ -99,6 +106,7 @@ pub fn first_disagreement(
     }
     let same_model = std::ptr::eq(old.model, new.model);
     let mut judge = Judge {
+        old: old.model,
         model: new.model,
         same_model,
         limits,
@@ -106,6 +114,8 @@ pub fn first_disagreement(
         judged: 0,
         found: Comparison::none(),
     };
+    judge.found.only_old = only(old.model, new.model);
+    judge.found.only_new = only(new.model, old.model);
     let (mut at, mut count) = (0, 32);
     while at < names.len() {
         if interrupted.load(Ordering::Relaxed) {
@@ -179,13 +189,41 @@ fn made(model: &Model) -> HashSet<String> {
     in_order(model).collect()
 }
 
+/// Outputs of one model that the other has not.
+fn only(one: &Model, other: &Model) -> Vec<String> {
+    let other = other.graph();
+    let names = one.graph_proto().output.iter().map(|output| output.name());
+    names.filter(|name| !other.is_output(name)).map(str::to_owned).collect()
+}
+
 impl Comparison {
     fn none() -> Self {
-        Self { compared: 0, not_shown: Vec::new(), left_out: Vec::new(), furthest: None, first: None }
+        Self {
+            compared: 0,
+            not_shown: Vec::new(),
+            left_out: Vec::new(),
+            only_old: Vec::new(),
+            only_new: Vec::new(),
+            furthest: None,
+            first: None,
+        }
+    }
+
+    /// Whether nothing differs.
+    pub fn agrees(&self) -> bool {
+        self.first.is_none() && self.only_old.is_empty() && self.only_new.is_empty()
     }
 }
 
+/// How two values differ in form.
+#[derive(Default)]
+struct Apart {
+    shapes: Option<(Vec<usize>, Vec<usize>)>,
+    types: Option<(String, String)>,
+}
+
 struct Judge<'a> {
+    old: &'a Model,
     model: &'a Model,
     same_model: bool,
     limits: Limits,
@@ -220,20 +258,40 @@ impl Judge<'_> {
             }
             return;
         }
-        let (a, b) = (numbers(want), numbers(got));
         self.judged += 1;
+        if let Some(types) = self.types_apart(name, [want, got]) {
+            return self.differs(
+                name,
+                at,
+                None,
+                Apart { types: Some(types), ..Apart::default() },
+                whole,
+            );
+        }
         if want.shape() != got.shape() {
             // A rewrite may carry an inner value in another layout.
             if self.same_model || graph.is_output(name) {
-                let shapes = (want.shape().to_vec(), got.shape().to_vec());
-                self.differs(name, at, None, Some(shapes), whole);
+                let shapes = Some((want.shape().to_vec(), got.shape().to_vec()));
+                self.differs(name, at, None, Apart { shapes, ..Apart::default() }, whole);
             }
             return;
         }
-        let distance = Distance::between(&a, &b);
+        let whole_numbers = integers(want).zip(integers(got));
+        let distance = match &whole_numbers {
+            Some((a, b)) => Distance::of(a.iter().zip(b).map(|(&a, &b)| {
+                let apart = a.abs_diff(b) as f64;
+                (a as f64, b as f64, apart)
+            })),
+            None => Distance::between(&numbers(want), &numbers(got)),
+        };
         self.found.compared += usize::from(!whole);
-        if !distance.within(self.limits) {
-            return self.differs(name, at, Some(distance), None, whole);
+        // Nothing rounds a whole number.
+        let agrees = match &whole_numbers {
+            Some((a, b)) => a == b,
+            None => distance.within(self.limits),
+        };
+        if !agrees {
+            return self.differs(name, at, Some(distance), Apart::default(), whole);
         }
         self.last = at.or(self.last);
         let further =
@@ -241,6 +299,19 @@ impl Judge<'_> {
         if self.found.furthest.as_ref().is_none_or(further) {
             self.found.furthest = Some((name.to_owned(), distance));
         }
+    }
+
+    /// The two element types of an output of two models, where they differ: as the models say, for a runtime
+    /// may keep floats as integers; and as they are where a model does not.
+    fn types_apart(&self, name: &str, values: [&Tensor; 2]) -> Option<(String, String)> {
+        let outputs = [self.old, self.model]
+            .map(|model| model.graph_proto().output.iter().find(|output| output.name() == name));
+        let [Some(old), Some(new)] = outputs else { return None };
+        let [mut a, mut b] = [old, new].map(ValueInfoProto::type_name);
+        if a == "?" || b == "?" {
+            [a, b] = values.map(|value| value.dtype().name().to_owned());
+        }
+        (!self.same_model && a != b).then_some((a, b))
     }
 
     /// Whether a node's value is an integer that was rounded to, or came of such by integer arithmetic.
@@ -263,14 +334,14 @@ impl Judge<'_> {
         name: &str,
         at: Option<usize>,
         distance: Option<Distance>,
-        shapes: Option<(Vec<usize>, Vec<usize>)>,
+        Apart { shapes, types }: Apart,
         only_when_whole: bool,
     ) {
         let mut place = Divergence::at(&self.model.graph(), at.unwrap_or(0), self.last);
         place.value = Some(name.to_owned());
         place.max_abs_of_peak = distance.map(|d| d.max_abs_of_peak);
         let snr_db = distance.and_then(|d| d.snr_db);
-        self.found.first = Some(Disagreement { place, snr_db, shapes, only_when_whole });
+        self.found.first = Some(Disagreement { place, snr_db, shapes, types, only_when_whole });
     }
 }
 
@@ -298,21 +369,48 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
+/// A tensor's numbers, where its type is one of whole numbers.
+fn integers(tensor: &Tensor) -> Option<Vec<i128>> {
+    fn list<T: Into<i128>, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<i128> {
+        bytes.as_chunks().0.iter().map(|bytes| read(*bytes).into()).collect()
+    }
+    let bytes = tensor.bytes();
+    Some(match tensor.dtype() {
+        DType::F32 | DType::F64 | DType::F16 | DType::BF16 => return None,
+        DType::I64 => list(bytes, i64::from_le_bytes),
+        DType::U64 => list(bytes, u64::from_le_bytes),
+        DType::I32 => list(bytes, i32::from_le_bytes),
+        DType::U32 => list(bytes, u32::from_le_bytes),
+        DType::I16 => list(bytes, i16::from_le_bytes),
+        DType::U16 => list(bytes, u16::from_le_bytes),
+        DType::I8 => list(bytes, i8::from_le_bytes),
+        DType::U8 => list(bytes, u8::from_le_bytes),
+        DType::Bool => list(bytes, |[byte]: [u8; 1]| u8::from(byte != 0)),
+    })
+}
+
 impl Distance {
     /// Of two equally long lists. What is infinite or NaN in both is equal; what is so in one alone is
     /// infinitely far.
     fn between(want: &[f64], got: &[f64]) -> Self {
+        let equal = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
+        let apart = |a: f64, b: f64| if equal(a, b) { 0.0 } else { (a - b).abs() };
+        Self::of(want.iter().zip(got).map(|(&a, &b)| (a, b, apart(a, b))))
+    }
+
+    /// Of pairs of numbers, each with how far they are apart.
+    fn of(pairs: impl Iterator<Item = (f64, f64, f64)>) -> Self {
         let (mut signal, mut noise, mut peak, mut worst) = (0.0, 0.0, 0.0_f64, 0.0_f64);
-        for (&a, &b) in want.iter().zip(got) {
-            if a == b || (a.is_nan() && b.is_nan()) {
+        for (a, b, apart) in pairs {
+            if apart == 0.0 {
                 let finite = if a.is_finite() { a } else { 0.0 };
                 signal += finite * finite;
                 peak = peak.max(finite.abs());
             } else if a.is_finite() && b.is_finite() {
                 signal += a * a;
-                noise += (a - b) * (a - b);
+                noise += apart * apart;
                 peak = peak.max(a.abs());
-                worst = worst.max((a - b).abs());
+                worst = worst.max(apart);
             } else {
                 (noise, worst) = (f64::INFINITY, f64::INFINITY);
             }

@@ -12,7 +12,8 @@ use crate::tensor::TensorFile;
 /// Where an artifact first leaves what PyTorch, or the graph before its rewrite, computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// The first node whose value is wrong, or that can't be excluded.
+    /// The first node whose value is wrong, or that can't be excluded. A node without a name goes by its
+    /// first output's.
     pub node: String,
     /// Its operator.
     pub op: String,
@@ -36,12 +37,12 @@ impl Divergence {
         let node = &graph.proto().node[at];
         let pass = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
         Self {
-            node: node.name().to_owned(),
+            node: node.called().to_owned(),
             op: node.qualified_op(),
             pass: pass.map(|p| p.value().to_owned()),
             value: None,
             max_abs_of_peak: None,
-            last_agreeing: last.map(|at| graph.proto().node[at].name().to_owned()),
+            last_agreeing: last.map(|at| graph.proto().node[at].called().to_owned()),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use soprano_export::ir::proto::{StringStringEntryProto, type_proto::Value};
+use soprano_export::ir::proto::{StringStringEntryProto, ValueInfoProto, type_proto::Value};
 use soprano_export::ir::{
     Attr, Model, ModelProto, TensorProto, TestGraph, initializer_f32, initializer_i64, node, value_f32,
 };
@@ -348,6 +348,35 @@ fn two_models_in_one_runtime() {
     // The files themselves are still compared as they were.
     world.run(["diff", "old.onnx", "new.onnx"]).exits(1).says("the models differ");
     world.run(["diff", "old.onnx", "same.onnx"]).exits(0).says("the models are equal");
+}
+
+#[test]
+fn two_models_that_differ_in_types_outputs_or_whole_numbers() {
+    let world = World::new();
+    let model = |code: i64, count: i64| {
+        TestGraph::new()
+            .input("x", &["n"])
+            .initializer(initializer_i64("c", &[1], &[count]))
+            .node(node("Relu", ["x"], "r").named(""))
+            .node(node("Cast", ["r"], "y").named("").attr("to", Attr::Int(code)))
+            .node(node("Identity", ["c"], "count").named(""))
+    };
+    let write = |name: &str, graph: TestGraph, outputs: &[&str]| {
+        let mut proto = graph.model().proto().clone();
+        let value = |name: &&str| ValueInfoProto { name: Some((*name).into()), ..Default::default() };
+        proto.graph.as_mut().unwrap().output = outputs.iter().map(value).collect();
+        world.write(name, prost::Message::encode_to_vec(&proto));
+    };
+    write("f32.onnx", model(1, 1 << 62), &["y", "count"]);
+    write("f64.onnx", model(11, 1 << 62), &["y", "count"]);
+    write("one_more.onnx", model(1, (1 << 62) + 1), &["y", "count"]);
+    write("fewer.onnx", model(1, 1 << 62), &["y"]);
+    let mut shown = String::new();
+    for new in ["f64.onnx", "one_more.onnx", "fewer.onnx"] {
+        let run = world.run(["diff", "f32.onnx", new, "--run", "tract", "--dim", "n=3"]).exits(1);
+        shown += &format!("$ diff f32.onnx {new}\n{}\n", run.show());
+    }
+    snapshot!("diff-run-two-models", world, shown);
 }
 
 #[test]

@@ -119,3 +119,30 @@ fn weights_go_beside_the_model_where_that_is_asked() {
     world.run(["inspect", "out.onnx"]).exits(0);
     world.is_clean();
 }
+
+#[test]
+fn weights_that_the_input_reads_are_not_replaced() {
+    let world = World::new();
+    world.write("m.onnx", product().to_bytes());
+    world.run(["pass", "run", "m.onnx", "-o", "ext.onnx", "--external-data"]).exits(0);
+    std::fs::copy(world.work("ext.onnx"), world.work("orig.onnx")).unwrap();
+    let mut shown = String::new();
+    for (verb, more) in [
+        (&["quantize"][..], &["-o", "ext.onnx", "--overwrite", "--external-data"][..]),
+        (&["pass", "run"], &["-o", "ext.onnx", "--overwrite", "--external-data"]),
+        (&["pass", "run"], &["-o", "ext.onnx.data", "--overwrite"]),
+    ] {
+        let call = [verb, &["orig.onnx"], more].concat();
+        let run = world.run(&call).exits(2).hints();
+        shown += &format!("$ {}\n{}\n", call.join(" "), run.show());
+        world.run(["inspect", "orig.onnx"]).exits(0);
+    }
+    // In its own place, and then inside: the file beside it is told.
+    let own = ["pass", "run", "ext.onnx", "-o", "ext.onnx", "--overwrite"];
+    world.run(own.iter().chain(&["--external-data"])).exits(0);
+    world.run(["inspect", "ext.onnx"]).exits(0);
+    let run = world.run(own).exits(0);
+    shown += &format!("$ {}\n{}\n", own.join(" "), run.show());
+    snapshot!("models-weights-in-use", world, shown);
+    world.is_clean();
+}

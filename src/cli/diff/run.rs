@@ -47,7 +47,7 @@ pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
     let found = validate::first_disagreement(sides, &inputs, limits, &INTERRUPTED, &report);
     drop(progress);
     let found = found?;
-    let answer = if found.first.is_none() { Answer::Yes } else { Answer::No };
+    let answer = if found.agrees() { Answer::Yes } else { Answer::No };
     if options.json {
         let runtimes = runtimes.map(|runtime| runtime.name_and_version());
         let mut report = serde_json::json!({ "runtimes": runtimes, "assumed": assumed });
@@ -119,13 +119,22 @@ fn describe(found: &Comparison) -> String {
         let (count, names) = (found.left_out.len(), list(&found.left_out));
         text += &format!("{count} quantized values are left out: {names}\n");
     }
-    if let Some(Disagreement { place, snr_db, shapes, only_when_whole }) = &found.first {
+    for (which, names) in [("first", &found.only_old), ("second", &found.only_new)] {
+        if !names.is_empty() {
+            let (count, names) = (names.len(), list(names));
+            text += &format!("{count} outputs are in the {which} model alone: {names}\n");
+        }
+    }
+    if let Some(Disagreement { place, snr_db, shapes, types, only_when_whole }) = &found.first {
         text += &format!("first that differs: {place}");
         if let Some(snr) = snr_db {
             text += &format!(" ({snr:.1} dB)");
         }
         if let Some((a, b)) = shapes {
             text += &format!("; its shape is {a:?} and {b:?}");
+        }
+        if let Some((a, b)) = types {
+            text += &format!("; its type is {a} and {b}");
         }
         if *only_when_whole {
             text += "; every inner value agrees where it is shown: a fusion differs";

@@ -8,7 +8,7 @@ mod tests;
 
 use serde::Serialize;
 
-use super::proto::ModelProto;
+use super::proto::{AttributeProto, ModelProto};
 use parts::Part;
 
 /// What became of a part of a model.
@@ -58,6 +58,17 @@ pub fn differences(old: &ModelProto, new: &ModelProto) -> Vec<Difference> {
         old.compare(new, &mut walk);
     }
     walk.found
+}
+
+/// Whether two models are equal field by field, floats by their bits.
+pub(super) fn same_model(old: &ModelProto, new: &ModelProto) -> bool {
+    old.same(new)
+}
+
+/// Whether two lists of attributes are equal field by field and in order, floats by their bits: 0 is not -0,
+/// which a reciprocal tells apart, and a NaN is itself.
+pub(crate) fn same_attributes(old: &[AttributeProto], new: &[AttributeProto]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.same(new))
 }
 
 /// A step inwards: a field, and which entry of it.

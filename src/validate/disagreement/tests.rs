@@ -1,5 +1,6 @@
 use super::*;
-use crate::ir::{Attr, TestGraph, initializer_f32, node};
+use crate::ir::proto::type_proto::Value;
+use crate::ir::{Attr, TestGraph, initializer_f32, initializer_i64, node};
 use crate::runtime::{Conversation, Session, Tract};
 
 const LIMITS: Limits = Limits { snr_db: 60.0, max_abs_of_peak: 1e-3 };
@@ -99,6 +100,83 @@ fn two_models_are_compared_where_their_names_meet() {
     let sides = [a, Side { model: &apart, runtime: &Tract }];
     let error = first_disagreement(sides, &inputs(), LIMITS, &AtomicBool::new(false), &|_, _| {});
     assert!(matches!(error, Err(Error::NothingToMeasure(_))));
+}
+
+/// The sum of x and a constant, cast to a type; declared where the type's name is given.
+fn cast_to(code: i64, declared: bool) -> Model {
+    let model = TestGraph::new()
+        .input("x", &["n", "2"])
+        .node(node("Cast", ["x"], "y").named("").attr("to", Attr::Int(code)))
+        .output("y", &["n", "2"])
+        .model();
+    let mut proto = model.proto().clone();
+    let output = &mut proto.graph.as_mut().unwrap().output[0];
+    match (declared, output.r#type.as_mut().and_then(|of| of.value.as_mut())) {
+        (true, Some(Value::TensorType(tensor))) => tensor.elem_type = Some(code as i32),
+        _ => output.r#type = None,
+    }
+    Model::from_proto(proto, "m.onnx").unwrap()
+}
+
+#[test]
+fn types_that_differ_are_a_difference_of_two_models_outputs() {
+    let types = |old: i64, new: i64, declared: bool| {
+        let [old, new] = [old, new].map(|code| cast_to(code, declared));
+        let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+        compare(a, b).first.map(|first| (first.place.node, first.types))
+    };
+    for declared in [true, false] {
+        let said = |a: &str, b: &str| Some(("y".to_owned(), Some((a.to_owned(), b.to_owned()))));
+        assert_eq!(types(1, 11, declared), said("f32", "f64"));
+        assert_eq!(types(7, 6, declared), said("i64", "i32"));
+        assert_eq!(types(11, 11, declared), None);
+    }
+}
+
+#[test]
+fn whole_numbers_are_equal_or_they_differ() {
+    let constant = |value: i64| {
+        TestGraph::new()
+            .input("x", &["n", "2"])
+            .node(node("Identity", ["x"], "z"))
+            .initializer(initializer_i64("c", &[1], &[value]))
+            .node(node("Identity", ["c"], "y").named("whole"))
+            .output("y", &["1"])
+            .output("z", &["n", "2"])
+            .model()
+    };
+    let compared = |old: i64, new: i64| {
+        let (old, new) = (constant(old), constant(new));
+        let [a, b] = [&old, &new].map(|model| Side { model, runtime: &Tract });
+        compare(a, b).first
+    };
+    for (old, new) in [(1 << 62, (1 << 62) + 1), (100_000, 100_001), (i64::MIN, i64::MAX), (0, 1)] {
+        assert!(compared(old, old).is_none() && compared(new, new).is_none());
+        let first = compared(old, new).unwrap();
+        assert_eq!(first.place.node, "whole");
+        assert!(first.place.max_abs_of_peak.unwrap() > 0.0, "{old} {new}");
+    }
+}
+
+#[test]
+fn outputs_of_one_model_alone_are_told() {
+    let more = |output: &str| {
+        let proto = chain().proto().clone();
+        let mut proto = proto;
+        let graph = proto.graph.as_mut().unwrap();
+        graph.output.push(crate::ir::value_f32(output, &["n", "2"]));
+        Model::from_proto(proto, "m.onnx").unwrap()
+    };
+    let (plain, old, new) = (chain(), more("a"), more("b"));
+    let side = |model| Side { model, runtime: &Tract };
+    let found = compare(side(&old), side(&new));
+    assert_eq!(
+        (&found.only_old[..], &found.only_new[..]),
+        (&["a".to_owned()][..], &["b".to_owned()][..])
+    );
+    assert!(found.first.is_none() && !found.agrees());
+    assert!(!compare(side(&plain), side(&new)).agrees());
+    assert!(compare(side(&new), side(&new)).agrees());
 }
 
 #[test]
