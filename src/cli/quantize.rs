@@ -5,12 +5,34 @@ use crate::ir::Model;
 use crate::quantize::{self, Options};
 use crate::recipe::{Form, Terms};
 
+/// An option that says how activations of another form are held.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("--form {form} knows no {option}: the kernel holds activations as it does")]
+#[diagnostic(code(cli::quantize), help("leave out {option}, or write --form dynamic"))]
+struct OtherForm {
+    form: &'static str,
+    option: &'static str,
+}
+
 pub(super) fn quantize(options: &Quantize) -> Outcome {
     let form = match options.form {
         QuantizedForm::Dynamic => Form::Dynamic,
         QuantizedForm::Blocks8 => Form::Blocks8,
         QuantizedForm::Blocks4 => Form::Blocks4,
     };
+    let form_name = match form {
+        Form::Blocks8 => Some("blocks-8"),
+        Form::Blocks4 => Some("blocks-4"),
+        Form::Dynamic | Form::Static => None,
+    };
+    let given = [
+        ("--two-terms", options.two_terms),
+        ("--two-terms-at", !options.two_terms_at.is_empty()),
+        ("--reduce-range", options.reduce_range),
+    ];
+    if let (Some(form), Some((option, _))) = (form_name, given.iter().find(|(_, given)| *given)) {
+        return Err(Box::new(OtherForm { form, option }));
+    }
     let wanted = Options {
         form,
         terms: if options.two_terms { Terms::Two } else { Terms::One },
@@ -37,6 +59,9 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
             "warning: the weight {weight:?} is there in 8 bits and, for a node that was named to stay, in fp32: {} more",
             bytes(*more)
         );
+    }
+    for (pattern, why) in &report.idle {
+        tellln!("warning: {pattern:?} changes nothing: {why}");
     }
     tellln!(
         "nodes {} -> {}, weights {} -> {}, sha256 {}",

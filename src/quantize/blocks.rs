@@ -23,8 +23,9 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// `w ≈ (q − middle) · scale`, `scale = max |w| / (middle − 1)` over each block of a column. Nothing where
-    /// a value is not finite.
+    /// `w ≈ (q − middle) · scale`, `scale = max |w| / (middle − 1)` over each block of a column; 0 where all of
+    /// it is zero, for ONNX Runtime's kernel takes `q` and `middle` as two sums, which differ by what was
+    /// rounded: only a scale of 0 gives exact zeros. Nothing where a value is not finite.
     pub(super) fn of(tensor: &TensorProto, bits: u8) -> Option<Self> {
         let (shape, values) = read(tensor)?;
         let [rows, columns] = shape;
@@ -37,7 +38,8 @@ impl Blocks {
                 let block: Vec<f32> = (block * BLOCK..(block + 1) * BLOCK)
                     .map(|row| at(row).copied().unwrap_or(0.0))
                     .collect();
-                let step = scale(block.iter().fold(0f32, |m, v| m.max(v.abs())), middle - 1.0)?;
+                let largest = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let step = scale(largest, middle - 1.0)?;
                 let level = |w: &f32| {
                     ((w / step).round_ties_even() + middle).clamp(0.0, 2.0 * middle - 1.0) as u8
                 };
@@ -47,22 +49,23 @@ impl Blocks {
                         block.chunks_exact(2).map(|pair| level(&pair[0]) | (level(&pair[1]) << 4)),
                     ),
                 }
-                scales.push(step);
+                scales.push(if largest == 0.0 { 0.0 } else { step });
             }
         }
         Some(Self { bits, shape, values: packed, scales })
     }
 
-    /// The initializers under these names.
-    pub(super) fn initializers(&self, values: &str, scales: &str) -> [TensorProto; 2] {
+    /// The packed levels, u8 `[n, k / 32, bytes of a block]`, as an initializer of this name.
+    pub(super) fn values(&self, name: &str) -> TensorProto {
         let [rows, columns] = self.shape;
-        let blocks = rows.div_ceil(BLOCK);
-        let shape = [columns, blocks, BLOCK * usize::from(self.bits) / 8];
-        let bytes = Bytes::from(self.values.clone());
-        [
-            initializer_raw(values, DataType::Uint8, &shape, bytes),
-            initializer_f32(scales, &[columns * blocks], &self.scales),
-        ]
+        let shape = [columns, rows.div_ceil(BLOCK), BLOCK * usize::from(self.bits) / 8];
+        initializer_raw(name, DataType::Uint8, &shape, Bytes::from(self.values.clone()))
+    }
+
+    /// The scales times a factor, f32 `[n · k / 32]`, as an initializer of this name.
+    pub(super) fn scales(&self, name: &str, factor: f32) -> TensorProto {
+        let scales: Vec<f32> = self.scales.iter().map(|scale| scale * factor).collect();
+        initializer_f32(name, &[scales.len()], &scales)
     }
 
     /// The product.

@@ -27,7 +27,7 @@ pub use smooth::smooth;
 use plan::{Key, Plan, Unused, Work};
 use scopes::{Constant, inner, label};
 use weights::Weight;
-use write::{Step, Writer, inner_mut};
+use write::{Step, Stored, Writer, inner_mut};
 
 /// How a model is quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,6 +95,12 @@ pub enum Error {
     #[error("no node is named {pattern:?}")]
     #[diagnostic(code(quantize::keep), help("`soprano-export inspect` and `diff` show node names"))]
     Keep { pattern: String },
+    #[error("no node that is named {pattern:?} is a product")]
+    #[diagnostic(
+        code(quantize::two_terms),
+        help("only MatMul and Gemm have terms: `soprano-export inspect` and `diff` show node names")
+    )]
+    NoProduct { pattern: String },
 }
 
 /// What was done.
@@ -111,6 +117,8 @@ pub struct Report {
     /// Weights that are there in fp32 too, for a node that was named to stay so, with the bytes of the 8 bits
     /// beside them.
     pub twice: Vec<(String, u64)>,
+    /// Patterns of [`Options`] that changed nothing, with the reason.
+    pub idle: Vec<(String, &'static str)>,
     /// Bytes of constants before and after.
     pub weight_bytes: (u64, u64),
     /// Nodes of the main graph before and after.
@@ -172,7 +180,7 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
     };
     let (steps, held, unused) = {
         let plan = Plan::of(model, options)?;
-        plan.report(model, &mut report);
+        plan.report(model, options, &mut report);
         for (node, work) in plan.nodes() {
             match work {
                 Work::Product(_) => report.products.push(label(node).to_owned()),
@@ -200,7 +208,10 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
             sets.push(OperatorSetIdProto { domain: Some(blocks::DOMAIN.to_owned()), version: Some(1) });
         }
     }
-    model.drop_unused_constants();
+    // What a description of training names may have no other reader.
+    if model.proto().training_info.is_empty() {
+        model.drop_unused_constants();
+    }
     report.weight_bytes.1 = constant_bytes(model.graph_proto());
     report.nodes.1 = model.graph_proto().node.len();
     Ok(report)
@@ -226,18 +237,20 @@ fn check_opset(model: &Model, plan: &Plan<'_>) -> Result<(), Error> {
 }
 
 /// Every weight of a plan in 8 bits.
-fn quantized(plan: &Plan<'_>) -> Result<HashMap<Key, Weight>, Error> {
-    let mut jobs: BTreeMap<&Key, (&Constant<'_>, &str)> = BTreeMap::new();
+fn quantized(plan: &Plan<'_>) -> Result<HashMap<Key, Stored>, Error> {
+    let mut jobs: BTreeMap<&Key, (&Constant<'_>, &str, String)> = BTreeMap::new();
     for (node, work) in plan.nodes() {
-        if let Some((key, weight, _)) = work.weight() {
-            jobs.entry(key).or_insert((weight, label(node)));
+        if let Some((key, weight, slot)) = work.weight() {
+            let name = node.input_at(slot).unwrap_or_default().to_owned();
+            jobs.entry(key).or_insert((weight, label(node), name));
         }
     }
     let jobs: Vec<_> = jobs.into_iter().collect();
-    let made = jobs.par_iter().map(|(key, (weight, node))| {
-        let made = weight.floats().and_then(|tensor| Weight::of(&tensor, key.held));
-        let refuse = || Error::NotFinite { node: (*node).to_owned(), weight: key.value.clone() };
-        Ok(((*key).clone(), made.ok_or_else(refuse)?))
+    let made = jobs.into_par_iter().map(|(key, (weight, node, name))| {
+        match weight.floats().and_then(|tensor| Weight::of(&tensor, key.held)) {
+            Some(weight) => Ok((key.clone(), Stored { name, weight })),
+            None => Err(Error::NotFinite { node: node.to_owned(), weight: name }),
+        }
     });
     made.collect()
 }
@@ -247,6 +260,7 @@ fn steps(plan: &Plan<'_>, unused: &Unused) -> Vec<Vec<Step>> {
     let step = |at: usize, id: usize, work: &Work<'_>| match work {
         Work::Product(product) => Step::Product {
             key: product.key.clone(),
+            factor: product.factor,
             dtype: product.weight.dtype,
             terms: product.terms,
             gemm: product.gemm.clone(),
@@ -262,13 +276,15 @@ fn steps(plan: &Plan<'_>, unused: &Unused) -> Vec<Vec<Step>> {
     graphs.map(|(at, work)| work.iter().enumerate().map(|(id, w)| step(at, id, w)).collect()).collect()
 }
 
-/// Drops the constants that nothing needs any more, and what was said of their types and shapes.
+/// Drops the constants that nothing needs any more, and what was said of types, shapes and levels of what is
+/// gone.
 fn drop_values(graph: &mut GraphProto, next: &mut usize, unused: &Unused) {
     let at = *next;
     *next += 1;
     let used = |name: &str| !unused.values.contains(&(at, name.to_owned()));
     graph.initializer.retain(|tensor| used(tensor.name()));
     graph.value_info.retain(|value| used(value.name()));
+    graph.quantization_annotation.retain(|annotation| used(annotation.tensor_name()));
     inner_mut(graph).for_each(|inner| drop_values(inner, next, unused));
 }
 

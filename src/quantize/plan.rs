@@ -1,9 +1,9 @@
 //! What is done with each node: which products and tables are held in 8 bits, and why others are not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::blocks::BLOCK;
-use super::scopes::{Constant, Reader, Scopes, Value, inner, is_link, label};
+use super::scopes::{Constant, Reader, Scopes, Step, Value, inner, is_link, label};
 use super::weights::GROUP;
 use super::{Error, Options, Other, Report, is_quantized, is_spectral, matches};
 use crate::ir::{Model, NodeId, NodeProto, dtype_name};
@@ -13,6 +13,9 @@ use crate::recipe::{Form, Terms};
 const SMALLEST: usize = 4096;
 /// Products of 8 bits that a sum of 32 bits holds: `(2^31 − 1) / (255 · 127)`.
 const LONGEST_SUM: usize = 66_311;
+
+/// Why a weight of very small numbers stays.
+const TINY: &str = "its values are below 1e-30, and scales of such vanish";
 
 /// How a weight is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,30 +56,36 @@ impl Held {
         matches!(self, Held::Blocks8 | Held::Blocks4)
     }
 
-    /// Bytes of a matrix with its scales.
-    fn bytes(self, [rows, columns]: [usize; 2]) -> usize {
+    /// Bytes of a matrix's values, and of its scales.
+    fn bytes(self, [rows, columns]: [usize; 2]) -> [usize; 2] {
         let blocks = columns * rows.div_ceil(BLOCK);
         match self {
-            Held::Columns | Held::Narrow => rows * columns + 4 * columns,
-            Held::Rows => rows * columns + 4 * rows,
-            Held::Groups => rows * columns + 4 * rows * (columns / GROUP).max(1),
-            Held::Blocks8 => blocks * (BLOCK + 4),
-            Held::Blocks4 => blocks * (BLOCK / 2 + 4),
+            Held::Columns | Held::Narrow => [rows * columns, 4 * columns],
+            Held::Rows => [rows * columns, 4 * rows],
+            Held::Groups if columns % GROUP == 0 => [rows * columns, 4 * rows * (columns / GROUP)],
+            Held::Groups => [rows * columns, 4 * rows],
+            Held::Blocks8 => [blocks * BLOCK, 4 * blocks],
+            Held::Blocks4 => [blocks * BLOCK / 2, 4 * blocks],
         }
     }
 }
 
-/// A weight in 8 bits: the value it stands for, and what a `Gemm` does to that first.
+/// The values of a weight in 8 bits: all that read the same data in the same way share them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
-    /// The graph of the value.
+    /// The graph of the value that holds the data.
     pub(super) scope: usize,
-    pub(super) value: String,
-    /// Transposed.
-    pub(super) turned: bool,
-    /// The bits of a factor.
-    pub(super) times: u32,
+    root: String,
+    /// What is done to the data first.
+    steps: Vec<Step>,
     pub(super) held: Held,
+}
+
+impl Key {
+    fn of(weight: &Constant<'_>, held: Held) -> Self {
+        let (scope, root) = weight.root;
+        Self { scope, root: root.to_owned(), steps: weight.steps(), held }
+    }
 }
 
 /// What a `Gemm` has beside its product.
@@ -91,6 +100,8 @@ pub(super) struct Gemm {
 pub(super) struct Product<'m> {
     pub(super) key: Key,
     pub(super) weight: Constant<'m>,
+    /// What its scales are multiplied with.
+    pub(super) factor: f32,
     pub(super) terms: Terms,
     pub(super) gemm: Option<Gemm>,
     /// The activation is known to be a vector.
@@ -144,12 +155,21 @@ pub(super) struct Plan<'m> {
 
 impl<'m> Plan<'m> {
     /// # Errors
-    /// [`Error::Twice`], [`Error::Keep`], [`Error::NotSeen`].
+    /// [`Error::Twice`], [`Error::Keep`], [`Error::NoProduct`], [`Error::NotSeen`].
     pub(super) fn of(model: &'m Model, options: &Options) -> Result<Self, Error> {
         let scopes = Scopes::new(model.proto());
         for pattern in options.keep_fp32.iter().chain(&options.two_terms) {
             if !scopes.nodes().any(|(_, _, node)| matches(pattern, label(node))) {
                 return Err(Error::Keep { pattern: pattern.clone() });
+            }
+        }
+        for pattern in &options.two_terms {
+            let fits = |(at, _, node): (usize, NodeId, &NodeProto)| {
+                matches(pattern, label(node))
+                    && ["MatMul", "Gemm", "Gather"].iter().any(|op| scopes.is(at, node, op))
+            };
+            if !scopes.nodes().any(fits) {
+                return Err(Error::NoProduct { pattern: pattern.clone() });
             }
         }
         let mut work = Vec::new();
@@ -167,16 +187,54 @@ impl<'m> Plan<'m> {
         self.scopes.nodes().map(|(at, id, node)| (node, &self.work[at][id.0]))
     }
 
-    /// Keeps fp32 what would be there twice, for something else needs the same weight as it is.
+    /// The data behind weights that are to be held in 8 bits, with the nodes that read it.
+    fn roots(&self) -> BTreeMap<Value<'m>, Vec<(usize, NodeId)>> {
+        let mut roots: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (at, id, _) in self.scopes.nodes() {
+            if let Some((_, weight, _)) = self.work[at][id.0].weight() {
+                roots.entry(weight.root).or_default().push((at, id));
+            }
+        }
+        roots
+    }
+
+    /// In how many forms nodes hold their weight in 8 bits, and the bytes of all together.
+    fn forms(&self, nodes: &[(usize, NodeId)]) -> (usize, usize) {
+        let (mut values, mut scales) = (BTreeSet::new(), BTreeSet::new());
+        let mut bytes = 0;
+        for &(at, id) in nodes {
+            let work = &self.work[at][id.0];
+            let Some((key, weight, _)) = work.weight() else { continue };
+            let factor = match work {
+                Work::Product(product) => product.factor,
+                _ => 1.0,
+            };
+            let [of_values, of_scales] = key.held.bytes(matrix(&weight.dims).unwrap_or_default());
+            bytes += if values.insert(key) { of_values } else { 0 };
+            bytes += if scales.insert((key, factor.to_bits())) { of_scales } else { 0 };
+        }
+        (values.len(), bytes)
+    }
+
+    /// Keeps fp32 what would be there twice, for something else needs the same weight as it is, and what would
+    /// take more bytes than it does in the forms of all nodes that read it.
     fn settle(&mut self) {
         loop {
             let mut kept = Vec::new();
-            for (at, id, _) in self.scopes.nodes() {
-                let Some((_, weight, _)) = self.work[at][id.0].weight() else { continue };
-                if let Some(Holder::Node(by)) = self.holder(weight.root) {
-                    let (root, by) = (weight.root.1, by.to_owned());
-                    kept.push((at, id, format!("its weight {root:?} stays as it is for {by}")));
-                }
+            for (root, nodes) in self.roots() {
+                let stored = nodes.first().and_then(|&(at, id)| self.work[at][id.0].weight());
+                let stored = stored.map_or(0, |(_, weight, _)| weight.stored());
+                let why = match (self.holder(root), self.forms(&nodes)) {
+                    (Some(Holder::Node(by)), _) => {
+                        format!("its weight {:?} stays as it is for {by}", root.1)
+                    }
+                    (None, (forms, bytes)) if bytes >= stored => format!(
+                        "in the {forms} forms that its readers need, its weight {:?} would take no fewer bytes",
+                        root.1
+                    ),
+                    _ => continue,
+                };
+                kept.extend(nodes.into_iter().map(|(at, id)| (at, id, why.clone())));
             }
             if kept.is_empty() {
                 return;
@@ -190,23 +248,25 @@ impl<'m> Plan<'m> {
     /// What needs a value as it is: a node that was named before anything else.
     fn holder(&self, value: Value<'m>) -> Option<Holder> {
         let mut asked = None;
-        for reader in self.scopes.readers(value) {
-            let Reader::Node(at, id, place) = *reader else {
-                return Some(Holder::Node("the graph's output".to_owned()));
+        // Readers of it, and behind links; the next one last.
+        let mut left: Vec<Reader> = self.scopes.readers(value).iter().rev().copied().collect();
+        while let Some(reader) = left.pop() {
+            let (at, id, place) = match reader {
+                Reader::Node(at, id, place) => (at, id, place),
+                Reader::Output => return Some(Holder::Node("the graph's output".to_owned())),
+                Reader::Training => {
+                    return Some(Holder::Node("the training that the file describes".to_owned()));
+                }
             };
             let node = self.scopes.node(at, id);
-            let found = match &self.work[at][id.0] {
-                work if work.weight().is_some_and(|(_, _, slot)| slot == place) => None,
-                Work::Keep { asked: true, .. } => Some(Holder::Asked),
+            match &self.work[at][id.0] {
+                work if work.weight().is_some_and(|(_, _, slot)| slot == place) => {}
+                Work::Keep { asked: true, .. } => asked = Some(Holder::Asked),
                 _ if is_link(node) && place == 0 => {
-                    node.output_at(0).and_then(|output| self.holder((at, output)))
+                    let behind = node.output_at(0).map(|output| self.scopes.readers((at, output)));
+                    left.extend(behind.unwrap_or_default().iter().rev());
                 }
-                _ => Some(Holder::Node(format!("{:?} ({})", label(node), node.qualified_op()))),
-            };
-            match found {
-                Some(Holder::Node(_)) => return found,
-                Some(Holder::Asked) => asked = found,
-                None => {}
+                _ => return Some(Holder::Node(format!("{:?} ({})", label(node), node.qualified_op()))),
             }
         }
         asked
@@ -218,9 +278,10 @@ impl<'m> Plan<'m> {
         for (_, work) in self.nodes() {
             let Some((_, weight, _)) = work.weight() else { continue };
             for &(at, id) in &weight.links {
-                let output = self.scopes.node(at, id).output_at(0);
-                if output.is_some_and(|output| self.holder((at, output)).is_none()) {
+                let Some(output) = self.scopes.node(at, id).output_at(0) else { continue };
+                if !unused.nodes.contains(&(at, id)) && self.holder((at, output)).is_none() {
                     unused.nodes.insert((at, id));
+                    unused.values.insert((at, output.to_owned()));
                 }
             }
             let (at, name) = weight.root;
@@ -231,20 +292,15 @@ impl<'m> Plan<'m> {
         unused
     }
 
-    /// Fills in what a report says of nodes that stay fp32, and of weights that are there twice.
-    pub(super) fn report(&self, model: &Model, report: &mut Report) {
+    /// Fills in what a report says of nodes that stay fp32, of weights that are there twice, and of patterns
+    /// that changed nothing.
+    pub(super) fn report(&self, model: &Model, options: &Options, report: &mut Report) {
         let mut others: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
-        let mut twice = BTreeMap::new();
         for (node, work) in self.nodes() {
             match work {
                 Work::Keep { why, .. } => report.kept.push((label(node).to_owned(), why.clone())),
                 Work::Other(why) => *others.entry((node.qualified_op(), why)).or_default() += 1,
                 _ => {}
-            }
-            let Some((key, weight, _)) = work.weight() else { continue };
-            if self.holder(weight.root).is_some() {
-                let [rows, columns] = matrix(&weight.dims).unwrap_or_default();
-                twice.insert(weight.root.1.to_owned(), key.held.bytes([rows, columns]) as u64);
             }
         }
         let functions = model.proto().functions.iter().flat_map(|function| &function.node);
@@ -254,7 +310,20 @@ impl<'m> Plan<'m> {
                 .or_default() += 1;
         }
         report.others = others.into_iter().map(|((op, why), count)| Other { op, count, why }).collect();
-        report.twice = twice.into_iter().collect();
+        let roots = self.roots().into_iter().filter(|(root, _)| self.holder(*root).is_some());
+        report.twice =
+            roots.map(|(root, nodes)| (root.1.to_owned(), self.forms(&nodes).1 as u64)).collect();
+        let is_idle = |pattern: &str, changed: fn(&Work<'_>) -> bool| {
+            !self.nodes().any(|(node, work)| matches(pattern, label(node)) && changed(work))
+        };
+        let kept = |work: &Work<'_>| matches!(work, Work::Keep { asked: true, .. });
+        for pattern in options.keep_fp32.iter().filter(|pattern| is_idle(pattern, kept)) {
+            report.idle.push((pattern.clone(), "no node of that name would be held in 8 bits"));
+        }
+        let product = |work: &Work<'_>| matches!(work, Work::Product(_));
+        for pattern in options.two_terms.iter().filter(|pattern| is_idle(pattern, product)) {
+            report.idle.push((pattern.clone(), "no product of that name is held in 8 bits"));
+        }
     }
 }
 
@@ -318,13 +387,11 @@ fn is_weight(constant: &Constant<'_>) -> bool {
 }
 
 /// Why a node that reads a weight stays fp32, whatever else holds.
-fn kept<'m>(node: &NodeProto, weight: &Constant<'_>, options: &Options) -> Option<Work<'m>> {
+fn kept<'m>(node: &NodeProto, weight: &Constant<'_>) -> Option<Work<'m>> {
     if is_spectral(node) {
         Some(Work::keep("the range of a spectrum is too wide for 8 bits"))
     } else if weight.count() < SMALLEST {
         Some(Work::keep("it is small"))
-    } else if options.keep_fp32.iter().any(|pattern| matches(pattern, label(node))) {
-        Some(Work::Keep { why: "it is named to stay fp32".to_owned(), asked: true })
     } else if weight.element().is_none() {
         Some(Work::keep(format!("its weight is {}", dtype_name(weight.dtype as i32))))
     } else {
@@ -332,10 +399,10 @@ fn kept<'m>(node: &NodeProto, weight: &Constant<'_>, options: &Options) -> Optio
     }
 }
 
-fn key(scopes: &Scopes<'_>, scope: usize, value: &str, held: Held) -> Key {
-    // A value that a constant was found behind has a graph.
-    let scope = scopes.home(scope, value).unwrap_or(scope);
-    Key { scope, value: value.to_owned(), turned: false, times: 1f32.to_bits(), held }
+/// Why a node stays fp32 that could be held in 8 bits: its name was given.
+fn asked<'m>(node: &NodeProto, options: &Options) -> Option<Work<'m>> {
+    let named = options.keep_fp32.iter().any(|pattern| matches(pattern, label(node)));
+    named.then(|| Work::Keep { why: "it is named to stay fp32".to_owned(), asked: true })
 }
 
 fn product<'m>(
@@ -358,28 +425,31 @@ fn product<'m>(
                 Some(_) => "both factors are constants",
                 None => "its weight is on the left",
             };
-            return Ok(kept(node, &left, options).unwrap_or_else(|| Work::keep(why)));
+            return Ok(kept(node, &left).unwrap_or_else(|| Work::keep(why)));
         }
     };
-    if let Some(kept) = kept(node, &weight, options) {
+    if let Some(kept) = kept(node, &weight) {
         return Ok(kept);
     }
     let two = options.two_terms.iter().any(|pattern| matches(pattern, label(node)));
     let terms = if two { Terms::Two } else { options.terms };
-    let mut key = key(scopes, scope, w, Held::of(options.form, terms, options.reduce_range));
-    let mut gemm = None;
+    let held = Held::of(options.form, terms, options.reduce_range);
+    let (mut gemm, mut factor) = (None, 1.0);
     if node.is("Gemm") {
         if weight.dims.len() != 2 {
             return Ok(Work::keep("its weight is no matrix"));
         }
-        key.turned = node.attr_i("transB", 0) != 0;
-        if key.turned {
+        if node.attr_i("transB", 0) != 0 {
             weight.turn(vec![1, 0]);
         }
+        // Scales are positive.
         let alpha = node.attr_f("alpha", 1.0);
-        if alpha != 1.0 {
-            key.times = alpha.to_bits();
-            weight.times(alpha);
+        factor = alpha.abs();
+        if alpha < 0.0 {
+            weight.negate();
+        }
+        if !alpha.is_finite() {
+            return Ok(Work::keep(format!("its alpha is {alpha}")));
         }
         let bias = node.input_at(2).map(str::to_owned);
         let turned = node.attr_i("transA", 0) != 0;
@@ -392,8 +462,11 @@ fn product<'m>(
     if !options.form.is_blocks() && rows > LONGEST_SUM {
         return Ok(Work::keep(format!("sums of {rows} products of 8 bits don't fit 32 bits")));
     }
-    if key.held.bytes([rows, columns]) >= weight.count() * weight.element().unwrap_or(1) {
+    if held.bytes([rows, columns]).iter().sum::<usize>() >= weight.stored() {
         return Ok(Work::keep("8 bits with their scales would take no fewer bytes"));
+    }
+    if weight.is_tiny(factor) {
+        return Ok(Work::keep(TINY));
     }
     let rank = scopes.rank(scope, x);
     if options.form.is_blocks()
@@ -402,13 +475,17 @@ fn product<'m>(
     {
         return Ok(Work::keep("blocks have no other axes, and its result may have"));
     }
+    if let Some(asked) = asked(node, options) {
+        return Ok(asked);
+    }
     if options.form == Form::Static && !options.seen.contains_key(x) {
         if scope > 0 {
             return Ok(Work::keep("its activation can't be seen from outside its graph"));
         }
         return Err(Error::NotSeen { node: label(node).to_owned(), value: x.to_owned() });
     }
-    Ok(Work::Product(Product { key, weight, terms, gemm, vector: rank == Some(1) }))
+    let key = Key::of(&weight, held);
+    Ok(Work::Product(Product { key, weight, factor, terms, gemm, vector: rank == Some(1) }))
 }
 
 fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &Options) -> Work<'m> {
@@ -416,7 +493,7 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
     let Some(weight) = scopes.constant(scope, rows).filter(|weight| weight.element().is_some()) else {
         return Work::Leave;
     };
-    if let Some(kept) = kept(node, &weight, options) {
+    if let Some(kept) = kept(node, &weight) {
         return kept;
     }
     let axis = node.attr_i("axis", 0);
@@ -429,11 +506,15 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
     // Where the rank of the indices is known, so is the shape that their rows come together in.
     let rank = scopes.rank(scope, ids);
     let held = if rank.is_some() { Held::Groups } else { Held::Rows };
-    if held.bytes(shape) >= weight.count() * weight.element().unwrap_or(1) {
+    if held.bytes(shape).iter().sum::<usize>() >= weight.stored() {
         return Work::keep("8 bits with their scales would take no fewer bytes");
     }
     if !weight.is_finite() {
         return Work::keep("it has values that are not finite, as masks have");
     }
-    Work::Table(Table { key: key(scopes, scope, rows, held), weight, rank })
+    if weight.is_tiny(1.0) {
+        return Work::keep(TINY);
+    }
+    asked(node, options)
+        .unwrap_or_else(|| Work::Table(Table { key: Key::of(&weight, held), weight, rank }))
 }

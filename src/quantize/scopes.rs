@@ -6,14 +6,31 @@ use std::collections::{HashMap, HashSet};
 use ndarray::{ArrayD, IxDyn};
 
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::proto::type_proto;
+use crate::ir::proto::{TrainingInfoProto, type_proto};
 use crate::ir::{
     Graph, GraphProto, ModelProto, NodeId, NodeProto, TensorProto, ValueInfoProto, constant_of,
-    initializer_f32, shape_of, value_of,
+    initializer_f32, shape_of, stored_bytes, value_of,
 };
 
 /// Nodes between a constant and what reads it, at most.
 const LONGEST: usize = 32;
+
+/// The names that a description of training may mean values of the main graph by: its bindings', and
+/// whatever its graphs read.
+fn trained(training: &TrainingInfoProto) -> Vec<&str> {
+    fn read<'t>(graph: &'t GraphProto, names: &mut Vec<&'t str>) {
+        names.extend(graph.output.iter().map(|output| output.name()));
+        for node in &graph.node {
+            names.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty()));
+            inner(node).for_each(|graph| read(graph, names));
+        }
+    }
+    let bindings = training.initialization_binding.iter().chain(&training.update_binding);
+    let mut names: Vec<&str> = bindings.flat_map(|pair| [pair.key(), pair.value()]).collect();
+    let graphs = training.initialization.iter().chain(&training.algorithm);
+    graphs.for_each(|graph| read(graph, &mut names));
+    names
+}
 
 /// The graphs nested in a node, in the order of its attributes.
 pub(super) fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
@@ -38,6 +55,8 @@ pub(super) enum Reader {
     Node(usize, NodeId, usize),
     /// The graph's caller.
     Output,
+    /// What a file says of its training.
+    Training,
 }
 
 struct Scope<'m> {
@@ -69,6 +88,9 @@ impl<'m> Scopes<'m> {
             for output in &graph.output {
                 scopes.read(at, output.name(), Reader::Output);
             }
+        }
+        for training in model.training_info.iter().filter(|_| model.graph.is_some()) {
+            trained(training).into_iter().for_each(|name| scopes.read(0, name, Reader::Training));
         }
         scopes
     }
@@ -248,11 +270,12 @@ pub(super) struct Constant<'m> {
     pub(super) dtype: DataType,
 }
 
-#[derive(Clone)]
-enum Step {
+/// What is done to the data of a constant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Step {
     Turn(Vec<usize>),
     Reshape(Vec<usize>),
-    Times(f32),
+    Negate,
 }
 
 impl<'m> Constant<'m> {
@@ -283,9 +306,47 @@ impl<'m> Constant<'m> {
         self.steps.push(Step::Turn(order));
     }
 
-    /// Every value times a number.
-    pub(super) fn times(&mut self, factor: f32) {
-        self.steps.push(Step::Times(factor));
+    /// Every value with the other sign.
+    pub(super) fn negate(&mut self) {
+        self.steps.push(Step::Negate);
+    }
+
+    /// What is done to the data, in as few steps as it takes: constants of one root with the same steps are
+    /// the same numbers.
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut shapes = vec![shape_of(&self.tensor).unwrap_or_default()];
+        for step in &self.steps {
+            let step = match (step, steps.last()) {
+                (Step::Turn(order), Some(Step::Turn(before))) => {
+                    Step::Turn(order.iter().map(|&axis| before[axis]).collect())
+                }
+                _ => step.clone(),
+            };
+            if matches!(
+                (&step, steps.last()),
+                (Step::Turn(_), Some(Step::Turn(_))) | (Step::Reshape(_), Some(Step::Reshape(_)))
+            ) {
+                steps.pop();
+                shapes.pop();
+            }
+            let shape = shapes.last().cloned().unwrap_or_default();
+            let then = match &step {
+                Step::Turn(order) if order.iter().copied().eq(0..order.len()) => continue,
+                Step::Reshape(then) if *then == shape => continue,
+                Step::Turn(order) => order.iter().map(|&axis| shape[axis]).collect(),
+                Step::Reshape(then) => then.clone(),
+                Step::Negate => shape,
+            };
+            steps.push(step);
+            shapes.push(then);
+        }
+        steps
+    }
+
+    /// Bytes of the data as the file holds it.
+    pub(super) fn stored(&self) -> usize {
+        usize::try_from(stored_bytes(&self.tensor)).unwrap_or(usize::MAX)
     }
 
     fn reshape(&mut self, shape: &[i64], zero_copies: bool) -> Option<()> {
@@ -338,11 +399,37 @@ impl<'m> Constant<'m> {
                     values.permuted_axes(IxDyn(order)).as_standard_layout().into_owned()
                 }
                 Step::Reshape(dims) => values.into_shape_with_order(IxDyn(dims)).ok()?,
-                Step::Times(factor) => values * *factor,
+                Step::Negate => -values,
             };
         }
         let (values, _) = values.into_raw_vec_and_offset();
         Some(Cow::Owned(initializer_f32("", &self.dims, &values)))
+    }
+
+    /// Whether values times a factor are too small to have scales: not all zero, and all below 1e-30. Their
+    /// scales, two orders smaller, are multiplied with those of activations, and that must not vanish.
+    pub(super) fn is_tiny(&self, factor: f32) -> bool {
+        fn tiny(values: impl Iterator<Item = f64> + Clone, factor: f32) -> bool {
+            let mut sizes = values.map(|value| (value * f64::from(factor)).abs());
+            // The first value ends it as a rule.
+            sizes.clone().all(|size| size < 1e-30) && sizes.any(|size| size > 0.0)
+        }
+        let tensor = &self.tensor;
+        let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty());
+        match (DataType::try_from(tensor.data_type()), raw) {
+            (Ok(DataType::Float), Some(raw)) => {
+                let values = raw.as_chunks::<4>().0.iter();
+                tiny(values.map(|bytes| f32::from_le_bytes(*bytes).into()), factor)
+            }
+            (Ok(DataType::Double), Some(raw)) => {
+                tiny(raw.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)), factor)
+            }
+            (Ok(DataType::Double), None) => tiny(tensor.double_data.iter().copied(), factor),
+            _ => {
+                let values = read(tensor).unwrap_or_default();
+                tiny(values.iter().map(|&value| value.into()), factor)
+            }
+        }
     }
 
     /// Whether every value is a number.

@@ -294,7 +294,7 @@ fn blocks_are_packed_as_the_operator_reads_them() {
     weight[2 * 33] = 3.5;
     let tensor = initializer_f32("w", &[40, 2], &weight);
     let blocks = Blocks::of(&tensor, 4).unwrap();
-    let [values, scales] = blocks.initializers("q", "s");
+    let (values, scales) = (blocks.values("q"), blocks.scales("s", 1.0));
     assert_eq!((values.dims.as_slice(), scales.dims.as_slice()), (&[2, 2, 16][..], &[4][..]));
     let bytes = values.raw_data.unwrap();
     assert_eq!(bytes[0], 0x1f, "7 is 15 in the low half, -7 is 1 in the high half");
@@ -394,3 +394,4 @@ fn a_star_stands_for_any_text() {
 
 mod graphs;
 mod reasons;
+mod weights;

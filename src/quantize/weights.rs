@@ -31,19 +31,25 @@ impl Weight {
         }
     }
 
-    /// The initializers under these names.
-    pub(super) fn initializers(&self, values: &str, scales: &str) -> [TensorProto; 2] {
+    /// Its whole numbers, as an initializer of this name.
+    pub(super) fn values(&self, name: &str) -> TensorProto {
         match self {
-            Weight::Columns(columns) => [
-                initializer_raw(
-                    values,
-                    DataType::Int8,
-                    &columns.shape,
-                    Bytes::from(columns.values.clone()),
-                ),
-                initializer_f32(scales, &columns.scale_shape, &columns.scales),
-            ],
-            Weight::Blocks(blocks) => blocks.initializers(values, scales),
+            Weight::Columns(columns) => {
+                let bytes = Bytes::from(columns.values.clone());
+                initializer_raw(name, DataType::Int8, &columns.shape, bytes)
+            }
+            Weight::Blocks(blocks) => blocks.values(name),
+        }
+    }
+
+    /// Its scales times a factor, as an initializer of this name.
+    pub(super) fn scales(&self, name: &str, factor: f32) -> TensorProto {
+        match self {
+            Weight::Columns(columns) => {
+                let scales: Vec<f32> = columns.scales.iter().map(|scale| scale * factor).collect();
+                initializer_f32(name, &columns.scale_shape, &scales)
+            }
+            Weight::Blocks(blocks) => blocks.scales(name, factor),
         }
     }
 }
@@ -111,12 +117,14 @@ fn magnitude(value: &[u8; 4]) -> u32 {
     u32::from_le_bytes(*value) & 0x7fff_ffff
 }
 
+/// The step between levels, of which `most` is the last, of values of which this is the largest magnitude; 1
+/// where all are zero. At least the smallest normal number, the inverse of which is finite. Nothing where the
+/// largest is not finite.
 pub(super) fn scale(largest: f32, most: f32) -> Option<f32> {
     match largest {
         m if !m.is_finite() => None,
-        // Below this the inverse overflows; such a column is zero in 8 bits beside any other.
-        m if m < 1e-30 => Some(1.0),
-        m => Some(m / most),
+        0.0 => Some(1.0),
+        m => Some((m / most).max(f32::MIN_POSITIVE)),
     }
 }
 

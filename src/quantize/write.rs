@@ -17,8 +17,14 @@ use crate::recipe::{Form, Terms};
 pub(super) enum Step {
     Keep,
     Drop,
-    Product { key: Key, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
+    Product { key: Key, factor: f32, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
     Table { key: Key, dtype: DataType, rank: Option<usize> },
+}
+
+/// A weight in 8 bits, and the name of the value that it was first read by.
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) weight: Weight,
 }
 
 /// Writes the graphs of a model anew.
@@ -26,9 +32,11 @@ pub(super) struct Writer<'a> {
     pub(super) names: Names,
     pub(super) form: Form,
     pub(super) seen: &'a Calibration,
-    pub(super) held: HashMap<Key, Weight>,
-    /// Names of the weights so far: values, scales.
-    weights: HashMap<Key, (String, String)>,
+    pub(super) held: HashMap<Key, Stored>,
+    /// Names of the weights' values so far.
+    values: HashMap<Key, String>,
+    /// Names of their scales, by the bits of the factor in them.
+    scales: HashMap<(Key, u32), String>,
     /// The constants that each graph gains.
     constants: Vec<Vec<TensorProto>>,
 }
@@ -38,9 +46,10 @@ impl<'a> Writer<'a> {
         names: Names,
         form: Form,
         seen: &'a Calibration,
-        held: HashMap<Key, Weight>,
+        held: HashMap<Key, Stored>,
     ) -> Self {
-        Self { names, form, seen, held, weights: HashMap::new(), constants: Vec::new() }
+        let (values, scales) = (HashMap::new(), HashMap::new());
+        Self { names, form, seen, held, values, scales, constants: Vec::new() }
     }
 
     /// Writes a graph and those inside it; `steps` are of all graphs, in the order of
@@ -123,30 +132,38 @@ impl Body<'_, '_> {
     }
 
     fn node(&mut self, old: NodeProto, step: Step) {
-        match step {
-            Step::Keep => self.nodes.push(old),
-            Step::Drop => {}
-            Step::Product { key, dtype, terms, gemm, vector } => {
-                self.product(&old, &key, dtype, (terms, vector), gemm);
+        let first = self.nodes.len();
+        let name = match step {
+            Step::Keep => return self.nodes.push(old),
+            Step::Drop => return,
+            Step::Product { key, factor, dtype, terms, gemm, vector } => {
+                self.product(&old, (&key, factor), dtype, (terms, vector), gemm)
             }
             Step::Table { key, dtype, rank } => self.table(&old, &key, dtype, rank),
+        };
+        // Whoever has the name has the notes.
+        if let Some(made) = self.nodes[first..].iter_mut().find(|made| made.name() == name) {
+            made.doc_string = old.doc_string;
+            made.metadata_props = old.metadata_props;
         }
     }
 
     /// The names of a weight's values and scales, made where they are first asked for.
-    fn weight(&mut self, key: &Key) -> (String, String) {
-        if let Some(known) = self.writer.weights.get(key) {
-            return known.clone();
-        }
-        let kind = key.held.name();
-        let names = (
-            self.value(&format!("{}/int8_{kind}", key.value)),
-            self.value(&format!("{}/scale_{kind}", key.value)),
-        );
-        let made = self.writer.held[key].initializers(&names.0, &names.1);
-        self.writer.constants[key.scope].extend(made);
-        self.writer.weights.insert(key.clone(), names.clone());
-        names
+    fn weight(&mut self, key: &Key, factor: f32) -> (String, String) {
+        let Writer { names, held, values, scales, constants, .. } = &mut *self.writer;
+        let (Stored { name, weight }, kind) = (&held[key], key.held.name());
+        let constants = &mut constants[key.scope];
+        let values = values.entry(key.clone()).or_insert_with(|| {
+            let made = names.value(&format!("{name}/int8_{kind}"));
+            constants.push(weight.values(&made));
+            made
+        });
+        let scales = scales.entry((key.clone(), factor.to_bits())).or_insert_with(|| {
+            let made = names.value(&format!("{name}/scale_{kind}"));
+            constants.push(weight.scales(&made, factor));
+            made
+        });
+        (values.clone(), scales.clone())
     }
 
     /// The name that a node keeps; one that has none takes its output's.
@@ -157,15 +174,16 @@ impl Body<'_, '_> {
         }
     }
 
+    /// Gives the name of the product.
     fn product(
         &mut self,
         old: &NodeProto,
-        key: &Key,
+        (key, factor): (&Key, f32),
         dtype: DataType,
         (terms, vector): (Terms, bool),
         gemm: Option<Gemm>,
-    ) {
-        let (weight, scale) = self.weight(key);
+    ) -> String {
+        let (weight, scale) = self.weight(key, factor);
         let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
         let x = old.input_at(0).unwrap_or_default();
         let input = self.prepared(x, dtype, gemm.as_ref().is_some_and(|gemm| gemm.turned));
@@ -178,7 +196,7 @@ impl Body<'_, '_> {
             DataType::Float => sum.clone(),
             _ => self.value(&format!("{output}/float")),
         };
-        match &self.writer.held[key] {
+        match &self.writer.held[key].weight {
             Weight::Blocks(blocks) => {
                 let made = blocks.product(&input, [&weight, &scale], &floats);
                 self.nodes.push(made.named(&name).build());
@@ -207,6 +225,7 @@ impl Body<'_, '_> {
             let bias = self.times(&bias, beta, dtype, &name, output);
             self.add(node("Add", [&sum, &bias], output), &format!("{name}/bias"));
         }
+        name
     }
 
     /// A value in another shape, under a name of its own or this one.
@@ -275,8 +294,9 @@ impl Body<'_, '_> {
     }
 
     /// `y[..., g, :] = scale[ids, g] * table[ids, g, :]`: each group of a row, or the row, has its own scale.
-    fn table(&mut self, old: &NodeProto, key: &Key, dtype: DataType, rank: Option<usize>) {
-        let (weight, scale) = self.weight(key);
+    /// Gives the name of the look-up.
+    fn table(&mut self, old: &NodeProto, key: &Key, dtype: DataType, rank: Option<usize>) -> String {
+        let (weight, scale) = self.weight(key, 1.0);
         let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
         let ids = old.input_at(1).unwrap_or_default();
         let [rows, scales, floats] =
@@ -286,7 +306,7 @@ impl Body<'_, '_> {
         self.add(gathered, &format!("{name}/scale"));
         let cast = node("Cast", [&rows], &floats).int("to", i64::from(DataType::Float as i32));
         self.add(cast, &format!("{name}/float"));
-        let row = match (rank, &self.writer.held[key]) {
+        let row = match (rank, &self.writer.held[key].weight) {
             (Some(rank), Weight::Columns(columns)) => {
                 let width: usize = columns.shape[1..].iter().product();
                 // Zeros stand for the indices' own dimensions.
@@ -311,5 +331,6 @@ impl Body<'_, '_> {
             }
             value = to;
         }
+        name
     }
 }

@@ -57,3 +57,34 @@ fn quantize_names_the_opset_that_it_needs() {
     snapshot!("quantize-opset", world, run.hints().show());
     assert_eq!(tree(&world.work("")).keys().collect::<Vec<_>>(), ["old.onnx"]);
 }
+
+#[test]
+fn quantize_ignores_no_option_silently() {
+    let world = World::new();
+    world.write("m.onnx", mixed().to_bytes());
+    let quantize = ["quantize", "m.onnx", "-o", "q.onnx"];
+    for option in [&["--two-terms"][..], &["--two-terms-at", "a"], &["--reduce-range"]] {
+        for form in ["blocks-8", "blocks-4"] {
+            let run = world.run([&quantize[..], &["--form", form], option].concat()).exits(2).hints();
+            run.says(&format!("--form {form} knows no {}", option[0]));
+        }
+    }
+    let run = world.run([&quantize[..], &["--form", "blocks-8", "--reduce-range"]].concat());
+    snapshot!("quantize-form", world, run.show());
+    let run =
+        world.run([&quantize[..], &["--keep-fp32", "left", "--two-terms-at", "attention"]].concat());
+    snapshot!("quantize-idle", world, run.exits(0).show());
+    std::fs::remove_file(world.work("q.onnx")).unwrap();
+    world.write("relu.onnx", mixed_with_relu().to_bytes());
+    let run = world.run(["quantize", "relu.onnx", "-o", "q.onnx", "--two-terms-at", "relu"]).exits(2);
+    snapshot!("quantize-two-terms", world, run.hints().show());
+    assert!(!tree(&world.work("")).contains_key("q.onnx"));
+}
+
+/// The same, with a node that is no product.
+fn mixed_with_relu() -> Model {
+    let mut model = mixed();
+    let graph = model.proto_mut().graph.as_mut().unwrap();
+    graph.node.push(node("Relu", ["y"], "z").named("relu").build());
+    model
+}
