@@ -103,6 +103,17 @@ fn next_word(after: &str) -> &str {
     &after[..after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len())]
 }
 
+/// The words that begin `after`, with one space before each; empty behind a mark.
+fn next_words<const N: usize>(after: &str) -> [&str; N] {
+    let (mut words, mut rest) = ([""; N], after);
+    for word in &mut words {
+        let Some(next) = rest.strip_prefix(' ') else { break };
+        *word = next_word(next);
+        rest = &next.trim_start_matches(' ')[word.len()..];
+    }
+    words
+}
+
 fn is_capitalised(word: &str) -> bool {
     word.starts_with(|c: char| c.is_uppercase())
 }

@@ -88,8 +88,10 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     }
     let named = before.strip_suffix('-').unwrap_or(before);
     if named.ends_with(char::is_alphabetic) {
-        // "B2-3", "alpha-1.1-80": a name's.
-        return Some(parts.join(" "));
+        // "B2-3", "alpha-1.1-80": a name's, and "i7-9700K" is no number of thousands.
+        let lettered = re!("([0-9])([KMBTkmbt])$");
+        let parts = parts.iter().map(|part| lettered.replace(part, "$1 $2"));
+        return Some(parts.collect::<Vec<_>>().join(" "));
     }
     if comes_from(before, &['-', '.', ',', ':', '/']) {
         return None;
