@@ -106,6 +106,7 @@ fn long(table: &[(&'static str, &'static str)], short: &str) -> Option<&'static 
 
 pub(super) fn mend(text: &mut String) {
     streets(text);
+    verses(text);
     each(text, re!(r"(?-u:\b)([A-Za-z]{1,7})\."), |c, before, after| {
         let short = &c[1];
         // A part of a word, or of something with dots in it.
@@ -211,6 +212,38 @@ fn streets(text: &mut String) {
     each(text, bare, |c, _, after| {
         let street = !after.starts_with('.') && !is_capitalised(next_word(after)) && &c[1] != "The";
         street.then(|| format!("{} street", &c[1]))
+    });
+}
+
+/// Books of the Bible, before a chapter and a verse.
+#[rustfmt::skip]
+const BOOKS: &[(&str, &str)] = &[
+    ("Chr", "Chronicles"), ("Chron", "Chronicles"), ("Col", "Colossians"), ("Cor", "Corinthians"),
+    ("Dan", "Daniel"), ("Deut", "Deuteronomy"), ("Eccl", "Ecclesiastes"), ("Eph", "Ephesians"), ("Ex", "Exodus"),
+    ("Exod", "Exodus"), ("Ezek", "Ezekiel"), ("Gal", "Galatians"), ("Gen", "Genesis"), ("Heb", "Hebrews"),
+    ("Hos", "Hosea"), ("Isa", "Isaiah"), ("Jas", "James"), ("Jer", "Jeremiah"), ("Jn", "John"), ("Josh", "Joshua"),
+    ("Judg", "Judges"), ("Lev", "Leviticus"), ("Lk", "Luke"), ("Matt", "Matthew"), ("Mk", "Mark"), ("Mt", "Matthew"),
+    ("Num", "Numbers"), ("Pet", "Peter"), ("Phil", "Philippians"), ("Prov", "Proverbs"), ("Ps", "Psalm"),
+    ("Pss", "Psalms"), ("Rev", "Revelation"), ("Rom", "Romans"), ("Sam", "Samuel"), ("Thess", "Thessalonians"),
+    ("Tim", "Timothy"), ("Zech", "Zechariah"),
+];
+/// Names of people too, and short forms of other words: books only with a mark, or a number before.
+const NAMES_TOO: [&str; 11] =
+    ["Col", "Dan", "Ex", "Matt", "Num", "Phil", "Pet", "Rev", "Sam", "Tim", "Mt"];
+
+/// "Gen. 1:1", "1 Cor 13:4".
+fn verses(text: &mut String) {
+    let verse = re!(r"(?-u:\b)(?:([123]) )?([A-Z][a-z]{1,5})(\.?) ([0-9]{1,3}:[0-9])");
+    each(text, verse, |c, before, _| {
+        let (name, certain) = (&c[2], c.get(1).is_some() || !c[3].is_empty());
+        let book = long(BOOKS, name).filter(|_| certain || !NAMES_TOO.contains(&name))?;
+        let which = match c.get(1).map(|m| m.as_str()) {
+            Some("1") => "first ",
+            Some("2") => "second ",
+            Some(_) => "third ",
+            None => "",
+        };
+        (!before.ends_with(is_digit)).then(|| format!("{which}{book} {}", &c[4]))
     });
 }
 
@@ -321,6 +354,7 @@ mod tests {
                 ("the 2nd ed. of it, Ed. He, (ed.)", "the 2nd edition of it, Ed. He, (editor)"),
                 ("Mr Smith of St Ives", "mister Smith of saint Ives"),
                 ("Main St. The bus", "Main street. The bus"),
+                ("Gen. 1:1, 1 Cor 13:4, Dan 5:30", "Genesis 1:1, first Corinthians 13:4, Dan 5:30"),
             ],
         );
         super::super::writes(

@@ -21,7 +21,7 @@ const ENTITIES: [(&str, &str); 38] = [
     ("hellip", "…"),
     ("ndash", "–"),
     ("mdash", "—"),
-    ("minus", "-"),
+    ("minus", "−"),
     ("lsquo", "'"),
     ("rsquo", "'"),
     ("ldquo", "“"),
@@ -100,7 +100,7 @@ pub(super) fn plain(text: &str) -> String {
             '‘' | '’' | 'ʼ' => out.push('\''),
             '″' => out.push('"'),
             '′' => out.push('\''),
-            '−' | '‐' | '‑' | '‒' | '﹣' => out.push('-'),
+            '‐' | '‑' | '‒' | '﹣' => out.push('-'),
             '∕' | '⁄' => out.push('/'),
             '∶' => out.push(':'),
             // Roman numerals, and the digits of every script; not those above and below a line.

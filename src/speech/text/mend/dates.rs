@@ -178,6 +178,9 @@ fn plurals(text: &mut String) {
 fn plural(number: &str) -> String {
     match number.as_bytes() {
         b"100" => "hundreds".to_owned(),
+        [hundred @ b'2'..=b'9', b'0', b'0'] => {
+            format!("{} hundreds", below_hundred(usize::from(hundred - b'0')))
+        }
         [ten @ b'1'..=b'9', b'0'] => tens(usize::from(ten - b'0')),
         _ => format!("{number}'s"),
     }

@@ -17,6 +17,7 @@ mod phones;
 mod ranges;
 mod roman;
 mod signs;
+mod sums;
 mod times;
 mod units;
 
@@ -42,6 +43,8 @@ pub(super) const KINDS: &[(&str, Mend)] = &[
     // Before anything writes a zero of its own before a number (`guarded`).
     ("leading zeros", digits::zeros),
     ("thousands", digits::groups),
+    // A hyphen that is a minus is no range's.
+    ("sums", sums::mend),
     // While "$5-$10" and "5-10kg" have both their ends in figures.
     ("ranges", ranges::mend),
     // Behind ranges: "1990-2000s" ends in a decade.

@@ -72,11 +72,16 @@ fn powers(text: &mut String) {
             Some(format!("{}{spoken}{}", &c[1], gap(after.starts_with(char::is_alphanumeric))))
         },
     );
-    each(text, re!(r" ?\^ ?"), |_, before, after| {
+    each(text, re!(r" ?\^ ?(-[A-Za-z(])?"), |c, before, after| {
         let base = before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, ')' | ']'));
+        if let Some(less) = c.get(1).filter(|_| base) {
+            return Some(format!(" to the power of minus {}", &less.as_str()[1..]));
+        }
+        let after = c.get(1).map_or(after, |m| m.as_str());
         let power = after.strip_prefix(['-', '+']).unwrap_or(after);
         let power = power.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '(');
-        Some(if base && power { " to the power of " } else { " caret " }.to_owned())
+        let words = if base && power { " to the power of " } else { " caret " };
+        Some(format!("{words}{}", c.get(1).map_or("", |m| m.as_str())))
     });
 }
 

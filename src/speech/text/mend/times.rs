@@ -1,6 +1,6 @@
 //! What stands around a colon: times, ratios, verses, ports.
 
-use super::{each, goes_on, last_word, next_word, re};
+use super::{each, gap, goes_on, is_word, last_word, next_word, re};
 
 /// Books whose chapters and verses have a colon between them.
 const BOOKS: &[&str] = &[
@@ -82,7 +82,10 @@ pub(super) fn mend(text: &mut String) {
         let clock = match *rest.split(':').collect::<Vec<_>>() {
             [second] => pair(first, second, before, after),
             [minutes, seconds] if [minutes, seconds].map(str::len) == [2, 2] && first.len() <= 2 => {
-                Some(timed(first, minutes, seconds))
+                match (minutes, seconds) {
+                    ("00", "00") => pair(first, "00", before, after).or_else(|| Some(format!("{first}:00"))),
+                    _ => Some(timed(first, minutes, seconds)),
+                }
             }
             [_, _] => Some(c[0].replace(':', " to ")),
             _ => Some(c[0].replace(':', " colon ")),
@@ -93,10 +96,13 @@ pub(super) fn mend(text: &mut String) {
             // The point's digits, one by one, so that a minute keeps its own.
             _ if clock.contains(':') => {
                 let digits: Vec<_> = fraction.chars().map(String::from).collect();
-                Some(format!("{clock} point {}", digits.join(" ")))
+                Some(format!("{clock} point {}{}", digits.join(" "), gap(after.starts_with(is_word))))
             }
             _ if clock.ends_with(&format!(".{fraction}")) => Some(clock),
-            _ => Some(format!("{clock} point {}", super::super::numbers::spelled(fraction))),
+            _ => {
+                let digits = super::super::numbers::spelled(fraction);
+                Some(format!("{clock} point {digits}{}", gap(after.starts_with(is_word))))
+            }
         }
     });
 }
@@ -108,14 +114,21 @@ fn pair(first: &str, second: &str, before: &str, after: &str) -> Option<String> 
     }
     let before = before.trim_end_matches(' ');
     let cue = last_word(before.strip_suffix(" of").unwrap_or(before));
-    let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios")
-        || matches!(next_word(after), "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture");
+    let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios" | "outnumbered")
+        || matches!(next_word(after), "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture" | "dilution" | "dilutions" | "solution");
     let minutes: u32 = second.parse().unwrap_or(60);
     let time = second.len() == 2 && first.len() <= 2 && minutes < 60;
     if ratio || !time {
         return Some(format!("{first} to {second}"));
     }
     let hour = first.parse().unwrap_or(0);
+    // "7:00am", and what a clock has left.
+    if minutes == 0 && re!(r"^[AaPp]\.?[Mm](?-u:\b)").is_match(after) {
+        return Some(format!("{hour} "));
+    }
+    if minutes == 0 && hour > 0 && matches!(next_word(after), "left" | "remaining") {
+        return Some(format!("{hour} minute{}", if hour == 1 { "" } else { "s" }));
+    }
     (minutes == 0 && (13..=24).contains(&hour)).then(|| format!("{hour} hundred"))
 }
 
@@ -147,6 +160,10 @@ mod tests {
                 ("localhost:8080, 127.0.0.1:80", "localhost colon 8080, 127.0.0.1 colon 80"),
                 ("5:30, 13:00, 1:30:00, 10:30:05", "5:30, 13 hundred, 1 30, 10 30 oh 05"),
                 ("1:30.5", "1:30 point 5"),
+                (
+                    "7:00am, 1:00:00, 3:00 left, a 1:10 dilution",
+                    "7 am, 1:00, 3 minutes left, a 1 to 10 dilution",
+                ),
             ],
         );
     }

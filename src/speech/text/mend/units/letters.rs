@@ -141,6 +141,11 @@ const METRIC: &[&str] = &[
     "width",
     "wire",
 ];
+/// How far is run and swum: "the 100m".
+const EVENTS: &[&str] = &[
+    "50", "60", "100", "110", "200", "400", "800", "1500", "01500", "3000", "03000", "5000", "05000",
+    "10000",
+];
 /// What goes before a time that something takes.
 const TAKES: &[&str] =
     &["in", "last", "lasted", "lasts", "take", "takes", "took", "wait", "waited", "waiting"];
@@ -208,7 +213,9 @@ impl Context<'_> {
             || next_words::<3>(self.after).iter().any(|word| METRIC.contains(word));
         let by = re!(r"^ ?(?:[x×]|by) ?[0-9]").is_match(self.after)
             || re!(r"(?:[0-9x×]|by|meters?) ?$").is_match(self.before) && last != "and";
-        if thing || near || by {
+        let event = EVENTS.contains(&self.number)
+            && (matches!(last, "the" | "The") || self.before.ends_with("men's "));
+        if thing || near || by || event {
             return Letter::Unit("m");
         }
         if TAKES.contains(&last) {
@@ -303,7 +310,7 @@ impl Context<'_> {
         let ends = ["", "and", "at", "but", "by", "for", "from", "in", "is", "of", "on", "or", "to", "with", "x"];
         let wide = SIDES.contains(&words[0])
             && (ends.contains(&words[1]) || AFTER_MEASURE.contains(&words[1]));
-        wide || (self.dot && !LET.contains(&last_word(self.before)))
+        wide || (self.bound && SIDES.contains(&words[0])) || (self.dot && !LET.contains(&last_word(self.before)))
     }
 }
 
