@@ -5,7 +5,7 @@
 //! which upstream's voice speaks.
 
 use super::super::numbers::{below_hundred, ordinal};
-use super::{comes_from, each, goes_on, last_word, next_word, re};
+use super::{comes_from, each, goes_on, last_word, next_word, re, tail};
 
 const MONTHS: [&str; 12] = [
     "january",
@@ -150,8 +150,7 @@ fn plurals(text: &mut String) {
     each(text, list, |c, before, after| {
         let inside = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | ',' | '-' | '/'));
         let range = re!("(?:[0-9]+(?:,? (?:and|or|to)|,) )+$");
-        let near = &before[before.ceil_char_boundary(before.len().saturating_sub(48))..];
-        let mut front = range.replace(near, "").into_owned();
+        let mut front = range.replace(tail(before), "").into_owned();
         let mut word = last_word(&front).to_owned();
         for _ in 0..3 {
             if VAGUE.contains(&word.as_str()) && front.ends_with(' ') && front.len() > word.len() {

@@ -1,7 +1,7 @@
 //! Initials, and capitals that a run of three would be cut from.
 
 use super::dates::is_month;
-use super::{each, is_capitalised, is_digit, next_word, re, rewrite, stop};
+use super::{begins_anew, each, is_capitalised, is_digit, next_word, next_words, re, rewrite, stop};
 
 fn apart(letters: &str, by: &str) -> String {
     let letters = letters.chars().filter(|&c| c != '.').map(|c| c.to_ascii_lowercase().to_string());
@@ -32,8 +32,12 @@ pub(super) fn mend(text: &mut String) {
             _ => apart(letters, " dot "),
         };
         let gap = if before.ends_with(is_digit) { " " } else { "" };
+        if !dot.is_empty() && re!(r"^s(?-u:\b)").is_match(after) {
+            return Some(format!("{before}{gap}{spoken}'"));
+        }
         let half = matches!(spoken.as_str(), "a m" | "p m") && !dot.is_empty() && begins(after);
-        let stop = if half { "." } else { stop(dot, after) };
+        let city = spoken == "d c" && !dot.is_empty() && begins_anew(after);
+        let stop = if half || city { "." } else { stop(dot, after) };
         Some(format!("{before}{gap}{spoken}{stop}"))
     });
     rewrite(text, re!(r"(?-u:\b)[A-Z]{3,5}(?-u:\b)"), |word, out| {
@@ -49,7 +53,8 @@ fn begins(after: &str) -> bool {
         "Atlantic" | "Central" | "Eastern" | "Greenwich" | "Mountain" | "Pacific" | "Standard"
     );
     let name = is_capitalised(word) && word.chars().any(char::is_lowercase);
-    after.starts_with(' ') && name && !zone && !is_month(word) && !word.ends_with("day")
+    let of_place = next_words::<3>(after)[1..].contains(&"time");
+    after.starts_with(' ') && name && !zone && !of_place && !is_month(word) && !word.ends_with("day")
 }
 
 /// A letter three times, and not because it is drawn out; `III` is a number.

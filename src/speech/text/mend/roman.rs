@@ -217,7 +217,9 @@ fn read(numeral: &str, n: u32, before: &str, after: &str) -> Option<String> {
         // "the part I like"; "Section L" and "Type C" are letters.
         let number = match numeral {
             "I" => {
-                capital
+                // "Vol. I" has its word by now.
+                let written = matches!(lower.as_str(), "appendix" | "chapter" | "figure" | "section" | "volume");
+                (capital || (written && is_about(after)))
                     && (ends_line(after)
                         || !next_word(after).starts_with(|c: char| c.is_lowercase())
                         || is_about(after))

@@ -3,7 +3,7 @@
 //! Upstream's pause for a bracket takes the character behind it too: `(a+b)/(c+d)` would lose its slash,
 //! `(a)b` its letter.
 
-use super::{each, in_a_sum, is_word, re};
+use super::{each, in_a_sum, is_word, re, tail};
 
 /// Functions, whose names may stand in a sum.
 const FUNCTIONS: [&str; 8] = ["cos", "exp", "ln", "log", "pi", "sin", "sqrt", "tan"];
@@ -48,9 +48,8 @@ fn written(text: &mut String) {
 fn brackets(text: &mut String) {
     let operator = re!(r"\) ?(<=|>=|[-+*/=<>×÷%−]) ?");
     each(text, operator, |c, before, after| {
-        let start = before.ceil_char_boundary(before.len().saturating_sub(64));
-        let within = before[start..].rsplit('(').next().unwrap_or_default();
-        let next = after.strip_prefix('(').and_then(|after| after.split(')').next());
+        let within = tail(before).rsplit('(').next().unwrap_or_default();
+        let next = after.strip_prefix('(').and_then(|after| head(after).split(')').next());
         let sum = is_sum(within) && (after.starts_with(is_word) || next.is_some_and(is_sum));
         let word = match &c[1] {
             "+" => "plus",
@@ -71,8 +70,8 @@ fn brackets(text: &mut String) {
         Some(format!(") {word} "))
     });
     each(text, re!(r"([0-9]|(?-u:\b)[A-Za-z]) ?- ?\("), |c, _, after| {
-        let within = after.split(')').next().unwrap_or_default();
-        let sum = within.len() < 64 && within.contains(OPERATORS) && is_sum(within);
+        let within = head(after).split(')').next().unwrap_or_default();
+        let sum = within.contains(OPERATORS) && is_sum(within);
         sum.then(|| format!("{} minus (", &c[1]))
     });
 }
@@ -104,6 +103,11 @@ fn minus(text: &mut String) {
         let sum = in_a_sum(before, after) || (plain(&c[1]) && plain(&c[2]) && ends_term(after));
         (sum && !inside).then(|| format!("{} minus {}", &c[1], &c[2]))
     });
+}
+
+/// The beginning of `after`, as much as a bracket's sum takes.
+fn head(after: &str) -> &str {
+    &after[..after.floor_char_boundary(48)]
 }
 
 /// Letters one by one, numbers, functions and what stands between them; something of it.

@@ -1,6 +1,6 @@
 //! What a letter or word behind a number is: a unit, a power of a thousand, or itself.
 
-use super::super::{goes_on, is_capitalised, last_word, next_word, next_words, re};
+use super::super::{goes_on, is_capitalised, last_word, next_word, next_words, re, tail};
 use super::table::{AFTER_MEASURE, COUNTED};
 
 /// What is run, and what is watched, in "5k" and "4K".
@@ -194,7 +194,7 @@ impl Context<'_> {
 
     /// Of "5m": millions, unless lengths or times are about.
     fn meters(&self) -> Letter<'static> {
-        let next = next_word(self.after);
+        let (next, near) = (next_word(self.after), tail(self.before));
         let thing = self.after.starts_with(' ') && AFTER_MEASURE.contains(&next);
         let last = last_word(self.before);
         let people = is_capitalised(next) && next.ends_with('s') && self.after.starts_with(' ');
@@ -207,15 +207,16 @@ impl Context<'_> {
         {
             return Letter::Unit("min");
         }
-        let near = &self.before[self.before.ceil_char_boundary(self.before.len().saturating_sub(40))..];
         let clause = near.rsplit(['.', '!', '?', '\n', ',']).next().unwrap_or(near);
-        let near = clause.rsplit(' ').take(6).any(|word| METRIC.contains(&word))
+        let about = clause.rsplit(' ').take(6).any(|word| METRIC.contains(&word))
             || next_words::<3>(self.after).iter().any(|word| METRIC.contains(word));
         let by = re!(r"^ ?(?:[x×]|by) ?[0-9]").is_match(self.after)
-            || re!(r"(?:[0-9x×]|by|meters?) ?$").is_match(self.before) && last != "and";
+            || re!(r"(?:[0-9x×]|by|meters?) ?$").is_match(near) && last != "and";
         let event = EVENTS.contains(&self.number)
-            && (matches!(last, "the" | "The") || self.before.ends_with("men's "));
-        if thing || near || by || event {
+            && (matches!(last, "the" | "The")
+                || self.before.ends_with("men's ")
+                || re!("[0-9]m,? (?:and |or )?$").is_match(near));
+        if thing || about || by || event {
             return Letter::Unit("m");
         }
         if TAKES.contains(&last) {
