@@ -160,7 +160,9 @@ fn expanded(short: &str, before: &str, after: &str) -> Option<String> {
     }
     if let Some(long) = long(&RUNNING, short) {
         // "She is a temp. He is not."
-        let word = matches!(short, "temp" | "Temp") && ends_sentence(after);
+        let word = matches!(short, "temp" | "Temp")
+            && ends_sentence(after)
+            && (article || !ends_line(after));
         return (!word).then(|| format!("{long}{line}"));
     }
     if NUMBERED.iter().any(|(of, _)| *of == short) {
@@ -380,7 +382,9 @@ fn initials(text: &mut String) {
         let sentence =
             ends_sentence(&format!(" {}", &after[..after.ceil_char_boundary(32.min(after.len()))]));
         let initial = apart && name && !grade && !pronoun && !LETTERED.contains(&word) && !sentence;
-        initial.then(|| format!("{} ", &c[1]))
+        // No fifth and no tenth: "John V. Lindsay".
+        let numeral = matches!(&c[1], "I" | "V" | "X");
+        initial.then(|| format!("{} ", if numeral { c[1].to_ascii_lowercase() } else { c[1].to_owned() }))
     });
 }
 

@@ -14,6 +14,8 @@ pub(super) fn mend(text: &mut String) {
         None if after.starts_with(|c: char| c.is_alphanumeric() || c == '_') => None,
         None => Some("w w w".to_owned()),
     });
+    let many = re!(r"(?-u:\b)(Ph\.D\.?|(?:[A-Z]\.){2,}|(?:[A-Z]\.)+[A-Z])s(?-u:\b)");
+    each(text, many, |c, _, _| Some(format!("{}'s", apart(&c[1].to_uppercase(), " "))));
     each(text, re!(r"(?-u:\b)Ph\. ?D(?-u:\b)(\.?)"), |c, _, after| {
         Some(format!("p h d{}", stop(&c[1], after)))
     });
@@ -32,9 +34,6 @@ pub(super) fn mend(text: &mut String) {
             _ => apart(letters, " dot "),
         };
         let gap = if before.ends_with(is_digit) { " " } else { "" };
-        if !dot.is_empty() && re!(r"^s(?-u:\b)").is_match(after) {
-            return Some(format!("{before}{gap}{spoken}'"));
-        }
         let half = matches!(spoken.as_str(), "a m" | "p m") && !dot.is_empty() && begins(after);
         let city = spoken == "d c" && !dot.is_empty() && begins_anew(after);
         let stop = if half || city { "." } else { stop(dot, after) };
@@ -69,6 +68,11 @@ fn is_acronym(word: &str) -> bool {
     ));
     if word.len() == 3 && alike {
         return word != "III";
+    }
+    // "COOOL": a vowel is held, but for those that are known.
+    let held = letters.windows(3).any(|run| b"AEIOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
+    if held && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
+        return false;
     }
     thrice && !four && super::roman::value(word).is_none() && !drawn_out.is_match(word)
 }

@@ -226,7 +226,8 @@ fn ends_sentence(after: &str) -> bool {
     // "A. Smith", "A-10", "A of" and "No. 5" are no sentences.
     let letter = word.len() == 1 && rest.starts_with(['.', '-']);
     let about = matches!(word, "A" | "I")
-        && matches!(next_words::<1>(rest)[0], "and" | "at" | "for" | "from" | "in" | "is" | "of" | "on" | "or" | "shows" | "to");
+        && matches!(next_words(rest), [ "and" | "at" | "for" | "from" | "in" | "is" | "of" | "on" | "or" | "shows" | "to"]);
+    let about = about || (word == "A" && (ends_line(rest) || rest.starts_with([',', ';', ':', ')', '?', '!'])));
     let number = word == "No" && rest.strip_prefix(". ").is_some_and(|rest| rest.starts_with(is_digit));
     STARTERS.contains(&word) && !letter && !about && !number
 }
