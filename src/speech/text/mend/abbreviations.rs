@@ -2,10 +2,10 @@
 
 use super::dates::is_month;
 use super::{
-    STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit, last_word, next_word, re,
-    tail,
+    STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit,
+    last_word, next_word, re, tail,
 };
-use super::{rewrite, roman, stop};
+use super::{rewrite, roman, stop, times};
 
 /// Before names: no sentence ends in one, whatever follows.
 const TITLES: [(&str, &str); 18] = [
@@ -104,7 +104,7 @@ fn long(table: &[(&'static str, &'static str)], short: &str) -> Option<&'static 
 
 pub(super) fn mend(text: &mut String) {
     streets(text);
-    verses(text);
+    times::verses(text);
     each(text, re!(r"(?-u:\b)([A-Za-z]{1,7})\."), |c, before, after| {
         let short = &c[1];
         // A part of a word, or of something with dots in it.
@@ -160,9 +160,8 @@ fn expanded(short: &str, before: &str, after: &str) -> Option<String> {
     }
     if let Some(long) = long(&RUNNING, short) {
         // "She is a temp. He is not."
-        let word = matches!(short, "temp" | "Temp")
-            && ends_sentence(after)
-            && (article || !ends_line(after));
+        let word =
+            matches!(short, "temp" | "Temp") && ends_sentence(after) && (article || !ends_line(after));
         return (!word).then(|| format!("{long}{line}"));
     }
     if NUMBERED.iter().any(|(of, _)| *of == short) {
@@ -261,10 +260,40 @@ fn is_drive(before: &str, after: &str) -> bool {
 
 /// Counties whose names follow theirs: "Co. Durham".
 const COUNTIES: &[&str] = &[
-    "Antrim", "Armagh", "Carlow", "Cavan", "Clare", "Cork", "Derry", "Donegal", "Down", "Dublin", "Durham",
-    "Fermanagh", "Galway", "Kerry", "Kildare", "Kilkenny", "Laois", "Leitrim", "Limerick", "Londonderry",
-    "Longford", "Louth", "Mayo", "Meath", "Monaghan", "Offaly", "Roscommon", "Sligo", "Tipperary", "Tyrone",
-    "Waterford", "Westmeath", "Wexford", "Wicklow",
+    "Antrim",
+    "Armagh",
+    "Carlow",
+    "Cavan",
+    "Clare",
+    "Cork",
+    "Derry",
+    "Donegal",
+    "Down",
+    "Dublin",
+    "Durham",
+    "Fermanagh",
+    "Galway",
+    "Kerry",
+    "Kildare",
+    "Kilkenny",
+    "Laois",
+    "Leitrim",
+    "Limerick",
+    "Londonderry",
+    "Longford",
+    "Louth",
+    "Mayo",
+    "Meath",
+    "Monaghan",
+    "Offaly",
+    "Roscommon",
+    "Sligo",
+    "Tipperary",
+    "Tyrone",
+    "Waterford",
+    "Westmeath",
+    "Wexford",
+    "Wicklow",
 ];
 
 /// Titles of upstream's that are mended where they have no mark.
@@ -279,7 +308,9 @@ fn streets(text: &mut String) {
     });
     let numbered = re!(r"([0-9](?:st|nd|rd|th)) +St\.");
     each(text, numbered, |c, _, after| Some(format!("{} street{}", &c[1], stop(".", after))));
-    let within = re!(r"([A-Z][A-Za-z']*) +St\.( +(?:Apt|Apartment|Station|Ste|Suite|Unit|NW|NE|SW|SE|[NSEW])(?-u:\b)| +#)");
+    let within = re!(
+        r"([A-Z][A-Za-z']*) +St\.( +(?:Apt|Apartment|Station|Ste|Suite|Unit|NW|NE|SW|SE|[NSEW])(?-u:\b)| +#)"
+    );
     each(text, within, |c, _, _| Some(format!("{} street{}", &c[1], &c[2])));
     // "E. 5th street".
     each(text, re!(r"(?-u:\b)([NSEW])\. ([0-9]{1,3}(?:st|nd|rd|th) )"), |c, before, _| {
@@ -297,38 +328,6 @@ fn streets(text: &mut String) {
     each(text, bare, |c, _, after| {
         let street = !after.starts_with('.') && !is_capitalised(next_word(after)) && &c[1] != "The";
         street.then(|| format!("{} street", &c[1]))
-    });
-}
-
-/// Books of the Bible, before a chapter and a verse.
-#[rustfmt::skip]
-const BOOKS: &[(&str, &str)] = &[
-    ("Chr", "Chronicles"), ("Chron", "Chronicles"), ("Col", "Colossians"), ("Cor", "Corinthians"),
-    ("Dan", "Daniel"), ("Deut", "Deuteronomy"), ("Eccl", "Ecclesiastes"), ("Eph", "Ephesians"), ("Ex", "Exodus"),
-    ("Exod", "Exodus"), ("Ezek", "Ezekiel"), ("Gal", "Galatians"), ("Gen", "Genesis"), ("Heb", "Hebrews"),
-    ("Hos", "Hosea"), ("Isa", "Isaiah"), ("Jas", "James"), ("Jer", "Jeremiah"), ("Jn", "John"), ("Josh", "Joshua"),
-    ("Judg", "Judges"), ("Lev", "Leviticus"), ("Lk", "Luke"), ("Matt", "Matthew"), ("Mk", "Mark"), ("Mt", "Matthew"),
-    ("Num", "Numbers"), ("Pet", "Peter"), ("Phil", "Philippians"), ("Prov", "Proverbs"), ("Ps", "Psalm"),
-    ("Pss", "Psalms"), ("Rev", "Revelation"), ("Rom", "Romans"), ("Sam", "Samuel"), ("Thess", "Thessalonians"),
-    ("Tim", "Timothy"), ("Zech", "Zechariah"),
-];
-/// Names of people too, and short forms of other words: books only with a mark, or a number before.
-const NAMES_TOO: [&str; 11] =
-    ["Col", "Dan", "Ex", "Matt", "Num", "Phil", "Pet", "Rev", "Sam", "Tim", "Mt"];
-
-/// "Gen. 1:1", "1 Cor 13:4".
-fn verses(text: &mut String) {
-    let verse = re!(r"(?-u:\b)(?:([123]) )?([A-Z][a-z]{1,5})(\.?) ([0-9]{1,3}:[0-9])");
-    each(text, verse, |c, before, _| {
-        let (name, certain) = (&c[2], c.get(1).is_some() || !c[3].is_empty());
-        let book = long(BOOKS, name).filter(|_| certain || !NAMES_TOO.contains(&name))?;
-        let which = match c.get(1).map(|m| m.as_str()) {
-            Some("1") => "first ",
-            Some("2") => "second ",
-            Some(_) => "third ",
-            None => "",
-        };
-        (!before.ends_with(is_digit)).then(|| format!("{which}{book} {}", &c[4]))
     });
 }
 
@@ -384,15 +383,16 @@ fn initials(text: &mut String) {
         let initial = apart && name && !grade && !pronoun && !LETTERED.contains(&word) && !sentence;
         // No fifth and no tenth: "John V. Lindsay".
         let numeral = matches!(&c[1], "I" | "V" | "X");
-        initial.then(|| format!("{} ", if numeral { c[1].to_ascii_lowercase() } else { c[1].to_owned() }))
+        initial
+            .then(|| format!("{} ", if numeral { c[1].to_ascii_lowercase() } else { c[1].to_owned() }))
     });
 }
 
 /// "Jan" and "Mar" are months beside a number or another month, and where a time is told; else names.
 fn months(text: &mut String) {
     const TIMES: [&str; 19] = [
-        "after", "before", "by", "during", "each", "early", "every", "from", "in", "In", "last", "late", "mid",
-        "next", "of", "since", "this", "to", "until",
+        "after", "before", "by", "during", "each", "early", "every", "from", "in", "In", "last",
+        "late", "mid", "next", "of", "since", "this", "to", "until",
     ];
     each(text, re!(r"(?-u:\b)(?:Jan|Mar)(?-u:\b)"), |c, before, after| {
         let before = tail(before);
@@ -403,7 +403,8 @@ fn months(text: &mut String) {
         let list = re!("^(?:,? (?:and|or|to|through)|,|:)? ?([A-Z][a-z]+)").captures(after);
         let month = list.is_some_and(|list| is_month(&list[1]))
             || is_month(last)
-            || re!("(?:and|or|to|,) $").is_match(before) && is_month(last_word(before.rsplitn(2, [' ', ',']).last().unwrap_or_default()));
+            || re!("(?:and|or|to|,) $").is_match(before)
+                && is_month(last_word(before.rsplitn(2, [' ', ',']).last().unwrap_or_default()));
         (!joined && !number && !month && !TIMES.contains(&last)).then(|| c[0].to_ascii_lowercase())
     });
 }
@@ -462,10 +463,22 @@ mod tests {
                 ("the 2nd ed. of it, Ed. He, (ed.)", "the 2nd edition of it, Ed. He, (editor)"),
                 ("Mr Smith of St Ives", "mister Smith of saint Ives"),
                 ("Main St. The bus", "Main street. The bus"),
-                ("I ate a fig. She is a temp. He said no. 3 left", "I ate a fig. She is a temp. He said no. 3 left"),
-                ("modern Art. A show, Art. A of, Fig. A shows", "modern Art. A show, article A of, figure A shows"),
-                ("12 Oak Dr. The, on Oak Dr. near, Dr. Oak", "12 Oak drive. The, on Oak drive near, doctor Oak"),
-                ("Sr. Mary, Sam Sr. said, Sault Ste. Marie", "sister Mary, Sam senior said, Sault saint Marie"),
+                (
+                    "I ate a fig. She is a temp. He said no. 3 left",
+                    "I ate a fig. She is a temp. He said no. 3 left",
+                ),
+                (
+                    "modern Art. A show, Art. A of, Fig. A shows",
+                    "modern Art. A show, article A of, figure A shows",
+                ),
+                (
+                    "12 Oak Dr. The, on Oak Dr. near, Dr. Oak",
+                    "12 Oak drive. The, on Oak drive near, doctor Oak",
+                ),
+                (
+                    "Sr. Mary, Sam Sr. said, Sault Ste. Marie",
+                    "sister Mary, Sam senior said, Sault saint Marie",
+                ),
                 ("Jan left in Jan, on 5 Jan, Jan-Mar", "jan left in Jan, on 5 Jan, Jan-Mar"),
                 ("Acme Corp. Sales fell. a B. Mary", "Acme corporation. Sales fell. a B. Mary"),
                 ("Gen. 1:1, 1 Cor 13:4, Dan 5:30", "Genesis 1:1, first Corinthians 13:4, Dan 5:30"),

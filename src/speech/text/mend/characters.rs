@@ -107,7 +107,9 @@ pub(super) fn plain(text: &str) -> String {
             'Ω' => out.push('Ω'),
             '”' if !before_open && out.ends_with(is_digit) => out.push('"'),
             '«' | '»' | '‹' | '›' => out.push('"'),
-            '①'..='⓿' | '❶'..='➓' if !ascii_char(c).is_empty() && ascii_char(c).chars().all(is_digit) => {
+            '①'..='⓿' | '❶'..='➓'
+                if !ascii_char(c).is_empty() && ascii_char(c).chars().all(is_digit) =>
+            {
                 out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });
                 out.push_str(ascii_char(c));
                 let touches = chars.peek().is_some_and(|next| next.is_alphanumeric());

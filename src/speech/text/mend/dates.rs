@@ -122,16 +122,47 @@ pub(super) fn decades(text: &mut String) {
 
 /// What lasts for seconds: "a 30s timer".
 const TIMED: &[&str] = &[
-    "ago", "break", "burst", "bursts", "clip", "clips", "cooldown", "countdown", "delay", "delays",
-    "earlier", "exposure", "faster", "interval", "intervals", "lap", "later", "left", "limit", "pause",
-    "penalty", "per", "read", "remaining", "shot", "slower", "sprint", "timeout", "timeouts", "timer",
-    "timers", "video", "videos", "wait", "window",
+    "ago",
+    "break",
+    "burst",
+    "bursts",
+    "clip",
+    "clips",
+    "cooldown",
+    "countdown",
+    "delay",
+    "delays",
+    "earlier",
+    "exposure",
+    "faster",
+    "interval",
+    "intervals",
+    "lap",
+    "later",
+    "left",
+    "limit",
+    "pause",
+    "penalty",
+    "per",
+    "read",
+    "remaining",
+    "shot",
+    "slower",
+    "sprint",
+    "timeout",
+    "timeouts",
+    "timer",
+    "timers",
+    "video",
+    "videos",
+    "wait",
+    "window",
 ];
 /// What goes before seconds.
 const LASTING: &[&str] = &[
     "after", "delay", "every", "first", "for", "In", "in", "interval", "last", "lasted", "lasts",
-    "minute", "minutes", "pause", "paused", "sleep", "take", "takes", "timeout", "took", "under", "Wait",
-    "wait", "waited", "waiting", "within",
+    "minute", "minutes", "pause", "paused", "sleep", "take", "takes", "timeout", "took", "under",
+    "Wait", "wait", "waited", "waiting", "within",
 ];
 /// What stands between those and the number, and tells nothing.
 const VAGUE: &[&str] = &[
@@ -148,7 +179,8 @@ fn plurals(text: &mut String) {
         r"(?:the |early |mid-|late )?'?[0-9]+(?:,[0-9]{3})*s)*(?-u:\b)"
     ));
     each(text, list, |c, before, after| {
-        let inside = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | ',' | '-' | '/'));
+        let inside =
+            before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | ',' | '-' | '/'));
         let range = re!("(?:[0-9]+(?:,? (?:and|or|to)|,) )+$");
         let mut front = range.replace(tail(before), "").into_owned();
         let mut word = last_word(&front).to_owned();

@@ -30,6 +30,10 @@ pub(super) fn mend(text: &mut String) {
         (apart && whole && !super::goes_on(after, &['.', ',']))
             .then(|| format!("{} {}", count(&c[1], "foot", "feet"), count(&c[2], "inch", "inches")))
     });
+    each(text, re!(r"([0-9]{1,3})'[-–]([0-9]{1,3})'"), |c, before, after| {
+        let apart = !before.ends_with(is_word) && !after.starts_with(|c| is_word(c) || c == '\'');
+        apart.then(|| format!("{} to {} feet", &c[1], &c[2]))
+    });
     each(text, re!(r"([0-9]+)' ?[x×] ?([0-9]+)'"), |c, _, after| {
         let apart = !after.starts_with(|c: char| c.is_alphanumeric() || c == '\'');
         apart.then(|| format!("{} by {}", count(&c[1], "foot", "feet"), count(&c[2], "foot", "feet")))
@@ -42,10 +46,11 @@ pub(super) fn mend(text: &mut String) {
         Some(format!("{} {}", count(&c[1], "foot", if one { "foot" } else { "feet" }), c[2].trim()))
     });
     // "He is 6'.", where no quotation ends.
-    each(text, re!(r"([0-9]{1,3})'([.,;)]|$|\n)"), |c, before, _| {
+    each(text, re!(r"([0-9]{1,3})'([.,;)]|$|\n| (?:and|but|or) )"), |c, before, _| {
         let line = tail(before);
         let line = &line[line.rfind('\n').map_or(0, |at| at + 1)..];
-        let apart = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '.' | ',' | '-'));
+        let apart =
+            !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '.' | ',' | '-'));
         let open = line.starts_with('\'') || line.contains(" '");
         (apart && !open).then(|| format!("{}{}", count(&c[1], "foot", "feet"), &c[2]))
     });

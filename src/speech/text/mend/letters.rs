@@ -70,11 +70,14 @@ fn is_acronym(word: &str) -> bool {
         return word != "III";
     }
     // "COOOL": a vowel is held, but for those that are known.
-    let held = letters.windows(3).any(|run| b"AEIOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
+    let held =
+        letters.windows(3).any(|run| b"AEOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
     if held && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
         return false;
     }
-    thrice && !four && super::roman::value(word).is_none() && !drawn_out.is_match(word)
+    // "Stage IIIB".
+    let stage = word.len() == 4 && word.starts_with("III") && word.ends_with(['A', 'B', 'C']);
+    thrice && !four && !stage && super::roman::value(word).is_none() && !drawn_out.is_match(word)
 }
 
 #[cfg(test)]

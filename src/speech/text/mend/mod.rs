@@ -226,8 +226,12 @@ fn ends_sentence(after: &str) -> bool {
     // "A. Smith", "A-10", "A of" and "No. 5" are no sentences.
     let letter = word.len() == 1 && rest.starts_with(['.', '-']);
     let about = matches!(word, "A" | "I")
-        && matches!(next_words(rest), [ "and" | "at" | "for" | "from" | "in" | "is" | "of" | "on" | "or" | "shows" | "to"]);
-    let about = about || (word == "A" && (ends_line(rest) || rest.starts_with([',', ';', ':', ')', '?', '!'])));
+        && matches!(
+            next_words(rest),
+            ["and" | "at" | "for" | "from" | "in" | "is" | "of" | "on" | "or" | "shows" | "to"]
+        );
+    let about =
+        about || (word == "A" && (ends_line(rest) || rest.starts_with([',', ';', ':', ')', '?', '!'])));
     let number = word == "No" && rest.strip_prefix(". ").is_some_and(|rest| rest.starts_with(is_digit));
     STARTERS.contains(&word) && !letter && !about && !number
 }
@@ -237,7 +241,8 @@ fn begins_anew(after: &str) -> bool {
     const NAMES: [&str; 8] =
         ["Enterprises", "Holdings", "Industries", "Labs", "Partners", "Records", "Services", "Systems"];
     let [first, second] = next_words(after);
-    let many = is_capitalised(first) && first.len() > 4 && first.ends_with('s') && !NAMES.contains(&first);
+    let many =
+        is_capitalised(first) && first.len() > 4 && first.ends_with('s') && !NAMES.contains(&first);
     let goes_on = matches!(second, "and" | "at" | "in" | "of" | "on" | "or");
     ends_sentence(after) || (many && second.starts_with(char::is_lowercase) && !goes_on)
 }

@@ -328,7 +328,10 @@ mod tests {
                 ),
                 ("US$5, 5 USD, CHF 1, 100 EUR", "5 u s dollars, 5 dollars, 1 swiss franc, 100 euros"),
                 ("$1.5k, $5m, 5₽", "1.5 thousand dollars, 5 million dollars, 5 rubles"),
-                ("€1.000, ₹5 crore, $5mm, $5 CAD", "01000 euros, 5 crore rupees, 5 million dollars, 5 canadian dollars"),
+                (
+                    "€1.000, ₹5 crore, $5mm, $5 CAD",
+                    "01000 euros, 5 crore rupees, 5 million dollars, 5 canadian dollars",
+                ),
                 ("$1.2.3 and $1,2,3", "$1.2.3 and $1,2,3"),
             ],
         );

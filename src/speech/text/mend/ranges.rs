@@ -18,7 +18,9 @@ const DAYS: [(&str, &str); 10] = [
 
 pub(super) fn mend(text: &mut String) {
     each(text, re!("([0-9])—([0-9])"), |c, _, _| Some(format!("{}–{}", &c[1], &c[2])));
-    each(text, re!("([A-Za-z)])—([$£€₹¥₩]?[0-9])"), |c, _, _| Some(format!("{}, {}", &c[1], &c[2])));
+    each(text, re!("([A-Za-z)])—([$£€₹¥₩]?[0-9])"), |c, _, _| {
+        Some(format!("{}, {}", &c[1], &c[2]))
+    });
     names(text);
     let apart = re!(concat!(
         r"([$£€₹¥₩]?[0-9]+(?:[.,:][0-9]+)*)( ?[AaPp][. ]?[Mm]\.?| ?%)? - ",

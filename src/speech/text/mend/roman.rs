@@ -172,6 +172,7 @@ fn ordinal(n: u32) -> String {
 }
 
 pub(super) fn mend(text: &mut String) {
+    staged(text);
     lists(text);
     let numeral = re!(r"(?-u:\b)([IVXLCDM]{1,15})(st|nd|rd|th)?(?-u:\b)");
     each(text, numeral, |c, before, after| {
@@ -204,6 +205,13 @@ pub(super) fn mend(text: &mut String) {
     });
 }
 
+/// "Stage IIIB".
+fn staged(text: &mut String) {
+    let stage =
+        re!(r"(?-u:\b)((?i:class|grade|group|level|phase|stage|type) )([IVX]{1,4})([A-C])(?-u:\b)");
+    each(text, stage, |c, _, _| Some(format!("{}{} {}", &c[1], value(&c[2])?, &c[3])));
+}
+
 fn is_numbered(lower: &str) -> bool {
     NUMBERED.contains(&lower) || lower.strip_suffix('s').is_some_and(|one| NUMBERED.contains(&one))
 }
@@ -222,10 +230,12 @@ fn lists(text: &mut String) {
         let joined = c[0].contains(['-', '–']);
         let told = joined || re!("and|or|to|through|&").is_match(&c[0]);
         let first = numerals[0] != "I" || joined;
-        let inside = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
+        let inside = before
+            .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
             || after.starts_with(['-', '–', '\'', '/']);
         let rising = values.is_sorted_by(|a, b| a < b);
-        let numbers = rising && !inside && !RULERS.contains(&word) && (labelled || (long && told && first));
+        let numbers =
+            rising && !inside && !RULERS.contains(&word) && (labelled || (long && told && first));
         let written = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
             value(&c[0]).map_or_else(String::new, |n| n.to_string())
         });
@@ -262,7 +272,8 @@ fn read(numeral: &str, n: u32, before: &str, after: &str) -> Option<String> {
         let number = match numeral {
             "I" => {
                 // "Vol. I" has its word by now.
-                let written = matches!(lower.as_str(), "appendix" | "chapter" | "figure" | "section" | "volume");
+                let written =
+                    matches!(lower.as_str(), "appendix" | "chapter" | "figure" | "section" | "volume");
                 (capital || (written && is_about(after)))
                     && (ends_line(after)
                         || !next_word(after).starts_with(|c: char| c.is_lowercase())
@@ -377,8 +388,14 @@ mod tests {
                 ),
                 ("the XIX century, the XIXth", "the 19th century, the 19th"),
                 ("an IV drip, Rocky IV", "an i v drip, Rocky 4"),
-                ("Chapters I-IV, IV, V and VI, III-V, an I-V", "Chapters 1 to 4, 4, 5 and 6, 3 to 5, an I-V"),
-                ("James I's, Henry I, who, James I know", "James the 1st's, Henry the 1st, who, James I know"),
+                (
+                    "Chapters I-IV, IV, V and VI, III-V, an I-V",
+                    "Chapters 1 to 4, 4, 5 and 6, 3 to 5, an I-V",
+                ),
+                (
+                    "James I's, Henry I, who, James I know",
+                    "James the 1st's, Henry the 1st, who, James I know",
+                ),
                 ("Level I trauma, Factor X, Chapter X", "Level 1 trauma, Factor X, Chapter 10"),
                 ("MMXXIV, Super Bowl LVIII", "2024, Super Bowl 58"),
                 ("Malcolm X, Mac OS X, Vitamin C, Type C", "Malcolm X, Mac OS X, Vitamin C, Type C"),

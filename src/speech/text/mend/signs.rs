@@ -36,7 +36,8 @@ pub(super) fn mend(text: &mut String) {
     for _ in 0..2 {
         each(text, re!(r"([0-9A-Za-z)])(?: \* |\*)([0-9A-Za-z(])"), |c, before, after| {
             let spaced = c[0].contains(" * ");
-            let short = !before.ends_with(char::is_alphabetic) && !after.starts_with(char::is_alphabetic);
+            let short =
+                !before.ends_with(char::is_alphabetic) && !after.starts_with(char::is_alphabetic);
             let (left, right) = (&c[1], &c[2]);
             let numbers = left.starts_with(is_digit) || right.starts_with(is_digit);
             (spaced || short || numbers).then(|| format!("{left} times {right}"))

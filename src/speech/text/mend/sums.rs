@@ -64,7 +64,9 @@ fn brackets(text: &mut String) {
             "*" | "×" if sum => "times",
             "/" if sum => "over",
             "/" => "slash",
-            "-" if sum && (within.contains(OPERATORS) || in_a_sum("", after)) && is_term(after) => "minus",
+            "-" if sum && (within.contains(OPERATORS) || in_a_sum("", after)) && is_term(after) => {
+                "minus"
+            }
             _ => return None,
         };
         Some(format!(") {word} "))
@@ -78,7 +80,9 @@ fn brackets(text: &mut String) {
 
 /// A minus sign is one; a hyphen is in "what is 5-3", "5-3 is 2", "x - y".
 fn minus(text: &mut String) {
-    each(text, re!(r"([$£€₹¥₩]) ?− ?([0-9])"), |c, _, _| Some(format!("-{}{}", &c[1], &c[2])));
+    each(text, re!(r"([$£€₹¥₩]) ?− ?([0-9])"), |c, _, _| {
+        Some(format!("-{}{}", &c[1], &c[2]))
+    });
     each(text, re!(r"(\^ ?)−"), |c, _, _| Some(format!("{}-", &c[1])));
     each(text, re!(" ?− ?"), |_, before, _| {
         let apart = before.is_empty() || before.ends_with(['\n', '(', '[']);
@@ -92,7 +96,8 @@ fn minus(text: &mut String) {
         let told = c.get(4).map_or("", |m| m.as_str());
         let number = |at: usize| c[at].parse::<u32>().ok();
         let inside = before.ends_with(['.', ',', '-', ':', '/', '$', '#']);
-        let longer = told.is_empty() && after.starts_with(|c: char| c.is_alphanumeric() || "-:/".contains(c));
+        let longer =
+            told.is_empty() && after.starts_with(|c: char| c.is_alphanumeric() || "-:/".contains(c));
         let cue = !asked.is_empty() || !told.is_empty();
         (cue && number(2)? > number(3)? && !inside && !longer)
             .then(|| format!("{asked}{} minus {}{told}", &c[2], &c[3]))
@@ -143,7 +148,10 @@ mod tests {
                 ("(2019) - 5, (UK)-based, 5 - (see it)", "(2019) - 5, (UK)-based, 5 - (see it)"),
                 ("(a+b)/(c+d), (he)/(she), (a)b", "(a+b) over (c+d), (he) slash (she), (a) b"),
                 ("x - y, plan b - good, a - b = c", "x minus y, plan b - good, a minus b = c"),
-                ("a != b, a == b, a -> b, a || b, 10 % 3", "a not equal to b, a equals b, a to b, a or b, 10 mod 3"),
+                (
+                    "a != b, a == b, a -> b, a || b, 10 % 3",
+                    "a not equal to b, a equals b, a to b, a or b, 10 mod 3",
+                ),
                 ("x**2, **b** or 5**, 10 % 3 of it", "x^2, **b** or 5**, 10 % 3 of it"),
             ],
         );

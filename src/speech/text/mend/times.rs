@@ -1,6 +1,6 @@
 //! What stands around a colon: times, ratios, verses, ports.
 
-use super::{each, gap, goes_on, is_word, last_word, next_word, re};
+use super::{each, gap, goes_on, is_digit, is_word, last_word, next_word, re};
 
 /// Books whose chapters and verses have a colon between them.
 const BOOKS: &[&str] = &[
@@ -65,6 +65,41 @@ const BOOKS: &[&str] = &[
     "Zephaniah",
 ];
 
+/// Books of the Bible as they are written before a chapter and a verse.
+#[rustfmt::skip]
+const SHORT: &[(&str, &str)] = &[
+    ("Chr", "Chronicles"), ("Chron", "Chronicles"), ("Col", "Colossians"), ("Cor", "Corinthians"),
+    ("Dan", "Daniel"), ("Deut", "Deuteronomy"), ("Eccl", "Ecclesiastes"), ("Eph", "Ephesians"), ("Ex", "Exodus"),
+    ("Exod", "Exodus"), ("Ezek", "Ezekiel"), ("Gal", "Galatians"), ("Gen", "Genesis"), ("Heb", "Hebrews"),
+    ("Hos", "Hosea"), ("Isa", "Isaiah"), ("Jas", "James"), ("Jer", "Jeremiah"), ("Jn", "John"), ("Josh", "Joshua"),
+    ("Judg", "Judges"), ("Lev", "Leviticus"), ("Lk", "Luke"), ("Matt", "Matthew"), ("Mk", "Mark"), ("Mt", "Matthew"),
+    ("Num", "Numbers"), ("Pet", "Peter"), ("Phil", "Philippians"), ("Prov", "Proverbs"), ("Ps", "Psalm"),
+    ("Pss", "Psalms"), ("Rev", "Revelation"), ("Rom", "Romans"), ("Sam", "Samuel"), ("Thess", "Thessalonians"),
+    ("Tim", "Timothy"), ("Zech", "Zechariah"),
+];
+/// Names of people too, and short forms of other words: books only with a mark, or a number before.
+const NAMES_TOO: [&str; 11] =
+    ["Col", "Dan", "Ex", "Matt", "Num", "Phil", "Pet", "Rev", "Sam", "Tim", "Mt"];
+
+/// "Gen. 1:1", "1 Cor 13:4".
+pub(super) fn verses(text: &mut String) {
+    let verse = re!(r"(?-u:\b)(?:([123]) )?([A-Z][a-z]{1,5})(\.?) ([0-9]{1,3}:[0-9])");
+    each(text, verse, |c, before, _| {
+        let (name, certain) = (&c[2], c.get(1).is_some() || !c[3].is_empty());
+        let (_, book) = SHORT
+            .iter()
+            .find(|(of, _)| *of == name)
+            .filter(|_| certain || !NAMES_TOO.contains(&name))?;
+        let which = match c.get(1).map(|m| m.as_str()) {
+            Some("1") => "first ",
+            Some("2") => "second ",
+            Some(_) => "third ",
+            None => "",
+        };
+        (!before.ends_with(is_digit)).then(|| format!("{which}{book} {}", &c[4]))
+    });
+}
+
 pub(super) fn mend(text: &mut String) {
     let port = re!(r"(?i)((?-u:\b)localhost|[0-9a-z-]+(?:\.[0-9a-z-]+)+):([0-9]{2,5})(?-u:\b)");
     each(text, port, |c, _, after| {
@@ -83,7 +118,9 @@ pub(super) fn mend(text: &mut String) {
             [second] => pair(first, second, before, after),
             [minutes, seconds] if [minutes, seconds].map(str::len) == [2, 2] && first.len() <= 2 => {
                 match (minutes, seconds) {
-                    ("00", "00") => pair(first, "00", before, after).or_else(|| Some(format!("{first}:00"))),
+                    ("00", "00") => {
+                        pair(first, "00", before, after).or_else(|| Some(format!("{first}:00")))
+                    }
                     _ => Some(timed(first, minutes, seconds)),
                 }
             }
@@ -115,7 +152,18 @@ fn pair(first: &str, second: &str, before: &str, after: &str) -> Option<String> 
     let before = before.trim_end_matches(' ');
     let cue = last_word(before.strip_suffix(" of").unwrap_or(before));
     let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios" | "outnumbered")
-        || matches!(next_word(after), "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture" | "dilution" | "dilutions" | "solution");
+        || matches!(
+            next_word(after),
+            "scale"
+                | "ratio"
+                | "odds"
+                | "aspect"
+                | "mix"
+                | "mixture"
+                | "dilution"
+                | "dilutions"
+                | "solution"
+        );
     let minutes: u32 = second.parse().unwrap_or(60);
     let time = second.len() == 2 && first.len() <= 2 && minutes < 60;
     if ratio || !time {

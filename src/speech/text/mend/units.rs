@@ -98,7 +98,8 @@ fn measures(text: &mut String) {
             over.len() < under.len() || (over.len() == under.len() && over < under)
         });
         let thing = per.is_empty() && !dot && after.starts_with(' ');
-        let adjective = between == "-" || behind == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
+        let adjective =
+            between == "-" || behind == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
         let name = if number == "1" || part || adjective { one } else { many };
         let plain = number.replace(',', "");
         let written = if plain.contains(['.', '/']) { plain } else { guarded(&plain).into_owned() };

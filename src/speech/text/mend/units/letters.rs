@@ -198,12 +198,17 @@ impl Context<'_> {
         let thing = self.after.starts_with(' ') && AFTER_MEASURE.contains(&next);
         let last = last_word(self.before);
         let people = is_capitalised(next) && next.ends_with('s') && self.after.starts_with(' ');
-        if people || matches!(last, "sold" | "cost" | "costs") || self.before.ends_with("population of ")
+        if people
+            || matches!(last, "sold" | "cost" | "costs")
+            || self.before.ends_with("population of ")
         {
             return Letter::Word("million");
         }
         let times = re!(r"^ (?:and )?[0-9]{1,2} ?s(?:ec)?(?-u:\b)").is_match(self.after);
-        if PASSES.contains(&next) || times || self.before.ends_with("h ") || self.before.ends_with("hours ")
+        if PASSES.contains(&next)
+            || times
+            || self.before.ends_with("h ")
+            || self.before.ends_with("hours ")
         {
             return Letter::Unit("min");
         }
@@ -271,7 +276,9 @@ impl Context<'_> {
             "T" if self.joined && matches!(next, "MRI" | "magnet" | "scanner" | "field") => {
                 Letter::Word("tesla")
             }
-            "M" if self.number == "3" && matches!(next, "Company" | "Co" | "company" | "Corporation") => {
+            "M" if self.number == "3"
+                && matches!(next, "Company" | "Co" | "company" | "Corporation") =>
+            {
                 Letter::Word("m")
             }
             "k" | "K" if self.joined && IN_K.contains(&next) => Letter::Word("k"),
@@ -308,10 +315,14 @@ impl Context<'_> {
         const LET: [&str; 10] =
             ["brought", "came", "got", "let", "Let", "put", "sent", "those", "took", "turned"];
         let words = next_words::<2>(self.after);
-        let ends = ["", "and", "at", "but", "by", "for", "from", "in", "is", "of", "on", "or", "to", "with", "x"];
+        let ends = [
+            "", "and", "at", "but", "by", "for", "from", "in", "is", "of", "on", "or", "to", "with",
+            "x",
+        ];
         let wide = SIDES.contains(&words[0])
             && (ends.contains(&words[1]) || AFTER_MEASURE.contains(&words[1]));
-        wide || (self.bound && SIDES.contains(&words[0])) || (self.dot && !LET.contains(&last_word(self.before)))
+        wide || (self.bound && SIDES.contains(&words[0]))
+            || (self.dot && !LET.contains(&last_word(self.before)))
     }
 }
 
