@@ -21,7 +21,7 @@ const ENTITIES: [(&str, &str); 38] = [
     ("hellip", "…"),
     ("ndash", "–"),
     ("mdash", "—"),
-    ("minus", "-"),
+    ("minus", "−"),
     ("lsquo", "'"),
     ("rsquo", "'"),
     ("ldquo", "“"),
@@ -74,7 +74,15 @@ pub(super) fn plain(text: &str) -> String {
     let text = entities(text);
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
+    // Whether a quotation is open in the line: "”" behind a number is an inch's else.
+    let mut open = false;
     while let Some(c) = chars.next() {
+        let before_open = open;
+        open = match c {
+            '“' | '„' => true,
+            '”' | '\n' => false,
+            _ => open,
+        };
         match c {
             ' '..='~' => out.push(c),
             '\r' if chars.peek() == Some(&'\n') => {}
@@ -97,10 +105,30 @@ pub(super) fn plain(text: &str) -> String {
             '℉' => out.push_str("°F"),
             'µ' => out.push('μ'),
             'Ω' => out.push('Ω'),
+            '”' if !before_open && out.ends_with(is_digit) => out.push('"'),
+            '«' | '»' | '‹' | '›' => out.push('"'),
+            '①'..='⓿' | '❶'..='➓'
+                if !ascii_char(c).is_empty() && ascii_char(c).chars().all(is_digit) =>
+            {
+                out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });
+                out.push_str(ascii_char(c));
+                let touches = chars.peek().is_some_and(|next| next.is_alphanumeric());
+                out.push_str(if touches { " " } else { "" });
+            }
+            '㏀' => out.push_str("kΩ"),
+            '㏁' => out.push_str("MΩ"),
+            // Units in one character, as their compatibility decomposition has them.
+            '㍱'..='㏟' => {
+                let unit = ascii_char(c).replace("^2", "²").replace("^3", "³");
+                out += &match unit.strip_prefix('u') {
+                    Some(of) => format!("μ{of}"),
+                    None => unit,
+                };
+            }
             '‘' | '’' | 'ʼ' => out.push('\''),
             '″' => out.push('"'),
             '′' => out.push('\''),
-            '−' | '‐' | '‑' | '‒' | '﹣' => out.push('-'),
+            '‐' | '‑' | '‒' | '﹣' => out.push('-'),
             '∕' | '⁄' => out.push('/'),
             '∶' => out.push(':'),
             // Roman numerals, and the digits of every script; not those above and below a line.
@@ -176,6 +204,8 @@ mod tests {
             ("ⅣⅫ ٣۴ ४ 𝟜 ５ x² H₂O", "IVXII 34 4 4 5 x² H₂O"),
             ("so\u{ad}ft\u{200b}ly", "softly"),
             ("- one\n- 2 three\n* four", "one\n2 three\nfour"),
+            ("①②③, ⑩ 50㎡ ㎞ 5㎍", "1 2 3, 10 50m² km 5μg"),
+            ("a 15” tv, “I am 15” «oui»", "a 15\" tv, “I am 15” \"oui\""),
             ("- 5", "- 5"),
             ("-5", "-5"),
             ("• 5 apples", "5 apples"),

@@ -5,7 +5,7 @@
 //! which upstream's voice speaks.
 
 use super::super::numbers::{below_hundred, ordinal};
-use super::{comes_from, each, goes_on, re};
+use super::{comes_from, each, goes_on, last_word, next_word, re, tail};
 
 const MONTHS: [&str; 12] = [
     "january",
@@ -109,17 +109,112 @@ pub(super) fn decades(text: &mut String) {
     let ages = re!(
         r"(?i)(?-u:\b)((?:the|early|late|mid|his|her|their|my|your|our|its)[ -])'?([1-9])0'?s(?-u:\b)"
     );
-    each(text, ages, |c, _, _| Some(format!("{}{}", &c[1], tens(c[2].parse().unwrap_or(0)))));
-    let second = re!(r"(ies (?:to|and|or) )'?([1-9])0'?s(?-u:\b)");
-    each(text, second, |c, _, _| Some(format!("{}{}", &c[1], tens(c[2].parse().unwrap_or(0)))));
-    let styles = re!(concat!(
-        r"(?-u:\b)([2-9])0s( (?:child|cinema|era|fashion|film|films|hits|kid|kids|movie|movies|music|nostalgia|pop|rock",
-        r"|show|style)(?-u:\b))"
-    ));
-    each(text, styles, |c, before, _| {
-        (!before.ends_with(['.', ','])).then(|| format!("{}{}", tens(c[1].parse().unwrap_or(0)), &c[2]))
+    each(text, ages, |c, _, after| {
+        let ten = c[2].parse().unwrap_or(0);
+        (!TIMED.contains(&next_word(after))).then(|| format!("{}{}", &c[1], tens(ten)))
+    });
+    each(text, re!(r"(ies (?:to|and|or) )'?([1-9])0's(?-u:\b)"), |c, _, _| {
+        Some(format!("{}{}", &c[1], tens(c[2].parse().unwrap_or(0))))
     });
     each(text, re!(r"'([1-9])0s(?-u:\b)"), |c, _, _| Some(tens(c[1].parse().unwrap_or(0))));
+    plurals(text);
+}
+
+/// What lasts for seconds: "a 30s timer".
+const TIMED: &[&str] = &[
+    "ago",
+    "break",
+    "burst",
+    "bursts",
+    "clip",
+    "clips",
+    "cooldown",
+    "countdown",
+    "delay",
+    "delays",
+    "earlier",
+    "exposure",
+    "faster",
+    "interval",
+    "intervals",
+    "lap",
+    "later",
+    "left",
+    "limit",
+    "pause",
+    "penalty",
+    "per",
+    "read",
+    "remaining",
+    "shot",
+    "slower",
+    "sprint",
+    "timeout",
+    "timeouts",
+    "timer",
+    "timers",
+    "video",
+    "videos",
+    "wait",
+    "window",
+];
+/// What goes before seconds.
+const LASTING: &[&str] = &[
+    "after", "delay", "every", "first", "for", "In", "in", "interval", "last", "lasted", "lasts",
+    "minute", "minutes", "pause", "paused", "sleep", "take", "takes", "timeout", "took", "under",
+    "Wait", "wait", "waited", "waiting", "within",
+];
+/// What stands between those and the number, and tells nothing.
+const VAGUE: &[&str] = &[
+    "about", "almost", "and", "another", "around", "exactly", "is", "just", "least", "most", "nearly",
+    "of", "only", "than", "the", "to", "was",
+];
+/// Whose numbers have an s in their name.
+const MODELS: &[&str] = &["Galaxy", "iPhone", "Page", "page", "Room", "room", "Version", "version"];
+
+/// "20s and 30s", "Boeing 737s", "1s and 0s"; seconds are left for the units to read, lists of them too.
+fn plurals(text: &mut String) {
+    let list = re!(concat!(
+        r"(?-u:\b)[0-9]+(?:,[0-9]{3})*s(?:(?:, ?|,? (?:and|or|to|through) |[-–])",
+        r"(?:the |early |mid-|late )?'?[0-9]+(?:,[0-9]{3})*s)*(?-u:\b)"
+    ));
+    each(text, list, |c, before, after| {
+        let inside =
+            before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | ',' | '-' | '/'));
+        let range = re!("(?:[0-9]+(?:,? (?:and|or|to)|,) )+$");
+        let mut front = range.replace(tail(before), "").into_owned();
+        let mut word = last_word(&front).to_owned();
+        for _ in 0..3 {
+            if VAGUE.contains(&word.as_str()) && front.ends_with(' ') && front.len() > word.len() {
+                front.truncate(front.len() - 1 - word.len());
+                word = last_word(&front).to_owned();
+            }
+        }
+        let determined = matches!(last_word(before), "the" | "The");
+        let seconds = LASTING.contains(&word.as_str()) && !determined
+            || TIMED.contains(&next_word(after)) && after.starts_with(' ')
+            || front.ends_with("m ")
+            || front.ends_with("min ")
+            || front.ends_with(": ");
+        let model = MODELS.contains(&last_word(before));
+        if inside || seconds || model || after.starts_with(['\'', '/']) {
+            return None;
+        }
+        let number = re!("'?([0-9]+(?:,[0-9]{3})*)s");
+        Some(number.replace_all(&c[0], |c: &regex::Captures| plural(&c[1])).replace(['-', '–'], " to "))
+    });
+}
+
+/// "forties", "tens", "hundreds"; of another number, its name with an s.
+fn plural(number: &str) -> String {
+    match number.as_bytes() {
+        b"100" => "hundreds".to_owned(),
+        [hundred @ b'2'..=b'9', b'0', b'0'] => {
+            format!("{} hundreds", below_hundred(usize::from(hundred - b'0')))
+        }
+        [ten @ b'1'..=b'9', b'0'] => tens(usize::from(ten - b'0')),
+        _ => format!("{number}'s"),
+    }
 }
 
 fn tens(ten: usize) -> String {

@@ -9,6 +9,43 @@ use super::{comes_from, each, goes_on, guarded, is_digit, last_word, next_word, 
 /// The most digits that are read one by one for the zero before them.
 const CODE: usize = 16;
 
+/// What has a number of its own, so that the digits behind it are another's: "page 5 200 words".
+const BEFORE_ANOTHER: &[&str] = &[
+    "apartment",
+    "at",
+    "bus",
+    "chapter",
+    "class",
+    "exit",
+    "figure",
+    "flight",
+    "floor",
+    "gate",
+    "grade",
+    "group",
+    "highway",
+    "lane",
+    "level",
+    "line",
+    "number",
+    "page",
+    "part",
+    "phase",
+    "platform",
+    "room",
+    "route",
+    "row",
+    "seat",
+    "section",
+    "stage",
+    "step",
+    "table",
+    "top",
+    "unit",
+    "version",
+    "zone",
+];
+
 /// "007", and a ZIP code: digit by digit.
 pub(super) fn zeros(text: &mut String) {
     let marks = [':', '.', ',', '/', '-', '–'];
@@ -52,9 +89,15 @@ pub(super) fn groups(text: &mut String) {
         let compound =
             after.strip_prefix('-').is_some_and(|after| after.starts_with(char::is_alphabetic));
         let percent = after.starts_with('%');
+        let apart = whole.matches(' ').count() == 1 && !whole.ends_with("000") && {
+            let last = last_word(before).to_lowercase();
+            let dose = matches!(next_word(after), "g" | "mcg" | "mg" | "ml" | "mL");
+            let one = whole.as_bytes()[1] == b' ';
+            is_month(&last) || BEFORE_ANOTHER.contains(&last.as_str()) || (one && dose)
+        };
         let decimals = c.get(1).map_or(String::new(), |m| format!(".{}", m.as_str()));
         let digits = whole.replace(' ', "");
-        (alone && !compound && !percent).then(|| {
+        (alone && !compound && !percent && !apart).then(|| {
             format!(
                 "{}{decimals}",
                 if decimals.is_empty() { guarded(&digits) } else { digits.as_str().into() }
@@ -119,6 +162,7 @@ mod tests {
             groups,
             &[
                 ("10 000 people, 1'234'567, 1 234 567", "10000 people, 1234567, 1234567"),
+                ("take 2 200 mg pills, May 5 300 people", "take 2 200 mg pills, May 5 300 people"),
                 ("1 000 and 10 000,50", "01000 and 10000.50"),
                 (
                     "555 123 4567, in 2010 100, 2 100-watt bulbs",

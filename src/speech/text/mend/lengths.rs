@@ -1,6 +1,6 @@
 //! Feet and inches, degrees of an arc, by their primes.
 
-use super::{each, is_digit, is_word, next_word, re};
+use super::{each, is_digit, is_word, next_word, re, tail};
 
 pub(super) fn mend(text: &mut String) {
     let arc = re!(concat!(
@@ -22,13 +22,17 @@ pub(super) fn mend(text: &mut String) {
         };
         Some(out + super::gap(after.starts_with(is_word)))
     });
-    let feet = re!(r#"([0-9]+) ?' ?([0-9]{1,2}(?:\.[0-9]+)?(?: 1/[248]| 3/[48])?)(?: ?"|'')?"#);
+    let feet = re!(r#"([0-9]+) ?'[ -]?([0-9]{1,2}(?:\.[0-9]+)?(?: 1/[248]| 3/[48])?)(?: ?"|'')?"#);
     each(text, feet, |c, before, after| {
         let inches: u32 = c[2].split(['.', ' ']).next()?.parse().ok()?;
         let apart = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '.' | ','));
         let whole = inches < 12 && !after.starts_with(|c: char| c.is_alphanumeric() || c == '\'');
         (apart && whole && !super::goes_on(after, &['.', ',']))
             .then(|| format!("{} {}", count(&c[1], "foot", "feet"), count(&c[2], "inch", "inches")))
+    });
+    each(text, re!(r"([0-9]{1,3})'[-–]([0-9]{1,3})'"), |c, before, after| {
+        let apart = !before.ends_with(is_word) && !after.starts_with(|c| is_word(c) || c == '\'');
+        apart.then(|| format!("{} to {} feet", &c[1], &c[2]))
     });
     each(text, re!(r"([0-9]+)' ?[x×] ?([0-9]+)'"), |c, _, after| {
         let apart = !after.starts_with(|c: char| c.is_alphanumeric() || c == '\'');
@@ -40,6 +44,15 @@ pub(super) fn mend(text: &mut String) {
     each(text, alone, |c, _, _| {
         let one = matches!(c[2].trim(), "ladder" | "ceiling" | "fence" | "wall");
         Some(format!("{} {}", count(&c[1], "foot", if one { "foot" } else { "feet" }), c[2].trim()))
+    });
+    // "He is 6'.", where no quotation ends.
+    each(text, re!(r"([0-9]{1,3})'([.,;)]|$|\n| (?:and|but|or) )"), |c, before, _| {
+        let line = tail(before);
+        let line = &line[line.rfind('\n').map_or(0, |at| at + 1)..];
+        let apart =
+            !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '\'' | '.' | ',' | '-'));
+        let open = line.starts_with('\'') || line.contains(" '");
+        (apart && !open).then(|| format!("{}{}", count(&c[1], "foot", "feet"), &c[2]))
     });
     inches(text);
 }
@@ -119,6 +132,7 @@ mod tests {
                 ("\"I am 12\" and 12\".", "\"I am 12\" and 12 inches."),
                 ("40° 26' 46\" N", "40 degrees, 26 minutes, 46 seconds north"),
                 ("10'000 and '90s", "10'000 and '90s"),
+                ("5'-10\", he is 6'. 'I am 6'.", "5 feet 10 inches, he is 6 feet. 'I am 6'."),
             ],
         );
     }

@@ -1,7 +1,7 @@
 //! Initials, and capitals that a run of three would be cut from.
 
 use super::dates::is_month;
-use super::{each, is_capitalised, is_digit, next_word, re, rewrite, stop};
+use super::{begins_anew, each, is_capitalised, is_digit, next_word, next_words, re, rewrite, stop};
 
 fn apart(letters: &str, by: &str) -> String {
     let letters = letters.chars().filter(|&c| c != '.').map(|c| c.to_ascii_lowercase().to_string());
@@ -14,6 +14,8 @@ pub(super) fn mend(text: &mut String) {
         None if after.starts_with(|c: char| c.is_alphanumeric() || c == '_') => None,
         None => Some("w w w".to_owned()),
     });
+    let many = re!(r"(?-u:\b)(Ph\.D\.?|(?:[A-Z]\.){2,}|(?:[A-Z]\.)+[A-Z])s(?-u:\b)");
+    each(text, many, |c, _, _| Some(format!("{}'s", apart(&c[1].to_uppercase(), " "))));
     each(text, re!(r"(?-u:\b)Ph\. ?D(?-u:\b)(\.?)"), |c, _, after| {
         Some(format!("p h d{}", stop(&c[1], after)))
     });
@@ -33,7 +35,8 @@ pub(super) fn mend(text: &mut String) {
         };
         let gap = if before.ends_with(is_digit) { " " } else { "" };
         let half = matches!(spoken.as_str(), "a m" | "p m") && !dot.is_empty() && begins(after);
-        let stop = if half { "." } else { stop(dot, after) };
+        let city = spoken == "d c" && !dot.is_empty() && begins_anew(after);
+        let stop = if half || city { "." } else { stop(dot, after) };
         Some(format!("{before}{gap}{spoken}{stop}"))
     });
     rewrite(text, re!(r"(?-u:\b)[A-Z]{3,5}(?-u:\b)"), |word, out| {
@@ -49,7 +52,8 @@ fn begins(after: &str) -> bool {
         "Atlantic" | "Central" | "Eastern" | "Greenwich" | "Mountain" | "Pacific" | "Standard"
     );
     let name = is_capitalised(word) && word.chars().any(char::is_lowercase);
-    after.starts_with(' ') && name && !zone && !is_month(word) && !word.ends_with("day")
+    let of_place = next_words::<3>(after)[1..].contains(&"time");
+    after.starts_with(' ') && name && !zone && !of_place && !is_month(word) && !word.ends_with("day")
 }
 
 /// A letter three times, and not because it is drawn out; `III` is a number.
@@ -65,7 +69,15 @@ fn is_acronym(word: &str) -> bool {
     if word.len() == 3 && alike {
         return word != "III";
     }
-    thrice && !four && super::roman::value(word).is_none() && !drawn_out.is_match(word)
+    // "COOOL": a vowel is held, but for those that are known.
+    let held =
+        letters.windows(3).any(|run| b"AEOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
+    if held && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
+        return false;
+    }
+    // "Stage IIIB".
+    let stage = word.len() == 4 && word.starts_with("III") && word.ends_with(['A', 'B', 'C']);
+    thrice && !four && !stage && super::roman::value(word).is_none() && !drawn_out.is_match(word)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod phones;
 mod ranges;
 mod roman;
 mod signs;
+mod sums;
 mod times;
 mod units;
 
@@ -42,6 +43,8 @@ pub(super) const KINDS: &[(&str, Mend)] = &[
     // Before anything writes a zero of its own before a number (`guarded`).
     ("leading zeros", digits::zeros),
     ("thousands", digits::groups),
+    // A hyphen that is a minus is no range's.
+    ("sums", sums::mend),
     // While "$5-$10" and "5-10kg" have both their ends in figures.
     ("ranges", ranges::mend),
     // Behind ranges: "1990-2000s" ends in a decade.
@@ -101,6 +104,22 @@ fn last_word(before: &str) -> &str {
 fn next_word(after: &str) -> &str {
     let after = after.trim_start_matches(' ');
     &after[..after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len())]
+}
+
+/// The end of `before`, as much as a word or two take: what is searched must not grow with the text.
+fn tail(before: &str) -> &str {
+    &before[before.ceil_char_boundary(before.len().saturating_sub(48))..]
+}
+
+/// The words that begin `after`, with one space before each; empty behind a mark.
+fn next_words<const N: usize>(after: &str) -> [&str; N] {
+    let (mut words, mut rest) = ([""; N], after);
+    for word in &mut words {
+        let Some(next) = rest.strip_prefix(' ') else { break };
+        *word = next_word(next);
+        rest = &next.trim_start_matches(' ')[word.len()..];
+    }
+    words
 }
 
 fn is_capitalised(word: &str) -> bool {
@@ -203,8 +222,29 @@ fn ends_sentence(after: &str) -> bool {
     let Some(next) = after.strip_prefix(' ') else { return ends_line(after) };
     let next = next.trim_start_matches([' ', '"', '“', '\'', '(']);
     let word = next_word(next);
-    // "A. Smith" is no sentence.
-    STARTERS.contains(&word) && !(word.len() == 1 && next[word.len()..].starts_with('.'))
+    let rest = &next[word.len()..];
+    // "A. Smith", "A-10", "A of" and "No. 5" are no sentences.
+    let letter = word.len() == 1 && rest.starts_with(['.', '-']);
+    let about = matches!(word, "A" | "I")
+        && matches!(
+            next_words(rest),
+            ["and" | "at" | "for" | "from" | "in" | "is" | "of" | "on" | "or" | "shows" | "to"]
+        );
+    let about =
+        about || (word == "A" && (ends_line(rest) || rest.starts_with([',', ';', ':', ')', '?', '!'])));
+    let number = word == "No" && rest.strip_prefix(". ").is_some_and(|rest| rest.starts_with(is_digit));
+    STARTERS.contains(&word) && !letter && !about && !number
+}
+
+/// [`ends_sentence`], or many of something do what a sentence tells: "Fifth Ave. Shops closed."
+fn begins_anew(after: &str) -> bool {
+    const NAMES: [&str; 8] =
+        ["Enterprises", "Holdings", "Industries", "Labs", "Partners", "Records", "Services", "Systems"];
+    let [first, second] = next_words(after);
+    let many =
+        is_capitalised(first) && first.len() > 4 && first.ends_with('s') && !NAMES.contains(&first);
+    let goes_on = matches!(second, "and" | "at" | "in" | "of" | "on" | "or");
+    ends_sentence(after) || (many && second.starts_with(char::is_lowercase) && !goes_on)
 }
 
 /// A mark of its own, where an abbreviation's was the sentence's.

@@ -142,11 +142,13 @@ pub(super) fn mend(text: &mut String) {
     each(text, re!(r"(?-u:\b)Rs\.? ?([0-9])"), |c, _, _| Some(format!("₹{}", &c[1])));
     let prefixed = re!(concat!(
         r"(?:(?-u:\b)(US|AU|A|CA|C|NZ|HK|S))?([$£€₹¥₩¢₽₿₺₴₪₫₦₱฿₡₲₵₸₮₭₼₾]) ?(-?)([0-9]+(?:[.,][0-9]+)*|\.[0-9]+)",
-        r"(?i:\s?(K|M|B|T|bn|mn|thousand|million|billion|trillion)(?-u:\b))?(-[a-z])?"
+        r"(?i:\s?(K|M|B|T|bn|mn|mm|mil|cr|crore|lakh|thousand|million|billion|trillion)(?-u:\b))?(-[a-z])?",
+        r"(?: ?(USD|EUR|GBP|JPY|CAD|AUD|NZD|HKD|SGD|MXN|INR)(?-u:\b))?"
     ));
     each(text, prefixed, |c, before, after| {
+        // "$5 USD": the code says whose it is.
         let amount = Amount {
-            sign: &c[2],
+            sign: c.get(7).map_or(&c[2], |code| code.as_str()),
             number: &c[4],
             power: group(c, 5),
             whose: group(c, 1),
@@ -157,7 +159,7 @@ pub(super) fn mend(text: &mut String) {
     });
     let suffixed = re!(concat!(
         r"([0-9]+(?:[.,][0-9]+)*|\.[0-9]+)",
-        r"(?i:\s?(K|M|B|T|bn|mn|thousand|million|billion|trillion))?",
+        r"(?i:\s?(K|M|B|T|bn|mn|mm|mil|cr|crore|lakh|thousand|million|billion|trillion))?",
         r"\s?([$£€₹¥₩¢₽₿₺₴₪₫₦₱฿₡₲₵₸₮₭₼₾]|(?:USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|HKD|SGD|CNY|INR|KRW|RUB|SEK|NOK|DKK|PLN|CZK|BRL|MXN|ZAR|BTC|ETH)(?-u:\b))"
     ));
     each(text, suffixed, |c, before, after| {
@@ -166,7 +168,7 @@ pub(super) fn mend(text: &mut String) {
     });
     let coded = re!(concat!(
         r"(?-u:\b)(USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|HKD|SGD|CNY|INR|KRW|RUB|SEK|NOK|DKK|PLN|CZK|BRL|MXN|ZAR|BTC|ETH)",
-        r" ?([0-9]+(?:[.,][0-9]+)*)(?i:\s?(K|M|B|T|bn|mn|thousand|million|billion|trillion)(?-u:\b))?"
+        r" ?([0-9]+(?:[.,][0-9]+)*)(?i:\s?(K|M|B|T|bn|mn|mm|mil|cr|crore|lakh|thousand|million|billion|trillion)(?-u:\b))?"
     ));
     each(text, coded, |c, before, after| {
         let amount = Amount { sign: &c[1], number: &c[2], power: group(c, 3), whose: "", bound: "" };
@@ -199,7 +201,14 @@ impl Amount<'_> {
             || (self.bound.is_empty() && super::goes_on(after, &['.', ',']));
         let within = before.ends_with(is_digit)
             || (before.ends_with('.') && before[..before.len() - 1].ends_with(is_digit));
-        let (whole, fraction) = parts(self.number)?;
+        let each = matches!(next_word(after), "a" | "an" | "each" | "per") || after.starts_with('/');
+        let (whole, fraction) = match thousands_by_points(self.number) {
+            // A litre's price has three decimals.
+            true if matches!(self.sign, "€" | "EUR" | "₺" | "₽" | "₫") && !each => {
+                (self.number.replace('.', ""), "")
+            }
+            _ => parts(self.number)?,
+        };
         if more || within {
             return None;
         }
@@ -255,6 +264,11 @@ impl Amount<'_> {
     }
 }
 
+/// "1.000", as thousands are written where the euro is paid.
+fn thousands_by_points(number: &str) -> bool {
+    re!(r"^[1-9][0-9]{0,2}\.[0-9]{3}$").is_match(number)
+}
+
 /// The digits before and behind the decimal mark, which is a comma in "1.234,56" and "29,99".
 fn parts(number: &str) -> Option<(String, &str)> {
     let thousands = |whole: &str, mark: char| {
@@ -286,6 +300,8 @@ fn parts(number: &str) -> Option<(String, &str)> {
 
 fn power_of_thousand(word: &str) -> Option<&'static str> {
     match word.chars().next()?.to_ascii_lowercase() {
+        'l' => Some("lakh"),
+        'c' => Some("crore"),
         'k' => Some("thousand"),
         'm' => Some("million"),
         'b' => Some("billion"),
@@ -312,6 +328,10 @@ mod tests {
                 ),
                 ("US$5, 5 USD, CHF 1, 100 EUR", "5 u s dollars, 5 dollars, 1 swiss franc, 100 euros"),
                 ("$1.5k, $5m, 5₽", "1.5 thousand dollars, 5 million dollars, 5 rubles"),
+                (
+                    "€1.000, ₹5 crore, $5mm, $5 CAD",
+                    "01000 euros, 5 crore rupees, 5 million dollars, 5 canadian dollars",
+                ),
                 ("$1.2.3 and $1,2,3", "$1.2.3 and $1,2,3"),
             ],
         );

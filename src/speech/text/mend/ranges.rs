@@ -17,6 +17,10 @@ const DAYS: [(&str, &str); 10] = [
 ];
 
 pub(super) fn mend(text: &mut String) {
+    each(text, re!("([0-9])—([0-9])"), |c, _, _| Some(format!("{}–{}", &c[1], &c[2])));
+    each(text, re!("([A-Za-z)])—([$£€₹¥₩]?[0-9])"), |c, _, _| {
+        Some(format!("{}, {}", &c[1], &c[2]))
+    });
     names(text);
     let apart = re!(concat!(
         r"([$£€₹¥₩]?[0-9]+(?:[.,:][0-9]+)*)( ?[AaPp][. ]?[Mm]\.?| ?%)? - ",
@@ -72,6 +76,16 @@ fn names(text: &mut String) {
         r"|September|October|November|December|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)(?-u:\b)"
     ));
     each(text, whole, |c, _, _| Some(format!("{} to {}", &c[1], &c[2])));
+    let days = re!(concat!(
+        r"(?-u:\b)((?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October",
+        r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)(\.? [0-9]{1,2}(?:st|nd|rd|th)?)(?: ?– ?| - |-)",
+        r"((?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October",
+        r"|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec)(?-u:\b)"
+    ));
+    each(text, days, |c, _, after| {
+        super::goes_on(after.strip_prefix('.').unwrap_or(after), &[' '])
+            .then(|| format!("{}{} to {}", &c[1], &c[2], &c[3]))
+    });
     let alike = re!(r"(?-u:\b)([A-Za-z]{1,2})([0-9]{1,4})[-–]([A-Za-z]{1,2})([0-9]{1,4})(?-u:\b)");
     each(text, alike, |c, _, after| {
         let more = after.starts_with(['-', '–']);
@@ -88,8 +102,10 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
     }
     let named = before.strip_suffix('-').unwrap_or(before);
     if named.ends_with(char::is_alphabetic) {
-        // "B2-3", "alpha-1.1-80": a name's.
-        return Some(parts.join(" "));
+        // "B2-3", "alpha-1.1-80": a name's, and "i7-9700K" is no number of thousands.
+        let lettered = re!("([0-9])([KMBTkmbt])$");
+        let parts = parts.iter().map(|part| lettered.replace(part, "$1 $2"));
+        return Some(parts.collect::<Vec<_>>().join(" "));
     }
     if comes_from(before, &['-', '.', ',', ':', '/']) {
         return None;
@@ -132,6 +148,9 @@ fn pair(from: &str, to: &str, chain: &str, after: &str) -> Option<String> {
             .filter(|(from, _)| apart && (1000..3000).contains(from))
     };
     if let Some((year, end)) = years(from, to) {
+        if (end, year % 100) == (0, 99) {
+            return Some(format!("{from} to {}", year + 1));
+        }
         if end > year % 100 {
             return Some(format!("{from} to {}{to}", &from[..2]));
         }
@@ -182,6 +201,7 @@ mod tests {
                     "2 to 3 days, 10 to 15 %, 10am to 5pm, 5 to 10kg",
                 ),
                 ("$5-10, $5-$10, pages 10 – 20", "5 to $10, $5 to $10, pages 10 to 20"),
+                ("1999-00, May 5-June 3, 3—5", "1999 to 2000, May 5 to June 3, 3 to 5"),
                 ("A4-A5, Mon-Fri, Jan-Mar", "A4 to A5, monday to friday, Jan to Mar"),
                 ("10 - 5 = 5, 3-2=1, x-5, -5, 1e-5, 2x-5", "10 - 5 = 5, 3-2=1, x-5, -5, 1e-5, 2x-5"),
                 (

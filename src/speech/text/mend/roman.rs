@@ -117,6 +117,9 @@ const NUMBERED: &[&str] = &[
     "scene", "schedule", "section", "stage", "symphony", "table", "tier", "title", "type", "unit",
     "verse", "volume", "volumes", "war", "wars",
 ];
+/// What of it has a tenth as often as a letter.
+const HAS_TENTH: &[&str] =
+    &["act", "apollo", "article", "book", "bowl", "canto", "chapter", "title", "volume"];
 const VALUES: [(char, u32); 7] =
     [('I', 1), ('V', 5), ('X', 10), ('L', 50), ('C', 100), ('D', 500), ('M', 1000)];
 const PARTS: [(u32, &str); 13] = [
@@ -169,11 +172,14 @@ fn ordinal(n: u32) -> String {
 }
 
 pub(super) fn mend(text: &mut String) {
+    staged(text);
+    lists(text);
     let numeral = re!(r"(?-u:\b)([IVXLCDM]{1,15})(st|nd|rd|th)?(?-u:\b)");
     each(text, numeral, |c, before, after| {
         let n = value(&c[1])?;
         // In a word with an accent or an apostrophe: "I'm", "l'XI".
-        let apostrophe = after.starts_with('\'') && &c[1] == "I";
+        let ruler = after.starts_with("'s") && RULERS.contains(&last_word(before));
+        let apostrophe = after.starts_with('\'') && &c[1] == "I" && !ruler;
         if apostrophe || before.ends_with('\'') || before.ends_with(char::is_alphanumeric) {
             return None;
         }
@@ -199,6 +205,51 @@ pub(super) fn mend(text: &mut String) {
     });
 }
 
+/// "Stage IIIB".
+fn staged(text: &mut String) {
+    let stage =
+        re!(r"(?-u:\b)((?i:class|grade|group|level|phase|stage|type) )([IVX]{1,4})([A-C])(?-u:\b)");
+    each(text, stage, |c, _, _| Some(format!("{}{} {}", &c[1], value(&c[2])?, &c[3])));
+}
+
+fn is_numbered(lower: &str) -> bool {
+    NUMBERED.contains(&lower) || lower.strip_suffix('s').is_some_and(|one| NUMBERED.contains(&one))
+}
+
+/// "Chapters I-IV", "Books I and IV", "pp. iv-xii": a list's members tell what the others are.
+fn lists(text: &mut String) {
+    let list = re!(
+        r"(?-u:\b)[IVXL]{1,7}(?:(?:[-–]|, (?:and |or )?| (?:and|or|to|through|&) )[IVXL]{1,7})+(?-u:\b)"
+    );
+    each(text, list, |c, before, after| {
+        let numerals: Vec<&str> = re!("[IVXL]+").find_iter(&c[0]).map(|m| m.as_str()).collect();
+        let values: Vec<u32> = numerals.iter().map(|of| value(of)).collect::<Option<_>>()?;
+        let word = if before.ends_with(' ') { last_word(before) } else { "" };
+        let labelled = is_numbered(&word.to_lowercase());
+        let long = numerals.iter().any(|of| of.len() > 1) && !c[0].contains('L');
+        let joined = c[0].contains(['-', '–']);
+        let told = joined || re!("and|or|to|through|&").is_match(&c[0]);
+        let first = numerals[0] != "I" || joined;
+        let inside = before
+            .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
+            || after.starts_with(['-', '–', '\'', '/']);
+        let rising = values.is_sorted_by(|a, b| a < b);
+        let numbers =
+            rising && !inside && !RULERS.contains(&word) && (labelled || (long && told && first));
+        let written = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
+            value(&c[0]).map_or_else(String::new, |n| n.to_string())
+        });
+        numbers.then(|| written.replace(['-', '–'], " to "))
+    });
+    let small = re!(
+        r"(?i)(?-u:\b)((?:act|book|chapter|page|part|section|volume)s?) ([ivxl]{1,6})[-–]([ivxl]{1,6})(?-u:\b)"
+    );
+    each(text, small, |c, _, _| {
+        let [from, to] = [2, 3].map(|at| value(&c[at].to_ascii_uppercase()));
+        (from? < to?).then(|| format!("{} {} to {}", &c[1], from.unwrap_or(0), to.unwrap_or(0)))
+    });
+}
+
 fn read(numeral: &str, n: u32, before: &str, after: &str) -> Option<String> {
     let small = numeral.chars().all(|c| "IVX".contains(c));
     if small && matches!(next_word(after), "century" | "centuries") && after.starts_with(' ') {
@@ -209,20 +260,28 @@ fn read(numeral: &str, n: u32, before: &str, after: &str) -> Option<String> {
     let capital = is_capitalised(word);
     if small && RULERS.contains(&word) {
         let rank = last_word(&before[..before.len() - 1 - word.len()]);
-        let first = RANKS.contains(&rank) || after.starts_with(" of ");
+        let ends = ends_line(after) || after.starts_with([',', '.', ';', ':', ')', '?', '!', '\'']);
+        let first = RANKS.contains(&rank)
+            || after.starts_with(" of ")
+            || (ends && before.strip_suffix(' ').is_some_and(|before| before.ends_with(word)));
         return (n > 1 || first).then(|| format!("the {}", ordinal(n)));
     }
     let long = numeral.len() > 1;
-    if NUMBERED.contains(&lower.as_str()) && numeral.chars().all(|c| "IVXL".contains(c)) {
+    if is_numbered(&lower) && numeral.chars().all(|c| "IVXL".contains(c)) {
         // "the part I like"; "Section L" and "Type C" are letters.
         let number = match numeral {
             "I" => {
-                capital
+                // "Vol. I" has its word by now.
+                let written =
+                    matches!(lower.as_str(), "appendix" | "chapter" | "figure" | "section" | "volume");
+                (capital || (written && is_about(after)))
                     && (ends_line(after)
                         || !next_word(after).starts_with(|c: char| c.is_lowercase())
                         || is_about(after))
             }
             "L" => false,
+            // "Factor X", "Type X".
+            "X" => capital && HAS_TENTH.contains(&lower.as_str()),
             _ => long || capital,
         };
         return number.then(|| n.to_string());
@@ -249,7 +308,12 @@ fn is_name(word: &str) -> bool {
 fn is_about(after: &str) -> bool {
     let words = [
         "and",
+        "athletics",
+        "baseball",
+        "basketball",
         "begins",
+        "clinical",
+        "college",
         "covers",
         "deals",
         "describes",
@@ -258,17 +322,29 @@ fn is_about(after: &str) -> bool {
         "ends",
         "error",
         "errors",
+        "football",
         "for",
+        "hockey",
         "in",
         "is",
         "of",
         "on",
         "or",
+        "program",
         "railroad",
+        "school",
+        "schools",
         "shows",
         "starts",
+        "studies",
+        "study",
+        "team",
+        "teams",
         "through",
         "to",
+        "trauma",
+        "trial",
+        "trials",
         "was",
         "began",
         "broke",
@@ -312,6 +388,15 @@ mod tests {
                 ),
                 ("the XIX century, the XIXth", "the 19th century, the 19th"),
                 ("an IV drip, Rocky IV", "an i v drip, Rocky 4"),
+                (
+                    "Chapters I-IV, IV, V and VI, III-V, an I-V",
+                    "Chapters 1 to 4, 4, 5 and 6, 3 to 5, an I-V",
+                ),
+                (
+                    "James I's, Henry I, who, James I know",
+                    "James the 1st's, Henry the 1st, who, James I know",
+                ),
+                ("Level I trauma, Factor X, Chapter X", "Level 1 trauma, Factor X, Chapter 10"),
                 ("MMXXIV, Super Bowl LVIII", "2024, Super Bowl 58"),
                 ("Malcolm X, Mac OS X, Vitamin C, Type C", "Malcolm X, Mac OS X, Vitamin C, Type C"),
             ],

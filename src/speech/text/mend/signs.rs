@@ -28,17 +28,26 @@ pub(super) fn mend(text: &mut String) {
         re!(r"([1-7])\* (hotel|hotels|resort|restaurant|restaurants|review|reviews|rating)(?-u:\b)"),
         |c, _, _| Some(format!("{} star {}", &c[1], &c[2])),
     );
-    each(text, re!(r"([0-9A-Za-z)])(?: \* |\*)([0-9A-Za-z(])"), |c, before, after| {
-        let spaced = c[0].contains(" * ");
-        let short = !before.ends_with(char::is_alphabetic) && !after.starts_with(char::is_alphabetic);
-        let (left, right) = (&c[1], &c[2]);
-        let numbers = left.starts_with(is_digit) || right.starts_with(is_digit);
-        (spaced || short || numbers).then(|| format!("{left} times {right}"))
+    // Letters of a name, unless they go up as a product's do.
+    each(text, re!(r"(?-u:\b)[A-Z](?:\*[A-Z]){3,}(?-u:\b)"), |c, _, _| {
+        (!c[0].split('*').is_sorted()).then(|| c[0].replace('*', ""))
     });
-    each(text, re!(r"([0-9]) ?× ?([0-9])"), |c, before, after| {
-        // A screen's size, a board's.
-        let long = before.ends_with(|c: char| c.is_ascii_digit()) && super::goes_on(after, &[]);
-        Some(format!("{} {} {}", &c[1], if long { "by" } else { "times" }, &c[2]))
+    // The second pass finds what overlapped in the first.
+    for _ in 0..2 {
+        each(text, re!(r"([0-9A-Za-z)])(?: \* |\*)([0-9A-Za-z(])"), |c, before, after| {
+            let spaced = c[0].contains(" * ");
+            let short =
+                !before.ends_with(char::is_alphabetic) && !after.starts_with(char::is_alphabetic);
+            let (left, right) = (&c[1], &c[2]);
+            let numbers = left.starts_with(is_digit) || right.starts_with(is_digit);
+            (spaced || short || numbers).then(|| format!("{left} times {right}"))
+        });
+    }
+    each(text, re!(r"([0-9]+(?:\.[0-9]+)?) ?× ?([0-9]+)"), |c, _, after| {
+        // A screen's size; not "6.022×10²³".
+        let long = |side: &str| side.len() > 2 && !side.contains('.');
+        let size = long(&c[1]) && long(&c[2]) && !after.starts_with(['.', '^']);
+        Some(format!("{} {} {}", &c[1], if size { "by" } else { "times" }, &c[2]))
     });
     // Between columns a pause; at the edge of a table nothing; beside a letter its name.
     each(text, re!(r" ?\|+ ?"), |c, before, after| {
@@ -72,11 +81,16 @@ fn powers(text: &mut String) {
             Some(format!("{}{spoken}{}", &c[1], gap(after.starts_with(char::is_alphanumeric))))
         },
     );
-    each(text, re!(r" ?\^ ?"), |_, before, after| {
+    each(text, re!(r" ?\^ ?(-[A-Za-z(])?"), |c, before, after| {
         let base = before.ends_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, ')' | ']'));
+        if let Some(less) = c.get(1).filter(|_| base) {
+            return Some(format!(" to the power of minus {}", &less.as_str()[1..]));
+        }
+        let after = c.get(1).map_or(after, |m| m.as_str());
         let power = after.strip_prefix(['-', '+']).unwrap_or(after);
         let power = power.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '(');
-        Some(if base && power { " to the power of " } else { " caret " }.to_owned())
+        let words = if base && power { " to the power of " } else { " caret " };
+        Some(format!("{words}{}", c.get(1).map_or("", |m| m.as_str())))
     });
 }
 
@@ -121,7 +135,7 @@ fn table(text: &mut String) {
         let alone = !is_greek(last) && !next.is_some_and(is_greek);
         match greek.filter(|_| alone).or_else(|| words(c)) {
             Some(words) => {
-                out.push_str(gap(!out.ends_with([' ', '\n', '(']) && !out.is_empty()));
+                out.push_str(gap(!out.ends_with([' ', '\n', '(', '-']) && !out.is_empty()));
                 out.push_str(words);
                 // "✓." keeps its mark.
                 out.push_str(gap(next.is_some_and(|next| {
@@ -152,6 +166,7 @@ mod tests {
                 ("a ≠ b, √2, ±5", "a not equal to b, square root of 2, plus or minus 5"),
                 ("5 × 3, 1920×1080, 6 ÷ 2", "5 times 3, 1920 by 1080, 6 divided by 2"),
                 ("C#, #tag, B♭, x*y, **bold**", "c sharp, hashtag tag, b flat, x times y, **bold**"),
+                ("M*A*S*H, x*y*z, 10×50, TNF-α", "MASH, x times y times z, 10 times 50, TNF-alpha"),
                 ("π ≈ 3.14, Δx, Κνωσός", "pi approximately equal to 3.14, delta x, Κνωσός"),
                 ("Home | News", "Home, News"),
                 ("| a | b |\n|---|\n|x|", " a, b \n --- \n vertical bar x vertical bar "),

@@ -1,6 +1,6 @@
 //! What stands around a colon: times, ratios, verses, ports.
 
-use super::{each, goes_on, last_word, next_word, re};
+use super::{each, gap, goes_on, is_digit, is_word, last_word, next_word, re};
 
 /// Books whose chapters and verses have a colon between them.
 const BOOKS: &[&str] = &[
@@ -65,6 +65,41 @@ const BOOKS: &[&str] = &[
     "Zephaniah",
 ];
 
+/// Books of the Bible as they are written before a chapter and a verse.
+#[rustfmt::skip]
+const SHORT: &[(&str, &str)] = &[
+    ("Chr", "Chronicles"), ("Chron", "Chronicles"), ("Col", "Colossians"), ("Cor", "Corinthians"),
+    ("Dan", "Daniel"), ("Deut", "Deuteronomy"), ("Eccl", "Ecclesiastes"), ("Eph", "Ephesians"), ("Ex", "Exodus"),
+    ("Exod", "Exodus"), ("Ezek", "Ezekiel"), ("Gal", "Galatians"), ("Gen", "Genesis"), ("Heb", "Hebrews"),
+    ("Hos", "Hosea"), ("Isa", "Isaiah"), ("Jas", "James"), ("Jer", "Jeremiah"), ("Jn", "John"), ("Josh", "Joshua"),
+    ("Judg", "Judges"), ("Lev", "Leviticus"), ("Lk", "Luke"), ("Matt", "Matthew"), ("Mk", "Mark"), ("Mt", "Matthew"),
+    ("Num", "Numbers"), ("Pet", "Peter"), ("Phil", "Philippians"), ("Prov", "Proverbs"), ("Ps", "Psalm"),
+    ("Pss", "Psalms"), ("Rev", "Revelation"), ("Rom", "Romans"), ("Sam", "Samuel"), ("Thess", "Thessalonians"),
+    ("Tim", "Timothy"), ("Zech", "Zechariah"),
+];
+/// Names of people too, and short forms of other words: books only with a mark, or a number before.
+const NAMES_TOO: [&str; 11] =
+    ["Col", "Dan", "Ex", "Matt", "Num", "Phil", "Pet", "Rev", "Sam", "Tim", "Mt"];
+
+/// "Gen. 1:1", "1 Cor 13:4".
+pub(super) fn verses(text: &mut String) {
+    let verse = re!(r"(?-u:\b)(?:([123]) )?([A-Z][a-z]{1,5})(\.?) ([0-9]{1,3}:[0-9])");
+    each(text, verse, |c, before, _| {
+        let (name, certain) = (&c[2], c.get(1).is_some() || !c[3].is_empty());
+        let (_, book) = SHORT
+            .iter()
+            .find(|(of, _)| *of == name)
+            .filter(|_| certain || !NAMES_TOO.contains(&name))?;
+        let which = match c.get(1).map(|m| m.as_str()) {
+            Some("1") => "first ",
+            Some("2") => "second ",
+            Some(_) => "third ",
+            None => "",
+        };
+        (!before.ends_with(is_digit)).then(|| format!("{which}{book} {}", &c[4]))
+    });
+}
+
 pub(super) fn mend(text: &mut String) {
     let port = re!(r"(?i)((?-u:\b)localhost|[0-9a-z-]+(?:\.[0-9a-z-]+)+):([0-9]{2,5})(?-u:\b)");
     each(text, port, |c, _, after| {
@@ -82,7 +117,12 @@ pub(super) fn mend(text: &mut String) {
         let clock = match *rest.split(':').collect::<Vec<_>>() {
             [second] => pair(first, second, before, after),
             [minutes, seconds] if [minutes, seconds].map(str::len) == [2, 2] && first.len() <= 2 => {
-                Some(timed(first, minutes, seconds))
+                match (minutes, seconds) {
+                    ("00", "00") => {
+                        pair(first, "00", before, after).or_else(|| Some(format!("{first}:00")))
+                    }
+                    _ => Some(timed(first, minutes, seconds)),
+                }
             }
             [_, _] => Some(c[0].replace(':', " to ")),
             _ => Some(c[0].replace(':', " colon ")),
@@ -93,10 +133,13 @@ pub(super) fn mend(text: &mut String) {
             // The point's digits, one by one, so that a minute keeps its own.
             _ if clock.contains(':') => {
                 let digits: Vec<_> = fraction.chars().map(String::from).collect();
-                Some(format!("{clock} point {}", digits.join(" ")))
+                Some(format!("{clock} point {}{}", digits.join(" "), gap(after.starts_with(is_word))))
             }
             _ if clock.ends_with(&format!(".{fraction}")) => Some(clock),
-            _ => Some(format!("{clock} point {}", super::super::numbers::spelled(fraction))),
+            _ => {
+                let digits = super::super::numbers::spelled(fraction);
+                Some(format!("{clock} point {digits}{}", gap(after.starts_with(is_word))))
+            }
         }
     });
 }
@@ -108,14 +151,32 @@ fn pair(first: &str, second: &str, before: &str, after: &str) -> Option<String> 
     }
     let before = before.trim_end_matches(' ');
     let cue = last_word(before.strip_suffix(" of").unwrap_or(before));
-    let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios")
-        || matches!(next_word(after), "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture");
+    let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios" | "outnumbered")
+        || matches!(
+            next_word(after),
+            "scale"
+                | "ratio"
+                | "odds"
+                | "aspect"
+                | "mix"
+                | "mixture"
+                | "dilution"
+                | "dilutions"
+                | "solution"
+        );
     let minutes: u32 = second.parse().unwrap_or(60);
     let time = second.len() == 2 && first.len() <= 2 && minutes < 60;
     if ratio || !time {
         return Some(format!("{first} to {second}"));
     }
     let hour = first.parse().unwrap_or(0);
+    // "7:00am", and what a clock has left.
+    if minutes == 0 && re!(r"^[AaPp]\.?[Mm](?-u:\b)").is_match(after) {
+        return Some(format!("{hour} "));
+    }
+    if minutes == 0 && hour > 0 && matches!(next_word(after), "left" | "remaining") {
+        return Some(format!("{hour} minute{}", if hour == 1 { "" } else { "s" }));
+    }
     (minutes == 0 && (13..=24).contains(&hour)).then(|| format!("{hour} hundred"))
 }
 
@@ -147,6 +208,10 @@ mod tests {
                 ("localhost:8080, 127.0.0.1:80", "localhost colon 8080, 127.0.0.1 colon 80"),
                 ("5:30, 13:00, 1:30:00, 10:30:05", "5:30, 13 hundred, 1 30, 10 30 oh 05"),
                 ("1:30.5", "1:30 point 5"),
+                (
+                    "7:00am, 1:00:00, 3:00 left, a 1:10 dilution",
+                    "7 am, 1:00, 3 minutes left, a 1 to 10 dilution",
+                ),
             ],
         );
     }

@@ -1,9 +1,11 @@
-//! Units behind numbers, and what a letter behind a number means: metres or millions.
+//! Units behind numbers.
 
+mod letters;
 mod table;
 
 use super::{each, gap, guarded, is_capitalised, is_word, last_word, next_word, re};
-use table::{AFTER_MEASURE, ALONE, COUNTED, UNITS};
+use letters::{Context, Letter};
+use table::{AFTER_MEASURE, ALONE, UNITS};
 
 /// The name of a unit: of one, and of many. A square's and a cube's are made of the length's.
 fn unit(symbol: &str) -> Option<[String; 2]> {
@@ -26,6 +28,7 @@ fn unit(symbol: &str) -> Option<[String; 2]> {
 
 pub(super) fn mend(text: &mut String) {
     degrees(text);
+    products(text);
     clocked(text);
     measures(text);
     rates(text);
@@ -38,12 +41,26 @@ fn each_one(symbol: &str) -> String {
     unit(symbol).map_or_else(|| symbol.to_owned(), |[one, _]| one)
 }
 
+/// "5 N·m", "10st 5lb", "401k": what is written in a way of its own.
+fn products(text: &mut String) {
+    let product = re!(r"([0-9] ?)(N|A|mA|W|kW|MW)[·⋅](m|h)(?-u:\b)");
+    each(text, product, |c, _, _| Some(format!("{}{}{}", &c[1], &c[2], &c[3])));
+    let stone = re!(r"(?-u:\b)([0-9]{1,2}) ?st,? ([0-9]{1,2}) ?lbs?(?-u:\b)");
+    each(text, stone, |c, _, _| Some(format!("{} stone {} lb", &c[1], &c[2])));
+    each(text, re!(r"(?-u:\b)40([13]) ?(?:\(([kb])\)|([kb])(?-u:\b))"), |c, before, after| {
+        let letter = c.get(2).or(c.get(3))?.as_str();
+        let plan = (&c[1] == "1") == (letter == "k");
+        let apart = !before.ends_with(['$', '£', '€', '.', ',']) && !after.starts_with(is_word);
+        (plan && apart).then(|| format!("4 oh {} {letter}", &c[1]))
+    });
+}
+
 /// A number, and a unit behind it.
 fn measures(text: &mut String) {
     let measured = re!(concat!(
-        r"((?:[0-9]{1,3} )?[0-9]{1,3}/[0-9]{1,3}|[0-9][0-9,]*(?:\.[0-9]+)?)([ -]?)",
+        r"((?:[0-9]{1,3} )?[0-9]{1,3}/[0-9]{1,3}|[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([ -]?)",
         r"((?:sq|cu|fl)\.? ?[a-z]+|[A-Za-zμΩ]+[²³23]?)",
-        r"(?:/([A-Za-zμ]+[²³23]?))?(?:(\.)([ \n,;:)]|$))?"
+        r"(?:/([A-Za-zμ]+[²³23]?))?(?:(\.)([ \n,;:)-]|$))?"
     ));
     // Where the last number of feet ends.
     let mut feet_end = None;
@@ -59,7 +76,16 @@ fn measures(text: &mut String) {
             return None;
         }
         let feet = feet_end.is_some_and(|end: usize| before.len() == end + 1);
-        let context = Context { number, joined: between.is_empty(), before, after, dot, feet };
+        let context = Context {
+            number,
+            joined: between.is_empty(),
+            bound: between == "-",
+            before,
+            after,
+            dot,
+            feet,
+            divided: divided.is_some(),
+        };
         let [one, many] = match context.letter(symbol) {
             Letter::Leave => return None,
             Letter::Word(word) => {
@@ -72,7 +98,8 @@ fn measures(text: &mut String) {
             over.len() < under.len() || (over.len() == under.len() && over < under)
         });
         let thing = per.is_empty() && !dot && after.starts_with(' ');
-        let adjective = between == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
+        let adjective =
+            between == "-" || behind == "-" || (thing && AFTER_MEASURE.contains(&next_word(after)));
         let name = if number == "1" || part || adjective { one } else { many };
         let plain = number.replace(',', "");
         let written = if plain.contains(['.', '/']) { plain } else { guarded(&plain).into_owned() };
@@ -107,103 +134,6 @@ fn alone(text: &mut String) {
             None => many,
         })
     });
-}
-
-/// What is run, and what is watched, in "5k" and "4K".
-const IN_K: &[&str] = &[
-    "display",
-    "marathon",
-    "monitor",
-    "race",
-    "races",
-    "resolution",
-    "run",
-    "runs",
-    "screen",
-    "TV",
-    "video",
-    "walk",
-];
-/// What makes "in" an inch.
-const SIDES: &[&str] = &["deep", "diameter", "high", "long", "square", "tall", "thick", "wide"];
-/// What makes "A" an ampere.
-const ELECTRIC: &[&str] =
-    &["breaker", "charger", "circuit", "current", "fuse", "plug", "socket", "supply"];
-
-/// What a letter or word behind a number is.
-enum Letter<'a> {
-    /// No unit.
-    Leave,
-    /// A unit, by its symbol.
-    Unit(&'a str),
-    /// A power of a thousand, or the letter itself.
-    Word(&'a str),
-}
-
-struct Context<'a> {
-    number: &'a str,
-    /// The letter touches the number.
-    joined: bool,
-    before: &'a str,
-    after: &'a str,
-    /// A point follows.
-    dot: bool,
-    /// The number stands behind one of feet.
-    feet: bool,
-}
-
-impl Context<'_> {
-    /// People and things, of which there are millions.
-    fn counts(&self) -> bool {
-        let next = next_word(self.after).to_lowercase();
-        self.after.starts_with(' ') && COUNTED.contains(&next.as_str())
-    }
-
-    fn letter<'a>(&self, symbol: &'a str) -> Letter<'a> {
-        let next = next_word(self.after);
-        let many = self.joined && self.counts();
-        match symbol {
-            "m" if self.counts() => Letter::Word("million"),
-            "m" if self.joined
-                && (next == "ago"
-                    || self.before.ends_with("h ")
-                    || self.before.ends_with("hours ")) =>
-            {
-                Letter::Unit("min")
-            }
-            "b" if many => Letter::Word("billion"),
-            "b" => Letter::Word("b"),
-            "mn" => Letter::Word("million"),
-            "bn" => Letter::Word("billion"),
-            "tn" => Letter::Word("trillion"),
-            "t" if many => Letter::Word("trillion"),
-            "k" | "K" if self.joined && IN_K.contains(&next) => Letter::Word("k"),
-            "k" | "K" | "M" | "B" | "T" => Letter::Leave,
-            "d" | "N" | "J" if self.joined => Letter::Leave,
-            // "the 5 in the room": an inch behind feet, or as a measure.
-            "in" if self.feet || self.joined || self.dot || SIDES.contains(&next) => Letter::Unit("in"),
-            "in" => Letter::Leave,
-            "A" if ELECTRIC.contains(&next)
-                || ["V, ", "V and ", "V at ", "V "].iter().any(|end| self.before.ends_with(end)) =>
-            {
-                Letter::Unit("A")
-            }
-            "A" => Letter::Leave,
-            // "123 N Main St", "5 W 34th".
-            "N" | "W" | "V" | "J" | "L" if next_starts_name(self.after) => Letter::Leave,
-            "ha" if next == "ha" => Letter::Leave,
-            "pt" if matches!(next, "font" | "type" | "text" | "size") => Letter::Unit("pts"),
-            // 1990s and 80s are read before; a second needs its number alone.
-            "s" if self.number.len() > 3 && self.joined => Letter::Leave,
-            _ => Letter::Unit(symbol),
-        }
-    }
-}
-
-fn next_starts_name(after: &str) -> bool {
-    let word = next_word(after);
-    let name = is_capitalised(word) && word.chars().any(char::is_lowercase);
-    after.starts_with(' ') && (name || super::goes_on(after, &[' ']))
 }
 
 /// "2h30m", "5m30s".
@@ -279,6 +209,11 @@ mod tests {
                 ),
                 ("5m rope, 100m sprint, 10t truck", "5 meter rope, 100 meter sprint, 10 ton truck"),
                 ("5m people, 5M users, 5k run", "5 million people, 5M users, 5 k run"),
+                ("in 5m, 2m new jobs, it is 5m", "in 5 minutes, 2 million new jobs, it is 5 million"),
+                ("In 2019 MP Ito, July 4, W. spoke", "In 2019 MP Ito, July 4, W. spoke"),
+                ("Gate 5B, page 7s, 221B Baker Street", "Gate 5 B, page 7 s, 221 B Baker Street"),
+                ("5 N·m, 10st 5lb, a 401(k)", "5 newton meters, 10 stone 5 pounds, a 4 oh 1 k"),
+                ("10 in high school, 10 in high", "10 in high school, 10 inches high"),
                 ("5 ft 10 in, 5 in the", "5 feet 10 inches, 5 in the"),
                 ("6 lbs. of, 6 lbs. The", "6 pounds of, 6 pounds. The"),
                 ("5 m², 20 sq ft, a 5-km race", "5 square meters, 20 square feet, a 5 kilometer race"),

@@ -67,7 +67,6 @@ pub(super) const SILENT: &[(char, char, &str)] = &[
     ('\u{20ad}', '\u{20bf}', "read with money, or by letters"),
     ('\u{20d0}', '\u{20ff}', "marks upon the character before"),
     ('\u{2100}', '\u{218f}', "letters, fractions and numerals, read as such"),
-    ('\u{2212}', '\u{2212}', "read as a hyphen is"),
     ('\u{2215}', '\u{2216}', "read as a slash is"),
     ('\u{2236}', '\u{2236}', "read as a colon is"),
     ('\u{2320}', '\u{2321}', "parts of a drawn sign"),
