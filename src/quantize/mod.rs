@@ -7,6 +7,7 @@
 mod activation;
 mod blocks;
 mod calibration;
+mod held;
 mod plan;
 mod qdq;
 mod scopes;
@@ -24,7 +25,8 @@ use crate::recipe::{Form, Int8, Terms};
 pub use calibration::{Calibration, Observed};
 pub use smooth::smooth;
 
-use plan::{Key, Plan, Unused, Work};
+use held::Key;
+use plan::{Plan, Unused, Work};
 use scopes::{Constant, inner, label};
 use weights::Weight;
 use write::{Step, Stored, Writer, inner_mut};

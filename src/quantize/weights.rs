@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::blocks::Blocks;
-use super::plan::Held;
+use super::held::Held;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{TensorProto, initializer_f32, initializer_raw};
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::activation::Quantized;
 use super::calibration::Calibration;
-use super::plan::{Gemm, Key};
+use super::held::Key;
+use super::plan::Gemm;
 use super::qdq;
 use super::weights::Weight;
 use crate::ir::proto::tensor_proto::DataType;
