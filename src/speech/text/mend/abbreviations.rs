@@ -255,7 +255,12 @@ fn is_drive(before: &str, after: &str) -> bool {
         && !matches!(word, "Dear" | "Hello" | "Prof" | "Thanks" | "professor")
         && after.strip_prefix(' ').is_some_and(|next| next.starts_with(char::is_lowercase))
         && near.ends_with(' ');
-    house || along || street
+    // "At 5 Call Dr. Lee".
+    let next = next_word(after);
+    let named = is_capitalised(next)
+        && !STARTERS.contains(&next)
+        && !matches!(next, "Apt" | "Apartment" | "Suite" | "Ste" | "Unit");
+    (house && !named) || along || street
 }
 
 /// Counties whose names follow theirs: "Co. Durham".

@@ -175,7 +175,7 @@ const MODELS: &[&str] = &["Galaxy", "iPhone", "Page", "page", "Room", "room", "V
 /// "20s and 30s", "Boeing 737s", "1s and 0s"; seconds are left for the units to read, lists of them too.
 fn plurals(text: &mut String) {
     let list = re!(concat!(
-        r"(?-u:\b)[0-9]+(?:,[0-9]{3})*s(?:(?:, ?|,? (?:and|or|to|through) |[-–])",
+        r"(?-u:\b)[0-9]+(?:,[0-9]{3})*s(?:(?:, ?|,? (?:and|or|to|through|not|then) |[-–])",
         r"(?:the |early |mid-|late )?'?[0-9]+(?:,[0-9]{3})*s)*(?-u:\b)"
     ));
     each(text, list, |c, before, after| {
@@ -193,6 +193,7 @@ fn plurals(text: &mut String) {
         let determined = matches!(last_word(before), "the" | "The");
         let seconds = LASTING.contains(&word.as_str()) && !determined
             || TIMED.contains(&next_word(after)) && after.starts_with(' ')
+            || re!("^ of (?:audio|exposure|footage|rest|silence|sunlight|video)").is_match(after)
             || front.ends_with("m ")
             || front.ends_with("min ")
             || front.ends_with(": ");

@@ -234,8 +234,14 @@ fn lists(text: &mut String) {
             .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
             || after.starts_with(['-', '–', '\'', '/']);
         let rising = values.is_sorted_by(|a, b| a < b);
-        let numbers =
-            rising && !inside && !RULERS.contains(&word) && (labelled || (long && told && first));
+        // "Charles I, II and III".
+        if RULERS.contains(&word) && rising && told && !inside && !joined {
+            let counted = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
+                value(&c[0]).map_or_else(String::new, |n| format!("the {}", ordinal(n)))
+            });
+            return Some(counted.into_owned());
+        }
+        let numbers = rising && !inside && (labelled || (long && told && first));
         let written = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
             value(&c[0]).map_or_else(String::new, |n| n.to_string())
         });

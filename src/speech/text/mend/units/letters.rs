@@ -233,7 +233,8 @@ impl Context<'_> {
     /// "Gate 5B", "221B Baker Street": the number's own letter.
     fn is_labelled(&self, symbol: &str) -> bool {
         let label = last_word(self.before);
-        let long = SIDES.contains(&next_word(self.after));
+        let next = next_word(self.after);
+        let long = SIDES.contains(&next) || METRIC.contains(&next);
         let one = symbol.chars().count() == 1;
         if one && !long && !self.bound && LABELS.contains(&label.to_lowercase().as_str()) {
             return true;
@@ -321,8 +322,9 @@ impl Context<'_> {
         ];
         let wide = SIDES.contains(&words[0])
             && (ends.contains(&words[1]) || AFTER_MEASURE.contains(&words[1]));
-        wide || (self.bound && SIDES.contains(&words[0]))
-            || (self.dot && !LET.contains(&last_word(self.before)))
+        let wide = wide || (self.bound && SIDES.contains(&words[0]));
+        let told = next_word(self.after).starts_with(char::is_lowercase);
+        wide || (self.dot && (told || !LET.contains(&last_word(self.before))))
     }
 }
 
