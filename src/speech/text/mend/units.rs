@@ -233,7 +233,12 @@ mod tests {
             }
             let mut text = format!("It is 7 {symbol}");
             mend(&mut text);
-            let plural = if *symbol == "pt" { "pints" } else { many };
+            // Of few, a rate's hundredths.
+            let plural = match *symbol {
+                "pt" => "pints",
+                "bps" => "basis points",
+                _ => many,
+            };
             assert_eq!(text, format!("It is 7 {plural}"), "{symbol}");
         }
     }
