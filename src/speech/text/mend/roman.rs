@@ -395,8 +395,8 @@ mod tests {
                 ("the XIX century, the XIXth", "the 19th century, the 19th"),
                 ("an IV drip, Rocky IV", "an i v drip, Rocky 4"),
                 (
-                    "Chapters I-IV, IV, V and VI, III-V, an I-V",
-                    "Chapters 1 to 4, 4, 5 and 6, 3 to 5, an I-V",
+                    "Chapters I-IV; IV, V and VI; III-V; an I-V",
+                    "Chapters 1 to 4; 4, 5 and 6; 3 to 5; an I-V",
                 ),
                 (
                     "James I's, Henry I, who, James I know",

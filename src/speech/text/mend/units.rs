@@ -18,7 +18,7 @@ fn unit(symbol: &str) -> Option<[String; 2]> {
     };
     let length = ["m", "km", "cm", "mm", "ft", "in", "mi", "yd", "μm", "nm", "dm"].contains(&base);
     // A second, squared, comes after "per".
-    let squared = (base == "s").then_some("second squared");
+    let squared = (base == "s" && power == "square").then_some("second squared");
     let [one, many] = unit(base).filter(|_| length || squared.is_some())?;
     match squared {
         Some(words) => Some([words.to_owned(), words.to_owned()]),
@@ -219,6 +219,7 @@ mod tests {
                 ("5 m², 20 sq ft, a 5-km race", "5 square meters, 20 square feet, a 5 kilometer race"),
                 ("5 dollars/hr, 3/day", "5 dollars per hour, 3 per day"),
                 ("a few km, per kWh", "a few kilometers, per kilowatt hour"),
+                ("5s2, 5s3", "5 second squared, 5s3"),
                 ("5 apples, 3 mice, 4K, 5G", "5 apples, 3 mice, 4K, 5G"),
                 ("1/2 mi, 1 1/2 mi", "1/2 mile, 1 1/2 miles"),
             ],
@@ -233,7 +234,12 @@ mod tests {
             }
             let mut text = format!("It is 7 {symbol}");
             mend(&mut text);
-            let plural = if *symbol == "pt" { "pints" } else { many };
+            // Of few, a rate's hundredths.
+            let plural = match *symbol {
+                "pt" => "pints",
+                "bps" => "basis points",
+                _ => many,
+            };
             assert_eq!(text, format!("It is 7 {plural}"), "{symbol}");
         }
     }
