@@ -87,7 +87,10 @@ def test_sentences_become_references(tmp_path):
     ran = run_task(tmp_path / "out", "export-decoder", checkpoint=str(MINI), references=few)
     tensors, cases = read(ran, "references")
     spoken = Voice.load(MINI).speak("thank you very much.")
+    moved = cases[-1].pop("last_bit")
     assert cases[-1] == {"name": "spoken_0", "kind": "spoken", "batch": 1, "length": len(spoken.tokens)}
+    # A trained voice's own rows are well-conditioned.
+    assert 0 < moved["max_abs_of_peak"] < 1e-5 and moved["snr_db"] > 90
     np.testing.assert_allclose(tensors["spoken_0/hidden_states"], spoken.hidden_states.numpy(), atol=1e-5)
     assert np.abs(tensors["spoken_0/audio"]).max() > 0.05
 
