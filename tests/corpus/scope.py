@@ -194,14 +194,13 @@ class Scope:
         """A Constant, in any of the forms its opset has."""
         name = tensor.name
         tensor.name = "" if self.world.chance(0.5) else tensor.name
-        short = self.world.opset >= 12 and self.world.chance(0.5)
+        # The package can't tell the type of an empty list.
+        short = self.world.opset >= 12 and self.world.chance(0.5) and array.size > 0
         if short and array.dtype == np.int64 and array.ndim < 2:
             form = {"value_int": int(array)} if array.ndim == 0 else {"value_ints": array.tolist()}
         elif short and array.dtype == np.float32 and array.ndim < 2:
             form = {"value_float": float(array)} if array.ndim == 0 else {"value_floats": array.tolist()}
         else:
-            form = {"value": tensor}
-        if not next(iter(form.values())) and form.get("value_ints") == []:
             form = {"value": tensor}
         self.raw("Constant", [], [name], **form)
 
