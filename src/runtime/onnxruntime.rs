@@ -210,7 +210,8 @@ impl Session for Loaded {
     fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
         let fed = self.feed(inputs)?;
         let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let outputs = session.run(fed).map_err(refuse)?;
+        // By reference: an output may be an input's own memory, which must outlive its reading.
+        let outputs = session.run(views(&fed)).map_err(refuse)?;
         let read = |(name, value): (&str, ort::value::ValueRef<'_>)| {
             Ok((name.to_owned(), from_ort(&value).map_err(refuse)?))
         };
@@ -253,7 +254,7 @@ impl Conversation for Moving<'_> {
         }
         let session = &self.loaded.session;
         let mut session = session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut outputs = session.run(fed).map_err(refuse)?;
+        let mut outputs = session.run(views(&fed)).map_err(refuse)?;
         for (from, to) in &self.carried {
             let value = outputs.remove(from).ok_or_else(|| super::no_output(NAME, from))?;
             self.held.push((to.clone(), value));
@@ -263,6 +264,11 @@ impl Conversation for Moving<'_> {
         };
         outputs.iter().map(read).collect()
     }
+}
+
+/// Values as ONNX Runtime is lent them.
+fn views(fed: &[(String, DynValue)]) -> Vec<(&str, ort::session::SessionInputValue<'_>)> {
+    fed.iter().map(|(name, value)| (name.as_str(), value.into())).collect()
 }
 
 fn to_ort(tensor: &Tensor) -> Result<DynValue, String> {

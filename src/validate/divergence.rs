@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::audio;
-use crate::ir::{Graph, Model, ValueInfoProto};
+use crate::ir::{Graph, Model, NodeProto, ValueInfoProto};
 use crate::runtime::{Runtime, Tensors};
 use crate::tensor::TensorFile;
 
@@ -34,7 +34,9 @@ pub struct Divergence {
 impl Divergence {
     /// At a node, behind the last that agrees; no value is named yet.
     pub(super) fn at(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Self {
-        let node = &graph.proto().node[at];
+        // A graph may have no nodes, and pass an input through.
+        let none = NodeProto::default();
+        let node = graph.proto().node.get(at).unwrap_or(&none);
         let pass = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
         Self {
             node: node.called().to_owned(),
@@ -200,6 +202,13 @@ mod tests {
 
     fn given(values: [f32; 2]) -> Tensors {
         [("x".to_owned(), Tensor::from_f32(&[1, 2], &values))].into()
+    }
+
+    #[test]
+    fn a_graph_without_nodes_has_a_place_too() {
+        let model = TestGraph::new().input("x", &["n"]).output("x", &["n"]).model();
+        let place = Divergence::at(&model.graph(), 0, None);
+        assert_eq!((place.node.as_str(), place.op.as_str()), ("", ""));
     }
 
     #[test]
