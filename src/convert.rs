@@ -8,8 +8,9 @@ use std::path::Path;
 
 use crate::export::{self, Child, Convert, InputShape, Request};
 use crate::ir::Model;
+use crate::names::{Precision, Word as _};
 use crate::quantize;
-use crate::recipe::{OpenVinoTarget, Precision};
+use crate::recipe::OpenVinoTarget;
 
 /// How a conversion fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -3,7 +3,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
 //! ```text
-//! files digest tensor audio hardware | recipe source export ir passes quantize convert | runtime speech | validate bundle | pipeline | cli
+//! files digest tensor audio hardware names | recipe source export ir passes quantize convert | runtime speech | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -21,6 +21,7 @@ pub mod export;
 pub mod files;
 pub mod hardware;
 pub mod ir;
+pub mod names;
 pub mod passes;
 pub mod pipeline;
 pub mod quantize;

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
+use soprano_export::names::Precision;
 use soprano_export::recipe::{
     self, Decoder, Error, Family, Form, Fp32Speech, Fp32Tolerance, Int8, Int8Speech, LanguageModel,
-    LmFp32Tolerance, LmReferences, LmTolerance, OpenVinoTarget, Precision, Recipe, References, Route,
-    Speech, Targets, Terms, Tolerance, Via,
+    LmFp32Tolerance, LmReferences, LmTolerance, OpenVinoTarget, Recipe, References, Route, Speech,
+    Targets, Terms, Tolerance, Via,
 };
 
 fn rendered(error: &Error) -> String {

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
+use crate::names::Precision;
 use crate::runtime::Format;
 use crate::source;
-use crate::validate::{self, Part, Scheme, Signature, Tolerance};
+use crate::validate::{self, Part, Signature, Tolerance};
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
@@ -69,7 +70,7 @@ pub struct ArtifactEntry {
     /// Which part of the voice: `decoder`.
     pub part: Part,
     /// Number format: `fp32`.
-    pub scheme: Scheme,
+    pub scheme: Precision,
     /// What the file is.
     #[serde(default, skip_serializing_if = "is_onnx")]
     pub format: Format,
@@ -163,7 +164,7 @@ impl Manifest {
     }
 
     /// A half's file in a scheme and a format.
-    pub fn artifact(&self, part: Part, scheme: Scheme, format: Format) -> Option<&ArtifactEntry> {
+    pub fn artifact(&self, part: Part, scheme: Precision, format: Format) -> Option<&ArtifactEntry> {
         let mut entries = self.artifacts.iter();
         entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
     }

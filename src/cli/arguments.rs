@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::synth::options::Synth;
+use crate::names::{Precision, Word};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done
@@ -176,12 +177,12 @@ pub(super) struct Decoder {
     #[arg(
         long,
         value_name = "fp32,fp16,int8",
-        value_enum,
+        value_parser = word::<Precision>(),
         value_delimiter = ',',
         num_args = 0..,
         require_equals = true
     )]
-    pub openvino: Option<Vec<OpenVinoScheme>>,
+    pub openvino: Option<Vec<Precision>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -207,12 +208,12 @@ pub(super) struct Lm {
     #[arg(
         long,
         value_name = "fp32,fp16,int8",
-        value_enum,
+        value_parser = word::<Precision>(),
         value_delimiter = ',',
         num_args = 0..,
         require_equals = true
     )]
-    pub openvino: Option<Vec<OpenVinoScheme>>,
+    pub openvino: Option<Vec<Precision>>,
     #[command(flatten)]
     pub output: Output,
 }
@@ -226,15 +227,10 @@ pub(super) enum ExportRoute {
     Optimum,
 }
 
-/// How numbers are held in OpenVINO's format.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum OpenVinoScheme {
-    /// 32-bit floats.
-    Fp32,
-    /// Weights in 16-bit floats.
-    Fp16,
-    /// Weights in 8 bits.
-    Int8,
+/// A word of a closed set.
+pub(super) fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let values = T::ALL.iter().map(|word| PossibleValue::new(word.name()).help(word.about()));
+    PossibleValuesParser::new(values).map(|name| T::named(&name).expect("a possible value"))
 }
 
 #[derive(Args)]

@@ -1,11 +1,12 @@
 use super::arguments::{
-    BuildRecipe, Decoder, ExportRoute, Lm, OpenVinoScheme, Output, PlanBuild, Shared, WorkflowFormat,
+    BuildRecipe, Decoder, ExportRoute, Lm, Output, PlanBuild, Shared, WorkflowFormat,
 };
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::export::Python;
+use crate::names::Precision;
 use crate::pipeline::{self, Build, Cache, Finished, Job, Plan, State};
-use crate::recipe::{self, Int8, Precision, Recipe, Route, Targets, Terms};
+use crate::recipe::{self, Int8, Recipe, Route, Targets, Terms};
 use crate::runtime::{OnnxRuntime, OpenVino};
 use crate::source::Source;
 
@@ -66,19 +67,14 @@ pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failur
 }
 
 /// What a recipe converts a half to, where a call asks for it: nothing else than it asks for.
-fn target(targets: &mut Targets, asked: Option<&[OpenVinoScheme]>) {
+fn target(targets: &mut Targets, asked: Option<&[Precision]>) {
     let Some(schemes) = asked else {
         *targets = Targets::default();
         return;
     };
     let target = targets.openvino.get_or_insert_default();
     if !schemes.is_empty() {
-        let precision = |scheme: &OpenVinoScheme| match scheme {
-            OpenVinoScheme::Fp32 => Precision::Fp32,
-            OpenVinoScheme::Fp16 => Precision::Fp16,
-            OpenVinoScheme::Int8 => Precision::Int8,
-        };
-        let mut wanted: Vec<Precision> = schemes.iter().map(precision).collect();
+        let mut wanted = schemes.to_vec();
         wanted.sort();
         wanted.dedup();
         target.schemes = wanted;

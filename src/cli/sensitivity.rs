@@ -7,10 +7,11 @@ use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::bundle::Bundle;
 use crate::files;
 use crate::ir::Model;
+use crate::names::Precision;
 use crate::pipeline::Reporter as _;
 use crate::recipe::Recipe;
 use crate::runtime::{Runtime, Tract};
-use crate::validate::{self, Choice, Part, References, Scheme, Sensitivity};
+use crate::validate::{self, Choice, Part, References, Sensitivity};
 
 /// The least signal-to-noise ratio of an int8 file that a recipe takes.
 const LEAST_SNR_DB: f64 = 12.0;
@@ -115,7 +116,7 @@ fn fp32(options: &Options) -> Result<(Part, PathBuf, References), Failure> {
         .manifest()
         .artifacts
         .iter()
-        .filter(|a| a.scheme == Scheme::Fp32 && wanted(a.part))
+        .filter(|a| a.scheme == Precision::Fp32 && wanted(a.part))
         .collect();
     found.sort_by_key(|artifact| artifact.part != Part::Lm);
     let entry = found.first().ok_or_else(|| Error::NoPart { bundle: options.bundle.clone() })?;

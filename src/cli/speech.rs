@@ -9,11 +9,12 @@ use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::names::Precision;
 use crate::pipeline::Reporter as _;
 use crate::recipe::{self, Recipe};
 use crate::runtime::{Format, Options, Runtime};
+use crate::validate::Part;
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
-use crate::validate::{Part, Scheme};
 
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
@@ -76,9 +77,9 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
 
-fn demand(scheme: Scheme, demands: &recipe::Speech) -> Demand {
+fn demand(scheme: Precision, demands: &recipe::Speech) -> Demand {
     match scheme {
-        Scheme::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
+        Precision::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
         _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
     }
 }
@@ -112,8 +113,8 @@ fn pairs<'a>(
 ) -> Vec<[&'a ArtifactEntry; 2]> {
     let mut pairs: Vec<[&ArtifactEntry; 2]> = Vec::new();
     for format in [Format::Onnx, Format::OpenVino] {
-        for scheme in [Scheme::Fp32, Scheme::Fp16, Scheme::Int8] {
-            let int8 = scheme != Scheme::Fp32 && format == Format::Onnx;
+        for scheme in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+            let int8 = scheme != Precision::Fp32 && format == Format::Onnx;
             // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
             let slow = int8
                 && match engine {

@@ -7,11 +7,12 @@ use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
 use crate::ir::Model;
+use crate::names::Precision;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Runtime, Tract};
 use crate::tensor::Tensor;
 use crate::validate::{
-    self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, Part, References, Scheme, Verdict,
+    self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, Part, References, Verdict,
 };
 
 pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
@@ -121,7 +122,7 @@ impl Runtimes {
                 // Integer products of ONNX are slower than fp32 ones there: its int8 is its own.
                 && !(runtime.name() == "openvino"
                     && entry.format == Format::Onnx
-                    && entry.scheme != Scheme::Fp32)
+                    && entry.scheme != Precision::Fp32)
         };
         let asked = |runtime: &&dyn Runtime| {
             self.all || self.named.is_empty() || self.named.contains(&runtime.name())
@@ -130,11 +131,11 @@ impl Runtimes {
         let mut runtimes: Vec<&dyn Runtime> = found.filter(takes).filter(asked).collect();
         if self.named.is_empty() && !self.all {
             // One is enough, but for 8 bits, which tract takes minutes for.
-            let slow = entry.scheme == Scheme::Int8 && entry.format == Format::Onnx;
+            let slow = entry.scheme == Precision::Int8 && entry.format == Format::Onnx;
             runtimes.truncate(if slow { 2 } else { 1 });
         }
         let mut beside = None;
-        if entry.scheme == Scheme::Int8 && runtimes.len() > 1 {
+        if entry.scheme == Precision::Int8 && runtimes.len() > 1 {
             runtimes.rotate_left(1);
             beside = Some(references.clone().up_to(LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
         }
@@ -225,7 +226,7 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
 /// Writes every spoken reference twice: PyTorch's own audio, and the model's.
 fn listen(
     folder: &Path,
-    scheme: Scheme,
+    scheme: Precision,
     sample_rate: u32,
     artifact: &Artifact,
     references: &References,

@@ -7,10 +7,9 @@ use super::stages;
 use super::{Build, Error, Reporter, Rewrite};
 use crate::convert;
 use crate::ir::Model;
-use crate::recipe::{OpenVinoTarget, Precision, Recipe};
-use crate::validate::{
-    self, Artifact, Claim, Metric, Part, Scheme, Signature, Tolerance, Verdict, Weights,
-};
+use crate::names::Precision;
+use crate::recipe::{OpenVinoTarget, Recipe};
+use crate::validate::{self, Artifact, Claim, Metric, Part, Signature, Tolerance, Verdict, Weights};
 
 /// The names of a part's conversion, and of the validation of each of its files.
 pub(super) fn names(part: Part, scheme: Precision) -> [&'static str; 2] {
@@ -29,15 +28,6 @@ pub(super) fn target(recipe: &Recipe, part: Part) -> Option<&OpenVinoTarget> {
     match part {
         Part::Decoder => recipe.decoder.as_ref()?.targets.openvino.as_ref(),
         Part::Lm => recipe.lm.as_ref()?.targets.openvino.as_ref(),
-    }
-}
-
-/// How numbers are held in a converted file.
-pub(super) fn scheme(precision: Precision) -> Scheme {
-    match precision {
-        Precision::Fp32 => Scheme::Fp32,
-        Precision::Fp16 => Scheme::Fp16,
-        Precision::Int8 => Scheme::Int8,
     }
 }
 
@@ -114,16 +104,12 @@ pub(super) fn validate(
         Tolerance::new([(Metric::SnrDb, limit)].into_iter().chain(greedy))
     };
     let tolerance = match precision {
-        Precision::Fp32 => stages::tolerance(&build.recipe, part, Scheme::Fp32),
+        Precision::Fp32 => stages::tolerance(&build.recipe, part, Precision::Fp32),
         Precision::Fp16 => snr(target.fp16_snr_db),
         Precision::Int8 => snr(target.int8_snr_db),
     };
-    let claim = Claim {
-        part,
-        scheme: scheme(precision),
-        tolerance,
-        signature: signature(build, part, rewritten)?,
-    };
+    let claim =
+        Claim { part, scheme: precision, tolerance, signature: signature(build, part, rewritten)? };
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
     Ok(validate::validate(&artifact, &references, claim, runtime, build.interrupted, &done)?)

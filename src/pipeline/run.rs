@@ -14,10 +14,10 @@ use crate::bundle::{
 };
 use crate::export::source_digest;
 use crate::ir::Model;
-use crate::recipe::Precision;
+use crate::names::Precision;
 use crate::runtime::Format;
 use crate::source::{COMPANIONS, Checkpoint};
-use crate::validate::{self, Accepted, Artifact, Part, Scheme, Signature, Speed, Verdict};
+use crate::validate::{self, Accepted, Artifact, Part, Signature, Speed, Verdict};
 
 /// How a build ended.
 #[derive(Debug)]
@@ -160,12 +160,12 @@ impl Runner<'_> {
         let part = plan.part;
         let export = self.export(plan, checkpoint)?;
         let rewritten = self.rewrite(plan, &export)?;
-        let fp32 = self.judge(&plan.validate, part, Scheme::Fp32, &export, rewritten.clone())?;
+        let fp32 = self.judge(&plan.validate, part, Precision::Fp32, &export, rewritten.clone())?;
         let mut halves = vec![fp32];
         if let Some(int8) = &plan.int8 {
             let quantized = self.quantize((plan, int8), &export, &rewritten)?;
             let mut half =
-                self.judge(&int8.validate, part, Scheme::Int8, &export, quantized.clone())?;
+                self.judge(&int8.validate, part, Precision::Int8, &export, quantized.clone())?;
             if let Some(planned) = &int8.speed {
                 let stage = self.speed((plan, planned), &export, [&rewritten, &quantized])?;
                 half.speed = Some(stage.result()?);
@@ -233,7 +233,7 @@ impl Runner<'_> {
         }
         let rewritten = self.rewrite(plan, &export)?;
         if plan.validate.key == *wanted {
-            self.judge(&plan.validate, plan.part, Scheme::Fp32, &export, rewritten)?;
+            self.judge(&plan.validate, plan.part, Precision::Fp32, &export, rewritten)?;
             return Ok(());
         }
         if let Some(openvino) = &plan.openvino {
@@ -251,7 +251,7 @@ impl Runner<'_> {
         };
         let quantized = self.quantize((plan, int8), &export, &rewritten)?;
         if int8.validate.key == *wanted {
-            self.judge(&int8.validate, plan.part, Scheme::Int8, &export, quantized)?;
+            self.judge(&int8.validate, plan.part, Precision::Int8, &export, quantized)?;
         } else if let Some(planned) = int8.speed.as_ref().filter(|speed| speed.key == *wanted) {
             self.speed((plan, planned), &export, [&rewritten, &quantized])?;
         }
@@ -263,7 +263,7 @@ impl Runner<'_> {
         &self,
         planned: &Planned,
         part: Part,
-        scheme: Scheme,
+        scheme: Precision,
         export: &Stage,
         made: Stage,
     ) -> Result<Half, Error> {
@@ -399,7 +399,7 @@ fn pack(
             outputs: ports(&signature.outputs),
             references: references.clone(),
             tolerance: verdict.tolerance.clone(),
-            speed_gate: (verdict.scheme == Scheme::Int8 && format == Format::Onnx).then_some(
+            speed_gate: (verdict.scheme == Precision::Int8 && format == Format::Onnx).then_some(
                 match speed {
                     Some(_) => SpeedGate::Passed,
                     None => SpeedGate::Skipped,
@@ -412,7 +412,7 @@ fn pack(
         bundle_name.get_or_insert_with(|| name(build, &exported));
         environment.extend(exported.environment.clone());
         match part {
-            Part::Decoder if verdict.scheme != Scheme::Fp32 || format != Format::Onnx => {}
+            Part::Decoder if verdict.scheme != Precision::Fp32 || format != Format::Onnx => {}
             Part::Decoder => {
                 let model = Model::open(&accepted.artifact().path)?;
                 let references = stages::references(part, &export, &model)?;

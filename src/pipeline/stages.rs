@@ -10,6 +10,7 @@ use crate::export::{
     Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request, Speak,
 };
 use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
+use crate::names::Precision;
 use crate::passes::language_model::{self, Expose};
 use crate::passes::{self, Driver};
 use crate::quantize;
@@ -17,9 +18,7 @@ use crate::recipe::{Form, Int8, Recipe, Route};
 use crate::runtime::{Runtime, Tract};
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
-use crate::validate::{
-    self, Artifact, Claim, Metric, Part, References, Scheme, Signature, Tolerance, Verdict,
-};
+use crate::validate::{self, Artifact, Claim, Metric, Part, References, Signature, Tolerance, Verdict};
 
 /// The model that the export of a part leaves.
 pub(super) fn model_file(part: Part) -> &'static str {
@@ -92,13 +91,13 @@ pub(super) fn hub_files(recipe: &Recipe) -> Vec<&'static str> {
 }
 
 /// The name of a part's file, without `.onnx`: the recipe's for fp32, and beside it the same in int8.
-pub(super) fn file_name(recipe: &Recipe, part: Part, scheme: Scheme) -> String {
+pub(super) fn file_name(recipe: &Recipe, part: Part, scheme: Precision) -> String {
     let fp32 = match part {
         Part::Decoder => recipe.decoder.as_ref().map_or("decoder", |decoder| &decoder.file),
         Part::Lm => recipe.lm.as_ref().map_or("lm", |lm| &lm.file),
     };
     match scheme {
-        Scheme::Fp32 => fp32.to_owned(),
+        Precision::Fp32 => fp32.to_owned(),
         other => format!("{}_{other}", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
     }
 }
@@ -425,9 +424,9 @@ pub(super) fn references_entry(
 }
 
 /// What the recipe demands of a part's ONNX file in a scheme.
-pub(super) fn tolerance(recipe: &Recipe, part: Part, scheme: Scheme) -> Tolerance {
+pub(super) fn tolerance(recipe: &Recipe, part: Part, scheme: Precision) -> Tolerance {
     let tolerance = match part {
-        _ if scheme == Scheme::Int8 => int8(recipe, part).map(|int8| {
+        _ if scheme == Precision::Int8 => int8(recipe, part).map(|int8| {
             let greedy = (part == Part::Lm).then_some((Metric::GreedyAgreement, 0.0));
             Tolerance::new([(Metric::SnrDb, int8.snr_db)].into_iter().chain(greedy))
         }),
@@ -458,7 +457,7 @@ pub(super) fn validate(
     build: &Build<'_>,
     reporter: &dyn Reporter,
     part: Part,
-    scheme: Scheme,
+    scheme: Precision,
     exported: &Stage,
     rewritten: &Stage,
 ) -> Result<Verdict, Error> {
@@ -471,12 +470,12 @@ pub(super) fn validate(
     let tolerance = tolerance(&build.recipe, part, scheme);
     let claim = Claim { part, scheme, tolerance, signature: signature.clone() };
     // OpenVINO computes integer products of ONNX slower than fp32 ones: its int8 is its own.
-    let takes = |runtime: &&dyn Runtime| scheme == Scheme::Fp32 || runtime.name() != "openvino";
+    let takes = |runtime: &&dyn Runtime| scheme == Precision::Fp32 || runtime.name() != "openvino";
     let mut runtimes: Vec<&dyn Runtime> = runtimes(build).filter(takes).collect();
     let mut beside = None;
     if quantize::needs_onnxruntime(&model) {
         runtimes.remove(0);
-    } else if scheme == Scheme::Int8 && runtimes.len() > 1 {
+    } else if scheme == Precision::Int8 && runtimes.len() > 1 {
         // tract's integer products take minutes for a long reference: another runtime has them all, and
         // tract is held beside it on the others.
         runtimes.rotate_left(1);
@@ -498,7 +497,7 @@ pub(super) fn validate(
         )?;
     }
     let searched =
-        (part == Part::Decoder && scheme == Scheme::Fp32).then(|| verdict.failure()).flatten();
+        (part == Part::Decoder && scheme == Precision::Fp32).then(|| verdict.failure()).flatten();
     if let Some((runtime, failed)) = searched
         && let Some(case) = references.cases.iter().find(|case| case.name == failed.name)
         && let Some(runtime) = runtimes.iter().find(|found| found.name_and_version() == runtime)

@@ -21,7 +21,7 @@ pub use check::Invalid;
 pub use error::{Error, Misfit, Problem};
 pub use gate::{DecoderGate, Gate, LmGate};
 pub use speech::{Fp32Speech, Int8Speech, Speech};
-pub use targets::{OpenVinoTarget, Precision, Targets, Via};
+pub use targets::{OpenVinoTarget, Targets, Via};
 pub use yaml::Step;
 
 use check::{

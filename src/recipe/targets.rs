@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::{Precision, Word as _};
+
 use super::check::{Checks, LEAST_INT8_SNR_DB, Outcome, SNR_DB};
 use super::{Step, present};
 
@@ -21,34 +23,6 @@ impl Targets {
     /// Whether nothing is named.
     pub fn is_empty(&self) -> bool {
         self.openvino.is_none()
-    }
-}
-
-/// How numbers are held in a converted file.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    Fp32,
-    /// Weights in 16-bit floats.
-    Fp16,
-    /// Weights in 8 bits.
-    Int8,
-}
-
-impl Precision {
-    /// Every one, in the order in which files are written.
-    pub const ALL: [Self; 3] = [Self::Fp32, Self::Fp16, Self::Int8];
-
-    /// The name in recipes, file names and requests.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-            Precision::Int8 => "int8",
-        }
     }
 }
 

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Part, Scheme};
+use super::{Error, Part};
 use crate::hardware::Machine;
+use crate::names::Precision;
 use crate::runtime::{Runtime, Session};
 
 pub use estimate::{Curve, Estimate, Rendition, Whole, best, whole};
@@ -133,7 +134,7 @@ pub struct Row {
     /// Which half of the voice.
     pub part: Part,
     /// How the file holds numbers.
-    pub scheme: Scheme,
+    pub scheme: Precision,
     /// The file inside the bundle; none for PyTorch, which runs the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::names::Precision;
 
 /// A figure that says how far an output is from its reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,18 +119,6 @@ pub enum Part {
     Lm,
 }
 
-/// How numbers are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    /// 32-bit floats throughout.
-    Fp32,
-    /// Weights in 16-bit floats.
-    Fp16,
-    /// 8-bit weights and activations in the large products.
-    Int8,
-}
-
 impl Part {
     /// The name in manifests, file names and tables.
     pub fn name(self) -> &'static str {
@@ -140,24 +129,7 @@ impl Part {
     }
 }
 
-impl Scheme {
-    /// The name in manifests, file names and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Scheme::Fp32 => "fp32",
-            Scheme::Fp16 => "fp16",
-            Scheme::Int8 => "int8",
-        }
-    }
-}
-
 impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -181,17 +153,17 @@ impl Tolerance {
 
     /// The limits beyond which nothing is accepted, whatever a recipe or a manifest says. An fp32 file
     /// further away computes something else; an int8 file further away is noise, not a coarser version.
-    pub fn floor(part: Part, scheme: Scheme) -> Self {
+    pub fn floor(part: Part, scheme: Precision) -> Self {
         use Metric::{
             ErrorGrowth, GreedyAgreement, LogSpectralDistanceDb, MaxAbs, MaxAbsOfPeak, SnrDb,
             Top1Agreement,
         };
         match (part, scheme) {
-            (Part::Decoder, Scheme::Fp32) => {
+            (Part::Decoder, Precision::Fp32) => {
                 Self::new([(MaxAbsOfPeak, 1e-4), (SnrDb, 40.0), (LogSpectralDistanceDb, 1.0)])
             }
-            (Part::Decoder, Scheme::Fp16 | Scheme::Int8) => Self::new([(SnrDb, 12.0)]),
-            (Part::Lm, Scheme::Fp32) => Self::new([
+            (Part::Decoder, Precision::Fp16 | Precision::Int8) => Self::new([(SnrDb, 12.0)]),
+            (Part::Lm, Precision::Fp32) => Self::new([
                 (MaxAbs, 1e-3),
                 (SnrDb, 60.0),
                 (Top1Agreement, 0.99),
@@ -199,7 +171,7 @@ impl Tolerance {
                 (ErrorGrowth, 4.0),
             ]),
             // A greedy run leaves the reference for good at the first token that differs: reported, not held.
-            (Part::Lm, Scheme::Fp16 | Scheme::Int8) => {
+            (Part::Lm, Precision::Fp16 | Precision::Int8) => {
                 Self::new([(SnrDb, 12.0), (GreedyAgreement, 0.0)])
             }
         }
@@ -226,7 +198,7 @@ impl Tolerance {
     ///
     /// # Errors
     /// [`Error::Floor`] names the limit.
-    pub fn check(&self, part: Part, scheme: Scheme) -> Result<(), Error> {
+    pub fn check(&self, part: Part, scheme: Precision) -> Result<(), Error> {
         for (metric, floor) in Self::floor(part, scheme).limits() {
             let value = self.0.get(&metric).copied().unwrap_or(f64::NAN);
             if value.is_nan() || metric.badness(value) > metric.badness(floor) {
@@ -323,14 +295,14 @@ mod tests {
 
     #[test]
     fn a_tolerance_without_a_limit_of_the_floor_is_refused() {
-        let whole = Tolerance::floor(Part::Lm, Scheme::Fp32);
-        assert!(whole.check(Part::Lm, Scheme::Fp32).is_ok());
+        let whole = Tolerance::floor(Part::Lm, Precision::Fp32);
+        assert!(whole.check(Part::Lm, Precision::Fp32).is_ok());
         for (missing, _) in whole.limits() {
             let less = Tolerance::new(whole.limits().filter(|(metric, _)| *metric != missing));
-            let error = less.check(Part::Lm, Scheme::Fp32).unwrap_err().to_string();
+            let error = less.check(Part::Lm, Precision::Fp32).unwrap_err().to_string();
             assert!(error.contains(missing.name()), "{error}");
         }
-        assert!(Tolerance::default().check(Part::Decoder, Scheme::Int8).is_err());
+        assert!(Tolerance::default().check(Part::Decoder, Precision::Int8).is_err());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use verdict::hold;
 
 use crate::audio;
 use crate::ir;
+use crate::names::Precision;
 use crate::quantize;
 use crate::runtime::{self, Runtime, Session, Tensors};
 use crate::tensor::{self, Tensor};
@@ -32,7 +33,7 @@ pub use calibrate::calibrate;
 pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_disagreement};
 pub use divergence::{Divergence, first_divergence};
 pub use inputs::{MadeUp, Sizes, given_inputs, name_dimensions, random_inputs, recorded_case};
-pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
+pub use metric::{Measured, Metric, Part, Tolerance};
 pub use references::{Case, Kind, References};
 pub use sensitivity::{
     Choice, Damage, Milliseconds, Sensitivity, Trial, choose, measure as sensitivity,
@@ -138,7 +139,7 @@ pub struct Claim {
     /// Which half of the model it is.
     pub part: Part,
     /// How it holds numbers.
-    pub scheme: Scheme,
+    pub scheme: Precision,
     /// How far it may be from the references.
     pub tolerance: Tolerance,
     /// What it takes and gives.
@@ -254,7 +255,7 @@ pub fn validate_beside(
             let found = verdict.cases.iter().find(|result| result.name == case.name);
             let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
-            near &= snr > limit && (verdict.scheme != Scheme::Fp32 || error < AGREEMENT_OF_PEAK);
+            near &= snr > limit && (verdict.scheme != Precision::Fp32 || error < AGREEMENT_OF_PEAK);
             let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);
             if compared.is_empty() || margin.is_nan() || margin == snr - limit {
                 (agreement_db, agreement_limit_db) = (snr, limit);

@@ -2,8 +2,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Divergence, Kind, Measured, Part, Scheme, Tolerance};
+use super::{Divergence, Kind, Measured, Part, Tolerance};
 use crate::digest::Digest;
+use crate::names::Precision;
 
 /// How one reference came out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ pub struct Verdict {
     /// Which half of the model it is.
     pub part: Part,
     /// How it holds numbers.
-    pub scheme: Scheme,
+    pub scheme: Precision,
     /// What was demanded.
     pub tolerance: Tolerance,
     /// Every case.
@@ -224,7 +225,7 @@ mod tests {
             weights: None,
             runtime: runtime.to_owned(),
             part: Part::Decoder,
-            scheme: Scheme::Fp32,
+            scheme: Precision::Fp32,
             tolerance: Tolerance::default(),
             cases,
             passed: false,

@@ -157,7 +157,7 @@ fn half(report: &Report, part: Part) -> Option<Half> {
 mod tests {
     use super::*;
     use crate::hardware::Machine;
-    use crate::validate::Scheme;
+    use crate::names::Precision;
     use crate::validate::bench::{Figure, Fresh, Rendition, SpeakingRate, best, whole};
 
     #[test]
@@ -176,9 +176,9 @@ mod tests {
                 .collect(),
         };
         let rows = vec![
-            row(Part::Lm, Scheme::Fp32, 2.0),
-            row(Part::Lm, Scheme::Int8, 1.0),
-            row(Part::Decoder, Scheme::Fp32, 3.0),
+            row(Part::Lm, Precision::Fp32, 2.0),
+            row(Part::Lm, Precision::Int8, 1.0),
+            row(Part::Decoder, Precision::Fp32, 3.0),
         ];
         let rate = SpeakingRate::of_soprano_mini();
         let rendition = Rendition { samples_per_token: 2048, sample_rate: 32_000, rate };

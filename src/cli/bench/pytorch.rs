@@ -8,8 +8,9 @@ use super::super::arguments::{Bench as Options, Shared};
 use super::super::{Failure, INTERRUPTED, build};
 use super::{Error, Rounds};
 use crate::export::{self, Child, Python, Request};
+use crate::names::Precision;
+use crate::validate::Part;
 use crate::validate::bench::{Figure, Fresh, Point, Row, Spread};
-use crate::validate::{Part, Scheme};
 
 /// A point that takes longer than this says nothing of use.
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
@@ -67,7 +68,7 @@ pub(super) fn run(
     let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Some(Row {
         part,
-        scheme: Scheme::Fp32,
+        scheme: Precision::Fp32,
         file: None,
         bytes: None,
         runtime: format!("pytorch {}", found.version),

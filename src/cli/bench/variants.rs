@@ -6,9 +6,9 @@ use super::super::arguments::{RuntimeName, Shared};
 use super::super::{Failure, build};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::ir::Model;
+use crate::names::Precision;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{self, Format, Runtime, Tract};
-use crate::validate::Scheme;
 use crate::validate::bench::Feed;
 
 /// A file of the bundle in a runtime.
@@ -89,7 +89,7 @@ pub(super) fn of<'a>(
         let of_onnxruntime = onnx && needs_onnxruntime(&Model::open(&path)?);
         let feed = Feed::of(entry.part, &entry.signature())?;
         for (named, runtime) in &runtimes.found {
-            let int8 = onnx && entry.scheme != Scheme::Fp32;
+            let int8 = onnx && entry.scheme != Precision::Fp32;
             let why = match named {
                 _ if !runtime.runs(entry.format) => continue,
                 RuntimeName::Openvino if int8 => {

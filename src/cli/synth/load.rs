@@ -7,10 +7,11 @@ use super::Error;
 use super::options::{Engine, Synth};
 use crate::bundle::{ArtifactEntry, Bundle, Manifest, Port};
 use crate::ir::Model;
+use crate::names::Precision;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Options, Runtime, Session};
 use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
-use crate::validate::{Part, Scheme};
+use crate::validate::Part;
 
 pub(in super::super) const TOKENIZER: &str = "tokenizer.json";
 
@@ -27,7 +28,7 @@ pub(in super::super) fn voice(
     let found = default_engine(shared)?;
     let half = |part: Part, own: Option<Engine>| {
         let engine = own.or(options.runtime).unwrap_or(found);
-        let wanted = options.scheme.map(super::options::Precision::scheme);
+        let wanted = options.scheme;
         let entry = choose(bundle.manifest(), part, engine, wanted)
             .ok_or_else(|| Error::NoFile { part, engine: format!("{engine:?}").to_lowercase() })?;
         // Steps follow each other at once; a decoder that waits awake would take their cores.
@@ -71,19 +72,19 @@ fn choose(
     manifest: &Manifest,
     part: Part,
     engine: Engine,
-    wanted: Option<Scheme>,
+    wanted: Option<Precision>,
 ) -> Option<&ArtifactEntry> {
     let schemes = match (wanted, engine) {
         (Some(scheme), _) => vec![scheme],
         // tract takes minutes for products of 8 bits.
-        (None, Engine::Tract) => vec![Scheme::Fp32],
-        (None, _) => vec![Scheme::Int8, Scheme::Fp32],
+        (None, Engine::Tract) => vec![Precision::Fp32],
+        (None, _) => vec![Precision::Int8, Precision::Fp32],
     };
-    let of = |scheme: Scheme, format: Format| manifest.artifact(part, scheme, format);
+    let of = |scheme: Precision, format: Format| manifest.artifact(part, scheme, format);
     schemes.into_iter().find_map(|scheme| match engine {
         // OpenVINO runs integer products of ONNX slower than fp32.
         Engine::Openvino => of(scheme, Format::OpenVino)
-            .or_else(|| of(scheme, Format::Onnx).filter(|_| scheme == Scheme::Fp32)),
+            .or_else(|| of(scheme, Format::Onnx).filter(|_| scheme == Precision::Fp32)),
         _ => of(scheme, Format::Onnx),
     })
 }

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::super::arguments::RuntimeName;
-use crate::validate::Scheme;
+use super::super::arguments::{RuntimeName, word};
+use crate::names::Precision;
 
 #[derive(Args)]
 #[group(skip)]
@@ -42,7 +42,7 @@ pub(in super::super) struct Synth {
     #[arg(long, value_enum, value_name = "NAME")]
     pub decoder_runtime: Option<Engine>,
     /// Which files of the bundle [default: the smallest that the runtime is fast with].
-    #[arg(long, value_enum, value_name = "SCHEME")]
+    #[arg(long, value_parser = word::<Precision>(), value_name = "SCHEME")]
     pub scheme: Option<Precision>,
     /// Threads of every runtime but tract, which has one [default: this machine's physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -104,27 +104,6 @@ impl Engine {
             Engine::Tract => RuntimeName::Tract,
             Engine::Onnxruntime => RuntimeName::Onnxruntime,
             Engine::Openvino => RuntimeName::Openvino,
-        }
-    }
-}
-
-/// How the numbers of a file are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(in super::super) enum Precision {
-    /// 32-bit floats.
-    Fp32,
-    /// 16-bit floats.
-    Fp16,
-    /// 8 bits.
-    Int8,
-}
-
-impl Precision {
-    pub fn scheme(self) -> Scheme {
-        match self {
-            Precision::Fp32 => Scheme::Fp32,
-            Precision::Fp16 => Scheme::Fp16,
-            Precision::Int8 => Scheme::Int8,
         }
     }
 }

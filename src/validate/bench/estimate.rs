@@ -191,14 +191,14 @@ pub fn best(all: &[Whole], rows: &[Row], characters: usize) -> Option<usize> {
 pub(super) mod tests {
     use super::super::{Figure, Fresh, Spread};
     use super::*;
-    use crate::validate::Scheme;
+    use crate::names::Precision;
 
     pub(in super::super) fn exactly(ms: f64) -> Spread {
         Spread { median: ms, least: ms, greatest: ms, runs: 1 }
     }
 
     /// A row whose every call takes `base` and as much again for each hundred of its size.
-    pub(in super::super) fn row(part: Part, scheme: Scheme, base: f64, file: Option<&str>) -> Row {
+    pub(in super::super) fn row(part: Part, scheme: Precision, base: f64, file: Option<&str>) -> Row {
         let size = |point: Point| match point {
             Point::Step { past, batch } => past * batch,
             Point::Prefill { tokens } => tokens,
@@ -242,8 +242,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_text_takes_its_prompt_its_steps_and_its_sound() {
-        let lm = row(Part::Lm, Scheme::Fp32, 1.0, Some("a"));
-        let decoder = row(Part::Decoder, Scheme::Fp32, 10.0, Some("b"));
+        let lm = row(Part::Lm, Precision::Fp32, 1.0, Some("a"));
+        let decoder = row(Part::Decoder, Precision::Fp32, 10.0, Some("b"));
         let whole = rendition().estimate(Some(&lm), Some(&decoder), 100).unwrap();
         assert_eq!((whole.prompt_tokens, whole.audio_tokens), (32, 100));
         assert!((whole.prefill_seconds - 1.32e-3).abs() < 1e-12);
@@ -258,11 +258,11 @@ pub(super) mod tests {
     #[test]
     fn the_best_is_the_fastest_pair_and_never_pytorch() {
         let rows = [
-            row(Part::Lm, Scheme::Fp32, 2.0, Some("lm32")),
-            row(Part::Lm, Scheme::Int8, 1.0, Some("lm8")),
-            row(Part::Lm, Scheme::Fp32, 0.1, None),
-            row(Part::Decoder, Scheme::Fp32, 1.0, Some("dec32")),
-            row(Part::Decoder, Scheme::Int8, 3.0, Some("dec8")),
+            row(Part::Lm, Precision::Fp32, 2.0, Some("lm32")),
+            row(Part::Lm, Precision::Int8, 1.0, Some("lm8")),
+            row(Part::Lm, Precision::Fp32, 0.1, None),
+            row(Part::Decoder, Precision::Fp32, 1.0, Some("dec32")),
+            row(Part::Decoder, Precision::Int8, 3.0, Some("dec8")),
         ];
         let all = whole(&rows, &rendition(), &[50, 200]);
         assert_eq!(all.len(), 4, "half of PyTorch is paired with no file");
@@ -272,7 +272,7 @@ pub(super) mod tests {
 
     #[test]
     fn half_a_voice_is_estimated_alone() {
-        let rows = [row(Part::Decoder, Scheme::Fp32, 1.0, Some("a"))];
+        let rows = [row(Part::Decoder, Precision::Fp32, 1.0, Some("a"))];
         let all = whole(&rows, &rendition(), &[50]);
         assert_eq!((all.len(), all[0].lm, all[0].decoder), (1, None, Some(0)));
         assert_eq!(all[0].estimates[0].steps_seconds, 0.0);

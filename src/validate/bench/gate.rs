@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use super::{Rendition, Row, USUAL_DECODE, USUAL_STEP, Whole};
+use crate::names::Precision;
 use crate::recipe::Gate;
-use crate::validate::{Part, Scheme};
+use crate::validate::Part;
 
 /// Characters of the text that variants are ranked by.
 pub const USUAL_TEXT: usize = 200;
@@ -61,7 +62,7 @@ fn figure(key: &str, part: Part, rows: &[Row], rendition: &Rendition) -> Option<
         Some(text.prefill_seconds + text.steps_seconds + text.decode_seconds)
     };
     let own = |row: &&Row| row.part == part && row.file.is_some();
-    let fastest = |wanted: &dyn Fn(Scheme) -> bool| {
+    let fastest = |wanted: &dyn Fn(Precision) -> bool| {
         let timed = rows.iter().filter(own).filter(|row| wanted(row.scheme));
         let timed = timed.filter_map(|row| Some((seconds(row)?, row)));
         timed.min_by(|a, b| a.0.total_cmp(&b.0))
@@ -69,8 +70,8 @@ fn figure(key: &str, part: Part, rows: &[Row], rendition: &Rendition) -> Option<
     let (_, row) = fastest(&|_| true)?;
     match key {
         "faster_than_fp32" => {
-            let fp32 = fastest(&|scheme| scheme == Scheme::Fp32)?.0;
-            Some(fp32 / fastest(&|scheme| scheme != Scheme::Fp32)?.0)
+            let fp32 = fastest(&|scheme| scheme == Precision::Fp32)?.0;
+            Some(fp32 / fastest(&|scheme| scheme != Precision::Fp32)?.0)
         }
         "step_ms" => Some(row.at(USUAL_STEP)?.median),
         "second_ms" => {
@@ -95,10 +96,10 @@ mod tests {
         let rate = SpeakingRate::of_soprano_mini();
         let rendition = Rendition { samples_per_token: 2048, sample_rate: 32_000, rate };
         let rows = [
-            row(Part::Lm, Scheme::Fp32, 2.0, Some("a")),
-            row(Part::Lm, Scheme::Int8, 1.0, Some("b")),
-            row(Part::Lm, Scheme::Fp32, 0.5, None),
-            row(Part::Decoder, Scheme::Fp32, 1.0, Some("c")),
+            row(Part::Lm, Precision::Fp32, 2.0, Some("a")),
+            row(Part::Lm, Precision::Int8, 1.0, Some("b")),
+            row(Part::Lm, Precision::Fp32, 0.5, None),
+            row(Part::Decoder, Precision::Fp32, 1.0, Some("c")),
         ];
         let all = whole(&rows, &rendition, &[USUAL_TEXT]);
         let gate = Gate {

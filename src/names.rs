@@ -1,0 +1,153 @@
+//! The closed words that recipes, manifests, tables and the command line share, each said once.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A closed set of words.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every word, in the order in which a person reads them.
+    const ALL: &'static [Self];
+
+    /// The word in recipes, manifests, file names and tables.
+    fn name(self) -> &'static str;
+
+    /// What it means, in a line of help.
+    fn about(self) -> &'static str;
+
+    /// The word of a name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|word| word.name() == name)
+    }
+}
+
+/// How the numbers of a file are held.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    Fp32,
+    /// Weights in 16-bit floats.
+    Fp16,
+    /// Weights, and in ONNX activations too, in 8 bits in the large products.
+    Int8,
+}
+
+impl Word for Precision {
+    const ALL: &'static [Self] = &[Self::Fp32, Self::Fp16, Self::Int8];
+
+    fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Fp16 => "fp16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "32-bit floats throughout",
+            Precision::Fp16 => "Weights in 16-bit floats",
+            Precision::Int8 => "Weights in 8 bits in the large products",
+        }
+    }
+}
+
+/// What kind of component graph a graph is: how it is fed, stepped, timed and judged. A closed set, so that the
+/// compiler lists every place that a new kind touches; a new model touches none of them.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Tokens to logits, one position after another from a cache: a language model.
+    Causal,
+    /// Frames to samples: a vocoder, a codec's decoder.
+    Signal,
+}
+
+impl Word for Role {
+    const ALL: &'static [Self] = &[Self::Causal, Self::Signal];
+
+    fn name(self) -> &'static str {
+        match self {
+            Role::Causal => "causal",
+            Role::Signal => "signal",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Role::Causal => "Tokens to logits, from a cache",
+            Role::Signal => "Frames to samples",
+        }
+    }
+}
+
+macro_rules! shown {
+    ($($word:ty),*) => {
+        $(impl fmt::Display for $word {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        })*
+    };
+}
+shown!(Precision, Role);
+
+/// The names of a causal graph's inputs and outputs. The defaults are those of `transformers`, as Optimum
+/// exports them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Causal {
+    /// Token ids i64 [batch, sequence].
+    pub ids: String,
+    /// Which positions count, i64 [batch, past + sequence].
+    pub mask: String,
+    /// Place of each token, i64 [batch, sequence].
+    pub positions: String,
+    /// Cached keys and values, `{past}.{layer}.key` and `.value`, f32 [batch, heads, past, size].
+    pub past: String,
+    /// The same after the call, `{present}.{layer}.key` and `.value`.
+    pub present: String,
+    /// Scores of the next token, f32 [batch, sequence, vocabulary].
+    pub logits: String,
+    /// Hidden states after the final norm, f32 [batch, sequence, channels].
+    pub hidden: String,
+    /// What enters a layer, `{layers}.{layer}`, f32 [batch, sequence, channels].
+    pub layers: String,
+}
+
+impl Default for Causal {
+    fn default() -> Self {
+        Self {
+            ids: "input_ids".into(),
+            mask: "attention_mask".into(),
+            positions: "position_ids".into(),
+            past: "past_key_values".into(),
+            present: "present".into(),
+            logits: "logits".into(),
+            hidden: "last_hidden_state".into(),
+            layers: "hidden_states".into(),
+        }
+    }
+}
+
+/// The names of a signal graph's input and output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signal {
+    /// Frames f32 [batch, channels, frames], or with the last two axes the other way round.
+    pub frames: String,
+    /// Samples f32 [batch, samples].
+    pub samples: String,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self { frames: "hidden_states".into(), samples: "audio".into() }
+    }
+}
