@@ -7,6 +7,7 @@ use super::arguments::{Doctor, Shared};
 use super::terminal::{bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
 use crate::export::{self, Child, Python, Request};
+use crate::family;
 use crate::hardware::{Machine, disk_free_bytes};
 use crate::pipeline::Cache;
 use crate::runtime::{Runtime, Tract};
@@ -107,7 +108,7 @@ fn runtimes(shared: &Shared) -> [Check; 2] {
 
 fn python(options: &Doctor, shared: &Shared, cache: &Path) -> Vec<Check> {
     let mend = "make setup   (or name an interpreter with --python PATH)";
-    let python = match Python::find(shared.python.as_deref(), "soprano", cache) {
+    let python = match Python::find(shared.python.as_deref(), family::ALL[0].environment, cache) {
         Ok(python) => python,
         Err(error) => return vec![Check::new("python", false, error.to_string(), mend)],
     };
@@ -149,7 +150,7 @@ fn imports(python: &Python, cache: &Path, mend: &str) -> Vec<Check> {
         progress: &|_| {},
     };
     let outcome: Result<export::Outcome, export::Error> =
-        child.run(&Request::Environment {}, scratch.path());
+        child.run(&Request::Environment { family: family::ALL[0].shape.family }, scratch.path());
     let result = match outcome {
         Ok(outcome) => outcome.result,
         Err(error) => return failed(error.to_string()),

@@ -9,11 +9,11 @@ use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::family;
 use crate::names::Precision;
 use crate::pipeline::Reporter as _;
-use crate::recipe::{self, Recipe};
+use crate::recipe;
 use crate::runtime::{Format, Options, Runtime};
-use crate::validate::Part;
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
 
 const RECIPE: &str = "recipe.lock.yaml";
@@ -29,20 +29,21 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
         return Err(Box::new(Error::Exists { path: path.clone() }));
     }
     let recorded = Recorded::read(&bundle.file(RECORDED)?)?;
-    let recipe = Recipe::read(&bundle.file(RECIPE)?)?;
+    let recipe = family::recipes().read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
     for (engine, runtime) in runtimes(options, shared)? {
-        for [lm, decoder] in pairs(manifest, engine, runtime.as_ref(), options) {
-            let halves = [lm, decoder].map(|entry| (entry, runtime.as_ref()));
-            let voice = load::assembled(bundle, halves)?;
+        for files in whole(manifest, engine, runtime.as_ref(), options) {
+            let lm = files[0];
+            let loaded: Vec<_> = files.iter().map(|&entry| (entry, runtime.as_ref())).collect();
+            let voice = load::assembled(bundle, &loaded)?;
             let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
-            let name = format!("{}{format} in {}", lm.scheme, runtime.name_and_version());
+            let name = format!("{}{format} in {}", lm.precision, runtime.name_and_version());
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
-            let demand = demand(lm.scheme, &demands);
+            let demand = demand(lm.precision, &demands);
             let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
             speakers.push(Speaker { name, heard });
         }
@@ -69,7 +70,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
         say(&json(&all))?;
     }
     if speakers.is_empty() {
-        tellln!("FAILED: no runtime that was asked takes both halves, so nothing is proven");
+        tellln!("FAILED: no runtime that was asked takes every graph, so nothing is proven");
         return Ok(Answer::No);
     }
     let passed = speakers.iter().flat_map(|s| &s.heard).all(|heard| heard.faults.is_empty());
@@ -77,8 +78,8 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
 
-fn demand(scheme: Precision, demands: &recipe::Speech) -> Demand {
-    match scheme {
+fn demand(precision: Precision, demands: &recipe::Speech) -> Demand {
+    match precision {
         Precision::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
         _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
     }
@@ -104,17 +105,18 @@ fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Named>, Failure> 
     Ok(found)
 }
 
-/// Both halves in each scheme and format that a runtime takes.
-fn pairs<'a>(
+/// Every graph of the voice, in each precision and format that a runtime takes.
+fn whole<'a>(
     manifest: &'a Manifest,
     engine: RuntimeName,
     runtime: &dyn Runtime,
     options: &Validate,
-) -> Vec<[&'a ArtifactEntry; 2]> {
-    let mut pairs: Vec<[&ArtifactEntry; 2]> = Vec::new();
+) -> Vec<Vec<&'a ArtifactEntry>> {
+    let voice = family::named(&manifest.family).map_or(&[][..], |family| family.voice);
+    let mut found = Vec::new();
     for format in [Format::Onnx, Format::OpenVino] {
-        for scheme in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
-            let int8 = scheme != Precision::Fp32 && format == Format::Onnx;
+        for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+            let int8 = precision != Precision::Fp32 && format == Format::Onnx;
             // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
             let slow = int8
                 && match engine {
@@ -125,13 +127,12 @@ fn pairs<'a>(
             if slow || !runtime.runs(format) {
                 continue;
             }
-            let of = |part: Part| manifest.artifact(part, scheme, format);
-            if let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) {
-                pairs.push([lm, decoder]);
-            }
+            let of = |graph: &&str| manifest.artifact(graph, precision, format);
+            let files: Option<Vec<_>> = voice.iter().map(of).collect();
+            found.extend(files.filter(|files| !files.is_empty()));
         }
     }
-    pairs
+    found
 }
 
 /// A line for each variant: the worst of its pieces.
@@ -181,7 +182,7 @@ enum Error {
     #[diagnostic(
         code(speech::nothing_recorded),
         help(
-            "name `sentences` under `speech` in the recipe, for a checkpoint with both halves and a tokenizer"
+            "name `sentences` under `speech` in the recipe, for a checkpoint with every graph and a tokenizer"
         )
     )]
     NothingRecorded { bundle: PathBuf },

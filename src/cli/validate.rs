@@ -7,13 +7,11 @@ use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
 use crate::ir::Model;
-use crate::names::Precision;
+use crate::names::{Ports, Precision, Role};
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Runtime, Tract};
 use crate::tensor::Tensor;
-use crate::validate::{
-    self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, Part, References, Verdict,
-};
+use crate::validate::{self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, References, Verdict};
 
 pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
@@ -22,7 +20,8 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     }
     let manifest = bundle.manifest();
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
-    let speaks = manifest.artifacts.iter().any(|entry| entry.part == Part::Decoder);
+    let is_signal = |entry: &ArtifactEntry| manifest.graph(entry).interface.role() == Role::Signal;
+    let speaks = manifest.artifacts.iter().any(is_signal);
     if staged.is_some() && !speaks {
         return Err(Box::new(AudioError::NothingSpoken));
     }
@@ -31,15 +30,17 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     for entry in &manifest.artifacts {
         let artifact = bundle.model(entry)?;
         let references = bundle.references(entry)?;
-        let Some(verdict) = runtimes.judge(entry, &artifact, &references)? else {
+        let Some(verdict) =
+            runtimes.judge((entry, &manifest.graph(entry).interface), &artifact, &references)?
+        else {
             tellln!("{}: not validated, for no runtime that was asked takes it", entry.file);
             unasked.push(&entry.file);
             continue;
         };
-        let heard = entry.part == Part::Decoder && entry.format == Format::Onnx;
+        let heard = is_signal(entry) && entry.format == Format::Onnx;
         if let Some(folder) = staged.as_ref().filter(|_| heard) {
             let rate = manifest.sample_rate().ok_or(AudioError::NoRate)?;
-            listen(folder.path(), entry.scheme, rate, &artifact, &references)?;
+            listen(folder.path(), entry.precision, rate, &artifact, &references)?;
         }
         tellln!("{}", entry.file);
         tell!("{}", terminal::verdict(&verdict));
@@ -111,7 +112,7 @@ impl Runtimes {
     /// Runs an artifact's references in every runtime that is asked and takes it; nothing where none does.
     fn judge(
         &self,
-        entry: &ArtifactEntry,
+        (entry, ports): (&ArtifactEntry, &Ports),
         artifact: &Artifact,
         references: &References,
     ) -> Result<Option<Verdict>, Failure> {
@@ -122,7 +123,7 @@ impl Runtimes {
                 // Integer products of ONNX are slower than fp32 ones there: its int8 is its own.
                 && !(runtime.name() == "openvino"
                     && entry.format == Format::Onnx
-                    && entry.scheme != Precision::Fp32)
+                    && entry.precision != Precision::Fp32)
         };
         let asked = |runtime: &&dyn Runtime| {
             self.all || self.named.is_empty() || self.named.contains(&runtime.name())
@@ -131,19 +132,20 @@ impl Runtimes {
         let mut runtimes: Vec<&dyn Runtime> = found.filter(takes).filter(asked).collect();
         if self.named.is_empty() && !self.all {
             // One is enough, but for 8 bits, which tract takes minutes for.
-            let slow = entry.scheme == Precision::Int8 && entry.format == Format::Onnx;
+            let slow = entry.precision == Precision::Int8 && entry.format == Format::Onnx;
             runtimes.truncate(if slow { 2 } else { 1 });
         }
         let mut beside = None;
-        if entry.scheme == Precision::Int8 && runtimes.len() > 1 {
+        if entry.precision == Precision::Int8 && runtimes.len() > 1 {
             runtimes.rotate_left(1);
             beside = Some(references.clone().up_to(LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
         }
         let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
         let signature = entry.signature();
         let claim = Claim {
-            part: entry.part,
-            scheme: entry.scheme,
+            graph: entry.graph.clone(),
+            ports: ports.clone(),
+            precision: entry.precision,
             tolerance: entry.tolerance.clone(),
             signature: signature.clone(),
         };
@@ -156,7 +158,7 @@ impl Runtimes {
                 &mut verdict,
                 artifact,
                 references,
-                &signature,
+                (ports, &signature),
                 *first,
                 *other,
                 &INTERRUPTED,
@@ -226,7 +228,7 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
 /// Writes every spoken reference twice: PyTorch's own audio, and the model's.
 fn listen(
     folder: &Path,
-    scheme: Precision,
+    precision: Precision,
     sample_rate: u32,
     artifact: &Artifact,
     references: &References,
@@ -247,7 +249,7 @@ fn listen(
             };
             write("pytorch", &reference)?;
             if let Some(made) = made.get(&name) {
-                write(&format!("{scheme}.tract"), made)?;
+                write(&format!("{precision}.tract"), made)?;
             }
         }
     }

@@ -10,7 +10,6 @@ mod tract;
 mod weights;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -18,15 +17,12 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::Tensor;
+pub use crate::tensor::Tensors;
 
 pub use onnxruntime::OnnxRuntime;
 pub use openvino::OpenVino;
 pub use options::{Hint, Optimization, Options};
 pub use tract::Tract;
-
-/// Tensors by the names that the model gives its inputs or outputs.
-pub type Tensors = BTreeMap<String, Tensor>;
 
 /// What goes wrong in a runtime.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

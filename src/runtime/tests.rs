@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::export::Python;
 use crate::ir::{Model, TestGraph, initializer_f32, node};
+use crate::tensor::Tensor;
 
 fn python() -> Option<Python> {
     Python::find(None, "soprano", Path::new("/nowhere")).ok()

@@ -12,21 +12,23 @@ use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::{self, Variant};
 use crate::bundle::Bundle;
+use crate::interface::Interface;
 use crate::runtime;
-use crate::validate::bench::{self, Feed, Fresh};
+use crate::validate::bench::{self, Fresh};
 
 /// What this process, which has done nothing else, takes to load and run one of the bundle's files.
 pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     let entry = bundle.manifest().artifacts.iter().find(|entry| entry.file == file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
-    let feed = Feed::of(entry.part, &entry.signature())?;
+    let ports = &bundle.manifest().graph(entry).interface;
+    let interface = Interface::bind(ports, &entry.signature())?;
     let runtime = variants::find(
         options.runtime.first().copied().unwrap_or(RuntimeName::Tract),
         runtime::Options::fast(options.threads.map_or(1, usize::from)),
         shared,
     )?;
-    let found = bench::fresh(&bundle.model(entry)?.path, &feed, runtime.as_ref())?;
+    let found = bench::fresh(&bundle.model(entry)?.path, &interface, runtime.as_ref())?;
     say(&json(&found))
 }
 

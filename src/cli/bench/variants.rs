@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use super::super::arguments::{RuntimeName, Shared};
 use super::super::{Failure, build};
 use crate::bundle::{ArtifactEntry, Bundle};
+use crate::interface::Interface;
 use crate::ir::Model;
 use crate::names::Precision;
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{self, Format, Runtime, Tract};
-use crate::validate::bench::Feed;
 
 /// A file of the bundle in a runtime.
 pub(super) struct Variant<'a> {
     pub entry: &'a ArtifactEntry,
     pub path: PathBuf,
-    pub feed: Feed,
+    pub interface: Interface,
     pub runtime: &'a dyn Runtime,
     pub named: RuntimeName,
 }
@@ -87,9 +87,10 @@ pub(super) fn of<'a>(
         let path = bundle.model(entry)?.path;
         let onnx = entry.format == Format::Onnx;
         let of_onnxruntime = onnx && needs_onnxruntime(&Model::open(&path)?);
-        let feed = Feed::of(entry.part, &entry.signature())?;
+        let ports = &bundle.manifest().graph(entry).interface;
+        let interface = Interface::bind(ports, &entry.signature())?;
         for (named, runtime) in &runtimes.found {
-            let int8 = onnx && entry.scheme != Precision::Fp32;
+            let int8 = onnx && entry.precision != Precision::Fp32;
             let why = match named {
                 _ if !runtime.runs(entry.format) => continue,
                 RuntimeName::Openvino if int8 => {
@@ -106,8 +107,8 @@ pub(super) fn of<'a>(
                 left_out.push(format!("{} is not timed in {}: {why}", entry.file, runtime.name()));
                 continue;
             }
-            let (path, feed) = (path.clone(), feed.clone());
-            variants.push(Variant { entry, path, feed, runtime: runtime.as_ref(), named: *named });
+            let (path, interface) = (path.clone(), interface.clone());
+            variants.push(Variant { entry, path, interface, runtime: runtime.as_ref(), named: *named });
         }
     }
     Ok((variants, left_out))

@@ -5,13 +5,14 @@ use super::super::bench::variants;
 use super::super::{Failure, build};
 use super::Error;
 use super::options::{Engine, Synth};
-use crate::bundle::{ArtifactEntry, Bundle, Manifest, Port};
+use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::family;
+use crate::interface::Interface;
 use crate::ir::Model;
-use crate::names::Precision;
+use crate::names::{Precision, Role};
 use crate::quantize::needs_onnxruntime;
 use crate::runtime::{Format, Options, Runtime, Session};
 use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
-use crate::validate::Part;
 
 pub(in super::super) const TOKENIZER: &str = "tokenizer.json";
 
@@ -21,40 +22,57 @@ pub(in super::super) fn voice(
     bundle: &Bundle,
     threads: usize,
     shared: &Shared,
-) -> Result<(Voice, [String; 2]), Failure> {
+) -> Result<(Voice, Vec<String>), Failure> {
     if !bundle.lists(TOKENIZER) {
         return Err(Box::new(Error::NoTokenizer { bundle: bundle.folder().to_owned() }));
     }
     let found = default_engine(shared)?;
-    let half = |part: Part, own: Option<Engine>| {
+    let manifest = bundle.manifest();
+    let graphs = family::named(&manifest.family).map_or(&[][..], |family| family.voice);
+    let (mut loaded, mut with) = (Vec::new(), Vec::new());
+    for graph in graphs {
+        let role = manifest.graphs.get(*graph).map(|graph| graph.interface.role());
+        let own = match role {
+            Some(Role::Causal) => options.lm_runtime,
+            Some(Role::Signal) => options.decoder_runtime,
+            None => None,
+        };
         let engine = own.or(options.runtime).unwrap_or(found);
-        let wanted = options.scheme;
-        let entry = choose(bundle.manifest(), part, engine, wanted)
-            .ok_or_else(|| Error::NoFile { part, engine: format!("{engine:?}").to_lowercase() })?;
+        let missing = || Error::NoFile {
+            graph: (*graph).to_owned(),
+            engine: format!("{engine:?}").to_lowercase(),
+        };
+        let entry = choose(manifest, graph, engine, options.precision).ok_or_else(missing)?;
         // Steps follow each other at once; a decoder that waits awake would take their cores.
-        let options = Options { yielding: part == Part::Decoder, ..Options::fast(threads) };
-        let runtime = variants::find(engine.name(), options, shared)?;
-        let with = format!("{part} {} in {}", entry.scheme, runtime.name_and_version());
-        Ok::<_, Failure>((entry, runtime, with))
-    };
-    let (lm, lm_runtime, lm_in) = half(Part::Lm, options.lm_runtime)?;
-    let (decoder, decoder_runtime, decoder_in) = half(Part::Decoder, options.decoder_runtime)?;
-    let halves = [(lm, lm_runtime.as_ref()), (decoder, decoder_runtime.as_ref())];
-    Ok((assembled(bundle, halves)?, [lm_in, decoder_in]))
+        let yielding = role == Some(Role::Signal);
+        let runtime =
+            variants::find(engine.name(), Options { yielding, ..Options::fast(threads) }, shared)?;
+        with.push(format!("{graph} {} in {}", entry.precision, runtime.name_and_version()));
+        loaded.push((entry, runtime));
+    }
+    let loaded: Vec<_> = loaded.iter().map(|(entry, runtime)| (*entry, runtime.as_ref())).collect();
+    Ok((assembled(bundle, &loaded)?, with))
 }
 
-/// A voice of these files, the language model's first, each in a runtime.
+/// A voice of these files, each in a runtime.
 pub(in super::super) fn assembled(
     bundle: &Bundle,
-    [lm, decoder]: [(&ArtifactEntry, &dyn Runtime); 2],
+    files: &[(&ArtifactEntry, &dyn Runtime)],
 ) -> Result<Voice, Failure> {
     let tokenizer = Tokenizer::read(&bundle.file(TOKENIZER)?)?;
-    let ports = |entry: &ArtifactEntry| (ports(&entry.inputs), ports(&entry.outputs));
-    let (inputs, outputs) = ports(lm.0);
-    let lm = LanguageModel::new(load(bundle, lm)?, &inputs, &outputs)?;
-    let (inputs, outputs) = ports(decoder.0);
-    let decoder = Decoder::new(load(bundle, decoder)?, &inputs, &outputs)?;
-    Ok(Voice::new(tokenizer, lm, decoder)?)
+    let (mut lm, mut decoder) = (None, None);
+    for &(entry, runtime) in files {
+        let ports = &bundle.manifest().graph(entry).interface;
+        let session = load(bundle, (entry, runtime))?;
+        match Interface::bind(ports, &entry.signature())? {
+            Interface::Causal(graph) => lm = Some(LanguageModel::new(session, graph)?),
+            Interface::Signal(graph) => decoder = Some(Decoder::new(session, graph)),
+        }
+    }
+    match lm.zip(decoder) {
+        Some((lm, decoder)) => Ok(Voice::new(tokenizer, lm, decoder)?),
+        None => Err(Box::new(Error::NoVoice { family: bundle.manifest().family.clone() })),
+    }
 }
 
 /// The fastest runtime that is found here.
@@ -66,26 +84,26 @@ fn default_engine(shared: &Shared) -> Result<Engine, Failure> {
     })
 }
 
-/// The file of a half that an engine is to run: of the scheme that is wanted, or of the smallest that it is
+/// The file of a graph that an engine is to run: of the precision that is wanted, or of the smallest that it is
 /// fast with; its own format before ONNX.
-fn choose(
-    manifest: &Manifest,
-    part: Part,
+fn choose<'a>(
+    manifest: &'a Manifest,
+    graph: &str,
     engine: Engine,
     wanted: Option<Precision>,
-) -> Option<&ArtifactEntry> {
-    let schemes = match (wanted, engine) {
-        (Some(scheme), _) => vec![scheme],
+) -> Option<&'a ArtifactEntry> {
+    let precisions = match (wanted, engine) {
+        (Some(precision), _) => vec![precision],
         // tract takes minutes for products of 8 bits.
         (None, Engine::Tract) => vec![Precision::Fp32],
         (None, _) => vec![Precision::Int8, Precision::Fp32],
     };
-    let of = |scheme: Precision, format: Format| manifest.artifact(part, scheme, format);
-    schemes.into_iter().find_map(|scheme| match engine {
+    let of = |precision: Precision, format: Format| manifest.artifact(graph, precision, format);
+    precisions.into_iter().find_map(|precision| match engine {
         // OpenVINO runs integer products of ONNX slower than fp32.
-        Engine::Openvino => of(scheme, Format::OpenVino)
-            .or_else(|| of(scheme, Format::Onnx).filter(|_| scheme == Precision::Fp32)),
-        _ => of(scheme, Format::Onnx),
+        Engine::Openvino => of(precision, Format::OpenVino)
+            .or_else(|| of(precision, Format::Onnx).filter(|_| precision == Precision::Fp32)),
+        _ => of(precision, Format::Onnx),
     })
 }
 
@@ -96,11 +114,7 @@ fn load(
 ) -> Result<Box<dyn Session>, Failure> {
     let path = bundle.model(entry)?.path;
     if runtime.name() == "tract" && needs_onnxruntime(&Model::open(&path)?) {
-        return Err(Box::new(Error::NoFile { part: entry.part, engine: "tract".to_owned() }));
+        return Err(Box::new(Error::NoFile { graph: entry.graph.clone(), engine: "tract".to_owned() }));
     }
     Ok(runtime.load(&path)?)
-}
-
-fn ports(ports: &[Port]) -> Vec<(String, Vec<String>)> {
-    ports.iter().map(|port| (port.name.clone(), port.shape.clone())).collect()
 }
