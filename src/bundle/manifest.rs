@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
+use crate::ir;
 use crate::names::Precision;
-use crate::runtime::Format;
+use crate::runtime::{Format, Traits};
 use crate::source;
-use crate::validate::{self, Part, Signature, Tolerance};
+use crate::validate::{self, Artifact, Part, Signature, Tolerance};
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
@@ -105,6 +106,14 @@ impl ArtifactEntry {
     /// Its length with its weights, in bytes.
     pub fn all_bytes(&self) -> u64 {
         self.bytes + self.weights.as_ref().map_or(0, |weights| weights.bytes)
+    }
+
+    /// What a runtime must know of its file.
+    ///
+    /// # Errors
+    /// As [`Traits::of`].
+    pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
+        Traits::of(&artifact.path, self.format, self.scheme)
     }
 
     /// Its interface.

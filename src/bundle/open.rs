@@ -3,7 +3,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{ArtifactEntry, MANIFEST, Manifest};
 use crate::digest::Digest;
-use crate::runtime::Format;
+use crate::ir;
+use crate::runtime::{self, Format};
+use crate::speech;
 use crate::validate::{self, Artifact, References, Weights};
 
 /// A bundle that is read. Its manifest may say anything: a path to one of its files comes from here alone,
@@ -60,6 +62,15 @@ pub enum OpenError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     References(#[from] validate::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Model(#[from] ir::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Speech(#[from] speech::Error),
 }
 
 impl Bundle {

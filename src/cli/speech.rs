@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::arguments::{RuntimeName, Shared, Validate};
-use super::bench::variants;
-use super::synth::load;
+use super::arguments::Validate;
+use super::here::{Found, Here};
 use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
-use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::bundle::{Bundle, Chosen, TOKENIZER};
 use crate::names::Precision;
 use crate::pipeline::Reporter as _;
 use crate::recipe::{self, Recipe};
@@ -19,10 +18,10 @@ use crate::validate::speech::{Demand, Heard, Recorded, hear};
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
 
-pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> Outcome {
+pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outcome {
     let manifest = bundle.manifest();
     let missing = || Error::NothingRecorded { bundle: bundle.folder().to_owned() };
-    if [RECIPE, RECORDED, load::TOKENIZER].iter().any(|file| !bundle.lists(file)) {
+    if [RECIPE, RECORDED, TOKENIZER].iter().any(|file| !bundle.lists(file)) {
         return Err(Box::new(missing()));
     }
     if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
@@ -34,15 +33,17 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
-    for (engine, runtime) in runtimes(options, shared)? {
-        for [lm, decoder] in pairs(manifest, engine, runtime.as_ref(), options) {
-            let halves = [lm, decoder].map(|entry| (entry, runtime.as_ref()));
-            let voice = load::assembled(bundle, halves)?;
-            let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
-            let name = format!("{}{format} in {}", lm.scheme, runtime.name_and_version());
+    let found = here.runtimes(&options.runtime, Options::EXACT)?;
+    found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
+    for runtime in &found.runtimes {
+        for [lm, decoder] in pairs(bundle, &found, runtime.as_ref())? {
+            let voice = bundle.voice(&lm, &decoder)?;
+            let (precision, ir) = (lm.entry.scheme, lm.entry.format == Format::OpenVino);
+            let format = if ir { " (IR)" } else { "" };
+            let name = format!("{precision}{format} in {}", runtime.name_and_version());
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
-            let demand = demand(lm.scheme, &demands);
+            let demand = demand(precision, &demands);
             let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
             speakers.push(Speaker { name, heard });
         }
@@ -84,54 +85,29 @@ fn demand(scheme: Precision, demands: &recipe::Speech) -> Demand {
     }
 }
 
-/// A runtime, and what it was asked for by.
-type Named = (RuntimeName, Box<dyn Runtime>);
-
-/// The runtimes that were named, or all that are found; on one thread, and exact.
-fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Named>, Failure> {
-    let all = options.runtime.is_empty() || options.runtime.contains(&RuntimeName::All);
-    let mut found = Vec::new();
-    for name in [RuntimeName::Tract, RuntimeName::Onnxruntime, RuntimeName::Openvino] {
-        if !all && !options.runtime.contains(&name) {
-            continue;
-        }
-        match variants::find(name, Options::EXACT, shared) {
-            Ok(runtime) => found.push((name, runtime)),
-            Err(error) if !all || variants::has_library(name, shared) => return Err(error),
-            Err(error) => tellln!("{error}: not asked"),
-        }
-    }
-    Ok(found)
-}
-
-/// Both halves in each scheme and format that a runtime takes.
+/// Both halves in each precision and format that a runtime takes.
 fn pairs<'a>(
-    manifest: &'a Manifest,
-    engine: RuntimeName,
-    runtime: &dyn Runtime,
-    options: &Validate,
-) -> Vec<[&'a ArtifactEntry; 2]> {
-    let mut pairs: Vec<[&ArtifactEntry; 2]> = Vec::new();
-    for format in [Format::Onnx, Format::OpenVino] {
-        for scheme in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
-            let int8 = scheme != Precision::Fp32 && format == Format::Onnx;
-            // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
-            let slow = int8
-                && match engine {
-                    RuntimeName::Tract => !options.runtime.contains(&engine),
-                    RuntimeName::Openvino => true,
-                    RuntimeName::Onnxruntime | RuntimeName::All => false,
-                };
-            if slow || !runtime.runs(format) {
-                continue;
+    bundle: &'a Bundle,
+    found: &Found,
+    runtime: &'a dyn Runtime,
+) -> Result<Vec<[Chosen<'a>; 2]>, Failure> {
+    let mut pairs = Vec::new();
+    for format in [Format::Onnx, Format::OpenVino].into_iter().filter(|format| runtime.runs(*format)) {
+        for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+            let of = |part: Part| bundle.manifest().artifact(part, precision, format);
+            let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) else { continue };
+            let mut pair = Vec::new();
+            for entry in [lm, decoder] {
+                let artifact = bundle.model(entry)?;
+                let traits = entry.traits(&artifact)?;
+                if found.declines(runtime, &traits).is_none() {
+                    pair.push(Chosen { entry, artifact, runtime });
+                }
             }
-            let of = |part: Part| manifest.artifact(part, scheme, format);
-            if let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) {
-                pairs.push([lm, decoder]);
-            }
+            pairs.extend(<[Chosen<'_>; 2]>::try_from(pair).ok());
         }
     }
-    pairs
+    Ok(pairs)
 }
 
 /// A line for each variant: the worst of its pieces.

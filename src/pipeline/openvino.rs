@@ -9,6 +9,7 @@ use crate::convert;
 use crate::ir::Model;
 use crate::names::Precision;
 use crate::recipe::{OpenVinoTarget, Recipe};
+use crate::runtime::Format;
 use crate::validate::{self, Artifact, Claim, Metric, Part, Signature, Tolerance, Verdict, Weights};
 
 /// The names of a part's conversion, and of the validation of each of its files.
@@ -86,7 +87,7 @@ pub(super) fn signature(build: &Build<'_>, part: Part, rewritten: &Stage) -> Res
     Ok(if target.stateful { signature.with_state() } else { signature })
 }
 
-/// Runs every reference that the file's dimensions admit in OpenVINO.
+/// Runs every reference that the file's dimensions admit in the first runtime that reads the format.
 pub(super) fn validate(
     build: &Build<'_>,
     reporter: &dyn Reporter,
@@ -94,7 +95,8 @@ pub(super) fn validate(
     precision: Precision,
     [exported, rewritten, converted]: [&Stage; 3],
 ) -> Result<Verdict, Error> {
-    let runtime = build.openvino.as_ref().ok_or(Error::NoOpenVino)?;
+    let runtime = build.runtimes.iter().find(|runtime| runtime.runs(Format::OpenVino));
+    let runtime = runtime.ok_or(Error::NoOpenVino)?.as_ref();
     let artifact = artifact(converted, precision)?;
     let model = Model::open(rewritten.file(stages::REWRITTEN)?.0)?;
     let target = target(&build.recipe, part).expect("a planned conversion is in the recipe");

@@ -6,7 +6,7 @@ use crate::bundle::report::{ArtifactSection, Card, CardDecoder, CardFile, CaseRo
 use crate::bundle::{self};
 use crate::digest::{Digest, Hasher};
 use crate::recipe::Recipe;
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::built_in;
 use crate::validate::{self, Artifact, Kind, Metric, Part, References};
 
 /// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
@@ -26,7 +26,7 @@ pub(super) fn listening(
         return Ok(None);
     };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
-    let run = || Tract.load(&artifact.path)?.run(&references.inputs(case));
+    let run = || built_in()?.load(&artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
     let Some(made) = outputs.remove(&output) else { return Ok(None) };
     let Some(sample_rate) = exported.sample_rate else { return Ok(None) };

@@ -6,7 +6,6 @@ use crate::hardware::Machine;
 use crate::names::Precision;
 use crate::passes;
 use crate::recipe::{Decoder, Int8, Recipe};
-use crate::runtime::Runtime;
 use crate::source::{Checkpoint, Needs, Source};
 use crate::validate::Part;
 
@@ -142,7 +141,7 @@ impl Plan {
             (None, None) => unreachable!("a source is local or made"),
         };
         let runtimes =
-            stages::runtimes(build).map(Runtime::name_and_version).collect::<Vec<_>>().join(", ");
+            build.runtimes.iter().map(|r| r.name_and_version()).collect::<Vec<_>>().join(", ");
         let part = |part: Part, export: Key, passes: String, tolerance: String, int8: Option<&Int8>| {
             let [rewrite, validate, quantize, validate_int8, speed] = stages::names(part);
             let export = planned(made(export.with("checkpoint", identity)));

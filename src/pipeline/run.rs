@@ -378,8 +378,8 @@ fn pack(
         let verdict = accepted.verdict().clone();
         let stem = stages::file_name(&build.recipe, part, verdict.scheme);
         let (file, weights) = match format {
-            Format::Onnx => (format!("onnx/{stem}.onnx"), None),
-            Format::OpenVino => (format!("openvino/{stem}.xml"), Some(format!("openvino/{stem}.bin"))),
+            Format::Onnx => (format!("{format}/{stem}.onnx"), None),
+            Format::OpenVino => (format!("{format}/{stem}.xml"), Some(format!("{format}/{stem}.bin"))),
         };
         entries.push(ArtifactEntry {
             file: file.clone(),

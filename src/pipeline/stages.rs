@@ -15,7 +15,7 @@ use crate::passes::language_model::{self, Expose};
 use crate::passes::{self, Driver};
 use crate::quantize;
 use crate::recipe::{Form, Int8, Recipe, Route};
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::{Format, Runtime, Takes, Traits, built_in};
 use crate::source::{COMPANIONS, DECODER, LANGUAGE_MODEL, Source};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, Claim, Metric, Part, References, Signature, Tolerance, Verdict};
@@ -54,13 +54,6 @@ pub(super) fn names(part: Part) -> [&'static str; 5] {
     }
 }
 
-/// The runtimes that every artifact is held against, tract first.
-pub(super) fn runtimes<'a>(build: &'a Build<'_>) -> impl Iterator<Item = &'a dyn Runtime> {
-    let onnxruntime = build.onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
-    let openvino = build.openvino.as_ref().map(|runtime| runtime as &dyn Runtime);
-    std::iter::once(&Tract as &dyn Runtime).chain(onnxruntime).chain(openvino)
-}
-
 /// Times an int8 artifact beside its fp32 one; one that is slower is an error.
 pub(super) fn speed(
     build: &Build<'_>,
@@ -68,7 +61,8 @@ pub(super) fn speed(
     [fp32, int8]: [&Stage; 2],
     exported: &Stage,
 ) -> Result<serde_json::Value, Error> {
-    let runtime = build.onnxruntime.as_ref().ok_or(Error::NoClock)?;
+    let fast = |runtime: &&Box<dyn Runtime>| runtime.takes(&Traits::INT8) == Takes::Well;
+    let runtime = build.runtimes.iter().find(fast).ok_or(Error::NoClock)?.as_ref();
     let artifacts = [artifact(fp32)?, artifact(int8)?];
     let references = references(part, exported, &Model::open(&artifacts[0].path)?)?;
     let speed = validate::speed(part, artifacts.each_ref(), &references, runtime)?;
@@ -123,12 +117,12 @@ pub(super) fn quantize(
     let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
     if let Some(strength) = int8.smoothing {
         let references = references(part, exported, &model)?;
-        let seen = validate::calibrate(&model, part, &references, &Tract)?;
+        let seen = validate::calibrate(&model, part, &references, built_in()?.as_ref())?;
         quantize::smooth(&mut model, &seen, strength);
     }
     if int8.form == Form::Static {
         let references = references(part, exported, &model)?;
-        options.seen = validate::calibrate(&model, part, &references, &Tract)?;
+        options.seen = validate::calibrate(&model, part, &references, built_in()?.as_ref())?;
     }
     let report = quantize::quantize(&mut model, &options)?;
     write(&model, folder)?;
@@ -468,34 +462,13 @@ pub(super) fn validate(
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
     let signature = Signature::from(&model);
     let tolerance = tolerance(&build.recipe, part, scheme);
-    let claim = Claim { part, scheme, tolerance, signature: signature.clone() };
-    // OpenVINO computes integer products of ONNX slower than fp32 ones: its int8 is its own.
-    let takes = |runtime: &&dyn Runtime| scheme == Precision::Fp32 || runtime.name() != "openvino";
-    let mut runtimes: Vec<&dyn Runtime> = runtimes(build).filter(takes).collect();
-    let mut beside = None;
-    if quantize::needs_onnxruntime(&model) {
-        runtimes.remove(0);
-    } else if scheme == Precision::Int8 && runtimes.len() > 1 {
-        // tract's integer products take minutes for a long reference: another runtime has them all, and
-        // tract is held beside it on the others.
-        runtimes.rotate_left(1);
-        beside =
-            Some(references.clone().up_to(validate::LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
-    }
-    let (first, others) = runtimes.split_first().ok_or(Error::NoOnnxRuntime)?;
-    let mut verdict =
-        validate::validate(&artifact, &references, claim, *first, build.interrupted, &done)?;
-    for runtime in others {
-        validate::validate_beside(
-            &mut verdict,
-            &artifact,
-            beside.as_ref().unwrap_or(&references),
-            &signature,
-            *first,
-            *runtime,
-            build.interrupted,
-        )?;
-    }
+    let claim = Claim { part, scheme, tolerance, signature };
+    let traits = Traits::of(&artifact.path, Format::Onnx, scheme)?;
+    let takes = |runtime: &&dyn Runtime| !matches!(runtime.takes(&traits), Takes::Not(_));
+    let runtimes: Vec<&dyn Runtime> = build.runtimes.iter().map(AsRef::as_ref).filter(takes).collect();
+    let stop = build.interrupted;
+    let judged = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
+    let mut verdict = judged.ok_or(Error::NoOnnxRuntime)?;
     let searched =
         (part == Part::Decoder && scheme == Precision::Fp32).then(|| verdict.failure()).flatten();
     if let Some((runtime, failed)) = searched

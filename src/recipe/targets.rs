@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Precision, Word as _};
+use crate::names::{Format, Precision, Word as _};
 
 use super::check::{Checks, LEAST_INT8_SNR_DB, Outcome, SNR_DB};
 use super::{Step, present};
@@ -97,7 +97,7 @@ impl Default for OpenVinoTarget {
 impl Targets {
     pub(super) fn validate(&self, here: &Checks, language_model: bool) -> Outcome {
         let Some(openvino) = &self.openvino else { return Ok(()) };
-        let here = here.key("openvino");
+        let here = here.key(Format::OpenVino.name());
         let schemes = &openvino.schemes;
         let list = here.key("schemes");
         list.ensure(!schemes.is_empty(), "is an empty list", "write `[fp32, int8]`")?;

@@ -1,13 +1,14 @@
-//! The same calls in PyTorch, in a process of its own before the others and one behind them.
+//! The same calls in PyTorch, in a process of its own before the others and one after them.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::arguments::{Bench as Options, Shared};
-use super::super::{Failure, INTERRUPTED, build};
+use super::super::arguments::Bench as Options;
+use super::super::here::Here;
+use super::super::{Failure, INTERRUPTED};
 use super::{Error, Rounds};
-use crate::export::{self, Child, Python, Request};
+use crate::export::{self, Child, Request};
 use crate::names::Precision;
 use crate::validate::Part;
 use crate::validate::bench::{Figure, Fresh, Point, Row, Spread};
@@ -27,15 +28,15 @@ struct Found {
 /// Times a half of the checkpoint, where one was given.
 pub(super) fn run(
     options: &Options,
-    shared: &Shared,
+    here: &Here,
     part: Part,
     plan: Rounds,
 ) -> Result<Option<Row>, Failure> {
     let Some(checkpoint) = &options.pytorch else { return Ok(None) };
     let fault = |source| Error::Io { path: checkpoint.clone(), source };
     let checkpoint = &std::fs::canonicalize(checkpoint).map_err(fault)?;
-    let cache = build::cache(shared);
-    let python = Python::find(shared.python.as_deref(), "soprano", cache.root())?;
+    let cache = here.cache();
+    let python = here.python()?;
     let work = tempfile::tempdir().map_err(fault)?;
     let output = work.path().join("output");
     std::fs::create_dir(&output).map_err(fault)?;
