@@ -1,4 +1,5 @@
-//! Fingerprints the source, so that a stage made by other code is never taken for this code's.
+//! Fingerprints the source, so that a stage made by other code is never taken for this code's, and reads the
+//! versions of built-in runtimes off the lock file.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,12 @@ fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
         let path = entry.path();
         if path.is_dir() { walk(&path, into) } else { into.push(path) }
     }
+}
+
+/// The version of a package in the lock file.
+fn locked<'a>(lock: &'a str, package: &str) -> &'a str {
+    let entry = lock.split_once(&format!("name = \"{package}\"\nversion = \""));
+    entry.and_then(|(_, rest)| rest.split('"').next()).unwrap_or("of unknown version")
 }
 
 fn main() {
@@ -22,5 +29,7 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=Cargo.lock");
+    let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
+    println!("cargo::rustc-env=SOPRANO_EXPORT_TRACT={}", locked(&lock, "tract-onnx"));
     println!("cargo::rustc-env=SOPRANO_EXPORT_FINGERPRINT={hash:016x}");
 }

@@ -1,6 +1,7 @@
 //! The closed words that recipes, manifests, tables and the command line share, each said once.
 
 use std::fmt;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,45 @@ impl Word for Precision {
     }
 }
 
+/// What a model's file is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// ONNX.
+    #[default]
+    Onnx,
+    /// OpenVINO's intermediate representation: a graph in XML, and its weights in a `.bin` of the same name.
+    OpenVino,
+}
+
+impl Format {
+    /// The format of a file, by its name.
+    pub fn of(path: &Path) -> Self {
+        match path.extension().is_some_and(|extension| extension == "xml") {
+            true => Format::OpenVino,
+            false => Format::Onnx,
+        }
+    }
+}
+
+impl Word for Format {
+    const ALL: &'static [Self] = &[Self::Onnx, Self::OpenVino];
+
+    fn name(self) -> &'static str {
+        match self {
+            Format::Onnx => "onnx",
+            Format::OpenVino => "openvino",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Format::Onnx => "ONNX",
+            Format::OpenVino => "OpenVINO's intermediate representation",
+        }
+    }
+}
+
 /// What kind of component graph a graph is: how it is fed, stepped, timed and judged. A closed set, so that the
 /// compiler lists every place that a new kind touches; a new model touches none of them.
 #[derive(
@@ -96,7 +136,7 @@ macro_rules! shown {
         })*
     };
 }
-shown!(Precision, Role);
+shown!(Precision, Format, Role);
 
 /// The names of a causal graph's inputs and outputs. The defaults are those of `transformers`, as Optimum
 /// exports them.

@@ -117,26 +117,52 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn each_room_uses_only_those_to_its_left() {
+/// Every file of a room: its path, the room, its text. Tests in files of their own are not among them.
+fn rooms() -> Vec<(String, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
-    let mut wrong = Vec::new();
-    for path in &files {
+    let own = |path: PathBuf| {
         let inside = path.strip_prefix(&root).unwrap();
-        if path.file_name().is_some_and(|name| name == "testing.rs" || name == "tests.rs")
-            || inside == Path::new("main.rs")
-            || inside == Path::new("lib.rs")
-        {
-            continue;
+        let tests =
+            inside.iter().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|t| part == *t));
+        if tests || inside == Path::new("main.rs") || inside == Path::new("lib.rs") {
+            return None;
         }
-        let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        let shown = format!("src/{}", inside.display());
-        wrong.extend(violations(&shown, room, &std::fs::read_to_string(path).unwrap()));
-    }
-    assert!(!files.is_empty());
+        let room = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        Some((format!("src/{}", inside.display()), room, std::fs::read_to_string(&path).unwrap()))
+    };
+    files.into_iter().filter_map(own).collect()
+}
+
+#[test]
+fn each_room_uses_only_those_to_its_left() {
+    let rooms = rooms();
+    let wrong = rooms.iter().flat_map(|(file, room, text)| violations(file, room, text));
+    let wrong: Vec<String> = wrong.collect();
+    assert!(!rooms.is_empty());
     assert!(wrong.is_empty(), "rooms out of order:\n{}", wrong.join("\n"));
+}
+
+/// Rooms in which a runtime's name may be written: its own, and that of the words, where it is a format's.
+const NAMING: &[&str] = &["runtime", "names"];
+
+/// Lines of a file on which the name of a runtime is a string of its own.
+fn runtimes_named(file: &str, source: &str) -> Vec<String> {
+    let names = ["tract", "onnxruntime", "openvino", "rten"];
+    let names = names.map(|name| format!("\"{name}\""));
+    let lines =
+        code(source).into_iter().filter(|(_, line)| names.iter().any(|name| line.contains(name)));
+    lines.map(|(at, line)| format!("{file}:{at}: {}", line.trim())).collect()
+}
+
+#[test]
+fn a_runtime_is_named_in_its_own_room_alone() {
+    let others = rooms().into_iter().filter(|(_, room, _)| !NAMING.contains(&room.as_str()));
+    let named: Vec<String> = others.flat_map(|(file, _, text)| runtimes_named(&file, &text)).collect();
+    assert!(named.is_empty(), "ask runtime::ALL instead:\n{}", named.join("\n"));
+    let found = runtimes_named("a.rs", "fn f() {\n    if name == \"tract\" {}\n}\n// \"tract\"\n");
+    assert_eq!(found, ["a.rs:2: if name == \"tract\" {}"]);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
 use crate::family::soprano;
 use crate::interface::{Port, Signature};
+use crate::ir;
 use crate::names::{Ports, Precision, Role};
-use crate::runtime::Format;
+use crate::runtime::{Format, Traits};
 use crate::source;
-use crate::validate::Tolerance;
+use crate::validate::{Artifact, Tolerance};
 
 /// The format that is written.
 pub const FORMAT: u32 = 2;
@@ -141,6 +142,14 @@ impl ArtifactEntry {
     /// Its length with its weights, in bytes.
     pub fn all_bytes(&self) -> u64 {
         self.bytes + self.weights.as_ref().map_or(0, |weights| weights.bytes)
+    }
+
+    /// What a runtime must know of its file.
+    ///
+    /// # Errors
+    /// As [`Traits::of`].
+    pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
+        Traits::of(&artifact.path, self.format, self.precision)
     }
 
     /// Its interface.

@@ -9,6 +9,7 @@ pub mod publish;
 pub mod report;
 pub mod sign;
 mod verify;
+mod voice;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use open::{Bundle, OpenError};
 pub use pack::{Contents, Extra, pack, room_for};
 pub use provenance::{BILL, STATEMENT, provenance};
 pub use verify::{Finding, Problem, verify};
+pub use voice::{Chosen, TOKENIZER};
 
 /// The manifest's name.
 pub const MANIFEST: &str = "manifest.json";

@@ -3,7 +3,9 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{ArtifactEntry, MANIFEST, Manifest};
 use crate::digest::Digest;
-use crate::runtime::Format;
+use crate::ir;
+use crate::runtime::{self, Format};
+use crate::speech;
 use crate::validate::{self, Artifact, References, Weights};
 
 /// A bundle that is read. Its manifest may say anything: a path to one of its files comes from here alone,
@@ -57,9 +59,29 @@ pub enum OpenError {
         help("soprano-export verify {} lists every file that is missing", folder.display())
     )]
     Io { folder: PathBuf, file: String, source: std::io::Error },
+    #[error("the bundle's graphs, of the family {family:?}, make no voice")]
+    #[diagnostic(
+        code(bundle::no_voice),
+        help(
+            "a bundle that speaks is of a family with a text front end: soprano-export build soprano-1.1"
+        )
+    )]
+    NoVoice { family: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interface(#[from] crate::interface::Error),
     #[error(transparent)]
     #[diagnostic(transparent)]
     References(#[from] validate::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Model(#[from] ir::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Speech(#[from] speech::Error),
 }
 
 impl Bundle {

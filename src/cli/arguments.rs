@@ -4,8 +4,10 @@ use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, Ty
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::here::{Asked, Libraries, asked, engine};
 use super::synth::options::Synth;
 use crate::names::{Precision, Word};
+use crate::runtime::Engine;
 
 const EXIT_CODES: &str = "Exit codes:
   0    done
@@ -45,26 +47,8 @@ pub(super) struct Shared {
         value_parser = path()
     )]
     pub python: Option<PathBuf>,
-    /// ONNX Runtime's shared library [default: that of the Python environment, or the system's].
-    #[arg(
-        long,
-        global = true,
-        env = "SOPRANO_EXPORT_ONNXRUNTIME",
-        value_name = "FILE",
-        hide_env_values = true,
-        value_parser = path()
-    )]
-    pub onnxruntime: Option<PathBuf>,
-    /// OpenVINO's shared C library [default: that of the Python environment, or the system's].
-    #[arg(
-        long,
-        global = true,
-        env = "SOPRANO_EXPORT_OPENVINO",
-        value_name = "FILE",
-        hide_env_values = true,
-        value_parser = path()
-    )]
-    pub openvino_library: Option<PathBuf>,
+    #[command(flatten)]
+    pub libraries: Libraries,
 }
 
 /// `NAME=SIZE`, where the name may hold another sign of equality.
@@ -78,19 +62,8 @@ fn dimension(text: &str) -> Result<(String, usize), String> {
 }
 
 /// A path that may be empty: an environment variable without a value counts as unset.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
-}
-
-impl Shared {
-    /// Without what was given as an empty text.
-    pub fn normalized(mut self) -> Self {
-        let runtimes = [&mut self.onnxruntime, &mut self.openvino_library];
-        for path in [&mut self.cache_dir, &mut self.python].into_iter().chain(runtimes) {
-            path.take_if(|path| path.as_os_str().is_empty());
-        }
-        self
-    }
 }
 
 #[derive(Subcommand)]
@@ -315,9 +288,9 @@ pub(super) struct Diff {
         long,
         value_name = "RUNTIME[,RUNTIME]",
         value_delimiter = ',',
-        value_parser = ["tract", "onnxruntime", "openvino"]
+        value_parser = engine()
     )]
-    pub run: Vec<String>,
+    pub run: Vec<&'static dyn Engine>,
     /// Inputs from a NumPy file rather than random ones: a .npz whose arrays are named as the inputs, or a .npy
     /// for an only input.
     #[arg(long, value_name = "FILE", requires = "run", conflicts_with = "references")]
@@ -365,8 +338,8 @@ pub(super) struct Validate {
     /// A bundle's folder.
     pub bundle: PathBuf,
     /// Runtimes to run the models in [default: the first that takes each].
-    #[arg(long, value_name = "NAME", value_enum)]
-    pub runtime: Vec<RuntimeName>,
+    #[arg(long, value_name = "NAME", value_parser = asked())]
+    pub runtime: Vec<Asked>,
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
@@ -379,31 +352,6 @@ pub(super) struct Validate {
     /// Print every verdict as JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A runtime, or all that are found.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum RuntimeName {
-    /// Built in.
-    Tract,
-    /// ONNX Runtime.
-    Onnxruntime,
-    /// OpenVINO.
-    Openvino,
-    /// All that are found.
-    All,
-}
-
-impl RuntimeName {
-    /// The name of one.
-    pub fn of(self) -> Option<&'static str> {
-        match self {
-            RuntimeName::Tract => Some("tract"),
-            RuntimeName::Onnxruntime => Some("onnxruntime"),
-            RuntimeName::Openvino => Some("openvino"),
-            RuntimeName::All => None,
-        }
-    }
 }
 
 #[derive(Args)]
@@ -489,8 +437,8 @@ pub(super) struct Bench {
     pub threads: Option<u16>,
     /// Time this runtime alone; may be given again. `all` are those that are found here, tract without its
     /// slow 8-bit products.
-    #[arg(long, value_enum, value_name = "NAME", default_value = "all")]
-    pub runtime: Vec<RuntimeName>,
+    #[arg(long, value_parser = asked(), value_name = "NAME", default_value = "all")]
+    pub runtime: Vec<Asked>,
     /// Rounds in which all variants take turns [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rounds: Option<u16>,

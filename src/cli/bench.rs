@@ -1,11 +1,12 @@
 mod probe;
 mod pytorch;
 mod show;
-pub(super) mod variants;
+mod variants;
 
 use std::path::PathBuf;
 
-use super::arguments::{Bench as Options, Shared};
+use super::arguments::Bench as Options;
+use super::here::Here;
 use super::terminal::Progress;
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::{self, Bundle};
@@ -14,6 +15,7 @@ use crate::hardware::Machine;
 use crate::names::{Ports, Role, Word as _};
 use crate::pipeline::Reporter as _;
 use crate::recipe::Recipe;
+use crate::runtime;
 use crate::validate::bench::{
     self, Fresh, Rendition, Report, Row, SpeakingRate, Subject, TEXTS, USUAL_TEXT,
 };
@@ -27,9 +29,9 @@ const PROCESSES: usize = 3;
 /// The recipe inside a bundle.
 const RECIPE: &str = "recipe.lock.yaml";
 
-pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
+pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     if let Some(file) = &options.alone {
-        return probe::alone(options, file, shared);
+        return probe::alone(options, file, here);
     }
     if let Some(html) = &options.html
         && !options.overwrite
@@ -55,9 +57,9 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
     let rounds = rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
     let plan = Rounds { threads, rounds, quick: options.quick };
 
-    let runtimes = variants::runtimes(&options.runtime, threads, shared)?;
-    let (variants, mut left_out) = variants::of(&bundle, &runtimes)?;
-    left_out.splice(0..0, runtimes.missing.iter().cloned());
+    let found = here.runtimes(&options.runtime, runtime::Options::fast(threads))?;
+    let (variants, mut left_out) = variants::of(&bundle, &found)?;
+    left_out.splice(0..0, found.missing.iter().map(|error| format!("{error}; it is left out")));
     left_out.iter().for_each(|why| tellln!("{why}"));
     if variants.is_empty() {
         return Err(Box::new(Error::Nothing { bundle: options.bundle.clone() }));
@@ -71,9 +73,9 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
     }
     for graph in graphs(&variants) {
         let all: Vec<&Variant<'_>> = variants.iter().filter(|v| v.entry.graph == graph).collect();
-        let before = pytorch::run(options, shared, (&bundle, graph), plan)?;
-        rows.extend(measured(&all, options, shared, plan, &mut left_out)?);
-        let after = pytorch::run(options, shared, (&bundle, graph), plan)?;
+        let before = pytorch::run(options, here, (&bundle, graph), plan)?;
+        rows.extend(measured(&all, options, here, plan, &mut left_out)?);
+        let after = pytorch::run(options, here, (&bundle, graph), plan)?;
         rows.extend(before.zip(after).map(|(before, after)| pytorch::better(before, after)));
     }
     if rows.iter().all(|row| row.file.is_none()) {
@@ -83,8 +85,9 @@ pub(super) fn bench(options: &Options, shared: &Shared) -> Outcome {
     let rendition = rendition(&bundle, recipe.as_ref())?;
     let whole = bench::whole(&rows, &rendition, &TEXTS);
     let best = bench::best(&whole, &rows, USUAL_TEXT);
-    let found = best.map(|at| &whole[at]);
-    let gate = demands.map(|recipe| bench::gate(recipe, &rows, &rendition, found)).unwrap_or_default();
+    let best_whole = best.map(|at| &whole[at]);
+    let gate =
+        demands.map(|recipe| bench::gate(recipe, &rows, &rendition, best_whole)).unwrap_or_default();
     let name = bundle.manifest().name.clone();
     let report =
         Report { name, machine, threads, rounds, rendition, rows, whole, best, left_out, gate };
@@ -128,7 +131,7 @@ struct Rounds {
 fn measured(
     variants: &[&Variant<'_>],
     options: &Options,
-    shared: &Shared,
+    here: &Here,
     plan: Rounds,
     left_out: &mut Vec<String>,
 ) -> Result<Vec<Row>, Failure> {
@@ -143,7 +146,7 @@ fn measured(
                 continue;
             }
             progress.progress("load", (turn * variants.len() + at) as u64, all);
-            match probe::start(variant, options, shared, plan.threads)? {
+            match probe::start(variant, options, here, plan.threads)? {
                 Ok(found) => fresh[at].push(found),
                 Err(why) => failed[at] = Some(why),
             }

@@ -1,12 +1,14 @@
-use super::arguments::{BuildRecipe, Decoder, Lm, Output, PlanBuild, Shared, WorkflowFormat};
+use std::path::Path;
+
+use super::arguments::{BuildRecipe, Decoder, Lm, Output, PlanBuild, WorkflowFormat};
+use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
-use crate::export::Python;
 use crate::family::{self, soprano};
 use crate::names::Precision;
-use crate::pipeline::{self, Build, Cache, Finished, Job, Plan, State};
+use crate::pipeline::{self, Build, Finished, Job, Plan, State};
 use crate::recipe::{Graph, Int8, Recipe, Targets, Terms};
-use crate::runtime::{OnnxRuntime, OpenVino};
+use crate::runtime::Options;
 use crate::source::Source;
 
 /// The recipe that serves where nothing else is said.
@@ -32,37 +34,6 @@ fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     }
     let name = meant.then(|| recipe.name.clone());
     Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
-}
-
-/// The environment whose packages bring runtimes along.
-fn python(shared: &Shared) -> Option<Python> {
-    Python::find(shared.python.as_deref(), family::ALL[0].environment, cache(shared).root()).ok()
-}
-
-/// ONNX Runtime, for what can't do without.
-pub(super) fn required_onnxruntime(shared: &Shared) -> Result<OnnxRuntime, Failure> {
-    Ok(OnnxRuntime::find(shared.onnxruntime.as_deref(), python(shared).as_ref())?)
-}
-
-/// OpenVINO, for what can't do without.
-pub(super) fn required_openvino(shared: &Shared) -> Result<OpenVino, Failure> {
-    Ok(OpenVino::find(shared.openvino_library.as_deref(), python(shared).as_ref())?)
-}
-
-/// OpenVINO: the library that is named, which must be there, or one that is found.
-pub(super) fn openvino(shared: &Shared) -> Result<Option<OpenVino>, Failure> {
-    match required_openvino(shared) {
-        Err(error) if shared.openvino_library.is_some() => Err(error),
-        found => Ok(found.ok()),
-    }
-}
-
-/// ONNX Runtime: the library that is named, which must be there, or one that is found.
-pub(super) fn onnxruntime(shared: &Shared) -> Result<Option<OnnxRuntime>, Failure> {
-    match required_onnxruntime(shared) {
-        Err(error) if shared.onnxruntime.is_some() => Err(error),
-        found => Ok(found.ok()),
-    }
 }
 
 /// What a recipe converts a graph to, where a call asks for it: nothing else than it asks for.
@@ -105,11 +76,9 @@ fn made_for(model: &str) -> Result<Recipe, Failure> {
     Ok(family::recipes().find(DEFAULT)?)
 }
 
-pub(super) fn cache(shared: &Shared) -> Cache {
-    Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root))
-}
-
-fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'static>, Failure> {
+fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
+    let mut runtimes = here.runtimes(&[], Options::EXACT)?.runtimes;
+    runtimes.retain(|runtime| runtime.engine().judges_builds());
     Ok(Build {
         recipe: chosen.recipe,
         source: chosen.source,
@@ -117,12 +86,11 @@ fn request(chosen: Chosen, output: &Output, shared: &Shared) -> Result<Build<'st
         output: output.output.clone(),
         overwrite: output.overwrite,
         rebuild: output.rebuild,
-        python: shared.python.clone(),
-        onnxruntime: onnxruntime(shared)?,
-        openvino: openvino(shared)?,
+        python: here.named_python().map(Path::to_owned),
+        runtimes,
         speed_gate: !output.no_speed_gate,
         trust_code: false,
-        cache: cache(shared),
+        cache: here.cache().clone(),
         interrupted: &INTERRUPTED,
     })
 }
@@ -170,13 +138,13 @@ fn graph(
     Ok(())
 }
 
-pub(super) fn decoder(options: &Decoder, shared: &Shared) -> Outcome {
+pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     graph(&mut chosen, soprano::DECODER, options.int8, options.openvino.as_deref())?;
-    run(&request(chosen, &options.output, shared)?, options.output.json)
+    run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
-pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
+pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     if let Some(exporter) = options.exporter {
         let changed = |(_, graph): (&str, &Graph)| graph.exporter() != exporter.name();
@@ -196,16 +164,16 @@ pub(super) fn lm(options: &Lm, shared: &Shared) -> Outcome {
     }
     // A bundle of another content than the recipe's needs another name.
     chosen.name = chosen.name.map(|name| format!("{name}-{}", soprano::LM));
-    run(&request(chosen, &options.output, shared)?, options.output.json)
+    run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
-pub(super) fn recipe(options: &BuildRecipe, shared: &Shared) -> Outcome {
+pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
     let mut chosen = choose(Some(&options.recipe), None)?;
     if !options.only.is_empty() {
         only(&mut chosen.recipe, &options.only)?;
         chosen.name = chosen.name.map(|name| format!("{name}-{}", options.only.join("-")));
     }
-    let mut build = request(chosen, &options.output, shared)?;
+    let mut build = request(chosen, &options.output, here)?;
     build.trust_code = options.trust_code;
     match &options.until {
         Some(stage) => until(&build, stage),
@@ -299,16 +267,16 @@ fn planned(options: &PlanBuild) -> Output {
 #[diagnostic(code(cli::plan), help("--format github-matrix and --format snakemake take many"))]
 struct ManyRecipes(usize);
 
-pub(super) fn plan(options: &PlanBuild, shared: &Shared) -> Outcome {
+pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
     match options.format {
         Some(WorkflowFormat::GithubMatrix) => return matrix(&options.recipes),
-        Some(WorkflowFormat::Snakemake) => return snakefile(options, shared),
+        Some(WorkflowFormat::Snakemake) => return snakefile(options, here),
         None if options.recipes.len() > 1 => return Err(Box::new(ManyRecipes(options.recipes.len()))),
         None => {}
     }
     let chosen = choose(options.recipes.first().map(String::as_str), options.model.as_deref())?;
     let output = planned(options);
-    let build = request(chosen, &output, shared)?;
+    let build = request(chosen, &output, here)?;
     let plan = Plan::of(&build)?;
     let state = |state: &State| match state {
         State::Hit => ("hit", String::new()),
@@ -352,11 +320,11 @@ fn matrix(recipes: &[String]) -> Outcome {
     say(&pipeline::github_matrix(&found.collect::<Result<Vec<_>, Failure>>()?)?)
 }
 
-fn snakefile(options: &PlanBuild, shared: &Shared) -> Outcome {
+fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
     let jobs = options.recipes.iter().map(|named| {
         let chosen = choose(Some(named), None)?;
         let name = chosen.recipe.name.clone();
-        let plan = Plan::of(&request(chosen, &planned(options), shared)?)?;
+        let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
         // A file is named whole: the Snakefile may be run from elsewhere.
         let recipe = match std::path::absolute(named) {
             Ok(path)
@@ -370,19 +338,8 @@ fn snakefile(options: &PlanBuild, shared: &Shared) -> Outcome {
         Ok(Job { recipe, name, plan })
     });
     let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
-    let named = [
-        ("--cache-dir", &shared.cache_dir),
-        ("--python", &shared.python),
-        ("--onnxruntime", &shared.onnxruntime),
-        ("--openvino-library", &shared.openvino_library),
-    ];
-    let mut words = Vec::new();
-    for (option, path) in named {
-        if let Some(path) = path {
-            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            words.extend([option.to_owned(), whole.to_string_lossy().into_owned()]);
-        }
-    }
+    let words: Vec<String> =
+        here.words().into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let build: Vec<String> =
         options.no_speed_gate.then(|| "--no-speed-gate".to_owned()).into_iter().collect();
     say(&pipeline::snakefile(&jobs, &words, &build)?)

@@ -1,10 +1,10 @@
-use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb, Shared};
+use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb};
+use super::here::Here;
 use super::terminal::{self, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, save, say};
 use crate::family;
 use crate::ir::Model;
 use crate::passes::{self, Driver};
-use crate::pipeline::Cache;
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
     let recipes = family::recipes();
@@ -87,8 +87,8 @@ fn run(options: &PassRun) -> Outcome {
     if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
 }
 
-pub(super) fn cache(verb: &CacheVerb, shared: &Shared) -> Outcome {
-    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
+pub(super) fn cache(verb: &CacheVerb, here: &Here) -> Outcome {
+    let cache = here.cache();
     match verb {
         CacheVerb::Dir => say(&format!("{}\n", cache.root().display())),
         CacheVerb::Size => {

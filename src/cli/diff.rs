@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::arguments::{Diff, Shared};
+use super::arguments::Diff;
+use super::here::Here;
 use super::inspect::open;
 use super::{Answer, Failure, Outcome, json, say};
 use crate::ir::{Change, Difference, Model, differences};
@@ -33,10 +34,10 @@ struct Report {
     differences: Vec<Difference>,
 }
 
-pub(super) fn diff(options: &Diff, shared: &Shared) -> Outcome {
+pub(super) fn diff(options: &Diff, here: &Here) -> Outcome {
     let new = match &options.new {
         Some(new) if options.run.is_empty() => new,
-        _ => return run::run(options, shared),
+        _ => return run::run(options, here),
     };
     let (old, new) = (open(&options.old)?, open(new)?);
     let mut report = Report::between(&old, &new);

@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::arguments::{Doctor, Shared};
+use super::arguments::Doctor;
+use super::here::Here;
 use super::terminal::{bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::export::{self, Child, Python, Request};
 use crate::family;
 use crate::hardware::{Machine, disk_free_bytes};
-use crate::pipeline::Cache;
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::{ALL, Engine, Options};
 
 /// A full-size export keeps a checkpoint, an exported and a rewritten model, references, and a bundle.
 const DISK_NEEDED: u64 = 2_000_000_000;
@@ -34,12 +34,10 @@ impl Check {
     }
 }
 
-pub(super) fn doctor(options: &Doctor, shared: &Shared) -> Outcome {
-    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
-    let mut checks = machine(cache.root());
-    checks.push(Check::new("runtime tract", true, Tract.name_and_version(), ""));
-    checks.extend(runtimes(shared));
-    checks.extend(python(options, shared, cache.root()));
+pub(super) fn doctor(options: &Doctor, here: &Here) -> Outcome {
+    let mut checks = machine(here.cache().root());
+    checks.extend(runtimes(here));
+    checks.extend(python(options, here));
 
     if options.json {
         say(&json(&checks))?;
@@ -80,56 +78,44 @@ fn machine(cache: &Path) -> Vec<Check> {
     ]
 }
 
-/// The runtimes that are loaded from shared libraries; each is really loaded.
-fn runtimes(shared: &Shared) -> [Check; 2] {
-    fn check(what: &str, found: Result<String, Failure>, option: &str) -> Check {
-        let mend = format!("make setup   (or name its library with {option} FILE)");
+/// Every runtime that is compiled in; each is really loaded.
+fn runtimes(here: &Here) -> Vec<Check> {
+    let check = |engine: &&'static dyn Engine| {
+        let found = here.runtime(*engine, Options::EXACT).and_then(|runtime| {
+            runtime.check()?;
+            let place = runtime.library().map(|library| format!(" at {}", library.display()));
+            Ok(runtime.name_and_version() + &place.unwrap_or_default())
+        });
+        let what = format!("runtime {}", engine.name());
+        let option = engine.library().map_or("", |library| library.option);
         match found {
-            Ok(found) => Check::new(what, true, found, ""),
-            Err(error) => Check::new(what, false, error.to_string(), &mend),
+            Ok(found) => Check::new(&what, true, found, ""),
+            Err(error) => {
+                let mend = format!("make setup   (or name its library with --{option} FILE)");
+                Check::new(&what, false, error.to_string(), &mend)
+            }
         }
-    }
-    let at = |runtime: &dyn Runtime, library: &Path| {
-        format!("{} at {}", runtime.name_and_version(), library.display())
     };
-    let onnxruntime = build::required_onnxruntime(shared).and_then(|found| {
-        found.check()?;
-        Ok(at(&found, found.library()))
-    });
-    let openvino = build::required_openvino(shared).and_then(|found| {
-        found.check()?;
-        Ok(at(&found, found.library()))
-    });
-    [
-        check("runtime onnxruntime", onnxruntime, "--onnxruntime"),
-        check("runtime openvino", openvino, "--openvino-library"),
-    ]
+    ALL.iter().map(check).collect()
 }
 
-fn python(options: &Doctor, shared: &Shared, cache: &Path) -> Vec<Check> {
+fn python(options: &Doctor, here: &Here) -> Vec<Check> {
     let mend = "make setup   (or name an interpreter with --python PATH)";
-    let python = match Python::find(shared.python.as_deref(), family::ALL[0].environment, cache) {
+    let python = match here.python() {
         Ok(python) => python,
         Err(error) => return vec![Check::new("python", false, error.to_string(), mend)],
     };
     let found = format!("{} at {}", python.version(), python.interpreter().display());
     let mut checks = vec![Check::new("python", true, found, "")];
-    for name in [
-        "torch",
-        "soprano_tts",
-        "onnx",
-        "onnxruntime",
-        "openvino",
-        "nncf",
-        "safetensors",
-        "huggingface_hub",
-    ] {
+    let libraries = ALL.iter().filter_map(|engine| Some(engine.library()?.package));
+    let before = ["torch", "soprano_tts", "onnx"].into_iter();
+    for name in before.chain(libraries).chain(["nncf", "safetensors", "huggingface_hub"]) {
         let prefix = format!("{name}-");
         let version = python.packages().iter().find_map(|package| package.strip_prefix(&prefix));
         checks.push(Check::new(name, version.is_some(), version.unwrap_or("not installed"), mend));
     }
     if !options.quick {
-        checks.extend(imports(&python, cache, mend));
+        checks.extend(imports(&python, here.cache().root(), mend));
     }
     checks
 }

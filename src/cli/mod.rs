@@ -23,6 +23,7 @@ mod catalog;
 mod check;
 mod diff;
 mod doctor;
+mod here;
 mod inspect;
 mod publish;
 mod quantize;
@@ -41,6 +42,7 @@ use clap::{CommandFactory, Parser};
 use miette::Diagnostic;
 
 use arguments::{Arguments, Verb};
+use here::Here;
 
 use crate::files;
 use crate::ir::{Model, Saved, Weights};
@@ -111,27 +113,27 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> Outcome {
-    let shared = arguments.shared.normalized();
+    let here = Here::new(arguments.shared);
     match arguments.verb {
-        Verb::Decoder(options) => build::decoder(&options, &shared),
-        Verb::Lm(options) => build::lm(&options, &shared),
-        Verb::Build(options) => build::recipe(&options, &shared),
-        Verb::Plan(options) => build::plan(&options, &shared),
+        Verb::Decoder(options) => build::decoder(&options, &here),
+        Verb::Lm(options) => build::lm(&options, &here),
+        Verb::Build(options) => build::recipe(&options, &here),
+        Verb::Plan(options) => build::plan(&options, &here),
         Verb::Inspect(options) => inspect::inspect(&options),
-        Verb::Diff(options) => diff::diff(&options, &shared),
-        Verb::Validate(options) => validate::validate(&options, &shared),
+        Verb::Diff(options) => diff::diff(&options, &here),
+        Verb::Validate(options) => validate::validate(&options, &here),
         Verb::Quantize(options) => quantize::quantize(&options),
-        Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &shared),
-        Verb::Bench(options) => bench::bench(&options, &shared),
-        Verb::Synth(options) => synth::synth(&options, &shared),
+        Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &here),
+        Verb::Bench(options) => bench::bench(&options, &here),
+        Verb::Synth(options) => synth::synth(&options, &here),
         Verb::Verify(options) => check::verify(&options),
         Verb::Sign(options) => publish::sign(&options),
-        Verb::Publish(options) => publish::publish(&options, &shared),
-        Verb::Fetch(options) => publish::fetch(&options, &shared),
-        Verb::Doctor(options) => doctor::doctor(&options, &shared),
+        Verb::Publish(options) => publish::publish(&options, &here),
+        Verb::Fetch(options) => publish::fetch(&options, &here),
+        Verb::Doctor(options) => doctor::doctor(&options, &here),
         Verb::Recipe(verb) => catalog::recipe(&verb),
         Verb::Pass(verb) => catalog::pass(&verb),
-        Verb::Cache(verb) => catalog::cache(&verb, &shared),
+        Verb::Cache(verb) => catalog::cache(&verb, &here),
         Verb::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -7,28 +7,28 @@ use std::sync::Mutex;
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::Diagnostic;
 
-use super::arguments::{Fetch, Publish, Shared, Sign};
+use super::arguments::{Fetch, Publish, Sign};
+use super::here::Here;
 use super::terminal::{bytes, row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::bundle::publish::{self, Context, Error, Package, Reporter};
 use crate::bundle::sign::{self, PublicKey, SecretKey};
 use crate::bundle::verify;
-use crate::pipeline::Cache;
 
 /// Where a password for a secret key may stand.
 const PASSWORD: &str = "SOPRANO_EXPORT_KEY_PASSWORD";
 
-pub(super) fn publish(options: &Publish, shared: &Shared) -> Outcome {
+pub(super) fn publish(options: &Publish, here: &Here) -> Outcome {
     let key = options.key.as_deref().map(PublicKey::read).transpose()?;
     let package = match Package::open(&options.bundle, key.as_ref()) {
         Ok(package) => package,
         Err(error) => return refused(error),
     };
-    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
+    let cache = here.cache();
     let moves = Moves::new();
     let context = Context {
         cache: cache.root(),
-        python: shared.python.as_deref(),
+        python: here.named_python(),
         version: options.version.as_deref(),
         plain_http: options.plain_http,
         reporter: &moves,
@@ -78,13 +78,13 @@ fn dry_run(options: &Publish, package: &Package, context: &Context<'_>) -> Outco
     say(&table(&rows))
 }
 
-pub(super) fn fetch(options: &Fetch, shared: &Shared) -> Outcome {
+pub(super) fn fetch(options: &Fetch, here: &Here) -> Outcome {
     let key = options.key.as_deref().map(PublicKey::read).transpose()?;
-    let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));
+    let cache = here.cache();
     let moves = Moves::new();
     let context = Context {
         cache: cache.root(),
-        python: shared.python.as_deref(),
+        python: here.named_python(),
         version: options.version.as_deref(),
         plain_http: options.plain_http,
         reporter: &moves,

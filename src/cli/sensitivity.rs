@@ -1,16 +1,17 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::arguments::{Sensitivity as Options, Shared};
+use super::arguments::Sensitivity as Options;
+use super::here::Here;
 use super::terminal::{Progress, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::bundle::Bundle;
 use crate::family;
 use crate::files;
 use crate::ir::Model;
 use crate::names::{Ports, Precision, Role};
 use crate::pipeline::Reporter as _;
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::{self, Takes, Traits};
 use crate::validate::{self, Choice, References, Sensitivity};
 
 /// The least signal-to-noise ratio of an int8 file that a recipe takes.
@@ -24,7 +25,7 @@ fn rows(role: Role) -> usize {
     }
 }
 
-pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
+pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     for file in options.output.iter().chain(&options.plot) {
         if !options.overwrite && file.symlink_metadata().is_ok() {
             return Err(Box::new(Error::Exists { path: file.clone() }));
@@ -36,8 +37,9 @@ pub(super) fn sensitivity(options: &Options, shared: &Shared) -> Outcome {
     let Fp32 { graph, ports, path, references } = fp32(options)?;
     let (graph, ports) = (&graph, &ports);
     let model = Model::open(&path)?;
-    let onnxruntime = build::onnxruntime(shared)?;
-    let runtime: &dyn Runtime = onnxruntime.as_ref().map_or(&Tract, |found| found as &dyn Runtime);
+    let found = here.runtimes(&[], runtime::Options::EXACT)?;
+    let runtime = found.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
+    let runtime = runtime.ok_or(runtime::Error::NoneBuiltIn)?;
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
     let reduce_range = options.reduce_range;

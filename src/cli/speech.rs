@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::arguments::{RuntimeName, Shared, Validate};
-use super::bench::variants;
-use super::synth::load;
+use super::arguments::Validate;
+use super::here::{Found, Here};
 use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
-use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::bundle::{Bundle, Chosen, TOKENIZER};
 use crate::family;
-use crate::names::Precision;
+use crate::names::{Precision, Word as _};
 use crate::pipeline::Reporter as _;
 use crate::recipe;
 use crate::runtime::{Format, Options, Runtime};
@@ -19,10 +18,10 @@ use crate::validate::speech::{Demand, Heard, Recorded, hear};
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
 
-pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> Outcome {
+pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outcome {
     let manifest = bundle.manifest();
     let missing = || Error::NothingRecorded { bundle: bundle.folder().to_owned() };
-    if [RECIPE, RECORDED, load::TOKENIZER].iter().any(|file| !bundle.lists(file)) {
+    if [RECIPE, RECORDED, TOKENIZER].iter().any(|file| !bundle.lists(file)) {
         return Err(Box::new(missing()));
     }
     if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
@@ -34,16 +33,18 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
-    for (engine, runtime) in runtimes(options, shared)? {
-        for files in whole(manifest, engine, runtime.as_ref(), options) {
-            let lm = files[0];
-            let loaded: Vec<_> = files.iter().map(|&entry| (entry, runtime.as_ref())).collect();
-            let voice = load::assembled(bundle, &loaded)?;
-            let format = if lm.format == Format::OpenVino { " (IR)" } else { "" };
-            let name = format!("{}{format} in {}", lm.precision, runtime.name_and_version());
+    let found = here.runtimes(&options.runtime, Options::EXACT)?;
+    found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
+    for runtime in &found.runtimes {
+        for files in whole(bundle, &found, runtime.as_ref())? {
+            let voice = bundle.voice(&files)?;
+            let first = files[0].entry;
+            let (precision, ir) = (first.precision, first.format == Format::OpenVino);
+            let format = if ir { " (IR)" } else { "" };
+            let name = format!("{precision}{format} in {}", runtime.name_and_version());
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
-            let demand = demand(lm.precision, &demands);
+            let demand = demand(precision, &demands);
             let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
             speakers.push(Speaker { name, heard });
         }
@@ -85,54 +86,31 @@ fn demand(precision: Precision, demands: &recipe::Speech) -> Demand {
     }
 }
 
-/// A runtime, and what it was asked for by.
-type Named = (RuntimeName, Box<dyn Runtime>);
-
-/// The runtimes that were named, or all that are found; on one thread, and exact.
-fn runtimes(options: &Validate, shared: &Shared) -> Result<Vec<Named>, Failure> {
-    let all = options.runtime.is_empty() || options.runtime.contains(&RuntimeName::All);
-    let mut found = Vec::new();
-    for name in [RuntimeName::Tract, RuntimeName::Onnxruntime, RuntimeName::Openvino] {
-        if !all && !options.runtime.contains(&name) {
-            continue;
-        }
-        match variants::find(name, Options::EXACT, shared) {
-            Ok(runtime) => found.push((name, runtime)),
-            Err(error) if !all || variants::has_library(name, shared) => return Err(error),
-            Err(error) => tellln!("{error}: not asked"),
-        }
-    }
-    Ok(found)
-}
-
 /// Every graph of the voice, in each precision and format that a runtime takes.
 fn whole<'a>(
-    manifest: &'a Manifest,
-    engine: RuntimeName,
-    runtime: &dyn Runtime,
-    options: &Validate,
-) -> Vec<Vec<&'a ArtifactEntry>> {
+    bundle: &'a Bundle,
+    found: &Found,
+    runtime: &'a dyn Runtime,
+) -> Result<Vec<Vec<Chosen<'a>>>, Failure> {
+    let manifest = bundle.manifest();
     let voice = family::named(&manifest.family).map_or(&[][..], |family| family.voice);
-    let mut found = Vec::new();
-    for format in [Format::Onnx, Format::OpenVino] {
-        for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
-            let int8 = precision != Precision::Fp32 && format == Format::Onnx;
-            // Its products of 8 bits take minutes in tract, and more time than fp32 in OpenVINO.
-            let slow = int8
-                && match engine {
-                    RuntimeName::Tract => !options.runtime.contains(&engine),
-                    RuntimeName::Openvino => true,
-                    RuntimeName::Onnxruntime | RuntimeName::All => false,
-                };
-            if slow || !runtime.runs(format) {
-                continue;
-            }
+    let mut whole = Vec::new();
+    for &format in Format::ALL.iter().filter(|format| runtime.runs(**format)) {
+        for &precision in Precision::ALL {
             let of = |graph: &&str| manifest.artifact(graph, precision, format);
-            let files: Option<Vec<_>> = voice.iter().map(of).collect();
-            found.extend(files.filter(|files| !files.is_empty()));
+            let Some(entries) = voice.iter().map(of).collect::<Option<Vec<_>>>() else { continue };
+            let mut files = Vec::new();
+            for entry in entries {
+                let artifact = bundle.model(entry)?;
+                let traits = entry.traits(&artifact)?;
+                if found.declines(runtime, &traits).is_none() {
+                    files.push(Chosen { entry, artifact, runtime });
+                }
+            }
+            whole.extend((!voice.is_empty() && files.len() == voice.len()).then_some(files));
         }
     }
-    found
+    Ok(whole)
 }
 
 /// A line for each variant: the worst of its pieces.

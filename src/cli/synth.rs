@@ -1,4 +1,4 @@
-pub(super) mod load;
+mod load;
 pub(super) mod options;
 mod output;
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use options::Synth;
 use output::Output;
 
-use super::arguments::Shared;
+use super::here::Here;
 use super::terminal::{Progress, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::audio::Encoding;
@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 64 << 20;
 const DEFAULT_OUTPUT: &str = "speech.wav";
 const STDOUT: &str = "-";
 
-pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
+pub(super) fn synth(options: &Synth, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     let scripts = scripts(options)?;
     let sample_rate = bundle.manifest().sample_rate().ok_or(Error::NoRate)?;
@@ -45,7 +45,7 @@ pub(super) fn synth(options: &Synth, shared: &Shared) -> Outcome {
             Output::folder(&target, overwrite, names, sample_rate, encoding)?
         }
     };
-    let (voice, with) = load::voice(options, &bundle, threads, shared)?;
+    let (voice, with) = load::voice(options, &bundle, threads, here)?;
     let mut listener = Listener { output, progress: Progress::new() };
     let summary = match voice.speak(&scripts, &settings, &mut listener, &INTERRUPTED) {
         Err(error) if output::is_gone(&error) => return Ok(Answer::Yes),
@@ -251,14 +251,6 @@ enum Error {
         help("its manifest.json lists what it has; --precision and --runtime choose")
     )]
     NoFile { graph: String, engine: String },
-    #[error("the bundle's graphs, of the family {family:?}, make no voice")]
-    #[diagnostic(
-        code(synth::no_voice),
-        help(
-            "a bundle that speaks is of a family with a text front end: soprano-export build soprano-1.1"
-        )
-    )]
-    NoVoice { family: String },
     #[error("{}: more than 64 MB of text", path.display())]
     #[diagnostic(code(synth::long), help("say it in several runs: split -C 64M FILE"))]
     Long { path: PathBuf },

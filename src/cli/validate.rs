@@ -1,22 +1,21 @@
 use std::path::{Path, PathBuf};
 
-use super::arguments::{RuntimeName, Shared, Validate};
+use super::arguments::Validate;
+use super::here::{Asked, Found, Here};
 use super::terminal::{self, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
-use crate::ir::Model;
 use crate::names::{Ports, Precision, Role};
-use crate::quantize::needs_onnxruntime;
-use crate::runtime::{Format, Runtime, Tract};
+use crate::runtime::{Format, Options, Runtime, Takes, built_in};
 use crate::tensor::Tensor;
-use crate::validate::{self, Artifact, Claim, Kind, LONGEST_IN_8_BITS, Metric, References, Verdict};
+use crate::validate::{self, Artifact, Claim, Kind, Metric, References, Verdict};
 
-pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
+pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     if options.speech {
-        return super::speech::validate(options, &bundle, shared);
+        return super::speech::validate(options, &bundle, here);
     }
     let manifest = bundle.manifest();
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
@@ -25,14 +24,16 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     if staged.is_some() && !speaks {
         return Err(Box::new(AudioError::NothingSpoken));
     }
-    let runtimes = Runtimes::find(options, shared)?;
+    let found = here.runtimes(&options.runtime, Options::EXACT)?;
+    if options.runtime.contains(&Asked::All) {
+        found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
+    }
     let (mut verdicts, mut unasked) = (Vec::new(), Vec::new());
     for entry in &manifest.artifacts {
         let artifact = bundle.model(entry)?;
         let references = bundle.references(entry)?;
-        let Some(verdict) =
-            runtimes.judge((entry, &manifest.graph(entry).interface), &artifact, &references)?
-        else {
+        let file = (entry, &manifest.graph(entry).interface);
+        let Some(verdict) = judge(options, &found, file, &artifact, &references)? else {
             tellln!("{}: not validated, for no runtime that was asked takes it", entry.file);
             unasked.push(&entry.file);
             continue;
@@ -57,7 +58,7 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
         tellln!("audio written to {}", target.display());
     }
     let passed = !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| verdict.passed);
-    if runtimes.several() {
+    if options.runtime.len() > 1 || options.runtime.contains(&Asked::All) {
         tell!("\n{}", matrix(&verdicts));
         if let Some((entry, _)) = verdicts.iter().find(|(_, v)| v.beside.iter().any(|b| !b.passed())) {
             let model = options.bundle.join(&entry.file);
@@ -71,101 +72,32 @@ pub(super) fn validate(options: &Validate, shared: &Shared) -> Outcome {
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
 
-/// The runtimes that a bundle is validated in.
-struct Runtimes {
-    /// Those that were found, tract first.
-    found: Vec<Box<dyn Runtime>>,
-    /// Those that were named; none named means one for each artifact.
-    named: Vec<&'static str>,
-    /// Whatever was found.
-    all: bool,
-}
-
-impl Runtimes {
-    fn find(options: &Validate, shared: &Shared) -> Result<Self, Failure> {
-        let all = options.runtime.contains(&RuntimeName::All);
-        let named: Vec<_> = options.runtime.iter().filter_map(|name| name.of()).collect();
-        let mut found: Vec<Box<dyn Runtime>> = vec![Box::new(Tract)];
-        match build::onnxruntime(shared)? {
-            Some(runtime) => found.push(Box::new(runtime)),
-            None if named.contains(&"onnxruntime") => {
-                build::required_onnxruntime(shared)?;
-            }
-            None if all => tellln!("onnxruntime is not there: not asked"),
-            None => {}
-        }
-        match build::openvino(shared)? {
-            Some(runtime) => found.push(Box::new(runtime)),
-            None if named.contains(&"openvino") => {
-                build::required_openvino(shared)?;
-            }
-            None if all => tellln!("openvino is not there: not asked"),
-            None => {}
-        }
-        Ok(Self { found, named, all })
+/// Runs an artifact's references in every runtime that is asked and takes it; nothing where none does.
+fn judge(
+    options: &Validate,
+    found: &Found,
+    (entry, ports): (&ArtifactEntry, &Ports),
+    artifact: &Artifact,
+    references: &References,
+) -> Result<Option<Verdict>, Failure> {
+    let traits = entry.traits(artifact)?;
+    let takes = |runtime: &&dyn Runtime| !matches!(runtime.takes(&traits), Takes::Not(_));
+    let runtimes = found.runtimes.iter().map(AsRef::as_ref).filter(takes);
+    let mut runtimes: Vec<&dyn Runtime> = runtimes.collect();
+    if options.runtime.is_empty() {
+        // One is enough, but where it is slow.
+        let slow = runtimes.first().is_some_and(|r| matches!(r.takes(&traits), Takes::Slowly(_)));
+        runtimes.truncate(if slow { 2 } else { 1 });
     }
-
-    fn several(&self) -> bool {
-        self.all || self.named.len() > 1
-    }
-
-    /// Runs an artifact's references in every runtime that is asked and takes it; nothing where none does.
-    fn judge(
-        &self,
-        (entry, ports): (&ArtifactEntry, &Ports),
-        artifact: &Artifact,
-        references: &References,
-    ) -> Result<Option<Verdict>, Failure> {
-        let blocks = entry.format == Format::Onnx && needs_onnxruntime(&Model::open(&artifact.path)?);
-        let takes = |runtime: &&dyn Runtime| {
-            runtime.runs(entry.format)
-                && !(blocks && runtime.name() == "tract")
-                // Integer products of ONNX are slower than fp32 ones there: its int8 is its own.
-                && !(runtime.name() == "openvino"
-                    && entry.format == Format::Onnx
-                    && entry.precision != Precision::Fp32)
-        };
-        let asked = |runtime: &&dyn Runtime| {
-            self.all || self.named.is_empty() || self.named.contains(&runtime.name())
-        };
-        let found = self.found.iter().map(AsRef::as_ref);
-        let mut runtimes: Vec<&dyn Runtime> = found.filter(takes).filter(asked).collect();
-        if self.named.is_empty() && !self.all {
-            // One is enough, but for 8 bits, which tract takes minutes for.
-            let slow = entry.precision == Precision::Int8 && entry.format == Format::Onnx;
-            runtimes.truncate(if slow { 2 } else { 1 });
-        }
-        let mut beside = None;
-        if entry.precision == Precision::Int8 && runtimes.len() > 1 {
-            runtimes.rotate_left(1);
-            beside = Some(references.clone().up_to(LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
-        }
-        let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
-        let signature = entry.signature();
-        let claim = Claim {
-            graph: entry.graph.clone(),
-            ports: ports.clone(),
-            precision: entry.precision,
-            tolerance: entry.tolerance.clone(),
-            signature: signature.clone(),
-        };
-        let quiet = |_: usize, _: usize| {};
-        let mut verdict =
-            validate::validate(artifact, references, claim, *first, &INTERRUPTED, &quiet)?;
-        for other in others {
-            let references = beside.as_ref().unwrap_or(references);
-            validate::validate_beside(
-                &mut verdict,
-                artifact,
-                references,
-                (ports, &signature),
-                *first,
-                *other,
-                &INTERRUPTED,
-            )?;
-        }
-        Ok(Some(verdict))
-    }
+    let claim = Claim {
+        graph: entry.graph.clone(),
+        ports: ports.clone(),
+        precision: entry.precision,
+        tolerance: entry.tolerance.clone(),
+        signature: entry.signature(),
+    };
+    let quiet = |_: usize, _: usize| {};
+    Ok(validate::judge(artifact, &traits, references, claim, &runtimes, &INTERRUPTED, &quiet)?)
 }
 
 /// Every artifact in every runtime at every shape: how far it is from PyTorch, and from the first runtime.
@@ -238,7 +170,8 @@ fn listen(
     if spoken.is_empty() {
         return Err(Box::new(AudioError::NothingSpoken));
     }
-    let session = Tract.load(&artifact.path)?;
+    let runtime = built_in()?;
+    let session = runtime.load(&artifact.path)?;
     for case in spoken {
         let made = session.run(&references.inputs(case))?;
         for (name, reference) in references.outputs(case) {
@@ -249,7 +182,7 @@ fn listen(
             };
             write("pytorch", &reference)?;
             if let Some(made) = made.get(&name) {
-                write(&format!("{precision}.tract"), made)?;
+                write(&format!("{precision}.{}", runtime.name()), made)?;
             }
         }
     }

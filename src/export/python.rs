@@ -75,9 +75,9 @@ impl Python {
             })
         };
         let version = value("version_info").or_else(|| value("version")).unwrap_or_default();
-        let mut packages: Vec<String> = std::fs::read_dir(home.join("lib"))
-            .ok()?
-            .filter_map(|entry| std::fs::read_dir(entry.ok()?.path().join("site-packages")).ok())
+        let mut packages: Vec<String> = site_packages(home)
+            .into_iter()
+            .filter_map(|folder| std::fs::read_dir(folder).ok())
             .flatten()
             .filter_map(|entry| {
                 let name = entry.ok()?.file_name().to_string_lossy().into_owned();
@@ -103,18 +103,9 @@ impl Python {
         &self.packages
     }
 
-    /// The first file of a package's folder (`onnxruntime/capi`) whose name is one that is looked for.
-    pub fn file(&self, folder: &str, wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
-        let home = self.interpreter.parent()?.parent()?;
-        let libraries = std::fs::read_dir(home.join("lib")).ok()?.flatten();
-        let mut found: Vec<PathBuf> = libraries
-            .filter_map(|entry| std::fs::read_dir(entry.path().join("site-packages").join(folder)).ok())
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy())))
-            .collect();
-        found.sort();
-        found.into_iter().next()
+    /// The folders that packages lie in.
+    pub fn site_packages(&self) -> Vec<PathBuf> {
+        self.interpreter.parent().and_then(Path::parent).map(site_packages).unwrap_or_default()
     }
 
     /// What the outputs of an exporter may depend on: the version and the packages.
@@ -126,6 +117,17 @@ impl Python {
         }
         hasher.finish()
     }
+}
+
+/// The folders of an environment that packages lie in.
+fn site_packages(home: &Path) -> Vec<PathBuf> {
+    let libraries = std::fs::read_dir(home.join("lib")).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = libraries
+        .map(|entry| entry.path().join("site-packages"))
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
 }
 
 #[cfg(test)]

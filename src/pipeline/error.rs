@@ -37,6 +37,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Convert(#[from] crate::convert::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Runtime(#[from] crate::runtime::Error),
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(pipeline::io),

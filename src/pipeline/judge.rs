@@ -2,15 +2,14 @@
 
 use super::cache::Stage;
 use super::run::Finds;
-use super::work::{MODEL, PROBES, REFERENCES, REWRITTEN, runtimes};
+use super::work::{MODEL, PROBES, REFERENCES, REWRITTEN};
 use super::{Build, Error, Reporter, Rewrite, Work};
 use crate::convert;
 use crate::interface::Signature;
 use crate::ir::Model;
 use crate::names::{Precision, Role};
-use crate::quantize;
 use crate::recipe::{Graph, OpenVinoTarget};
-use crate::runtime::{Format, Runtime};
+use crate::runtime::{Format, Runtime, Takes, Traits};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, Claim, Metric, References, Tolerance, Verdict, Weights};
 
@@ -131,13 +130,17 @@ pub(super) fn validate(
         tolerance: tolerance(graph, precision, format),
         signature: signature.clone(),
     };
-    let mut verdict = match format {
-        Format::OpenVino => {
-            let runtime = build.openvino.as_ref().ok_or(Error::NoOpenVino)?;
-            validate::validate(&artifact, &references, claim, runtime, build.interrupted, &done)?
-        }
-        Format::Onnx => in_all(build, &model, &artifact, &references, claim, &done)?,
+    let traits = Traits::of(&artifact.path, format, precision)?;
+    let takes = |runtime: &&dyn Runtime| {
+        runtime.runs(format) && !matches!(runtime.takes(&traits), Takes::Not(_))
     };
+    let runtimes: Vec<&dyn Runtime> = build.runtimes.iter().map(AsRef::as_ref).filter(takes).collect();
+    let stop = build.interrupted;
+    let judged = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
+    let mut verdict = judged.ok_or(match format {
+        Format::OpenVino => Error::NoOpenVino,
+        Format::Onnx => Error::NoOnnxRuntime,
+    })?;
     if precision == Precision::Fp32 && format == Format::Onnx {
         let exported = finds.stage(&Work::Export(name.to_owned()))?;
         look_for_divergence(build, &mut verdict, &model, exported, &references)?;
@@ -146,46 +149,6 @@ pub(super) fn validate(
         return Err(super::run::reject(build, verdict, &artifact));
     }
     Ok(serde_json::to_value(verdict).expect("plain data"))
-}
-
-/// Runs every reference through an ONNX file in each runtime that takes it.
-fn in_all(
-    build: &Build<'_>,
-    model: &Model,
-    artifact: &Artifact,
-    references: &References,
-    claim: Claim,
-    done: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Verdict, Error> {
-    let int8 = claim.precision != Precision::Fp32;
-    let (ports, signature) = (claim.ports.clone(), claim.signature.clone());
-    // OpenVINO computes integer products of ONNX slower than fp32 ones: its int8 is its own.
-    let takes = |runtime: &&dyn Runtime| !int8 || runtime.name() != "openvino";
-    let mut runtimes: Vec<&dyn Runtime> = runtimes(build).filter(takes).collect();
-    let mut beside = None;
-    if quantize::needs_onnxruntime(model) {
-        runtimes.remove(0);
-    } else if int8 && runtimes.len() > 1 {
-        // tract's integer products take minutes for a long reference: another runtime has them all, and
-        // tract is held beside it on the others.
-        runtimes.rotate_left(1);
-        beside =
-            Some(references.clone().up_to(validate::LONGEST_IN_8_BITS)).filter(|r| !r.cases.is_empty());
-    }
-    let (first, others) = runtimes.split_first().ok_or(Error::NoOnnxRuntime)?;
-    let mut verdict = validate::validate(artifact, references, claim, *first, build.interrupted, done)?;
-    for runtime in others {
-        validate::validate_beside(
-            &mut verdict,
-            artifact,
-            beside.as_ref().unwrap_or(references),
-            (&ports, &signature),
-            *first,
-            *runtime,
-            build.interrupted,
-        )?;
-    }
-    Ok(verdict)
 }
 
 /// Where the export left inner values of the original module, the first one that a failing file misses.
@@ -199,13 +162,14 @@ fn look_for_divergence(
     let Ok((probes, _)) = exported.file(PROBES) else { return Ok(()) };
     let Some((runtime, failed)) = verdict.failure() else { return Ok(()) };
     let case = references.cases.iter().find(|case| case.name == failed.name);
-    let runtime = runtimes(build).find(|known| known.name_and_version() == runtime);
+    let runtime = build.runtimes.iter().find(|known| known.name_and_version() == runtime);
     if let (Some(case), Some(runtime)) = (case, runtime) {
         let before = Model::open(exported.file(MODEL)?.0)?;
         let (probes, inputs) = (TensorFile::read(&probes)?, references.inputs(case));
         // The verdict stands without it: a search that fails must not hide a failure.
         verdict.divergence =
-            validate::first_divergence(model, &before, &probes, &inputs, runtime).unwrap_or(None);
+            validate::first_divergence(model, &before, &probes, &inputs, runtime.as_ref())
+                .unwrap_or(None);
     }
     Ok(())
 }
@@ -217,7 +181,8 @@ pub(super) fn time(
     name: &str,
     graph: &Graph,
 ) -> Result<serde_json::Value, Error> {
-    let runtime = build.onnxruntime.as_ref().ok_or(Error::NoClock)?;
+    let fast = |runtime: &&Box<dyn Runtime>| runtime.takes(&Traits::INT8) == Takes::Well;
+    let runtime = build.runtimes.iter().find(fast).ok_or(Error::NoClock)?.as_ref();
     let file =
         |precision| Ok::<_, Error>(judged(finds, (name, graph), (precision, Format::Onnx))?.artifact);
     let [fp32, int8] = [file(Precision::Fp32)?, file(Precision::Int8)?];

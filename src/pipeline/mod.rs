@@ -23,7 +23,7 @@ pub use workflow::{Job, github_matrix, snakefile};
 use crate::bundle::Manifest;
 use crate::passes;
 use crate::recipe::Recipe;
-use crate::runtime::{OnnxRuntime, OpenVino};
+use crate::runtime::Runtime;
 use crate::source::Source;
 use crate::validate::{Speed, Verdict};
 
@@ -44,10 +44,9 @@ pub struct Build<'a> {
     pub rebuild: bool,
     /// The interpreter to use.
     pub python: Option<PathBuf>,
-    /// ONNX Runtime, where there is one: artifacts are held against it too, and int8 is timed in it.
-    pub onnxruntime: Option<OnnxRuntime>,
-    /// OpenVINO, where there is one: fp32 artifacts are held against it too, and its own format needs it.
-    pub openvino: Option<OpenVino>,
+    /// The runtimes that are here, in the order of [`runtime::ALL`](crate::runtime::ALL): each artifact is held
+    /// against its references in every one that takes it.
+    pub runtimes: Vec<Box<dyn Runtime>>,
     /// Whether an int8 file must be faster than its fp32 one, here.
     pub speed_gate: bool,
     /// Whether code that the recipe names may be run.

@@ -204,8 +204,8 @@ impl Packing<'_> {
             .map_err(|verdict| reject(self.build, *verdict, &artifact))?;
         let stem = file_stem(recipe, name, precision);
         let (file, weights) = match format {
-            Format::Onnx => (format!("onnx/{stem}.onnx"), None),
-            Format::OpenVino => (format!("openvino/{stem}.xml"), Some(format!("openvino/{stem}.bin"))),
+            Format::Onnx => (format!("{format}/{stem}.onnx"), None),
+            Format::OpenVino => (format!("{format}/{stem}.xml"), Some(format!("{format}/{stem}.bin"))),
         };
         let weights = artifact.weights.as_ref().zip(weights);
         let asked = precision == Precision::Int8 && format == Format::Onnx;

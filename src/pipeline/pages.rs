@@ -10,7 +10,7 @@ use crate::interface::Interface;
 use crate::ir::Model;
 use crate::names::{Precision, Role};
 use crate::recipe::Recipe;
-use crate::runtime::{Format, Runtime, Tract};
+use crate::runtime::{Format, built_in};
 use crate::validate::{self, Kind, Metric};
 
 /// At most this many frames are drawn and embedded as audio: four seconds of Soprano.
@@ -36,7 +36,7 @@ pub(super) fn listening(
         return Ok(None);
     };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
-    let run = || Tract.load(&judged.artifact.path)?.run(&references.inputs(case));
+    let run = || built_in()?.load(&judged.artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
     let Some(samples) = outputs.remove(&output) else { return Ok(None) };
     Ok(Some(Listening {

@@ -2,7 +2,7 @@
 //! walks, `--until` cuts and a Snakefile is written from.
 
 use super::cache::{Cache, Key};
-use super::{Build, Error, work};
+use super::{Build, Error};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::family;
@@ -10,7 +10,7 @@ use crate::hardware::Machine;
 use crate::names::Precision;
 use crate::passes;
 use crate::recipe::{Form, Graph, Recipe};
-use crate::runtime::{Format, Runtime};
+use crate::runtime::Format;
 use crate::source::{Checkpoint, Source};
 
 /// Whether a stage has to be made.
@@ -276,7 +276,7 @@ impl Plan {
             Ok(python) => python.digest().short(),
             Err(_) => "none".to_owned(),
         };
-        let runtimes = work::runtimes(build).map(Runtime::name_and_version);
+        let runtimes = build.runtimes.iter().map(|runtime| runtime.name_and_version());
         let mut planner = Planner {
             build,
             stages: Vec::new(),

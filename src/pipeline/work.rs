@@ -17,7 +17,7 @@ use crate::passes::language_model::{self, Expose};
 use crate::passes::{self, Driver};
 use crate::quantize;
 use crate::recipe::{Causal, Form, Graph};
-use crate::runtime::{Runtime, Tract};
+use crate::runtime::built_in;
 use crate::source::Source;
 use crate::validate;
 
@@ -31,13 +31,6 @@ pub(super) const PROBES: &str = "probes.safetensors";
 pub(super) const REWRITTEN: &str = "rewritten.onnx";
 /// The file that the original model's speech is in.
 pub(super) const SPEECH: &str = "speech.safetensors";
-
-/// The runtimes that every artifact is held against, tract first.
-pub(super) fn runtimes<'a>(build: &'a Build<'_>) -> impl Iterator<Item = &'a dyn Runtime> {
-    let onnxruntime = build.onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
-    let openvino = build.openvino.as_ref().map(|runtime| runtime as &dyn Runtime);
-    std::iter::once(&Tract as &dyn Runtime).chain(onnxruntime).chain(openvino)
-}
 
 /// What a stage of this work leaves in `folder`, and what it found out.
 pub(super) fn run(
@@ -231,7 +224,12 @@ impl Context<'_> {
         let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
         let seen = |model: &Model| {
             let references = judge::references(self.finds, name, graph, model)?;
-            Ok::<_, Error>(validate::calibrate(model, &graph.ports(), &references, &Tract)?)
+            Ok::<_, Error>(validate::calibrate(
+                model,
+                &graph.ports(),
+                &references,
+                built_in()?.as_ref(),
+            )?)
         };
         if let Some(strength) = int8.smoothing {
             let seen = seen(&model)?;

@@ -311,8 +311,8 @@ pub struct Candidate {
     pub activation: Option<String>,
 }
 
-/// Whether a model has operators that ONNX Runtime alone runs: tract has no blocks of 8 bits.
-pub fn needs_onnxruntime(model: &Model) -> bool {
+/// Whether a model has weights in blocks of 8 bits.
+pub fn has_byte_blocks(model: &Model) -> bool {
     fn in_graph(graph: &GraphProto) -> bool {
         let blocks = |node: &NodeProto| {
             node.domain() == blocks::DOMAIN

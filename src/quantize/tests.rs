@@ -5,7 +5,7 @@ use super::weights::Columns;
 use super::*;
 use crate::export::Python;
 use crate::ir::{TestGraph, initializer_f32, node};
-use crate::runtime::{OnnxRuntime, Runtime, Tensors, Tract};
+use crate::runtime::{self, Places, Runtime, Tensors, Tract};
 use crate::tensor::Tensor;
 
 /// Numbers between -1 and 1 that look drawn by chance, the same each time.
@@ -228,10 +228,12 @@ fn reduced_range_keeps_pairs_of_products_in_16_bits() {
 }
 
 /// ONNX Runtime of the tree's own environment; without it the test says so and ends.
-fn onnxruntime(test: &str) -> Option<OnnxRuntime> {
+fn onnxruntime(test: &str) -> Option<Box<dyn Runtime>> {
     let environment = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv");
     let python = Python::find(Some(&environment), "soprano", &environment);
-    match OnnxRuntime::find(None, python.ok().as_ref()) {
+    let folders = python.map(|python| python.site_packages()).unwrap_or_default();
+    let places = Places { folders, ..Places::default() };
+    match runtime::named("onnxruntime").unwrap().find(&places, runtime::Options::EXACT) {
         Ok(found) => Some(found),
         Err(error) => {
             // Past the harness, which keeps what is printed of tests that pass.
@@ -274,10 +276,10 @@ fn every_form_is_the_same_product_in_both_runtimes() {
         let seen = seen(&x, k);
         let options = Options { form, terms, reduce_range, seen, ..Options::default() };
         quantize(&mut model, &options).unwrap();
-        let there = run_in(&onnxruntime, &model, &[1, 5, k], &x);
+        let there = run_in(onnxruntime.as_ref(), &model, &[1, 5, k], &x);
         assert!(snr(&want, &there) > at_least, "{form:?} {terms:?}: {:.1} dB", snr(&want, &there));
         // tract has no blocks of 8 bits, and multiplies those of 4 without holding activations in 8.
-        assert_eq!(needs_onnxruntime(&model), form == Form::Blocks8);
+        assert_eq!(has_byte_blocks(&model), form == Form::Blocks8);
         if !form.is_blocks() {
             let here = run(&model, &[1, 5, k], &x);
             assert!(snr(&there, &here) > 120.0, "{form:?} {terms:?}: {:.1} dB", snr(&there, &here));

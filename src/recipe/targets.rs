@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Precision, Role};
+use crate::names::{Format, Precision, Role, Word as _};
 
 use super::check::{Checks, LEAST_INT8_SNR_DB, Outcome, SNR_DB};
 use super::{Step, present};
@@ -97,7 +97,7 @@ impl Default for OpenVinoTarget {
 impl Targets {
     pub(super) fn validate(&self, here: &Checks, role: Role) -> Outcome {
         let Some(openvino) = &self.openvino else { return Ok(()) };
-        let here = here.key("openvino");
+        let here = here.key(Format::OpenVino.name());
         let precisions = &openvino.precisions;
         let causal = role == Role::Causal;
         let list = here.key("precisions");

@@ -1,14 +1,91 @@
-//! A shared library before it is loaded for good: what loading it would only answer in riddles.
+//! A runtime's shared library: where it is looked for, and checks that turn a loader's failures into readable
+//! errors.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Checks that a file is a shared library of this machine which exports a symbol. A bare name is for the
-/// system's loader to find.
-///
-/// # Errors
-/// What is wrong with it, in words that begin with its path.
-pub(super) fn check(path: &Path, symbol: &str) -> Result<(), String> {
+use super::registry::Places;
+use super::{Engine, Error};
+
+/// How the shared library of a runtime is named and found.
+#[derive(Debug)]
+pub struct Library {
+    /// What it is, in a line of help.
+    pub about: &'static str,
+    /// The option that names its file, without dashes.
+    pub option: &'static str,
+    /// The environment variable that names its file.
+    pub variable: &'static str,
+    /// The Python package that brings it along.
+    pub package: &'static str,
+    /// The folder inside `site-packages`.
+    pub(super) folder: &'static str,
+    /// Its file's name, without an ending.
+    pub(super) stem: &'static str,
+    /// What every one of its files exports.
+    pub(super) symbol: &'static str,
+}
+
+impl Library {
+    /// Whether a file's name is the library's; the Python package puts a version into it.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        let Some(rest) = name.strip_prefix(self.stem) else { return false };
+        rest == ".so" || rest.starts_with(".so.") || (rest.starts_with('.') && rest.ends_with(".dylib"))
+    }
+
+    /// The library that is named, which must be a file, else the one of a Python package, with the package's
+    /// version, else the system's, by its bare name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub(super) fn locate(
+        &self,
+        engine: &dyn Engine,
+        places: &Places,
+    ) -> Result<(PathBuf, Option<String>), Error> {
+        if let Some(named) = places.named.get(engine.name()) {
+            return match named.is_file() {
+                true => Ok((named.clone(), None)),
+                false => Err(self.missing(engine, format!("{}: no such file", named.display()))),
+            };
+        }
+        let packaged = places.folders.iter().find_map(|folder| {
+            let library = first(&folder.join(self.folder), |name| self.is_called(name))?;
+            let version = first(folder, |name| self.version(name).is_some())?;
+            let version = version.file_name().and_then(|name| self.version(name.to_str()?))?.to_owned();
+            Some((library, Some(version)))
+        });
+        let ending = if cfg!(target_os = "macos") { "dylib" } else { "so" };
+        Ok(packaged.unwrap_or_else(|| (format!("{}.{ending}", self.stem).into(), None)))
+    }
+
+    /// The package's version, from the name of the folder in which Python keeps what it says of itself.
+    fn version<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(self.package)?.strip_prefix('-')?.strip_suffix(".dist-info")
+    }
+
+    /// Why the runtime is not here.
+    pub(super) fn missing(&self, engine: &dyn Engine, why: String) -> Error {
+        Error::Missing { runtime: engine.name(), why, variable: self.variable }
+    }
+
+    /// Checks that a file is a shared library of this machine which exports the symbol. A bare name is for the
+    /// system's loader to find.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that begin with its path.
+    pub(super) fn check(&self, path: &Path) -> Result<(), String> {
+        check(path, self.symbol)
+    }
+}
+
+/// The first entry of a folder, by name, whose name is one that is looked for.
+fn first(folder: &Path, wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    entries.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted)).min()
+}
+
+fn check(path: &Path, symbol: &str) -> Result<(), String> {
     let refuse = |why: String| format!("{}: {why}", path.display());
     // A file that is not there is in the loader's own words, which name what it looked for.
     if path.exists() {
@@ -35,7 +112,7 @@ fn loader(error: &libloading::Error) -> String {
 const MACHINES: [(u16, &str); 4] =
     [(0x3e, "x86_64"), (0xb7, "aarch64"), (0x03, "x86"), (0xf3, "riscv64")];
 
-/// Refuses what is no shared library, and one for another processor, which Linux reports as missing.
+/// Refuses what is not a shared library, and one for another processor, which Linux reports as missing.
 fn machine(path: &Path) -> Result<(), String> {
     if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
         return Err("it is not a plain file".to_owned());

@@ -1,12 +1,17 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
 mod library;
+#[cfg(feature = "onnxruntime")]
 mod onnxruntime;
+#[cfg(feature = "openvino")]
 mod openvino;
 mod options;
+mod registry;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tract")]
 mod tract;
+#[cfg(feature = "openvino")]
 mod weights;
 
 use std::cell::Cell;
@@ -15,13 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 pub use crate::tensor::Tensors;
 
-pub use onnxruntime::OnnxRuntime;
-pub use openvino::OpenVino;
+pub use crate::names::Format;
+pub use library::Library;
 pub use options::{Hint, Optimization, Options};
+pub use registry::{ALL, Engine, Places, Takes, Traits, built_in, named};
+#[cfg(feature = "tract")]
 pub use tract::Tract;
 
 /// What goes wrong in a runtime.
@@ -43,6 +48,9 @@ pub enum Error {
         help("make setup installs it; or name its library in {variable}")
     )]
     Missing { runtime: &'static str, why: String, variable: &'static str },
+    #[error("this program was compiled without a runtime of its own")]
+    #[diagnostic(code(runtime::none_built_in), help("cargo build --release --features tract"))]
+    NoneBuiltIn,
     #[error("the model has no input {name:?}; it has: {known}")]
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
@@ -51,47 +59,43 @@ pub enum Error {
     MissingInput { name: String },
 }
 
-/// What a model's file is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// ONNX.
-    #[default]
-    Onnx,
-    /// OpenVINO's intermediate representation: a graph in XML, and its weights in a `.bin` of the same name.
-    OpenVino,
-}
-
-impl Format {
-    /// The format of a file, by its name.
-    pub fn of(path: &Path) -> Self {
-        if path.extension().is_some_and(|extension| extension == "xml") {
-            Format::OpenVino
-        } else {
-            Format::Onnx
-        }
-    }
-
-    /// The name in manifests, plans and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Onnx => "onnx",
-            Format::OpenVino => "openvino",
-        }
-    }
-}
-
-/// An engine that runs models.
+/// A runtime that was found, with the options that it was found for.
 pub trait Runtime: Sync {
-    /// Its name, as recipes and reports write it.
-    fn name(&self) -> &'static str;
+    /// Which one it is.
+    fn engine(&self) -> &'static dyn Engine;
 
     /// Its name and version: `tract 0.23.9`.
     fn name_and_version(&self) -> String;
 
-    /// Whether it takes files of a format.
+    /// The shared library that it is in, where it isn't built in.
+    fn library(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Loads it now, to know whether it works.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] says why it doesn't.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Its name in options, recipes and reports.
+    fn name(&self) -> &'static str {
+        self.engine().name()
+    }
+
+    /// Whether it reads files of a format.
     fn runs(&self, format: Format) -> bool {
-        format == Format::Onnx
+        self.engine().formats().contains(&format)
+    }
+
+    /// How it takes a file.
+    fn takes(&self, file: &Traits) -> Takes {
+        match self.runs(file.format) {
+            true => self.engine().takes(file),
+            false => Takes::Not("it doesn't read that format"),
+        }
     }
 
     /// Loads an ONNX model from memory; open dimensions stay open.

@@ -8,51 +8,71 @@ use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
 
-use super::{Conversation, Error, Optimization, Options, Runtime, Session, Tensors};
-use crate::export::Python;
+use super::library::Library;
+use super::{
+    Conversation, Engine, Error, Optimization, Options, Places, Runtime, Session, Takes, Tensors,
+    Traits,
+};
 use crate::tensor::{DType, Tensor};
 
 /// ONNX Runtime, from a shared library that is found when it is asked for and loaded with the first model.
 ///
 /// A process holds one: the library that was loaded first stays.
 #[derive(Clone, Debug)]
-pub struct OnnxRuntime {
+struct OnnxRuntime {
     library: PathBuf,
     version: String,
     options: Options,
 }
 
 const NAME: &str = "onnxruntime";
-/// The environment variable that names its library.
-const VARIABLE: &str = "SOPRANO_EXPORT_ONNXRUNTIME";
-/// What the library is called where it is installed for all programs.
-const SYSTEM: &str =
-    if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
 
-/// What every one of its libraries exports.
-const SYMBOL: &str = "OrtGetApiBase";
+static LIBRARY: Library = Library {
+    about: "ONNX Runtime's shared library",
+    option: NAME,
+    variable: "SOPRANO_EXPORT_ONNXRUNTIME",
+    package: NAME,
+    folder: "onnxruntime/capi",
+    stem: "libonnxruntime",
+    symbol: "OrtGetApiBase",
+};
 
 static LOADED: OnceLock<(PathBuf, Environment, &str)> = OnceLock::new();
 
-impl OnnxRuntime {
-    /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] where none is found.
-    pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
-        let in_python = || python.and_then(|python| python.file("onnxruntime/capi", is_library));
-        let library = explicit.map(Path::to_owned).or_else(in_python).unwrap_or_else(|| SYSTEM.into());
-        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
-        if explicit.is_some() && !library.is_file() {
-            return Err(missing(format!("{}: no such file", library.display())));
-        }
-        let version = match version_of(&library) {
-            Some(version) => version,
-            None => commit(Self::loaded(&library).map_err(missing)?.1).to_owned(),
-        };
-        Ok(Self { library, version, options: Options::EXACT })
+/// ONNX Runtime, found or not.
+pub(super) struct Known;
+
+pub(super) static ENGINE: Known = Known;
+
+impl Engine for Known {
+    fn name(&self) -> &'static str {
+        NAME
     }
 
+    fn about(&self) -> &'static str {
+        "ONNX Runtime"
+    }
+
+    fn library(&self) -> Option<&'static Library> {
+        Some(&LIBRARY)
+    }
+
+    fn takes(&self, _file: &Traits) -> Takes {
+        Takes::Well
+    }
+
+    fn find(&self, places: &Places, options: Options) -> Result<Box<dyn Runtime>, Error> {
+        let (library, _) = LIBRARY.locate(self, places)?;
+        let missing = |why| LIBRARY.missing(self, why);
+        let version = match version_of(&library) {
+            Some(version) => version,
+            None => commit(OnnxRuntime::loaded(&library).map_err(missing)?.1).to_owned(),
+        };
+        Ok(Box::new(OnnxRuntime { library, version, options }))
+    }
+}
+
+impl OnnxRuntime {
     /// Loads the library, once in a process; gives its environment and what it says of its build.
     fn loaded(library: &Path) -> Result<(Environment, &'static str), String> {
         if let Some((path, environment, build)) = LOADED.get()
@@ -60,7 +80,7 @@ impl OnnxRuntime {
         {
             return Ok((environment.clone(), build));
         }
-        super::library::check(library, SYMBOL)?;
+        LIBRARY.check(library)?;
         let load = || {
             let builder = ort::init_from(library).map_err(|e| e.to_string())?;
             let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
@@ -76,26 +96,6 @@ impl OnnxRuntime {
             }
         };
         Ok((loaded.1.clone(), loaded.2))
-    }
-
-    /// Loads the library now, to know whether it works.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] says why it doesn't.
-    pub fn check(&self) -> Result<(), Error> {
-        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
-        Self::loaded(&self.library).map(drop).map_err(missing)
-    }
-
-    /// The same with other options.
-    pub fn with_options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The library's file.
-    pub fn library(&self) -> &Path {
-        &self.library
     }
 }
 
@@ -115,19 +115,21 @@ fn commit(build: &str) -> &str {
     commit.unwrap_or(build)
 }
 
-fn is_library(name: &str) -> bool {
-    let plain =
-        |stem: &str| name == stem || name.strip_prefix(stem).is_some_and(|r| r.starts_with('.'));
-    plain("libonnxruntime.so") || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
-}
-
 impl Runtime for OnnxRuntime {
-    fn name(&self) -> &'static str {
-        NAME
+    fn engine(&self) -> &'static dyn Engine {
+        &ENGINE
     }
 
     fn name_and_version(&self) -> String {
         format!("{NAME} {}", self.version)
+    }
+
+    fn library(&self) -> Option<&Path> {
+        Some(&self.library)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        Self::loaded(&self.library).map(drop).map_err(|why| LIBRARY.missing(&ENGINE, why))
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
@@ -352,6 +354,5 @@ mod tests {
         assert_eq!(version_of(Path::new("libonnxruntime.so.1")), None);
         assert_eq!(commit("ORT Build Info: git-commit-id=abc123, build type=Release"), "abc123");
         assert_eq!(commit("of unknown origin"), "of unknown origin");
-        assert!(is_library("libonnxruntime.so.1.31.1") && !is_library("libonnxruntime_providers.so"));
     }
 }

@@ -4,99 +4,99 @@ use std::time::Instant;
 
 use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape};
 
-use super::{Conversation, Copying, Error, Format, Hint, Options, Runtime, Session, Tensors};
-use crate::export::Python;
+use super::library::Library;
+use super::{
+    Conversation, Copying, Engine, Error, Format, Hint, Options, Places, Runtime, Session, Takes,
+    Tensors, Traits,
+};
 use crate::ir::Model;
+use crate::names::Precision;
 use crate::tensor::{DType, Tensor};
 
 /// OpenVINO, from a shared library that is found when it is asked for and loaded with the first model.
 ///
 /// A process holds one: the library that was loaded first stays.
 #[derive(Clone, Debug)]
-pub struct OpenVino {
+struct OpenVino {
     library: PathBuf,
     version: String,
     options: Options,
 }
 
 const NAME: &str = "openvino";
-/// The environment variable that names its library.
-const VARIABLE: &str = "SOPRANO_EXPORT_OPENVINO";
-/// What the library is called where it is installed for all programs; the Python package puts a version
-/// behind it.
-const LIBRARY: &str =
-    if cfg!(target_os = "macos") { "libopenvino_c.dylib" } else { "libopenvino_c.so" };
-/// The folder of the libraries inside the Python package.
-const IN_PYTHON: &str = "openvino/libs";
 
-/// What every one of its libraries exports.
-const SYMBOL: &str = "ov_get_openvino_version";
+static LIBRARY: Library = Library {
+    about: "OpenVINO's shared C library",
+    option: "openvino-library",
+    variable: "SOPRANO_EXPORT_OPENVINO",
+    package: NAME,
+    folder: "openvino/libs",
+    stem: "libopenvino_c",
+    symbol: "ov_get_openvino_version",
+};
 
 static LOADED: OnceLock<PathBuf> = OnceLock::new();
 
-impl OpenVino {
-    /// The library at a path, else the one of a Python environment, else the system's; exact, on one thread.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] where none is found.
-    pub fn find(explicit: Option<&Path>, python: Option<&Python>) -> Result<Self, Error> {
-        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
-        let of_package = python.and_then(|python| {
-            let version = python.packages().iter().find_map(|p| p.strip_prefix("openvino-"))?;
-            Some((python.file(IN_PYTHON, is_library)?, version.to_owned()))
-        });
-        let (library, version) = match (explicit, of_package) {
-            (Some(named), _) if !named.is_file() => {
-                return Err(missing(format!("{}: no such file", named.display())));
+/// OpenVINO, found or not.
+pub(super) struct Known;
+
+pub(super) static ENGINE: Known = Known;
+
+impl Engine for Known {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn about(&self) -> &'static str {
+        "OpenVINO"
+    }
+
+    fn library(&self) -> Option<&'static Library> {
+        Some(&LIBRARY)
+    }
+
+    fn formats(&self) -> &'static [Format] {
+        &[Format::OpenVino, Format::Onnx]
+    }
+
+    fn takes(&self, file: &Traits) -> Takes {
+        match (file.format, file.precision) {
+            (Format::Onnx, Precision::Int8) => {
+                Takes::Not("OpenVINO runs such products slower than fp32; an IR file is for it")
             }
-            (Some(named), _) => (named.to_owned(), None),
-            (None, Some((library, version))) => (library, Some(version)),
-            (None, None) => (LIBRARY.into(), None),
-        };
+            _ => Takes::Well,
+        }
+    }
+
+    fn find(&self, places: &Places, options: Options) -> Result<Box<dyn Runtime>, Error> {
+        let (library, version) = LIBRARY.locate(self, places)?;
+        let missing = |why| LIBRARY.missing(self, why);
         let version = match version {
             Some(version) => version,
             None => {
-                Self::loaded(&library).map_err(missing)?;
+                OpenVino::loaded(&library).map_err(missing)?;
                 let build = super::quietly(|| Ok(openvino::version().build_number)).map_err(missing)?;
-                // The release, without the commit behind it.
+                // The release, without the commit after it.
                 build.split('-').next().unwrap_or_default().to_owned()
             }
         };
-        Ok(Self { library, version, options: Options::EXACT })
+        Ok(Box::new(OpenVino { library, version, options }))
     }
+}
 
+impl OpenVino {
     /// Loads the library, once in a process.
     fn loaded(library: &Path) -> Result<(), String> {
         if LOADED.get().is_some_and(|path| path == library) {
             return Ok(());
         }
-        super::library::check(library, SYMBOL)?;
+        LIBRARY.check(library)?;
         if LOADED.get().is_none() {
             super::quietly(|| openvino_sys::library::load_from(library.to_owned()))
                 .map_err(|why| format!("{}: {why}", library.display()))?;
             LOADED.get_or_init(|| library.to_owned());
         }
         Ok(())
-    }
-
-    /// Loads the library and its plugin for processors now, to know whether they work.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] says why they don't.
-    pub fn check(&self) -> Result<(), Error> {
-        let missing = |why| Error::Missing { runtime: NAME, why, variable: VARIABLE };
-        super::quietly(|| self.core().map(drop)).map_err(missing)
-    }
-
-    /// The same with other options.
-    pub fn with_options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// The library's file.
-    pub fn library(&self) -> &Path {
-        &self.library
     }
 
     fn core(&self) -> Result<Core, String> {
@@ -143,10 +143,6 @@ impl OpenVino {
     }
 }
 
-fn is_library(name: &str) -> bool {
-    name.strip_prefix(LIBRARY).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
 /// OpenVINO's own words for what is wanted.
 fn properties(options: &Options) -> Vec<(&'static str, String)> {
     let hint = match options.hint {
@@ -173,16 +169,21 @@ fn properties(options: &Options) -> Vec<(&'static str, String)> {
 }
 
 impl Runtime for OpenVino {
-    fn name(&self) -> &'static str {
-        NAME
+    fn engine(&self) -> &'static dyn Engine {
+        &ENGINE
     }
 
     fn name_and_version(&self) -> String {
         format!("{NAME} {}", self.version)
     }
 
-    fn runs(&self, _format: Format) -> bool {
-        true
+    fn library(&self) -> Option<&Path> {
+        Some(&self.library)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        // Its plugin for processors too.
+        super::quietly(|| self.core().map(drop)).map_err(|why| LIBRARY.missing(&ENGINE, why))
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {

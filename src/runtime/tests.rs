@@ -8,8 +8,10 @@ use crate::export::Python;
 use crate::ir::{Model, TestGraph, initializer_f32, node};
 use crate::tensor::Tensor;
 
-fn python() -> Option<Python> {
-    Python::find(None, "soprano", Path::new("/nowhere")).ok()
+/// Where the tree's own environment has libraries.
+fn places() -> Places {
+    let python = Python::find(None, "soprano", Path::new("/nowhere"));
+    Places { folders: python.map(|p| p.site_packages()).unwrap_or_default(), ..Places::default() }
 }
 
 fn skipped(test: &str, runtime: &str) {
@@ -19,17 +21,15 @@ fn skipped(test: &str, runtime: &str) {
 
 /// Every runtime that is here, in its own options.
 fn runtimes(test: &str, options: Options) -> Vec<Box<dyn Runtime>> {
-    let python = python();
-    let mut all: Vec<Box<dyn Runtime>> = vec![Box::new(Tract)];
-    match OnnxRuntime::find(None, python.as_ref()) {
-        Ok(runtime) => all.push(Box::new(runtime.with_options(options))),
-        Err(_) => skipped(test, "ONNX Runtime"),
-    }
-    match OpenVino::find(None, python.as_ref()) {
-        Ok(runtime) => all.push(Box::new(runtime.with_options(options))),
-        Err(_) => skipped(test, "OpenVINO"),
-    }
-    all
+    let places = places();
+    let find = |engine: &&dyn Engine| {
+        let found = engine.find(&places, options).ok();
+        if found.is_none() {
+            skipped(test, engine.about());
+        }
+        found
+    };
+    ALL.iter().filter_map(find).collect()
 }
 
 /// Two inputs and two outputs whose names are not in alphabetical order.
@@ -158,9 +158,10 @@ fn a_library_that_is_none_is_told_by_its_path() {
     std::fs::write(&letter, "a letter").unwrap();
     let nowhere = folder.path().join("libnowhere.so");
     for (path, words) in [(&letter, "it is not a shared library"), (&nowhere, "no such file")] {
-        let mut errors = vec![OpenVino::find(Some(path), None).map(drop)];
-        errors.push(OnnxRuntime::find(Some(path), None).map(drop));
-        for error in errors.into_iter().map(Result::unwrap_err) {
+        for engine in ALL.iter().filter(|engine| engine.library().is_some()) {
+            let named = [(engine.name().to_owned(), path.clone())].into();
+            let places = Places { named, ..Places::default() };
+            let error = engine.find(&places, Options::EXACT).map(drop).unwrap_err();
             let (error, path) = (error.to_string(), path.to_str().unwrap());
             assert!(error.contains(words) && error.contains(path), "{error}");
         }
@@ -168,7 +169,8 @@ fn a_library_that_is_none_is_told_by_its_path() {
     // A version in its name is believed until it is loaded.
     let named = folder.path().join("libonnxruntime.so.1.31.1");
     std::fs::write(&named, "a letter").unwrap();
-    let found = OnnxRuntime::find(Some(&named), None).unwrap();
+    let places = Places { named: [("onnxruntime".to_owned(), named)].into(), ..Places::default() };
+    let found = super::named("onnxruntime").unwrap().find(&places, Options::EXACT).unwrap();
     assert_eq!(found.name_and_version(), "onnxruntime 1.31.1");
 }
 
@@ -185,7 +187,7 @@ fn written(folder: &Path, weights: &[f32]) -> PathBuf {
 #[test]
 fn openvinos_own_files_need_their_own_weights() {
     let test = "openvinos_own_files_need_their_own_weights";
-    let Ok(openvino) = OpenVino::find(None, python().as_ref()) else {
+    let Ok(openvino) = named("openvino").unwrap().find(&places(), Options::EXACT) else {
         return skipped(test, "OpenVINO");
     };
     let folder = tempfile::tempdir().unwrap();

@@ -3,26 +3,48 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
-use super::{Conversation, Error, Runtime, Session, Tensors};
+use super::{Conversation, Engine, Error, Options, Places, Runtime, Session, Takes, Tensors, Traits};
+use crate::names::Precision;
 use crate::tensor::{DType, Tensor};
 
 /// tract, built in: pure Rust, in float32, on one thread.
 pub struct Tract;
 
 const NAME: &str = "tract";
+/// The version that is linked in.
+const VERSION: &str = env!("SOPRANO_EXPORT_TRACT");
 
-impl Tract {
-    /// The version that is linked in.
-    pub const VERSION: &str = "0.23.9";
-}
+pub(super) static ENGINE: Tract = Tract;
 
-impl Runtime for Tract {
+impl Engine for Tract {
     fn name(&self) -> &'static str {
         NAME
     }
 
+    fn about(&self) -> &'static str {
+        "Built in"
+    }
+
+    fn takes(&self, file: &Traits) -> Takes {
+        match file.precision {
+            _ if file.byte_blocks => Takes::Not("its products are ONNX Runtime's own"),
+            Precision::Int8 => Takes::Slowly("its 8-bit products take minutes there"),
+            Precision::Fp32 | Precision::Fp16 => Takes::Well,
+        }
+    }
+
+    fn find(&self, _places: &Places, _options: Options) -> Result<Box<dyn Runtime>, Error> {
+        Ok(Box::new(Tract))
+    }
+}
+
+impl Runtime for Tract {
+    fn engine(&self) -> &'static dyn Engine {
+        &ENGINE
+    }
+
     fn name_and_version(&self) -> String {
-        format!("{NAME} {}", Self::VERSION)
+        format!("{NAME} {VERSION}")
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {

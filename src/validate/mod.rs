@@ -26,7 +26,7 @@ use crate::interface::{self, Interface, Signature};
 use crate::ir;
 use crate::names::{Ports, Precision};
 use crate::quantize;
-use crate::runtime::{self, Runtime, Session, Tensors};
+use crate::runtime::{self, Runtime, Session, Takes, Tensors, Traits};
 use crate::tensor::{self, Tensor};
 
 pub use calibrate::calibrate;
@@ -188,18 +188,47 @@ pub fn validate(
     })
 }
 
+/// Holds an artifact against its references in the first of these runtimes, and each other beside it. One that
+/// takes the file slowly comes last, and where another has them all it runs the short references alone. Nothing
+/// where there is no runtime.
+///
+/// # Errors
+/// As [`validate`].
+pub fn judge(
+    artifact: &Artifact,
+    traits: &Traits,
+    references: &References,
+    claim: Claim,
+    runtimes: &[&dyn Runtime],
+    interrupted: &AtomicBool,
+    done: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Option<Verdict>, Error> {
+    let slow = |runtime: &&dyn Runtime| matches!(runtime.takes(traits), Takes::Slowly(_));
+    let mut runtimes = runtimes.to_vec();
+    runtimes.sort_by_key(slow);
+    let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
+    let (ports, signature) = (claim.ports.clone(), claim.signature.clone());
+    let mut verdict = validate(artifact, references, claim, *first, interrupted, done)?;
+    let short = references.clone().up_to(LONGEST_IN_8_BITS);
+    for other in others {
+        let references = if slow(other) && !short.cases.is_empty() { &short } else { references };
+        let (pair, v) = ([*first, *other], &mut verdict);
+        validate_beside(v, artifact, references, (&ports, &signature), pair, interrupted)?;
+    }
+    Ok(Some(verdict))
+}
+
 /// Holds an artifact against its references in a second runtime, and the two runtimes against each other.
 /// The verdict fails where either fails.
 ///
 /// # Errors
 /// As [`validate`].
-pub fn validate_beside(
+fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,
     references: &References,
     (ports, signature): (&Ports, &Signature),
-    first: &dyn Runtime,
-    second: &dyn Runtime,
+    [first, second]: [&dyn Runtime; 2],
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
     let claim = Claim {

@@ -190,7 +190,7 @@ fn what_is_named_is_no_interpreter() {
         world.write("file", "#!/bin/sh\n");
         std::fs::create_dir(world.work("folder")).unwrap();
         let run = world.run(["build", "soprano-tiny", "-o", "out/bundle", "--python", named]).exits(2);
-        run.says(&format!("error: {named}: ")).says("hint: make setup");
+        run.says(&format!("/{named}: ")).says("hint: make setup");
         left_nothing(&world);
     }
     // A file at the right place that can't be started.

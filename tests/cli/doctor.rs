@@ -91,7 +91,8 @@ fn a_runtime_that_is_missing_or_is_none_is_a_sentence() {
         command.arg("--onnxruntime").arg(library).arg("--openvino-library").arg(library);
         let run = Run::from(command.output().unwrap()).exits(1);
         for (name, option) in [("onnxruntime", "--onnxruntime"), ("openvino", "--openvino-library")] {
-            assert!(run.stdout.contains(&format!("{name} is not there: {}", library.display())));
+            let place = world.work(library.to_str().unwrap());
+            assert!(run.stdout.contains(&format!("{name} is not there: {}", place.display())));
             let mend = format!("runtime {name}: make setup   (or name its library with {option} FILE)");
             assert!(run.stderr.contains(&mend), "{}", run.show());
         }

@@ -1,33 +1,36 @@
-//! One variant in a process of its own: this program again, by an option that no one sees.
+//! One variant in a process of its own: this program again, with the hidden option `--alone`.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clap::ValueEnum as _;
-
-use super::super::arguments::{Bench as Options, RuntimeName, Shared};
+use super::super::arguments::Bench as Options;
+use super::super::here::{Asked, Here};
 use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
-use super::variants::{self, Variant};
+use super::variants::Variant;
 use crate::bundle::Bundle;
 use crate::interface::Interface;
 use crate::runtime;
 use crate::validate::bench::{self, Fresh};
 
 /// What this process, which has done nothing else, takes to load and run one of the bundle's files.
-pub(super) fn alone(options: &Options, file: &str, shared: &Shared) -> Outcome {
+pub(super) fn alone(options: &Options, file: &str, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     let entry = bundle.manifest().artifacts.iter().find(|entry| entry.file == file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
     let ports = &bundle.manifest().graph(entry).interface;
     let interface = Interface::bind(ports, &entry.signature())?;
-    let runtime = variants::find(
-        options.runtime.first().copied().unwrap_or(RuntimeName::Tract),
-        runtime::Options::fast(options.threads.map_or(1, usize::from)),
-        shared,
-    )?;
+    let asked = options.runtime.iter().find_map(|asked| match asked {
+        Asked::One(engine) => Some(*engine),
+        Asked::All => None,
+    });
+    let options = runtime::Options::fast(options.threads.map_or(1, usize::from));
+    let runtime = match asked {
+        Some(engine) => here.runtime(engine, options)?,
+        None => runtime::built_in()?,
+    };
     let found = bench::fresh(&bundle.model(entry)?.path, &interface, runtime.as_ref())?;
     say(&json(&found))
 }
@@ -46,25 +49,14 @@ impl Drop for Ended {
 pub(super) fn start(
     variant: &Variant<'_>,
     options: &Options,
-    shared: &Shared,
+    here: &Here,
     threads: usize,
 ) -> Result<Result<Fresh, String>, Failure> {
     let fault = |source| Error::Probe { path: variant.path.clone(), source };
-    let named = variant.named.to_possible_value().map_or(String::new(), |v| v.get_name().to_owned());
     let mut command = Command::new(std::env::current_exe().map_err(fault)?);
-    command.args(["bench", "--runtime", &named, "--threads", &threads.to_string()]);
+    command.args(here.words());
+    command.args(["bench", "--runtime", variant.runtime.name(), "--threads", &threads.to_string()]);
     command.args(["--alone", &variant.entry.file, "--"]).arg(&options.bundle);
-    let places = [
-        ("SOPRANO_EXPORT_CACHE", &shared.cache_dir),
-        ("SOPRANO_EXPORT_PYTHON", &shared.python),
-        ("SOPRANO_EXPORT_ONNXRUNTIME", &shared.onnxruntime),
-        ("SOPRANO_EXPORT_OPENVINO", &shared.openvino_library),
-    ];
-    for (variable, place) in places {
-        if let Some(place) = place {
-            command.env(variable, place);
-        }
-    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Ended(command.spawn().map_err(fault)?);
     // Both are a few lines: neither fills its pipe.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::super::arguments::{Bench as Options, Shared};
-use super::super::{Failure, INTERRUPTED, build};
+use super::super::arguments::Bench as Options;
+use super::super::here::Here;
+use super::super::{Failure, INTERRUPTED};
 use super::{Error, Rounds};
 use crate::bundle::Bundle;
-use crate::export::{self, Child, Python, Request, Subject};
-use crate::family;
+use crate::export::{self, Child, Request, Subject};
 use crate::names::Precision;
 use crate::validate::bench::{Figure, Fresh, Row, Spread, calls};
 
@@ -28,17 +28,16 @@ struct Found {
 /// Times a graph of the checkpoint, where one was given.
 pub(super) fn run(
     options: &Options,
-    shared: &Shared,
+    here: &Here,
     (bundle, graph): (&Bundle, &str),
     plan: Rounds,
 ) -> Result<Option<Row>, Failure> {
     let Some(checkpoint) = &options.pytorch else { return Ok(None) };
     let fault = |source| Error::Io { path: checkpoint.clone(), source };
     let checkpoint = &std::fs::canonicalize(checkpoint).map_err(fault)?;
-    let cache = build::cache(shared);
+    let cache = here.cache();
     let manifest = bundle.manifest();
-    let environment = family::named(&manifest.family).unwrap_or(family::ALL[0]).environment;
-    let python = Python::find(shared.python.as_deref(), environment, cache.root())?;
+    let python = here.python()?;
     let work = tempfile::tempdir().map_err(fault)?;
     let output = work.path().join("output");
     std::fs::create_dir(&output).map_err(fault)?;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::super::arguments::{Diff, Shared};
+use super::super::arguments::Diff;
+use super::super::here::{Asked, Here};
 use super::super::inspect::open;
 use super::super::terminal::Progress;
-use super::super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say};
+use super::super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::ir::Model;
 use crate::pipeline::Reporter;
-use crate::runtime::{Runtime, Tensors, Tract};
+use crate::runtime::{Engine, Options, Tensors};
 use crate::validate::{self, Comparison, Disagreement, Limits, MadeUp, Side, Sizes};
 
 /// What is wrong with a call of `diff --run`.
@@ -25,21 +26,26 @@ enum RunError {
     TwoSizes(String),
 }
 
-pub(super) fn run(options: &Diff, shared: &Shared) -> Outcome {
+pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     let names = match (&options.new, options.run.as_slice()) {
-        (None, [a, b]) if a != b => [a, b],
+        (None, &[a, b]) if a != b => [a, b],
         (None, names) => return Err(Box::new(RunError::OneModel(distinct(names)))),
-        (Some(_), [both]) => [both; 2],
-        (Some(_), [a, b]) => [a, b],
+        (Some(_), &[both]) => [both; 2],
+        (Some(_), &[a, b]) => [a, b],
         (Some(_), names) => return Err(Box::new(RunError::TwoModels(names.len()))),
     };
     let mut old = open(&options.old)?;
     let mut new = options.new.as_deref().map(open).transpose()?;
-    let runtimes = [load(names[0], shared)?, load(names[1], shared)?];
+    let asked = names.map(|engine| Asked::One(engine));
+    let found = here.runtimes(&asked, Options::EXACT)?.runtimes;
+    let of = |engine: &'static dyn Engine| {
+        found.iter().find(|runtime| runtime.engine() == engine).expect("it was asked for")
+    };
+    let runtimes = names.map(|engine| of(engine).as_ref());
     let (inputs, assumed) = inputs(options, &[&old, new.as_ref().unwrap_or(&old)])?;
     std::iter::once(&mut old).chain(&mut new).for_each(validate::name_dimensions);
     let models = [&old, new.as_ref().unwrap_or(&old)];
-    let sides = [0, 1].map(|at| Side { model: models[at], runtime: runtimes[at].as_ref() });
+    let sides = [0, 1].map(|at| Side { model: models[at], runtime: runtimes[at] });
     let limits = Limits { snr_db: options.snr, max_abs_of_peak: options.max_abs_of_peak };
     let progress = Progress::new();
     let report =
@@ -89,16 +95,8 @@ fn inputs(options: &Diff, models: &[&Model]) -> Result<(Tensors, BTreeMap<String
     Ok((inputs, assumed))
 }
 
-fn distinct(names: &[String]) -> usize {
+fn distinct(names: &[&'static dyn Engine]) -> usize {
     if let [a, b] = names { if a == b { 1 } else { 2 } } else { names.len() }
-}
-
-fn load(name: &str, shared: &Shared) -> Result<Box<dyn Runtime>, Failure> {
-    Ok(match name {
-        "onnxruntime" => Box::new(build::required_onnxruntime(shared)?),
-        "openvino" => Box::new(build::required_openvino(shared)?),
-        _ => Box::new(Tract),
-    })
 }
 
 fn describe(found: &Comparison) -> String {

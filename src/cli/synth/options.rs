@@ -2,8 +2,10 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::super::arguments::{RuntimeName, word};
+use super::super::arguments::word;
+use super::super::here::engine;
 use crate::names::Precision;
+use crate::runtime::Engine;
 
 #[derive(Args)]
 #[group(skip)]
@@ -33,14 +35,14 @@ pub(in super::super) struct Synth {
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub chunk: u16,
     /// The runtime of every graph [default: onnxruntime where it is found, else openvino, else tract].
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub runtime: Option<Engine>,
+    #[arg(long, value_parser = engine(), value_name = "NAME")]
+    pub runtime: Option<&'static dyn Engine>,
     /// The language model's runtime.
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub lm_runtime: Option<Engine>,
+    #[arg(long, value_parser = engine(), value_name = "NAME")]
+    pub lm_runtime: Option<&'static dyn Engine>,
     /// The decoder's runtime.
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub decoder_runtime: Option<Engine>,
+    #[arg(long, value_parser = engine(), value_name = "NAME")]
+    pub decoder_runtime: Option<&'static dyn Engine>,
     /// Which files of the bundle [default: the smallest that the runtime is fast with].
     #[arg(long, value_parser = word::<Precision>(), value_name = "PRECISION", alias = "scheme")]
     pub precision: Option<Precision>,
@@ -85,27 +87,6 @@ pub(in super::super) struct Synth {
     /// Print figures as JSON on stdout.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A runtime to speak with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(in super::super) enum Engine {
-    /// Built in.
-    Tract,
-    /// ONNX Runtime.
-    Onnxruntime,
-    /// OpenVINO.
-    Openvino,
-}
-
-impl Engine {
-    pub fn name(self) -> RuntimeName {
-        match self {
-            Engine::Tract => RuntimeName::Tract,
-            Engine::Onnxruntime => RuntimeName::Onnxruntime,
-            Engine::Openvino => RuntimeName::Openvino,
-        }
-    }
 }
 
 /// A number within bounds; NaN is in none.

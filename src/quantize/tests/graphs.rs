@@ -244,7 +244,7 @@ fn a_product_of_any_rank_keeps_its_shape_in_every_form() {
         let inside = if shape.place == Place::Half { "given" } else { "x" };
         let inputs = || Tensors::from([(inside.to_owned(), Tensor::from_f32(&shape.x(), &x))]);
         let tract = (!form.is_blocks()).then_some(&Tract as &dyn Runtime);
-        let there = onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
+        let there = onnxruntime.as_deref();
         for runtime in tract.into_iter().chain(there) {
             let y = output(runtime, &model, inputs());
             let expected = shape.y();
@@ -309,7 +309,7 @@ fn a_gemm_is_its_formula_with_any_factor_side_and_bias() {
         assert_eq!(report.products, ["gemm"]);
         assert_named(&model);
         let inputs = || Tensors::from([("x".to_owned(), Tensor::from_f32(&x_shape, &xs))]);
-        let there = onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
+        let there = onnxruntime.as_deref();
         for runtime in std::iter::once(&Tract as &dyn Runtime).chain(there) {
             let y = output(runtime, &model, inputs());
             let found = snr(&want, &y.to_f32().unwrap());
@@ -353,7 +353,7 @@ fn rows_of_a_table_come_in_the_shape_of_their_indices() {
             assert_named(&model);
             let row = |id: i64| &values[id.rem_euclid(rows as i64) as usize * columns..][..columns];
             let want: Vec<f32> = ids.iter().flat_map(|&id| row(id).iter().copied()).collect();
-            let there = onnxruntime.as_ref().map(|runtime| runtime as &dyn Runtime);
+            let there = onnxruntime.as_deref();
             // tract gathers rows from their beginning alone.
             let here = ids.iter().all(|&id| id >= 0).then_some(&Tract as &dyn Runtime);
             for runtime in here.into_iter().chain(there) {
@@ -393,7 +393,7 @@ fn what_is_added_has_names_that_nothing_had() {
     let want = run(&fp32, &[2, 64], &x);
     assert!(snr(&want, &run(&model, &[2, 64], &x)) > 38.0);
     if let Some(onnxruntime) = onnxruntime("what_is_added_has_names_that_nothing_had") {
-        assert!(snr(&want, &run_in(&onnxruntime, &model, &[2, 64], &x)) > 30.0);
+        assert!(snr(&want, &run_in(onnxruntime.as_ref(), &model, &[2, 64], &x)) > 30.0);
     }
     let kept = Options { keep_fp32: vec!["b".to_owned()], ..Options::default() };
     let report = quantize(&mut fp32.clone(), &kept).unwrap();
@@ -452,7 +452,7 @@ fn products_in_branches_and_loops_are_held_in_8_bits_too() {
         assert_named(&model);
         for (signal, weight) in [(1.0f32, weight.clone()), (0.0, transposed(&other, [64, 64]))] {
             let want = multiplied(&x, &weight, [64, 64]);
-            if let Some(runtime) = &found {
+            if let Some(runtime) = found.as_deref() {
                 let inputs = Tensors::from([
                     ("x".to_owned(), Tensor::from_f32(&[3, 64], &x)),
                     ("signal".to_owned(), Tensor::from_f32(&[1], &[signal])),

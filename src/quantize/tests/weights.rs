@@ -29,7 +29,7 @@ fn a_block_of_zeros_gives_exact_zeros() {
     for form in [Form::Blocks8, Form::Blocks4] {
         let mut model = product(&weight, [k, n]);
         quantize(&mut model, &Options { form, terms: Terms::One, ..Options::default() }).unwrap();
-        let there = there.as_ref().map(|runtime| runtime as &dyn Runtime);
+        let there = there.as_deref();
         let here = (form == Form::Blocks4).then_some(&Tract as &dyn Runtime);
         for runtime in here.into_iter().chain(there) {
             let y = run_in(runtime, &model, &[1, 3, k], &x);

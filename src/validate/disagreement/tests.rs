@@ -1,7 +1,7 @@
 use super::*;
 use crate::ir::proto::type_proto::Value;
 use crate::ir::{Attr, TestGraph, initializer_f32, initializer_i64, node};
-use crate::runtime::{Conversation, Session, Tract};
+use crate::runtime::{Conversation, Engine, Session, Tract};
 
 const LIMITS: Limits = Limits { snr_db: 60.0, max_abs_of_peak: 1e-3 };
 
@@ -10,8 +10,8 @@ struct Faulty(&'static str);
 struct FaultySession(Box<dyn Session>, &'static str);
 
 impl Runtime for Faulty {
-    fn name(&self) -> &'static str {
-        "faulty"
+    fn engine(&self) -> &'static dyn Engine {
+        Tract.engine()
     }
     fn name_and_version(&self) -> String {
         "faulty 1".into()
