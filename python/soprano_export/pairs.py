@@ -171,6 +171,12 @@ class Pair:
     def __truediv__(self, other: Any) -> Pair:
         return _divide(self, other)
 
+    def __rtruediv__(self, other: Any) -> Pair:
+        return _divide(other, self)
+
+    def __pow__(self, other: Any) -> NoReturn:
+        unsupported("a power of complex numbers")
+
     __radd__, __rmul__ = __add__, __mul__
 
 
@@ -284,8 +290,8 @@ class RealPairs(TorchFunctionMode):
                 f"torch.istft with n_fft = {n_fft} of {int(spectrum.shape[1])} bins, its window of "
                 f"{window.numel()}"
             )
-        # The placeholder has a word for both edges only.
-        zero_edges = spectrum.zeroed == {0, -1}
+        # The placeholder has a word for both edges at once, and means DC and Nyquist.
+        zero_edges = n_fft % 2 == 0 and spectrum.zeroed == {0, -1}
         whole = spectrum.unmasked if zero_edges else spectrum
         normalized = bool(given.get("normalized", False))
         return self.inverse(whole.real, whole.imag, window, n_fft, hop_length, normalized, zero_edges)

@@ -126,12 +126,16 @@ class SignalGraph(Graph):
             start = self.lifelike(1, length, seed)
             cases += [
                 self.case(f"{name}_t{length}", "extreme", frames)
-                for name, frames in (*self.driven(start), ("loud", references.LOUD * start))
+                for name, frames in (*self.driven(start), ("loud", self.loud(start)))
             ]
         return [*cases, self.case(f"zeros_t{3 + more}", "extreme", self.frames(1, 3 + more))]
 
     def case(self, name: str, kind: str, frames: torch.Tensor) -> references.Case:
         return references.Case(name, kind, frames, self.axis)
+
+    def loud(self, start: torch.Tensor) -> torch.Tensor:
+        """Frames far beyond lifelike ones."""
+        return references.LOUD * start
 
     def driven(self, start: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         """Frames that drive the model to its limits, by what they are called; none that any model has."""

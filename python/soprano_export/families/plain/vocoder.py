@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 
-from ... import graph, istft, weights
+from ... import graph, istft, references, weights
 from ...errors import ExportError
 from ...pairs import RealPairs
 from ...request import refuse
@@ -57,12 +58,33 @@ class Vocoder(SignalGraph):
         return InProducts(self.model, self.frames(*CHECKED))
 
     def export(self, exporter: str, opset: int, path: Path) -> dict[str, Any]:
-        facts = super().export(exporter, opset, path)
+        try:
+            facts = super().export(exporter, opset, path)
+        except ExportError:
+            raise
+        except Exception as error:
+            raise ExportError(
+                "module-unsupported",
+                f"{self.module.path} cannot be exported at opset {opset}: {first_line(error)}",
+                "a later opset may have the operator",
+            ) from error
         self._check(onnx.load(path))
         return facts
 
+    def loud(self, start: torch.Tensor) -> torch.Tensor:
+        """As loud as the module bears, which need not clip its magnitudes."""
+        with torch.no_grad():
+            for gain in (references.LOUD, 10.0, 3.0):
+                if torch.isfinite(self.model(gain * start)).all():
+                    break
+                print(
+                    f"record: frames {gain:g} times as large overflow in {self.module.path}", file=sys.stderr
+                )
+        return gain * start
+
     def _check(self, model: onnx.ModelProto) -> None:
-        """Hold the graph to the module as far as its first placeholder, at another batch and length."""
+        """Hold the graph to the module at another batch and length, as far as its first placeholder, and the
+        arithmetic in pairs to the module's own."""
         batch, length = CHECKED
         frames = self.lifelike(batch, length + self.lead, 0)
         spectra: list[torch.Tensor] = []
@@ -71,24 +93,38 @@ class Vocoder(SignalGraph):
             spectra.extend(given[:2])
             return istft.Placeholder.apply(*given)
 
-        with torch.no_grad(), RealPairs(inverse):
+        with torch.no_grad():
             audio = self.model(frames)
+            with RealPairs(inverse):
+                in_pairs = self.model(frames)
+        self._compare("its audio in real numbers", in_pairs.numpy(), audio.numpy())
         nodes = istft.placeholders(model)
         values = list(nodes[0].input[:2]) if nodes else [self.names.samples]
-        answers = graph.evaluate(model, values, {self.names.frames: frames.numpy()})
+        try:
+            answers = graph.evaluate(model, values, {self.names.frames: frames.numpy()})
+        except Exception as error:
+            raise self._diverged(
+                f"ONNX Runtime cannot run it at other lengths: {first_line(error)}"
+            ) from error
         for value, answer, wanted in zip(values, answers, spectra[:2] or [audio], strict=True):
-            expected = wanted.numpy()
-            error = np.inf
-            if answer.shape == expected.shape:
-                error = np.abs(answer - expected).max() / max(np.abs(expected).max(), 1e-12)
-            if not error <= TOLERANCE:
-                raise ExportError(
-                    "exporter-diverged",
-                    f"the exported graph does not compute what {self.module.path} does: its value `{value}`, "
-                    f"{list(answer.shape)}, differs by {error:.1e} of the largest magnitude of the module's, "
-                    f"{list(expected.shape)}",
-                    "a length or a branch that the tracer took for a constant",
-                )
+            self._compare(f"its value `{value}`", answer, wanted.numpy())
+
+    def _compare(self, what: str, answer: np.ndarray, wanted: np.ndarray) -> None:
+        error = np.inf
+        if answer.shape == wanted.shape:
+            error = np.abs(answer - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+        if not error <= TOLERANCE:
+            raise self._diverged(
+                f"{what}, {list(answer.shape)}, differs by {error:.1e} of the largest magnitude of the "
+                f"module's, {list(wanted.shape)}"
+            )
+
+    def _diverged(self, how: str) -> ExportError:
+        return ExportError(
+            "exporter-diverged",
+            f"the graph does not compute what {self.module.path} does: {how}",
+            "a length or a branch that the tracer took for a constant, or a view that is changed in place",
+        )
 
 
 class Exportable(torch.nn.Module):
