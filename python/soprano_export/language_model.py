@@ -207,6 +207,13 @@ def _materialise(model: torch.nn.Module) -> torch.nn.Module:
     for module in model.modules():
         if hasattr(module, "rope_init_fn"):
             frequencies, module.attention_scaling = module.rope_init_fn(module.config, "cpu")
+            if not torch.isfinite(frequencies * module.attention_scaling).all():
+                raise ExportError(
+                    "checkpoint-config",
+                    f"{CONFIG}: `rope_scaling` is {module.config.rope_scaling!r:.200}, which gives frequencies "
+                    "that are not finite",
+                    "fetch it again",
+                )
             module.inv_freq = module.original_inv_freq = frequencies
     if left := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
         raise ExportError(
