@@ -210,8 +210,8 @@ def _materialise(model: torch.nn.Module) -> torch.nn.Module:
             if not torch.isfinite(frequencies * module.attention_scaling).all():
                 raise ExportError(
                     "checkpoint-config",
-                    f"{CONFIG}: `rope_scaling` is {module.config.rope_scaling!r:.200}, which gives frequencies "
-                    "that are not finite",
+                    f"{CONFIG}: `rope_scaling` is {module.config.rope_scaling!r:.200}: its frequencies "
+                    "are not finite",
                     "fetch it again",
                 )
             module.inv_freq = module.original_inv_freq = frequencies
