@@ -67,7 +67,7 @@ def explained(repo: str, revision: str, name: str = "", doing: str = "read") -> 
         raise ExportError(
             "hub-file-not-found",
             f"{repo} has no file {name} at {revision!r}",
-            "not a Soprano checkpoint, or a revision from before the file was added",
+            "another kind of checkpoint, or a revision from before the file was added",
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise ExportError("hub-offline", f"{what}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE") from error

@@ -365,6 +365,12 @@ def test_weights_that_are_none(folder, tmp_path, value, code, file):
         ("Unsound", {"how": "pair"}, "module-unsupported", "gives tuple to a batch of 2"),
         ("Unsound", {"how": "half"}, "module-unsupported", "gives torch.float16, not torch.float32"),
         ("Unsound", {"how": "batch"}, "module-unsupported", "gives [1, 148] to a batch of 2"),
+        (
+            "Unsound",
+            {"how": "single"},
+            "module-unsupported",
+            "cannot run a batch of 2: shape '[1]' is invalid",
+        ),
         ("Unsound", {"how": "irregular"}, "module-unsupported", "not a fixed number to each frame"),
         ("Unsound", {"how": "longer"}, "module-unsupported", "156 samples to 37 frames"),
         ("Unsound", {"how": "baked"}, "exporter-diverged", "cannot run it at other lengths"),
@@ -383,6 +389,11 @@ def test_weights_that_are_none(folder, tmp_path, value, code, file):
 def test_modules_that_are_no_vocoders(folder, tmp_path, kind, arguments, code, says):
     error = refused(tmp_path / "out", "export", written(folder, kind, **arguments))
     assert error.code == code and says in error.message and error.hint
+
+
+def test_a_length_that_the_module_cannot_run(folder, tmp_path):
+    error = refused(tmp_path / "out", "record", written(folder, "Unsound", how="long"))
+    assert error.code == "module-unsupported" and "cannot run a case of the references" in error.message
 
 
 def test_audio_that_is_not_finite(folder, tmp_path):

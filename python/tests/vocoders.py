@@ -118,6 +118,8 @@ UNSOUND = {
     "longer": lambda audio: torch.cat((audio, audio[:, :8]), 1),
     "baked": lambda audio: audio * torch.ones(int(audio.shape[1])).cumsum(0),
     "branch": lambda audio: audio if audio.shape[1] == 4 * 7 else -audio,
+    "single": lambda audio: audio.reshape(1, -1) if len(audio) == 1 else audio.reshape(1),
+    "long": lambda audio: audio if audio.shape[1] > 8 else audio.reshape(1),
     "nan": lambda audio: audio / 0,
 }
 

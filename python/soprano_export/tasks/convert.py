@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import families
 from ..errors import ExportError
 from ..protocol import Job
 from ..request import refuse
@@ -61,6 +62,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     path = Path(request.model)
     if not path.is_file():
         refuse(f"`model` is not a file: {request.model!r}")
+    families.load(request.family)
     silence()
     import openvino
 
@@ -77,7 +79,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
         raise ExportError("convert", f"OpenVINO cannot convert {path.name}: {first_line(error)}") from error
     facts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=job.output) as scratch:
-        # int8 last: it is made in place.
+        # int8 last: it changes the model in place.
         ordered = sorted(request.precisions, key=["fp32", "fp16", "int8"].index)
         for done, precision in enumerate(ordered):
             job.progress("convert", 1 + done, 1 + len(ordered))
@@ -216,13 +218,13 @@ def in_8_bits(model: Any, request: Request) -> tuple[Any, int]:
         if request.calibration is None:
             scope = nncf.IgnoredScope(names=request.keep_fp32, validate=False)
             mode = nncf.CompressWeightsMode.INT8_SYM
-            made = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
+            compressed = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
         else:
             samples = lifelike(Path(request.calibration), [port.any_name for port in model.inputs])
             # A depthwise convolution has a range for each channel, which the CPU plugin refuses.
             scope = nncf.IgnoredScope(names=request.keep_fp32, types=["GroupConvolution"], validate=False)
             smooth = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
-            made = nncf.quantize(
+            compressed = nncf.quantize(
                 model,
                 nncf.Dataset(samples),
                 subset_size=len(samples),
@@ -231,15 +233,15 @@ def in_8_bits(model: Any, request: Request) -> tuple[Any, int]:
                 model_type=nncf.ModelType.TRANSFORMER,
                 advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
             )
-    held = sum(
+    count = sum(
         op.get_type_name() == "Constant" and op.get_element_type().get_type_name() == "i8"
-        for op in made.get_ops()
+        for op in compressed.get_ops()
     )
-    if held == 0:
+    if count == 0:
         raise ExportError(
             "convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the precisions"
         )
-    return made, held
+    return compressed, count
 
 
 def lifelike(path: Path, inputs: list[str]) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ from ...request import refuse
 from ...signals import SignalGraph
 
 if TYPE_CHECKING:
+    from ...protocol import Job
+    from ...roles import SignalReferences
     from ...target import Module, Target
 
 LENGTHS = (37, 41, 53, 59, 61, 67, 71, 73)
@@ -58,18 +62,14 @@ class Vocoder(SignalGraph):
         return InProducts(self.model, self.frames(*CHECKED))
 
     def export(self, exporter: str, opset: int, path: Path) -> dict[str, Any]:
-        try:
+        with explained(f"{self.module.path} cannot be exported at opset {opset}"):
             facts = super().export(exporter, opset, path)
-        except ExportError:
-            raise
-        except Exception as error:
-            raise ExportError(
-                "module-unsupported",
-                f"{self.module.path} cannot be exported at opset {opset}: {first_line(error)}",
-                "a later opset may have the operator",
-            ) from error
         self._check(onnx.load(path))
         return facts
+
+    def record(self, wanted: SignalReferences, job: Job) -> tuple[bytes, list[dict[str, Any]]]:
+        with explained(f"{self.module.path} cannot run a case of the references"):
+            return super().record(wanted, job)
 
     def loud(self, start: torch.Tensor) -> torch.Tensor:
         """As loud as the module bears, which need not clip its magnitudes."""
@@ -159,6 +159,17 @@ class InProducts(torch.nn.Module):
             return self.model(frames)
 
 
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Whatever a foreign module raises, as ExportError("module-unsupported")."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError("module-unsupported", f"{what}: {first_line(error)}", EXPECTED) from error
+
+
 def first_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
@@ -235,8 +246,9 @@ def rate(model: torch.nn.Module, axis: int, channels: int, path: str) -> tuple[i
     """`per_frame` and `lead`: samples = per_frame * (frames - lead)."""
     counts = {}
     for length in LENGTHS[:3]:
-        with torch.no_grad():
-            audio = model(torch.zeros([2, channels, length] if axis == 2 else [2, length, channels]))
+        frames = torch.zeros([2, channels, length] if axis == 2 else [2, length, channels])
+        with torch.no_grad(), explained(f"{path} cannot run a batch of 2"):
+            audio = model(frames)
         if not isinstance(audio, torch.Tensor) or audio.ndim != 2 or len(audio) != 2:
             form = list(audio.shape) if isinstance(audio, torch.Tensor) else type(audio).__name__
             raise ExportError(
