@@ -217,8 +217,10 @@ def build(module: Module, directory: Path) -> torch.nn.Module:
 
 
 def layout(model: torch.nn.Module, path: str) -> tuple[int, int]:
-    """The axis of the frames, and the channels: the largest dimension of its tensors that runs."""
+    """The axis of the frames, and the channels: the largest dimension of its tensors and layers that runs."""
     sizes = {size for tensor in model.state_dict().values() for size in tensor.shape}
+    # A grouped convolution's weight has a part of them alone.
+    sizes |= {getattr(layer, "in_channels", 1) for layer in model.modules()}
     first, second = [length for length in LENGTHS if length not in sizes][:2]
     fits, why = [], "it has no weights"
     for axis in (2, 1):
