@@ -6,6 +6,7 @@ same in real numbers, and its inverse STFT is what was asked for instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -140,9 +141,9 @@ class Pair:
         self.zeroed |= {edges[keys[1]]}
 
     def exp(self) -> Pair:
-        real, imag = self.parts
-        size = torch.exp(real) if isinstance(real, torch.Tensor) else 1.0
-        return Pair(_product(size, torch.cos(imag)), _product(size, torch.sin(imag)))
+        real = self.parts[0]
+        size = torch.exp(real) if isinstance(real, torch.Tensor) else math.exp(real)
+        return Pair(_product(size, torch.cos(self.imag)), _product(size, torch.sin(self.imag)))
 
     def abs(self) -> torch.Tensor:
         return torch.sqrt(self.real * self.real + self.imag * self.imag)

@@ -406,7 +406,22 @@ def test_a_length_that_the_module_cannot_run(folder, tmp_path):
     assert error.code == "module-unsupported" and "cannot run a case of the references" in error.message
 
 
+def test_more_frames_that_give_no_sample_than_any_example_has(folder, tmp_path):
+    fields = written(folder, "ChannelsLast", lead=20)
+    fields.pop("checkpoint")
+    wanted = {"lengths": [21, 30], "batches": [2]}
+    ran = export_and_record(tmp_path / "out", folder, wanted, **fields)
+    assert (ran.result["per_frame"], ran.result["lead"]) == (3, 20)
+    names = [case["name"] for case in ran.result["cases"]]
+    assert names == ["b2_t21", "b2_t30", "loud_t24", "loud_t35", "zeros_t22"]
+    target = parse(Target, {**fields, "checkpoint": str(folder)})
+    module, example, _ = target.kind().load(target).convertible()
+    assert module(*example.values()).shape == (2, 12)
+
+
 def test_audio_that_is_not_finite(folder, tmp_path):
+    error = refused(tmp_path / "out", "export", written(folder, "Unsound", how="nan"))
+    assert error.code == "reference-nonfinite" and "to ordinary frames" in error.message
     error = refused(tmp_path / "out", "record", written(folder, "Unsound", how="nan"))
     assert error.code == "reference-nonfinite" and "case b1_t2" in error.message
 

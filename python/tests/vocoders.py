@@ -100,14 +100,14 @@ class Grouped(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """[B, T, DIM] to [B, 3 (T - 2)]."""
+    """[B, T, DIM] to [B, 3 (T - lead)]."""
 
-    def __init__(self):
+    def __init__(self, lead: int = 2):
         super().__init__()
-        self.out = nn.Linear(DIM, 3)
+        self.out, self.lead = nn.Linear(DIM, 3), lead
 
     def forward(self, x):
-        return self.out(x[:, 2:]).flatten(1)
+        return self.out(x[:, self.lead :]).flatten(1)
 
 
 class Unsound(Upsampler):
