@@ -4,8 +4,8 @@ use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::hardware::Machine;
 use crate::names::Precision;
-use crate::passes;
-use crate::recipe::{Decoder, Int8, Recipe};
+use crate::passes::Driver;
+use crate::recipe::{Int8, Recipe};
 use crate::runtime::Runtime;
 use crate::source::{Checkpoint, Needs, Source};
 use crate::validate::Part;
@@ -199,7 +199,7 @@ impl Plan {
             let export = Key::new("export")
                 .with("opset", decoder.opset)
                 .with("references", json(serde_json::to_string(&decoder.references)));
-            let passes = pass_names(decoder)?.join(" ");
+            let passes = pass_names(recipe, Part::Decoder)?;
             let tolerance = json(serde_json::to_string(&decoder.tolerance));
             parts.push(part(Part::Decoder, export, passes, tolerance, decoder.int8.as_ref()));
         }
@@ -210,7 +210,8 @@ impl Plan {
                 .with("hidden states", format!("{:?}", lm.hidden_states))
                 .with("references", json(serde_json::to_string(&lm.references)));
             let tolerance = json(serde_json::to_string(&lm.tolerance));
-            let passes = if lm.last_logits { "all, last logits" } else { "all" }.to_owned();
+            let last = if lm.last_logits { ", last logits" } else { "" };
+            let passes = pass_names(recipe, Part::Lm)? + last;
             parts.push(part(Part::Lm, export, passes, tolerance, lm.int8.as_ref()));
         }
         let speak = recipe.speech.as_ref().map(|speech| {
@@ -272,13 +273,9 @@ pub(super) fn needs(recipe: &Recipe) -> Needs {
     Needs { decoder: recipe.decoder.is_some(), lm: recipe.reads_language_model() }
 }
 
-/// The passes of a decoder: those that the recipe names, or all.
-fn pass_names(decoder: &Decoder) -> Result<Vec<String>, Error> {
-    match &decoder.passes {
-        Some(names) => {
-            passes::Driver::of(names)?;
-            Ok(names.clone())
-        }
-        None => Ok(passes::ALL.iter().map(|pass| pass.name().to_owned()).collect()),
-    }
+/// The passes and surgeries of a part: those that the recipe names, or its own.
+fn pass_names(recipe: &Recipe, part: Part) -> Result<String, Error> {
+    let (steps, names) = stages::steps(recipe, part);
+    let driver = names.map_or_else(|| Ok(Driver::new(steps)), Driver::of)?;
+    Ok(driver.names().join(" "))
 }

@@ -9,10 +9,9 @@ use super::{Build, Error, Reporter, Rewrite};
 use crate::export::{
     Child, ExportDecoder, ExportLm, Outcome, Progress, Python, ReferencePlan, Request, Speak,
 };
-use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
+use crate::ir::{self, Model};
 use crate::names::Precision;
-use crate::passes::language_model::{self, Expose};
-use crate::passes::{self, Driver};
+use crate::passes::{self, Given, Step};
 use crate::quantize;
 use crate::recipe::{Form, Int8, Recipe, Route};
 use crate::runtime::{Runtime, Tract};
@@ -326,80 +325,34 @@ pub(super) fn rewrite(
 ) -> Result<serde_json::Value, Error> {
     let (path, _) = exported.file(model_file(part))?;
     let mut model = Model::open_checked(&path)?;
-    let rewrite = match part {
-        Part::Decoder => rewrite_decoder(build, &mut model)?,
-        Part::Lm => rewrite_lm(build, &mut model, &exported.result()?)?,
-    };
+    let (steps, names) = steps(&build.recipe, part);
+    let given = given(&build.recipe, part, &exported.result()?);
+    let rewrite = Rewrite::from(passes::rewrite(&mut model, steps, names, given)?);
     write(&model, folder)?;
     Ok(serde_json::to_value(rewrite).expect("plain data"))
 }
 
-fn rewrite_decoder(build: &Build<'_>, model: &mut Model) -> Result<Rewrite, Error> {
-    let driver = match build.recipe.decoder.as_ref().and_then(|decoder| decoder.passes.as_ref()) {
-        Some(names) => Driver::of(names)?,
-        None => Driver::default(),
-    };
-    let report = driver.run(model);
-    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
-    {
-        return Err(Error::Placeholder {
-            op: left.op_type().to_owned(),
-            node: left.name().to_owned(),
-            why: refusal(&report, left.name()),
-        });
+/// How a part's graph is rewritten, and what the recipe names instead.
+pub(super) fn steps(recipe: &Recipe, part: Part) -> (&'static [Step], Option<&[String]>) {
+    match (part, recipe.lm.as_ref().map(|lm| lm.route)) {
+        (Part::Decoder, _) => {
+            (passes::SIGNAL, recipe.decoder.as_ref().and_then(|decoder| decoder.passes.as_deref()))
+        }
+        (Part::Lm, Some(Route::Optimum)) => (passes::CAUSAL_CACHED, None),
+        (Part::Lm, _) => (passes::CAUSAL, None),
     }
-    let sets = &mut model.proto_mut().opset_import;
-    sets.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
-    Ok(report.into())
 }
 
-/// Constants first, for the interface is found by them; the interface next, while attention still has the
-/// form in which it was exported; then everything else.
-fn rewrite_lm(build: &Build<'_>, model: &mut Model, exported: &Exported) -> Result<Rewrite, Error> {
-    let lm = build.recipe.lm.as_ref().expect("a planned part is in the recipe");
-    let before: Rewrite = Driver::of(&["lift-constants", "identity-elimination"])?.run(model).into();
-    let expose = Expose { layers: &lm.hidden_states, last_logits: lm.last_logits };
-    language_model::expose_hidden_states(model, expose)?;
-    let mut passes = vec![("expose-hidden-states".to_owned(), 1 + lm.hidden_states.len())];
-    match lm.route {
-        Route::Torch => {
-            let number = |name: &'static str| {
-                let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
-                value.map(|n| n as usize).ok_or(Error::Result { field: name })
-            };
-            let (heads, size) = (number("kv_heads")?, number("head_dim")?);
-            passes.push(("add-kv-cache".to_owned(), language_model::add_kv_cache(model, heads, size)?));
-        }
-        Route::Optimum => {
-            passes.push(("canonical-mask".to_owned(), language_model::canonical_mask(model)?));
-            passes.push(("group-query-heads".to_owned(), language_model::group_query_heads(model)?));
-            // Whole masks and repetitions lose their use at once.
-            let outputs = model.graph_proto().output.clone();
-            model.keep_outputs(outputs);
-        }
+/// What recipe and exporter say of a part's graph.
+fn given(recipe: &Recipe, part: Part, exported: &Exported) -> Given {
+    let Some(lm) = recipe.lm.as_ref().filter(|_| part == Part::Lm) else { return Given::default() };
+    let number = |name: &str| Some(exported.architecture.get(name)?.as_u64()? as usize);
+    Given {
+        layers: lm.hidden_states.clone(),
+        last_logits: lm.last_logits,
+        heads: number("kv_heads").zip(number("head_dim")).map(<[usize; 2]>::from),
+        ..Default::default()
     }
-    model.check_rewritten()?;
-    let after: Rewrite = Driver::default().run(model).into();
-    for (pass, applied) in before.passes.into_iter().chain(after.passes) {
-        match passes.iter_mut().find(|(name, _)| *name == pass) {
-            Some((_, count)) => *count += applied,
-            None => passes.push((pass, applied)),
-        }
-    }
-    Ok(Rewrite {
-        passes,
-        nodes: (before.nodes.0, after.nodes.1),
-        weight_bytes: (before.weight_bytes.0, after.weight_bytes.1),
-    })
-}
-
-fn refusal(report: &passes::Report, node: &str) -> String {
-    let reasons = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
-    let why = reasons
-        .filter(|(_, (name, _))| name == node)
-        .map(|(pass, (_, why))| format!("{pass}: {why}"))
-        .next();
-    why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned())
 }
 
 /// The rewritten file as an artifact.

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, constant_of, stored_bytes};
+use crate::passes::REPLACE_ISTFT;
 use crate::recipe::{Form, Int8, Terms};
 
 pub use calibration::{Calibration, Observed};
@@ -352,7 +353,7 @@ pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
 
 /// Whether a node is a product of the inverse DFT.
 fn is_spectral(node: &NodeProto) -> bool {
-    node.op_type() == "MatMul" && node.author() == Some("replace-istft")
+    node.op_type() == "MatMul" && node.author() == Some(REPLACE_ISTFT)
 }
 
 /// The names of products that no file holds in 8 bits: the range of a spectrum is too wide.
