@@ -1,7 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Checks, FLOOR, Outcome, SNR_DB, Whole};
+use super::bounds::SNR_DB;
+use super::check::{Checks, FLOOR, Outcome, Whole};
 
 /// Upstream divides a logit by it, or multiplies; below 1 it would ask for repetition.
 const PENALTY: std::ops::RangeInclusive<f64> = 1.0..=10.0;
