@@ -57,7 +57,6 @@ impl LanguageModel {
 
     /// Begins with these prompts; shorter ones are padded on the left with `pad`.
     pub(super) fn begin(&self, prompts: &[Vec<i64>], pad: i64) -> Result<Turn<'_>, Error> {
-        self.session.restart()?;
         let carried: Vec<(String, String)> = self
             .cache
             .iter()
@@ -73,7 +72,7 @@ impl LanguageModel {
             (0..longest).map(move |at| at.checked_sub(padding).map_or(1, |position| position as i64))
         });
         let positions = positions.collect();
-        let conversation = self.session.converse(&carried);
+        let conversation = self.session.begin(&carried)?;
         let answer = Answer::default();
         let mut turn = Turn { model: self, conversation, length: 0, padding, answer };
         let mut inputs = turn.inputs(longest, ids, positions);

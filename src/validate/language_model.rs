@@ -3,7 +3,7 @@
 use super::signature::Port;
 use super::{Case, CaseResult, Error, Fault, Kind, Metric, References, Signature, output};
 use crate::audio;
-use crate::runtime::{Session, Tensors};
+use crate::runtime::{Conversation, Session, Tensors};
 use crate::tensor::Tensor;
 
 pub(super) const IDS: &str = "input_ids";
@@ -21,8 +21,6 @@ pub(super) struct Interface {
     cache: Vec<(String, usize, usize)>,
     /// Logits are those of the last position alone.
     last_logits: bool,
-    /// The cache is the model's own: a call without one begins anew.
-    stateful: bool,
 }
 
 const INPUTS: [&str; 3] = [IDS, MASK, POSITIONS];
@@ -60,7 +58,7 @@ impl Interface {
         }
         let logits = signature.outputs.iter().find(|port| port.name == LOGITS);
         let last_logits = logits.is_some_and(|port| port.dims.get(1).is_some_and(|dim| dim == "1"));
-        Ok(Self { cache, last_logits, stateful: signature.stateful })
+        Ok(Self { cache, last_logits })
     }
 
     /// Runs one case.
@@ -74,12 +72,13 @@ impl Interface {
         let given = references.inputs(case);
         let wanted = references.outputs(case);
         let ids = Rows::of(&given, IDS)?;
+        let conversation = &mut *session.begin(&[])?;
         match case.kind {
-            Kind::Greedy => self.greedy(case, &ids, &wanted, session, result),
-            Kind::Steps => self.steps(case, &ids, &wanted, session, result),
+            Kind::Greedy => self.greedy(case, &ids, &wanted, conversation, result),
+            Kind::Steps => self.steps(case, &ids, &wanted, conversation, result),
             _ => {
                 let mask = Rows::of(&given, MASK)?;
-                let outputs = self.call(session, &given, None)?;
+                let outputs = self.call(conversation, &given, None)?;
                 let inner = |name: &&String| name.starts_with(LAYER);
                 if let Some(name) = outputs.keys().filter(inner).find(|n| !wanted.contains_key(*n)) {
                     return Err(Fault::Output(format!("the reference has no {name:?}")));
@@ -101,17 +100,14 @@ impl Interface {
     /// One call, with an empty cache where none is given.
     fn call(
         &self,
-        session: &dyn Session,
+        conversation: &mut dyn Conversation,
         given: &Tensors,
         past: Option<Tensors>,
     ) -> Result<Tensors, Fault> {
-        if self.stateful && past.is_none() {
-            session.restart()?;
-        }
         let batch = given.get(IDS).map_or(1, |ids| ids.shape()[0]);
         let mut inputs = given.clone();
         inputs.extend(past.unwrap_or_else(|| self.empty_cache(batch)));
-        Ok(session.run(&inputs)?)
+        Ok(conversation.run(&inputs)?)
     }
 
     /// The cache before the first token.
@@ -140,7 +136,7 @@ impl Interface {
     /// Feeds tokens `from..to` of one sequence, all that came before being in the cache.
     fn feed(
         &self,
-        session: &dyn Session,
+        conversation: &mut dyn Conversation,
         ids: &[i64],
         from: usize,
         past: Option<Tensors>,
@@ -152,7 +148,7 @@ impl Interface {
             (MASK.to_owned(), Tensor::from_i64(&[1, to], &vec![1; to])),
             (POSITIONS.to_owned(), Tensor::from_i64(&[1, to - from], &positions)),
         ]);
-        let mut outputs = self.call(session, &given, past)?;
+        let mut outputs = self.call(conversation, &given, past)?;
         let mut cache = Tensors::new();
         for (name, heads, size) in &self.cache {
             let present = format!("{PRESENT}{name}");
@@ -176,14 +172,14 @@ impl Interface {
         case: &Case,
         ids: &Rows,
         wanted: &Tensors,
-        session: &dyn Session,
+        conversation: &mut dyn Conversation,
         result: &mut CaseResult,
     ) -> Result<(), Fault> {
         let length = ids.values.len();
         let (mut past, mut from) = (None, 0);
         let mut made: [Vec<f32>; 2] = Default::default();
         for to in case.prefill.max(1)..=length {
-            let (outputs, cache) = self.feed(session, &ids.values[..to], from, past)?;
+            let (outputs, cache) = self.feed(conversation, &ids.values[..to], from, past)?;
             for (name, values) in [HIDDEN, LOGITS].iter().zip(&mut made) {
                 let Some(want) = wanted.get(*name) else { continue };
                 let channels = want.shape().last().copied().unwrap_or(1);
@@ -223,7 +219,7 @@ impl Interface {
         case: &Case,
         ids: &Rows,
         wanted: &Tensors,
-        session: &dyn Session,
+        conversation: &mut dyn Conversation,
         result: &mut CaseResult,
     ) -> Result<(), Fault> {
         let tokens = Rows::of(wanted, "tokens")?.values;
@@ -231,7 +227,7 @@ impl Interface {
         let (mut past, mut from, mut same) = (None, 0, 0usize);
         for &token in &tokens {
             let to = said.len();
-            let (outputs, cache) = self.feed(session, &said, from, past)?;
+            let (outputs, cache) = self.feed(conversation, &said, from, past)?;
             let logits = outputs
                 .get(LOGITS)
                 .ok_or_else(|| Fault::Output("the model has no output \"logits\"".to_owned()))?;

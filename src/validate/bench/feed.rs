@@ -66,17 +66,23 @@ impl Feed {
         }
     }
 
-    /// Brings a model that keeps its cache itself to where a call begins; of any other, nothing.
+    /// Seconds of one call at a point; a model that keeps its cache itself fills it first, untimed.
     ///
     /// # Errors
     /// [`Error::Runtime`] where the model can't be run.
-    pub fn prepare(&self, point: Point, session: &dyn Session) -> Result<(), Error> {
-        let Feed::Lm { cache, stateful: true } = self else { return Ok(()) };
-        session.restart()?;
-        if let Point::Step { past: past @ 1.., batch } = point {
-            session.run(&tokens(cache, batch, 0, past))?;
+    pub fn seconds(
+        &self,
+        point: Point,
+        session: &dyn Session,
+        inputs: &Tensors,
+    ) -> Result<f64, Error> {
+        let mut conversation = session.begin(&[])?;
+        if let (Feed::Lm { cache, stateful: true }, Point::Step { past: past @ 1.., batch }) =
+            (self, point)
+        {
+            conversation.run(&tokens(cache, batch, 0, past))?;
         }
-        Ok(())
+        Ok(conversation.seconds(inputs)?)
     }
 
     /// The inputs of one call.

@@ -52,11 +52,9 @@ pub fn fresh(path: &Path, feed: &Feed, runtime: &dyn Runtime) -> Result<Fresh, E
     let start = Instant::now();
     let session = runtime.load(path)?;
     let load_ms = 1e3 * start.elapsed().as_secs_f64();
-    feed.prepare(first, session.as_ref())?;
-    let first_ms = 1e3 * session.seconds(&inputs)?;
+    let first_ms = 1e3 * feed.seconds(first, session.as_ref(), &inputs)?;
     for point in longest {
-        feed.prepare(point, session.as_ref())?;
-        session.run(&feed.inputs(point)?)?;
+        feed.seconds(point, session.as_ref(), &feed.inputs(point)?)?;
     }
     let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Fresh { load_ms: once(load_ms), first_ms: once(first_ms), peak_bytes: peak_memory_bytes() })
