@@ -75,7 +75,7 @@ impl Runtime for Rten {
 fn types(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
     let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(words)?;
     let outputs = model.graph_proto().output.iter();
-    Ok(outputs.map(|output| dtype_of(output.elem_type())).collect())
+    Ok(outputs.map(|output| dtype_of(output.element_type())).collect())
 }
 
 struct Loaded {
