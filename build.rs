@@ -1,4 +1,4 @@
-//! Fingerprints the source, so that a stage made by other code is never taken for this code's, and reads the
+//! Lists the Python package for the program to carry, fingerprints the source, so that a stage made by other code is never taken for this code's, and reads the
 //! versions of built-in runtimes off the lock file.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,26 @@ fn locked<'a>(lock: &'a str, package: &str) -> &'a str {
     entry.and_then(|(_, rest)| rest.split('"').next()).unwrap_or("of unknown version")
 }
 
+/// Writes a list of every module of the Python package with its text: what the program carries.
+fn carry_package() {
+    let home = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let home = home.join("python/soprano_export");
+    let mut modules = Vec::new();
+    walk(&home, &mut modules);
+    modules.retain(|path| path.extension().is_some_and(|extension| extension == "py"));
+    modules.sort();
+    let entry = |path: &PathBuf| {
+        let name = path.strip_prefix(&home).expect("inside the package");
+        format!("({:?}, include_str!({path:?})),\n", name.to_string_lossy())
+    };
+    let list = format!("&[\n{}]", modules.iter().map(entry).collect::<String>());
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    std::fs::write(out.join("package.rs"), list).expect("the build's own folder can be written");
+    println!("cargo::rerun-if-changed=python/soprano_export");
+}
+
 fn main() {
+    carry_package();
     let mut files = vec![PathBuf::from("Cargo.lock")];
     walk(Path::new("src"), &mut files);
     files.sort();

@@ -42,18 +42,22 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def converting(bundle: Path, part: str, file: str, rounds: int) -> list[str]:
+ROLES = {"decoder": "signal", "lm": "causal"}
+
+
+def converting(bundle: Path, graph: str, file: str, rounds: int) -> list[str]:
     """The best of the task and of the same calls by hand."""
     ours, by_hand = [], []
     with tempfile.TemporaryDirectory() as scratch:
         model = (bundle / "onnx" / file).resolve()
-        fields = {"task": "convert", "output": scratch, "model": str(model), "part": part}
+        fields = {"family": "soprano", "graph": graph, "role": ROLES[graph], "model": str(model)}
+        fields |= {"protocol": PROTOCOL, "task": "convert", "output": scratch, "precisions": ["fp32", "int8"]}
         request = Path(scratch) / "request.json"
-        request.write_text(json.dumps({"protocol": PROTOCOL, **fields, "schemes": ["fp32", "int8"]}))
+        request.write_text(json.dumps(fields))
         for _ in range(rounds):
             ours.append(seconds([sys.executable, "-m", "soprano_export", str(request)]))
             by_hand.append(seconds([sys.executable, "-c", BY_HAND, str(model), scratch]))
-    return [part, f"{min(ours):.1f}", f"{min(by_hand):.1f}", f"{min(ours) / min(by_hand):.2f}x"]
+    return [graph, f"{min(ours):.1f}", f"{min(by_hand):.1f}", f"{min(ours) / min(by_hand):.2f}x"]
 
 
 def compiled(path: Path, threads: int) -> openvino.CompiledModel:

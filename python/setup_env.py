@@ -1,10 +1,10 @@
-"""Make (or find) the Python environment of a model family.
+"""Make (or find) a Python environment: that of a model family, or of a tool.
 
-    python3 python/setup_env.py [FAMILY] [--relock]
+    python3 python/setup_env.py [ENVIRONMENT] [--relock]
 
 The environment lives in the user's cache directory under the digest of its lock file and of the
 interpreter, so a second checkout costs nothing; its path is printed, and `.venv` in the tree is a link to
-that of the soprano family, which the exporters run in. Needs only the
+`soprano`, which the families `soprano` and `plain` run in. Needs only the
 standard library: `uv`, which does the installing, is itself installed from a pinned, hashed file.
 """
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 ENV = HERE / "env"
 OLDEST = (3, 11)
-# The family that `.venv` is a link to.
+# The environment that `.venv` is a link to.
 LINKED = "soprano"
 
 
@@ -57,16 +57,16 @@ def uv(home: Path) -> Path:
     return tool
 
 
-def make(family: str) -> Path:
-    lock = ENV / f"{family}.lock"
+def make(name: str) -> Path:
+    lock = ENV / f"{name}.lock"
     home = cache_root() / "python"
     home.mkdir(parents=True, exist_ok=True)
-    place = home / f"{family}-{digest(lock)}"
+    place = home / f"{name}-{digest(lock)}"
     done = place / ".complete"
-    with open(home / f"{family}.busy", "w") as busy:
+    with open(home / f"{name}.busy", "w") as busy:
         fcntl.flock(busy, fcntl.LOCK_EX)
         if not done.exists():
-            print(f"setup: installing {family} into {place}", file=sys.stderr)
+            print(f"setup: installing {name} into {place}", file=sys.stderr)
             if place.exists():
                 shutil.rmtree(place)
             tool = uv(home)
@@ -80,41 +80,41 @@ def make(family: str) -> Path:
     return place
 
 
-def relock(family: str) -> None:
+def relock(name: str) -> None:
     home = cache_root() / "python"
     home.mkdir(parents=True, exist_ok=True)
-    exclude = ENV / f"{family}.exclude"
+    exclude = ENV / f"{name}.exclude"
     overrides = ["--overrides", exclude] if exclude.exists() else []
     run(
         uv(home), "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--no-header",
         "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate",
-        *overrides, "-o", ENV / f"{family}.lock", ENV / f"{family}.in",
+        *overrides, "-o", ENV / f"{name}.lock", ENV / f"{name}.in",
     )  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("family", nargs="?", default="soprano")
-    parser.add_argument("--relock", action="store_true", help="resolve FAMILY.in anew, then install")
+    parser.add_argument("environment", nargs="?", default=LINKED)
+    parser.add_argument("--relock", action="store_true", help="resolve ENVIRONMENT.in anew, then install")
     options = parser.parse_args()
     if sys.version_info < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         print(f"setup: Python {oldest} or newer is needed; this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
-    if not (ENV / f"{options.family}.in").exists():
+    if not (ENV / f"{options.environment}.in").exists():
         known = ", ".join(sorted(file.stem for file in ENV.glob("*.in")))
-        print(f"setup: no family {options.family!r}; there are: {known}", file=sys.stderr)
+        print(f"setup: no environment {options.environment!r}; there are: {known}", file=sys.stderr)
         return 2
     if options.relock:
-        relock(options.family)
+        relock(options.environment)
     try:
-        place = make(options.family)
+        place = make(options.environment)
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         print("hint: it needs the venv module, a reachable package index and 8 GB of disk", file=sys.stderr)
         return 2
     print(place)
-    if options.family != LINKED:
+    if options.environment != LINKED:
         return 0
     link = ROOT / ".venv"
     if link.is_symlink() or link.exists():

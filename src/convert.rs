@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::export::{self, Child, Convert, InputShape, Request};
+use crate::export::{self, Child, Convert, InputShape, Request, Subject};
 use crate::ir::Model;
 use crate::names::{Precision, Word as _};
 use crate::quantize;
@@ -30,9 +30,9 @@ pub enum Error {
     Interface { what: &'static str, found: String, wanted: String },
 }
 
-/// The graph and the weights of a scheme, by their names in the folder of a conversion.
-pub fn files(scheme: Precision) -> [String; 2] {
-    ["xml", "bin"].map(|kind| format!("{}.{kind}", scheme.name()))
+/// The graph and the weights of a precision, by their names in the folder of a conversion.
+pub fn files(precision: Precision) -> [String; 2] {
+    ["xml", "bin"].map(|kind| format!("{}.{kind}", precision.name()))
 }
 
 /// Where a conversion reads from.
@@ -42,29 +42,29 @@ pub struct Sources<'a> {
     pub model: &'a Path,
     /// The folder of PyTorch's weights, for a target that is made from the module.
     pub checkpoint: &'a Path,
-    /// The part's references, for a target whose activations are calibrated.
+    /// The graph's references, for a target whose activations are calibrated.
     pub references: &'a Path,
 }
 
-/// Converts a model; `folder` holds [`files`] of each scheme afterwards. Gives what the converter said.
+/// Converts a model; `folder` holds [`files`] of each precision afterwards. Gives what the converter said.
 ///
 /// # Errors
 /// [`Error`].
 pub fn openvino(
     child: &Child<'_>,
-    part: &str,
+    subject: Subject<'_>,
     target: &OpenVinoTarget,
     sources: Sources<'_>,
     model: &Model,
     folder: &Path,
 ) -> Result<serde_json::Value, Error> {
-    let schemes: Vec<&str> = target.schemes.iter().map(|scheme| scheme.name()).collect();
+    let ports = subject.names;
     let mut keep_fp32 = target.keep_fp32.clone();
     keep_fp32.extend(quantize::spectral_products(model));
     let request = Request::Convert(Convert {
         model: sources.model,
-        part,
-        schemes: &schemes,
+        subject,
+        precisions: &target.precisions,
         via: target.via.name(),
         checkpoint: sources.checkpoint,
         keep_fp32: &keep_fp32,
@@ -73,14 +73,13 @@ pub fn openvino(
         calibration: target.calibrated.then_some(sources.references),
     });
     let outcome = child.run(&request, folder)?;
-    for file in target.schemes.iter().flat_map(|&scheme| files(scheme)) {
-        let made = outcome.artifacts.values().any(|made| made.path == *file);
-        if !made {
+    for file in target.precisions.iter().flat_map(|&precision| files(precision)) {
+        if outcome.artifacts.values().all(|artifact| artifact.path != *file) {
             return Err(Error::Missing { file });
         }
     }
     let graph = model.graph_proto();
-    let own = |name: &str| target.stateful && is_cache(name);
+    let own = |name: &str| target.stateful && ports.is_cache(name);
     let names = |ports: &[crate::ir::ValueInfoProto]| -> Vec<String> {
         ports.iter().map(|port| port.name().to_owned()).filter(|name| !own(name)).collect()
     };
@@ -93,9 +92,4 @@ pub fn openvino(
         }
     }
     Ok(outcome.result)
-}
-
-/// Whether a value is a language model's cache.
-fn is_cache(name: &str) -> bool {
-    name.starts_with("past_key_values.") || name.starts_with("present.")
 }

@@ -3,7 +3,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
 //! ```text
-//! files digest tensor audio hardware names | recipe source export ir passes quantize convert | runtime speech | validate bundle | pipeline | cli
+//! files digest tensor audio hardware names | recipe source export ir interface passes quantize convert | runtime speech | family | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -18,8 +18,10 @@ pub mod cli;
 pub mod convert;
 pub mod digest;
 pub mod export;
+pub mod family;
 pub mod files;
 pub mod hardware;
+pub mod interface;
 pub mod ir;
 pub mod names;
 pub mod passes;

@@ -191,3 +191,40 @@ impl Default for Signal {
         Self { frames: "hidden_states".into(), samples: "audio".into() }
     }
 }
+
+/// The names of a graph's inputs and outputs, by its role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "lowercase")]
+pub enum Ports {
+    /// Of a causal graph.
+    Causal(Causal),
+    /// Of a signal graph.
+    Signal(Signal),
+}
+
+impl Ports {
+    /// The role.
+    pub fn role(&self) -> Role {
+        match self {
+            Ports::Causal(_) => Role::Causal,
+            Ports::Signal(_) => Role::Signal,
+        }
+    }
+
+    /// The usual names of a role.
+    pub fn usual(role: Role) -> Self {
+        match role {
+            Role::Causal => Ports::Causal(Causal::default()),
+            Role::Signal => Ports::Signal(Signal::default()),
+        }
+    }
+
+    /// Whether an input or output is cached keys or values.
+    pub fn is_cache(&self, name: &str) -> bool {
+        let of = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
+        match self {
+            Ports::Causal(names) => of(&names.past) || of(&names.present),
+            Ports::Signal(_) => false,
+        }
+    }
+}

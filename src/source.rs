@@ -7,31 +7,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
 
-/// Files of upstream's layout that a bundle carries along, where the checkpoint has them.
-pub const COMPANIONS: &[&str] = &[
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-];
+/// The files that one graph's weights lie in: names, or patterns with one `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files(Vec<String>);
 
-/// The decoder's weights in upstream's layout.
-pub const DECODER: &str = "decoder.pth";
+impl Files {
+    /// The files of these names and patterns; the first is the one that a hub repository must have.
+    pub fn of(patterns: &[&str]) -> Self {
+        Self(patterns.iter().map(|&pattern| pattern.to_owned()).collect())
+    }
 
-/// The language model's weights in upstream's layout.
-pub const LANGUAGE_MODEL: &str = "model.safetensors";
+    /// The file that a hub repository must have.
+    pub fn first(&self) -> &str {
+        self.0.first().map_or("weights", String::as_str)
+    }
 
-/// What lists a language model's files where there are several.
-pub const SHARD_INDEX: &str = "model.safetensors.index.json";
+    /// Whether a file of this name is enough to begin with: shards are nothing without their index.
+    fn is_enough(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| !pattern.contains('*') && pattern == name)
+    }
 
-/// Which weights of a checkpoint are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
-    /// The decoder's.
-    pub decoder: bool,
-    /// The language model's.
-    pub lm: bool,
+    fn take(&self, name: &str) -> bool {
+        self.0.iter().any(|pattern| match pattern.split_once('*') {
+            None => pattern == name,
+            Some((start, end)) => {
+                name.len() >= start.len() + end.len() && name.starts_with(start) && name.ends_with(end)
+            }
+        })
+    }
+}
+
+/// Which files of a checkpoint are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The weights of each graph: at least one file of each must be there.
+    pub weights: Vec<Files>,
+    /// Files that are taken where they are there.
+    pub companions: &'static [&'static str],
+}
+
+impl Wanted {
+    /// The files that a hub repository must have.
+    pub fn required(&self) -> Vec<&str> {
+        self.weights.iter().map(Files::first).collect()
+    }
 }
 
 /// Where a checkpoint comes from.
@@ -59,7 +78,7 @@ pub enum Source {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("{text:?} is no checkpoint: neither a folder here, nor a hub id, nor synthetic:PRESET")]
+    #[error("{text:?} is not a checkpoint: neither a folder here, nor a hub id, nor synthetic:PRESET")]
     #[diagnostic(
         code(source::unknown),
         help(
@@ -84,7 +103,7 @@ pub enum Error {
         code(source::layout),
         help("point --model at the folder that upstream's files lie in")
     )]
-    Layout { path: PathBuf, missing: &'static str, found: String },
+    Layout { path: PathBuf, missing: String, found: String },
 }
 
 impl Source {
@@ -167,41 +186,34 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a folder in upstream's layout and hashes what the export will read: the decoder, the language
-    /// model in one file or in shards, whichever are needed, and the companions.
+    /// Opens a folder and hashes what the export will read: the weights and the companions.
     ///
     /// # Errors
     /// [`Error::Layout`] where weights that are needed are missing, [`Error::Io`].
-    pub fn open(folder: &Path, needs: Needs) -> Result<Self, Error> {
+    pub fn open(folder: &Path, wanted: &Wanted) -> Result<Self, Error> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
         };
-        let mut found: Vec<String> = std::fs::read_dir(folder)
+        let mut names: Vec<String> = std::fs::read_dir(folder)
             .map_err(io(folder))?
             .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
             .collect();
-        found.sort();
-        let has = |name: &str| found.iter().any(|f| f == name);
-        let missing = match needs {
-            Needs { decoder: true, .. } if !has(DECODER) => Some(DECODER),
-            Needs { lm: true, .. } if !has(LANGUAGE_MODEL) && !has(SHARD_INDEX) => Some(LANGUAGE_MODEL),
-            _ => None,
-        };
+        names.sort();
+        let missing =
+            wanted.weights.iter().find(|files| !names.iter().any(|name| files.is_enough(name)));
         if let Some(missing) = missing {
-            found.truncate(8);
-            let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-            return Err(Error::Layout { path: folder.to_owned(), missing, found });
+            names.truncate(8);
+            let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            let (path, missing) = (folder.to_owned(), missing.first().to_owned());
+            return Err(Error::Layout { path, missing, found });
         }
-        let weights = |name: &str| {
-            let shard = name == LANGUAGE_MODEL
-                || name == SHARD_INDEX
-                || (name.starts_with("model-") && name.ends_with(".safetensors"));
-            (needs.decoder && name == DECODER) || (needs.lm && shard)
-        };
-        let files = found
+        let files = names
             .iter()
-            .filter(|name| weights(name) || COMPANIONS.contains(&name.as_str()))
+            .filter(|name| {
+                wanted.weights.iter().any(|files| files.take(name))
+                    || wanted.companions.contains(&name.as_str())
+            })
             .map(|name| {
                 let path = folder.join(name);
                 let sha256 = Digest::of_file(&path).map_err(io(&path))?;
@@ -275,7 +287,11 @@ mod tests {
     fn a_folder_without_weights_says_what_it_holds() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("readme.txt"), "").unwrap();
-        let error = Checkpoint::open(dir.path(), Needs { decoder: true, lm: false }).unwrap_err();
+        let error = Checkpoint::open(
+            dir.path(),
+            &Wanted { weights: vec![Files::of(&["decoder.pth"])], companions: &[] },
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("no decoder.pth in this folder; it holds: readme.txt"));
     }
 }

@@ -12,6 +12,9 @@ use safetensors::tensor::{Dtype, TensorView};
 
 pub use npy::NumpyFile;
 
+/// Tensors by the names that a model gives its inputs or outputs.
+pub type Tensors = BTreeMap<String, Tensor>;
+
 /// Element types that models use for inputs, outputs and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]

@@ -4,8 +4,27 @@
 use std::path::{Path, PathBuf};
 
 const ROOMS: &[&str] = &[
-    "files", "digest", "tensor", "audio", "hardware", "names", "recipe", "source", "export", "ir",
-    "passes", "quantize", "convert", "runtime", "speech", "validate", "bundle", "pipeline", "cli",
+    "files",
+    "digest",
+    "tensor",
+    "audio",
+    "hardware",
+    "names",
+    "recipe",
+    "source",
+    "export",
+    "ir",
+    "interface",
+    "passes",
+    "quantize",
+    "convert",
+    "runtime",
+    "speech",
+    "family",
+    "validate",
+    "bundle",
+    "pipeline",
+    "cli",
 ];
 
 fn rank(room: &str) -> Option<usize> {
@@ -105,7 +124,8 @@ fn rooms() -> Vec<(String, String, String)> {
     sources(&root, &mut files);
     let own = |path: PathBuf| {
         let inside = path.strip_prefix(&root).unwrap();
-        let tests = inside.iter().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|t| part == *t));
+        let tests =
+            inside.iter().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|t| part == *t));
         if tests || inside == Path::new("main.rs") || inside == Path::new("lib.rs") {
             return None;
         }
@@ -131,15 +151,15 @@ const NAMING: &[&str] = &["runtime", "names"];
 fn runtimes_named(file: &str, source: &str) -> Vec<String> {
     let names = ["tract", "onnxruntime", "openvino", "rten"];
     let names = names.map(|name| format!("\"{name}\""));
-    let lines = code(source).into_iter().filter(|(_, line)| names.iter().any(|name| line.contains(name)));
+    let lines =
+        code(source).into_iter().filter(|(_, line)| names.iter().any(|name| line.contains(name)));
     lines.map(|(at, line)| format!("{file}:{at}: {}", line.trim())).collect()
 }
 
 #[test]
 fn a_runtime_is_named_in_its_own_room_alone() {
     let others = rooms().into_iter().filter(|(_, room, _)| !NAMING.contains(&room.as_str()));
-    let named: Vec<String> =
-        others.flat_map(|(file, _, text)| runtimes_named(&file, &text)).collect();
+    let named: Vec<String> = others.flat_map(|(file, _, text)| runtimes_named(&file, &text)).collect();
     assert!(named.is_empty(), "ask runtime::ALL instead:\n{}", named.join("\n"));
     let found = runtimes_named("a.rs", "fn f() {\n    if name == \"tract\" {}\n}\n// \"tract\"\n");
     assert_eq!(found, ["a.rs:2: if name == \"tract\" {}"]);

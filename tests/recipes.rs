@@ -6,11 +6,12 @@ use std::path::Path;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
-use soprano_export::names::Precision;
+use soprano_export::family::recipes;
+use soprano_export::names::{Precision, Role, Word as _};
 use soprano_export::recipe::{
-    self, Decoder, Error, Family, Form, Fp32Speech, Fp32Tolerance, Int8, Int8Speech, LanguageModel,
-    LmFp32Tolerance, LmReferences, LmTolerance, OpenVinoTarget, Recipe, References, Route, Speech,
-    Targets, Terms, Tolerance, Via,
+    self, Causal, CausalFp32, CausalGate, CausalReferences, CausalTolerance, Error, Form, Fp32Speech,
+    Gate, Graph, Graphs, Int8, Int8Speech, OpenVinoTarget, Recipe, Signal, SignalFp32,
+    SignalReferences, SignalTolerance, Speech, Targets, Terms, Via,
 };
 
 fn rendered(error: &Error) -> String {
@@ -33,7 +34,7 @@ fn hostile_recipes_are_refused_with_their_messages() {
     assert!(paths.len() > 30, "the folder is there");
     let mut wrong = Vec::new();
     for path in paths {
-        let error = Recipe::read(&path).expect_err(&path.display().to_string());
+        let error = recipes().read(&path).expect_err(&path.display().to_string());
         let first = error.to_string();
         assert!(first.starts_with(&format!("{}:", path.display())), "names the place: {first}");
         let (code, help) = (error.code().map(|c| c.to_string()), error.help().map(|h| h.to_string()));
@@ -56,10 +57,10 @@ fn a_file_too_large_is_not_read_to_its_end() {
     let path = folder.path().join("large.yaml");
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(1 << 32).unwrap();
-    assert!(matches!(Recipe::read(&path), Err(Error::TooLarge { .. })));
-    assert!(matches!(Recipe::read(folder.path()), Err(Error::Io { .. })), "a folder");
+    assert!(matches!(recipes().read(&path), Err(Error::TooLarge { .. })));
+    assert!(matches!(recipes().read(folder.path()), Err(Error::Io { .. })), "a folder");
     let text = " ".repeat(recipe::MOST_BYTES + 1);
-    assert!(matches!(Recipe::parse(&text, "t.yaml"), Err(Error::TooLarge { .. })));
+    assert!(matches!(recipes().parse(&text, "t.yaml"), Err(Error::TooLarge { .. })));
 }
 
 prop_compose! {
@@ -69,9 +70,9 @@ prop_compose! {
         extreme: bool,
         seed: u64,
         sentences in prop::collection::vec("[A-Z][a-z ,']{0,40}[.?!]", 0..4),
-    ) -> References {
+    ) -> SignalReferences {
         let shuffled = |set: std::collections::BTreeSet<u32>| set.into_iter().rev().collect();
-        References { lengths: shuffled(lengths), batches: shuffled(batches), extreme, seed, sentences }
+        SignalReferences { lengths: shuffled(lengths), batches: shuffled(batches), extreme, seed, sentences }
     }
 }
 
@@ -80,8 +81,8 @@ prop_compose! {
         max_abs_of_peak in prop_oneof![f64::MIN_POSITIVE..=1e-4, Just(5e-324), Just(1e-4), Just(1e-7)],
         snr_db in prop_oneof![40.0..=200.0, Just(40.0), Just(90.0)],
         log_spectral_distance_db in prop_oneof![f64::MIN_POSITIVE..=1.0, Just(1.0)],
-    ) -> Tolerance {
-        Tolerance { fp32: Fp32Tolerance { max_abs_of_peak, snr_db, log_spectral_distance_db } }
+    ) -> SignalTolerance {
+        SignalTolerance { fp32: SignalFp32 { max_abs_of_peak, snr_db, log_spectral_distance_db } }
     }
 }
 
@@ -94,9 +95,9 @@ prop_compose! {
         references in references(),
         tolerance in tolerance(),
         int8 in prop::option::of(int8()),
-        targets in targets(false),
-    ) -> Decoder {
-        Decoder { opset, file, passes, time_limit_seconds, references, tolerance, int8, targets }
+        targets in targets(Role::Signal),
+    ) -> Signal {
+        Signal { opset, file, passes, time_limit_seconds, references, tolerance, int8, targets, ..Signal::default() }
     }
 }
 
@@ -116,9 +117,9 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn targets(language_model: bool)(
+    fn targets(role: Role)(
         some: bool,
-        schemes in prop::collection::btree_set(prop::sample::select(&Precision::ALL[..]), 1..=3),
+        precisions in prop::collection::btree_set(prop::sample::select(Precision::ALL), 1..=3),
         torch: bool,
         stateful: bool,
         calibrated: bool,
@@ -132,11 +133,11 @@ prop_compose! {
         int8_snr_db in 12.0..=200.0,
     ) -> Targets {
         let via = if torch { Via::Torch } else { Via::Onnx };
-        let stateful = stateful && language_model && !torch;
-        let calibrated = calibrated && !language_model && schemes.contains(&Precision::Int8);
-        let schemes = schemes.into_iter().rev().collect();
+        let stateful = stateful && role == Role::Causal && !torch;
+        let calibrated = calibrated && role == Role::Signal && precisions.contains(&Precision::Int8);
+        let precisions = precisions.into_iter().rev().collect();
         let target = OpenVinoTarget {
-            schemes,
+            precisions,
             via,
             stateful,
             calibrated,
@@ -167,17 +168,20 @@ prop_compose! {
         top_1_agreement in 0.99..=1.0,
         error_growth in prop_oneof![f64::MIN_POSITIVE..=4.0, Just(4.0)],
         int8 in prop::option::of(int8()),
-        targets in targets(true),
-    ) -> LanguageModel {
+        passes in prop::option::of(prop::collection::vec("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", 0..4)),
+        step_ms in prop::option::of(0.001..=1e6),
+        targets in targets(Role::Causal),
+    ) -> Causal {
         let prefills = prefills.into_iter().rev().collect();
-        let references = LmReferences { prefills, batch, steps, seed, sentences };
-        let fp32 = LmFp32Tolerance { max_abs, snr_db, top_1_agreement, error_growth };
-        let tolerance = LmTolerance { fp32 };
-        let route = if optimum { Route::Optimum } else { Route::Torch };
+        let references = CausalReferences { prefills, batch, steps, seed, sentences };
+        let fp32 = CausalFp32 { max_abs, snr_db, top_1_agreement, error_growth };
+        let tolerance = CausalTolerance { fp32 };
+        let exporter = if optimum { "optimum" } else { "torch" }.to_owned();
+        let gate = step_ms.map(|ms| CausalGate { step_ms: Some(ms), ..CausalGate::default() });
         let hidden_states = hidden_states.into_iter().rev().collect();
-        LanguageModel {
-            opset, route, file, hidden_states, last_logits, time_limit_seconds, references, tolerance, int8,
-            targets,
+        Causal {
+            opset, exporter, file, hidden_states, last_logits, passes, time_limit_seconds, references, tolerance,
+            int8, targets, gate, ..Causal::default()
         }
     }
 }
@@ -215,7 +219,11 @@ prop_compose! {
         ],
     ) -> Recipe {
         let (decoder, lm, speech) = parts;
-        Recipe { name, family: Family::Soprano, source, license, base_model, decoder, lm, speech, gate: None }
+        let gate = speech.as_ref().map(|_| Gate { realtime_factor: Some(2.5) });
+        let decoder = decoder.map(|graph| ("decoder".to_owned(), Graph::Signal(Box::new(graph))));
+        let lm = lm.map(|graph| ("lm".to_owned(), Graph::Causal(Box::new(graph))));
+        let graphs = Graphs(decoder.into_iter().chain(lm).collect());
+        Recipe { name, family: "soprano".into(), source, license, base_model, graphs, speech, gate }
     }
 }
 
@@ -265,7 +273,7 @@ fn mutated() -> impl Strategy<Value = String> {
         "\\PC{0,8}",
     ];
     let edit = (any::<prop::sample::Index>(), 0usize..12, piece);
-    (prop::sample::select(recipe::builtin()), prop::collection::vec(edit, 1..8)).prop_map(
+    (prop::sample::select(recipes().builtin), prop::collection::vec(edit, 1..8)).prop_map(
         |((_, text), edits)| {
             let mut text: Vec<char> = text.chars().collect();
             for (at, cut, piece) in edits {
@@ -280,8 +288,10 @@ fn mutated() -> impl Strategy<Value = String> {
 
 /// Whatever a text is, its error is shown with a place inside the text.
 fn parse_is_total(text: &str) -> Result<(), TestCaseError> {
-    match Recipe::parse(text, "t.yaml") {
-        Ok(recipe) => prop_assert_eq!(Recipe::parse(&recipe.to_yaml(), "again.yaml").unwrap(), recipe),
+    match recipes().parse(text, "t.yaml") {
+        Ok(recipe) => {
+            prop_assert_eq!(recipes().parse(&recipe.to_yaml(), "again.yaml").unwrap(), recipe)
+        }
         Err(error) => {
             prop_assert!(!rendered(&error).is_empty());
             if let Error::Text(misfit) = &error {
@@ -303,7 +313,7 @@ proptest! {
     #[test]
     fn a_recipe_written_in_full_reads_back(recipe in valid()) {
         let text = recipe.to_yaml();
-        let again = Recipe::parse(&text, "t.yaml").map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
+        let again = recipes().parse(&text, "t.yaml").map_err(|e| TestCaseError::fail(format!("{e}\n{text}")))?;
         prop_assert_eq!(&again, &recipe);
         prop_assert_eq!(again.to_yaml(), text);
     }

@@ -1,4 +1,4 @@
 """Exporters that `soprano-export` runs as child processes: one JSON request in, JSON lines out."""
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the request and event format; a request that names another one is refused."""

@@ -18,13 +18,13 @@ def check_repo(repo: str) -> None:
         raise ValueError(f"repo is not of the form `owner/name`: {repo!r}")
 
 
-def check_names(names: Iterable[str]) -> None:
+def check_names(names: Iterable[str], field: str = "files") -> None:
     """Raise ValueError for a file name that is not a plain relative path."""
     for name in names:
         path = PurePosixPath(name)
         unsafe = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
         if unsafe or str(path) != name or name == ".":
-            raise ValueError(f"files has a name that is not a plain relative path: {name!r}")
+            raise ValueError(f"{field} has a name that is not a plain relative path: {name!r}")
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def explained(repo: str, revision: str, name: str = "", doing: str = "read") -> 
         raise ExportError(
             "hub-file-not-found",
             f"{repo} has no file {name} at {revision!r}",
-            "not a Soprano checkpoint, or a revision from before the file was added",
+            "another kind of checkpoint, or a revision from before the file was added",
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise ExportError("hub-offline", f"{what}: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE") from error

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from .errors import ExportError
+from .weights import check_dtype, check_finite, safetensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -20,6 +20,8 @@ GENERATION = "generation_config.json"
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
+INITIALIZER_RANGE = 1 / 24
+"""The deviation of drawn matrices."""
 LARGEST = 2**31 - 1
 COUNTS = {
     "hidden_size": LARGEST,
@@ -33,18 +35,17 @@ COUNTS = {
 }
 """Whole numbers of a config, each 1 or more and at most this: `transformers` builds whatever is asked for."""
 SCALARS = ("rms_norm_eps", "rope_theta")
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-POINTER = b"version https://git-lfs"
-STOP = "[STOP]"
+HOLDS = f"a language model's folder holds {WEIGHTS}, or {INDEX} and its shards"
 OTHER_TOKENIZER = "the tokenizer is another model's"
 MISMATCH = f"the weights and {CONFIG} are of different models"
 
 
-def load(directory: Path) -> torch.nn.Module:
+def load(directory: Path, stop: str | None = None) -> torch.nn.Module:
     """The unmodified `transformers` model of a checkpoint directory: f32, frozen, eager attention.
 
     Reads config.json and model.safetensors, or the shards that model.safetensors.index.json names, in f32,
-    f16 or bf16. Raises ExportError with a code that starts with "checkpoint-" or "lm-".
+    f16 or bf16. `stop` is the token that ends a text where the family fixes it. Raises ExportError with a
+    code that starts with "checkpoint-" or "lm-".
     """
     config = _config(directory)
     state, places, listing = _weights(directory)
@@ -57,10 +58,41 @@ def load(directory: Path) -> torch.nn.Module:
         )
     model = _blank(config, directory)
     _check(model, state, places, listing)
-    _check_tokenizer(directory, config)
+    _check_tokenizer(directory, config, stop)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
     model.tie_weights()
     return _materialise(model).eval().requires_grad_(False)
+
+
+def draw(config: Any, seed: int) -> dict[str, bytes]:
+    """Files of a model of this config with seeded weights: config.json, generation_config.json and
+    model.safetensors (bf16).
+
+    Matrices deviate by INITIALIZER_RANGE, norms are spread around 1 and biases around 0: no tensor is zero,
+    one or constant.
+    """
+    from safetensors.torch import save
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    config.architectures = [type(model).__name__]
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, blank in model.state_dict().items():
+        if config.tie_word_embeddings and name == "lm_head.weight":
+            continue
+        noise = torch.randn(blank.shape, generator=generator)
+        centre = 0 if name.endswith(".bias") else 1
+        scaled = centre + 0.1 * noise if blank.ndim == 1 else INITIALIZER_RANGE * noise
+        state[name] = scaled.to(torch.bfloat16)
+    ends = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    generation = {**ends, "_from_model_config": True}
+    return {
+        CONFIG: (config.to_json_string(use_diff=False) + "\n").encode(),
+        GENERATION: (json.dumps(generation, indent=2) + "\n").encode(),
+        WEIGHTS: save(state, metadata={"format": "pt"}),
+    }
 
 
 def tokenizer(directory: Path) -> Any:
@@ -175,6 +207,13 @@ def _materialise(model: torch.nn.Module) -> torch.nn.Module:
     for module in model.modules():
         if hasattr(module, "rope_init_fn"):
             frequencies, module.attention_scaling = module.rope_init_fn(module.config, "cpu")
+            if not torch.isfinite(frequencies * module.attention_scaling).all():
+                raise ExportError(
+                    "checkpoint-config",
+                    f"{CONFIG}: `rope_scaling` is {module.config.rope_scaling!r:.200}: its frequencies "
+                    "are not finite",
+                    "fetch it again",
+                )
             module.inv_freq = module.original_inv_freq = frequencies
     if left := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
         raise ExportError(
@@ -205,46 +244,9 @@ def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path],
             files.setdefault(directory / file, []).append(name)  # type: ignore[union-attr]
     state, places = {}, {}
     for path, names in files.items():
-        for name, tensor in _read(path, names).items():
+        for name, tensor in safetensors(path, HOLDS, names, INDEX).items():
             state[name], places[name] = tensor, path
     return state, places, listing
-
-
-def _read(path: Path, names: list[str] | None) -> dict[str, torch.Tensor]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(POINTER))
-    except OSError as error:
-        raise ExportError(
-            "checkpoint-missing",
-            f"{path} cannot be read: {error.strerror}",
-            f"a language model's folder holds {WEIGHTS}, or {INDEX} and its shards",
-        ) from None
-    if start == POINTER:
-        raise ExportError(
-            "checkpoint-format", f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            found = set(file.keys())
-            listed = found if names is None else set(names)
-            if differing := listed ^ found:
-                name = min(differing)
-                raise ExportError(
-                    "checkpoint-shape",
-                    f"{path}: tensor `{name}` is missing, although {INDEX} says it is there"
-                    if name in listed
-                    else f"{path}: tensor `{name}` is there, although {INDEX} does not say so",
-                    "fetch it again",
-                )
-            return {name: file.get_tensor(name) for name in sorted(found)}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        why = str(error).split("\n", 1)[0][:200] or type(error).__name__
-        raise ExportError(
-            "checkpoint-format",
-            f"{path} is not a whole safetensors file: {why}",
-            "fetch it again, or compare its sha256 with the publisher's",
-        ) from None
 
 
 def _check(
@@ -274,20 +276,8 @@ def _check(
                 f"{list(expected[name])}",
                 MISMATCH,
             )
-        if tensor.dtype not in FLOATS:
-            raise ExportError(
-                "checkpoint-dtype",
-                f"{places[name]}: tensor `{name}` is {str(tensor.dtype).removeprefix('torch.')}; float32, "
-                "float16 or bfloat16 is expected",
-            )
-        if not torch.isfinite(tensor).all():
-            count = int((~torch.isfinite(tensor)).sum())
-            raise ExportError(
-                "checkpoint-nan",
-                f"{places[name]}: tensor `{name}` has {count} of {tensor.numel()} values that are NaN or "
-                "infinite",
-                "the checkpoint is damaged or training diverged; use another one",
-            )
+        check_dtype(name, tensor, places[name])
+        check_finite(name, tensor, places[name])
     head, embedding = state.get("lm_head.weight"), state.get("model.embed_tokens.weight")
     if tied and head is not None and embedding is not None and not torch.equal(head, embedding):
         raise ExportError(
@@ -312,7 +302,7 @@ def _ends(content: dict[str, Any], path: Path, vocabulary: int) -> list[int]:
     return listed
 
 
-def _check_tokenizer(directory: Path, config: Any) -> None:
+def _check_tokenizer(directory: Path, config: Any, stop: str | None) -> None:
     """A tokenizer that is there must fit the model: its ids inside the vocabulary, its stop the model's."""
     ends = {CONFIG: _ends({"eos_token_id": config.eos_token_id}, directory / CONFIG, config.vocab_size)}
     if (generation := directory / GENERATION).exists():
@@ -333,10 +323,10 @@ def _check_tokenizer(directory: Path, config: Any) -> None:
             OTHER_TOKENIZER,
         )
     for file, listed in ends.items():
-        if STOP in ids and ids[STOP] not in listed and (listed or file == CONFIG):
+        if stop in ids and ids[stop] not in listed and (listed or file == CONFIG):
             raise ExportError(
                 "checkpoint-tokenizer",
-                f"{path} has {STOP} as {ids[STOP]}, and {file} has eos_token_id {_one(listed)}",
+                f"{path} has {stop} as {ids[stop]}, and {file} has eos_token_id {_one(listed)}",
                 OTHER_TOKENIZER,
             )
     if not (described := directory / TOKENIZER_CONFIG).exists():

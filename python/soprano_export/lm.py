@@ -1,4 +1,4 @@
-"""Qwen3 and Llama language models as the exporter can write them: real-valued, without a cache, one graph.
+"""Qwen3, Qwen2, Llama and Mistral language models as the exporter can write them: one graph, without a cache.
 
 It restates the arithmetic of `transformers`, whose own forward pass the TorchScript exporter cannot trace,
 on the very tensors of its checkpoint; a test holds the two equal.
@@ -6,23 +6,24 @@ on the very tensors of its checkpoint; a test holds the two equal.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from torch import nn
 
 from . import graph
 from .errors import ExportError
 from .language_model import CONFIG
+from .roles import CausalNames
 
 MASKED = -1e9
 """Added to the score of a position that may not be seen: finite, so that a row of padding stays a number."""
 TRACED = (2, 5)
-INPUTS = ("input_ids", "attention_mask", "position_ids")
+MODELS = ("qwen3", "qwen2", "llama", "mistral")
+ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary embedding whose frequencies are the same at every length."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,26 @@ def check(config: Any) -> None:
     """Raise ExportError("lm-unsupported") for what the module lacks."""
     check_attention(config)
     scaling = getattr(config, "rope_scaling", None) or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
     lacks = {
-        f"model_type {config.model_type!r}": config.model_type not in ("qwen3", "llama"),
-        f"rope_scaling {scaling}": scaling.get("rope_type", scaling.get("type", "default")) != "default",
+        f"model_type {config.model_type!r}": config.model_type not in MODELS,
         "a partial rotary embedding": getattr(config, "partial_rotary_factor", 1.0) != 1.0,
         f"hidden_act {getattr(config, 'hidden_act', None)!r}": getattr(config, "hidden_act", None) != "silu",
-        "mlp_bias": getattr(config, "mlp_bias", False),
     }
     for what, lacking in lacks.items():
         if lacking:
             raise ExportError(
                 "lm-unsupported",
                 f"{CONFIG}: a {config.model_type} model with {what} is not supported",
-                "use `route: optimum` for it",
+                "use `exporter: optimum` for it",
             )
+    if kind not in ROTATIONS:
+        raise ExportError(
+            "lm-unsupported",
+            f"{CONFIG}: rope_scaling of the kind {kind!r} is not supported: its frequencies change with the "
+            "length of a run, and a cache keeps keys that were rotated before",
+            f"supported are {', '.join(ROTATIONS)}",
+        )
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -117,7 +124,7 @@ class Attention(nn.Module):
     """Grouped-query attention: the queries of a group stand below each other over one key-value head.
 
     x f32 [B, S, C], cos and sin f32 [B, S, 1, D/2], mask f32 [B, 1, G*S, T] to f32 [B, S, C]. Grouping the
-    queries gives the same products as repeating keys and values, without copying them. Behind `past`, keys
+    queries gives the same products as repeating keys and values, without copying them. After `past`, keys
     and values f32 [B, H, P, D], it sees those too; `present` are all of them, [B, H, P + S, D].
     """
 
@@ -162,17 +169,25 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """silu(x G) * (x U) D, gate and up as one product. x f32 [B, S, C] to f32 [B, S, C]."""
+    """(silu(x G) * (x U)) D, gate and up as one product. x f32 [B, S, C] to f32 [B, S, C]."""
 
     def __init__(self, layer: nn.Module, architecture: Architecture):
         super().__init__()
         self.size = architecture.intermediate_size
-        self.gate_up = nn.Parameter(torch.cat((layer.gate_proj.weight, layer.up_proj.weight)).T.contiguous())
+        parts = (layer.gate_proj, layer.up_proj)
+        self.gate_up = nn.Parameter(torch.cat([part.weight for part in parts]).T.contiguous())
+        biased = layer.down_proj.bias is not None
+        self.bias = nn.Parameter(torch.cat([part.bias for part in parts])) if biased else None
         self.down = nn.Parameter(layer.down_proj.weight.T.contiguous())
+        self.down_bias = layer.down_proj.bias
 
     def forward(self, x):
-        gate, up = (x @ self.gate_up).split([self.size, self.size], dim=2)
-        return (gate * torch.sigmoid(gate) * up) @ self.down
+        gate_up = x @ self.gate_up
+        if self.bias is not None:
+            gate_up = gate_up + self.bias
+        gate, up = gate_up.split([self.size, self.size], dim=2)
+        y = (gate * torch.sigmoid(gate) * up) @ self.down
+        return y if self.down_bias is None else y + self.down_bias
 
 
 class Block(nn.Module):
@@ -194,8 +209,8 @@ class Block(nn.Module):
 class ExportableLm(nn.Module):
     """input_ids, attention_mask i64 [B, S], position_ids i64 [B, S] to logits f32 [B, S, vocabulary].
 
-    The mask's length may exceed that of the ids: query s then stands at place T - S + s, as it does behind
-    a cache. Raises ExportError("lm-unsupported") as `check` does.
+    The mask's length may exceed that of the ids: query s then stands at place T - S + s, as it does after a
+    cache. Raises ExportError("lm-unsupported") as `check` does.
     """
 
     def __init__(self, model: nn.Module, architecture: Architecture):
@@ -207,8 +222,9 @@ class ExportableLm(nn.Module):
         self.embedding = model.model.embed_tokens.weight
         self.norm = model.model.norm.weight
         self.head = nn.Parameter(model.lm_head.weight.T.contiguous())
-        exponents = torch.arange(0, a.head_dim, 2, dtype=torch.float32) / a.head_dim
-        self.register_buffer("frequencies", 1.0 / config.rope_theta**exponents)
+        rotation = model.model.rotary_emb
+        self.register_buffer("frequencies", rotation.inv_freq.clone())
+        self.amplitude = float(rotation.attention_scaling)
         layers = model.model.layers
         self.layers = nn.ModuleList(Block(layer, a, epsilon) for layer in layers)
         self.eval().requires_grad_(False)
@@ -222,11 +238,13 @@ class ExportableLm(nn.Module):
         return torch.cat([((1 - seen) * MASKED).unsqueeze(1)] * self.group, dim=2)
 
     def hidden(self, input_ids, attention_mask, position_ids, past=None):
-        """Hidden states f32 [B, S, C] after the final norm, behind `past`: a layer's (keys, values) each."""
+        """Hidden states f32 [B, S, C] after the final norm, given `past`: (keys, values) of each layer."""
         batch = input_ids.shape[0]
         mask = self.mask(input_ids, attention_mask)
         angles = position_ids.float().unsqueeze(2).unsqueeze(3) * self.frequencies
         cos, sin = torch.cos(angles), torch.sin(angles)
+        if self.amplitude != 1:
+            cos, sin = cos * self.amplitude, sin * self.amplitude
         x = torch.nn.functional.embedding(input_ids, self.embedding)
         for index, layer in enumerate(self.layers):
             x = layer(x, cos, sin, mask, batch, past and past[index])
@@ -254,31 +272,12 @@ class CachedLm(nn.Module):
         return (hidden @ self.lm.head, *present, hidden)
 
 
-def export(module: ExportableLm, opset: int, path: Path) -> None:
-    """Write the graph: inputs `input_ids`, `attention_mask`, `position_ids` i64 [batch, sequence_length],
-    output `logits` f32 [batch, sequence_length, vocabulary].
+def export(module: ExportableLm, names: CausalNames, opset: int, path: Path) -> None:
+    """Write the graph: inputs ids, mask and positions i64 [batch, sequence_length], output logits f32 [batch,
+    sequence_length, vocabulary], under their `names`.
 
     Raises ExportError("exporter-graph") when the graph is not valid, ("opset") for another operator set.
     """
-    graph.check_opset(opset)
-    ids = torch.ones(TRACED, dtype=torch.int64)
-    axes = {0: "batch", 1: "sequence_length"}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (ids, ids, ids),
-            str(path),
-            dynamo=False,
-            opset_version=opset,
-            input_names=list(INPUTS),
-            output_names=["logits"],
-            dynamic_axes=dict.fromkeys((*INPUTS, "logits"), axes),
-        )
-    model = onnx.load(path, load_external_data=False)
-    graph.strip(model)
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ExportError("exporter-graph", f"the exported graph is not valid ONNX: {error}") from error
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    inputs = dict.fromkeys(names.inputs, torch.ones(TRACED, dtype=torch.int64))
+    axes = {name: {0: "batch", 1: "sequence_length"} for name in (*names.inputs, names.logits)}
+    graph.write(module, inputs, [names.logits], axes, opset, path)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 
 from .errors import ExportError
+from .roles import CausalNames
 
 GREEDY_PROMPT = 5
 GREEDY_TOKENS = 32
@@ -18,7 +19,7 @@ STEPS_PREFILL = 7
 
 @dataclass(frozen=True)
 class Case:
-    """One recorded run; `tensors` are its inputs and outputs by the ONNX file's names."""
+    """One recorded run; `tensors` are its inputs and outputs by the graph's names."""
 
     name: str
     kind: str
@@ -35,11 +36,12 @@ class Case:
 
 @dataclass
 class Recorder:
-    """Records cases of one model (unmodified, f32), with ids drawn from `seed`; of prompts at once also what
-    enters `layers`."""
+    """Records cases of one model (unmodified, f32), with ids drawn from `seed` and tensors called `names`; of
+    prompts at once also what enters `layers`."""
 
     model: torch.nn.Module
     seed: int
+    names: CausalNames = field(default_factory=CausalNames)
     layers: tuple[int, ...] = ()
     cases: list[Case] = field(default_factory=list)
 
@@ -65,6 +67,9 @@ class Recorder:
             )
         return output
 
+    def _inputs(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(self.names.inputs, tensors, strict=True))
+
     def _record(self, name: str, ids: torch.Tensor, mask: torch.Tensor) -> None:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         output = self._run(ids, mask, positions)
@@ -74,12 +79,10 @@ class Recorder:
                 "prefill",
                 *ids.shape,
                 {
-                    "input_ids": ids,
-                    "attention_mask": mask,
-                    "position_ids": positions,
-                    "logits": output.logits,
-                    "last_hidden_state": output.hidden_states[-1],
-                    **{f"hidden_states.{layer}": output.hidden_states[layer] for layer in self.layers},
+                    **self._inputs(ids, mask, positions),
+                    self.names.logits: output.logits,
+                    self.names.hidden: output.hidden_states[-1],
+                    **{f"{self.names.layers}.{at}": output.hidden_states[at] for at in self.layers},
                 },
             )
         )
@@ -108,11 +111,9 @@ class Recorder:
             logits.append(output.logits)
             hidden.append(output.hidden_states[-1])
         tensors = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "position_ids": torch.arange(ids.shape[1])[None],
-            "logits": torch.cat(logits, 1),
-            "last_hidden_state": torch.cat(hidden, 1),
+            **self._inputs(ids, torch.ones_like(ids), torch.arange(ids.shape[1])[None]),
+            self.names.logits: torch.cat(logits, 1),
+            self.names.hidden: torch.cat(hidden, 1),
         }
         self.cases.append(Case("steps", "steps", 1, ids.shape[1], tensors, STEPS_PREFILL))
         # The same ids at once: what the cached steps must lead to.
@@ -129,9 +130,7 @@ class Recorder:
             tokens.append(int(output.logits[0, -1].argmax()))
             ids = torch.cat((ids, torch.tensor([tokens[-1:]])), 1)
         tensors = {
-            "input_ids": prompt,
-            "attention_mask": torch.ones_like(prompt),
-            "position_ids": torch.arange(prompt.shape[1])[None],
+            **self._inputs(prompt, torch.ones_like(prompt), torch.arange(prompt.shape[1])[None]),
             "tokens": torch.tensor([tokens]),
         }
         self.cases.append(Case(name, "greedy", 1, prompt.shape[1] + len(tokens), tensors))

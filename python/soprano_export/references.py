@@ -1,4 +1,4 @@
-"""References: what unmodified upstream answers to realistic and to extreme hidden states."""
+"""References of a signal graph: what the unmodified model answers to lifelike and to extreme frames."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from . import upstream
 from .errors import ExportError
 
 EXTREME_LENGTHS = (5, 16)
-ASCENT_STEPS = 6
 LOUD = 100.0
+
+Model = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One recorded run. `hidden_states` is f32 [batch, channels, length]."""
+    """One recorded run: `frames` f32 [batch, channels, length], or [batch, length, channels] where `axis`,
+    that of the length, is 1."""
 
     name: str
     kind: str
-    hidden_states: torch.Tensor
+    frames: torch.Tensor
+    axis: int = 2
     last_bit: dict[str, float | str] | None = None
     """What `last_bit` found, once it was measured."""
 
     @property
     def described(self) -> dict[str, Any]:
-        batch, _, length = self.hidden_states.shape
+        batch, length = self.frames.shape[0], self.frames.shape[self.axis]
         fact = {"name": self.name, "batch": batch, "length": length, "kind": self.kind}
         return fact if self.last_bit is None else {**fact, "last_bit": self.last_bit}
 
@@ -50,7 +52,7 @@ def reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def hidden_states(batch: int, channels: int, length: int, seed: int) -> torch.Tensor:
+def lifelike(batch: int, channels: int, length: int, seed: int) -> torch.Tensor:
     """f32 [batch, channels, length], shaped like the rows a language model leaves after its final norm.
 
     Each row has unit root-mean-square before a per-channel scale (fixed by the seed alone), and
@@ -64,88 +66,24 @@ def hidden_states(batch: int, channels: int, length: int, seed: int) -> torch.Te
     return scale * rows / rows.square().mean(dim=1, keepdim=True).sqrt()
 
 
-def _clip_more(log_magnitude: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
-    return log_magnitude.clamp(max=math.log(upstream.MAGNITUDE_LIMIT) + 1).exp().mean()
+def record(model: Model, case: Case) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Audio f32 [batch, samples] of the unmodified model; the case's description and the largest |sample|.
 
-
-def _turn_further(log_magnitude: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
-    return phase.abs().amax(dim=2).mean()
-
-
-def _ascend(
-    decoder: torch.nn.Module, start: torch.Tensor, objective: Callable[..., torch.Tensor]
-) -> torch.Tensor:
-    """Move `start` by normalised gradient steps through upstream's module towards a larger objective."""
-    point = start.clone()
-    for _ in range(ASCENT_STEPS):
-        point.requires_grad_(True)
-        with torch.enable_grad(), _head_output(decoder) as seen:
-            decoder(point)
-            (gradient,) = torch.autograd.grad(objective(*upstream.head_parts(seen[0])), point)
-        norm = gradient.square().mean().sqrt().clamp(min=1e-20)
-        point = (point.detach() + 0.5 * gradient / norm).clamp(-20, 20)
-    return point
-
-
-@contextlib.contextmanager
-def _head_output(decoder: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    seen: list[torch.Tensor] = []
-    hook = decoder.head.out.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def cases(
-    decoder: torch.nn.Module, channels: int, lengths: list[int], batches: list[int], extreme: bool, seed: int
-) -> list[Case]:
-    """The inputs to record, shortest first within each batch size."""
-    made = [
-        Case(f"b{batch}_t{length}", "realistic", hidden_states(batch, channels, length, seed))
-        for batch in batches
-        for length in lengths
-    ]
-    if not extreme:
-        return made
-    for length in EXTREME_LENGTHS:
-        start = hidden_states(1, channels, length, seed)
-        made += [
-            Case(f"extreme_clip_t{length}", "extreme", _ascend(decoder, start, _clip_more)),
-            Case(f"extreme_phase_t{length}", "extreme", _ascend(decoder, start, _turn_further)),
-            Case(f"loud_t{length}", "extreme", LOUD * start),
-        ]
-    return [*made, Case("zeros_t3", "extreme", torch.zeros(1, channels, 3))]
-
-
-def record(decoder: torch.nn.Module, case: Case) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Audio f32 [batch, samples] of unmodified upstream, and what the case exercised.
-
-    The facts: its description, the largest |sample|, the share of bins whose magnitude is clipped, and
-    the largest |phase| in radians. Raises ExportError("reference-nonfinite") when a sample is not finite.
+    Raises ExportError("reference-nonfinite") when a sample is not finite.
     """
-    with torch.no_grad(), _head_output(decoder) as seen:
-        audio = decoder(case.hidden_states)
+    with torch.no_grad():
+        audio = model(case.frames)
     if not torch.isfinite(audio).all():
         raise ExportError(
             "reference-nonfinite",
-            f"upstream's own decoder gives NaN or infinite audio in case {case.name}",
+            f"the model itself gives NaN or infinite audio in case {case.name}",
             "the checkpoint's weights overflow float32",
         )
-    log_magnitude, phase = upstream.head_parts(seen[0])
-    clipped = (log_magnitude.exp() >= upstream.MAGNITUDE_LIMIT).float().mean()
-    return audio, {
-        **case.described,
-        "peak": float(audio.abs().max()),
-        "clipped_share": float(clipped),
-        "max_phase": float(phase.abs().max()),
-    }
+    return audio, {**case.described, "peak": float(audio.abs().max())}
 
 
-def last_bit(
-    decoder: torch.nn.Module, case: Case, audio: torch.Tensor, scale: float
-) -> dict[str, float | str]:
-    """How far unmodified upstream's own output moves where every input value changes by a last bit.
+def last_bit(model: Model, case: Case, audio: torch.Tensor, scale: float) -> dict[str, float | str]:
+    """How far the unmodified model's own output moves where every input value changes by a last bit.
 
     Each value moves up or down, as drawn, to its float32 neighbour; a zero, which has none that counts, by
     2^-24 of `scale`, the magnitude of lifelike inputs: what a rounding leaves where values of that size
@@ -153,13 +91,13 @@ def last_bit(
     so far (the conditioning of Higham 2002, Accuracy and Stability of Numerical Algorithms, 1.6). `audio` is
     what `record` gave. Three digits each, and a word for what is infinite.
     """
-    given = case.hidden_states
+    given = case.frames
     up = torch.randint(0, 2, given.shape, generator=torch.Generator().manual_seed(0)).bool()
     neighbour = torch.nextafter(given, torch.where(up, math.inf, -math.inf))
     small = scale * 2.0**-24
     moved = torch.where(given == 0, torch.where(up, small, -small), neighbour)
     with torch.no_grad():
-        difference = (decoder(moved) - audio).double()
+        difference = (model(moved) - audio).double()
     if not torch.isfinite(difference).all():
         return {"max_abs_of_peak": "inf", "snr_db": "-inf"}
     signal, noise = float(audio.double().square().sum()), float(difference.square().sum())

@@ -53,25 +53,26 @@ def load(path: str) -> tuple[str, Path, dict[str, Any]]:
 def parse(kind: type, body: Any, place: str = "") -> Any:
     """Read `body` into the dataclass `kind`.
 
-    Fields may be str, int, float, bool, Literal, `X | None`, list[X] or another dataclass. A ValueError
-    raised by the dataclass's own `__post_init__` is reported like every other refusal:
-    ExportError("request").
+    Fields may be str, int, float, bool, Literal, `X | None`, list[X], dict[str, Any] or a dataclass; one
+    whose name is a keyword of Python has its metadata `name` in the request. A ValueError raised by the
+    dataclass's own `__post_init__` is reported like every other refusal: ExportError("request").
     """
     if not isinstance(body, dict):
         refuse(f"`{place}` is not an object")
     hints = typing.get_type_hints(kind)
+    fields = {field.metadata.get("name", field.name): field for field in dataclasses.fields(kind)}
     prefix = f"{place}." if place else ""
     for name in body:
-        if name not in hints:
-            close = difflib.get_close_matches(name, hints, n=1)
-            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"fields: {', '.join(hints)}"
+        if name not in fields:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean `{prefix}{close[0]}`?" if close else f"fields: {', '.join(fields)}"
             refuse(f"unknown field `{prefix}{name}`", hint)
     values = {}
-    for field in dataclasses.fields(kind):
-        if field.name in body:
-            values[field.name] = _value(hints[field.name], body[field.name], prefix + field.name)
+    for name, field in fields.items():
+        if name in body:
+            values[field.name] = _value(hints[field.name], body[name], prefix + name)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            refuse(f"the request has no field `{prefix}{field.name}`")
+            refuse(f"the request has no field `{prefix}{name}`")
     try:
         return kind(**values)
     except ValueError as error:
@@ -93,6 +94,10 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         if not isinstance(value, list):
             refuse(f"`{place}` is not a list")
         return [_value(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            refuse(f"`{place}` is not an object")
+        return value
     if hint is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

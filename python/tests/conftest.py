@@ -38,10 +38,24 @@ def run_task(output: Path, task: str, **fields: Any) -> Ran:
     """Run a task in this process; its ExportError, if any, is raised."""
     output.mkdir(parents=True, exist_ok=True)
     request = output.parent / f"{output.name}.json"
-    request.write_text(json.dumps({"protocol": 1, "task": task, "output": str(output), **fields}))
+    request.write_text(json.dumps({"protocol": 2, "task": task, "output": str(output), **fields}))
     events: list[dict[str, Any]] = []
     perform(str(request), lambda event, **rest: events.append({"event": event, **rest}))
     return Ran(output, events)
+
+
+DECODER = {"family": "soprano", "graph": "decoder", "role": "signal"}
+LM = {"family": "soprano", "graph": "lm", "role": "causal"}
+
+
+def export_and_record(
+    output: Path, checkpoint: Path, references: dict[str, Any] | None = None, **fields: Any
+) -> Ran:
+    """Run `export`, then `record`: the events of both, with one result."""
+    only = {name: fields.pop(name) for name in ("exporter", "opset") if name in fields}
+    exported = run_task(output, "export", checkpoint=str(checkpoint), **only, **fields)
+    recorded = run_task(output, "record", checkpoint=str(checkpoint), references=references or {}, **fields)
+    return Ran(output, [*exported.events[:-1], *recorded.events[:-1], exported.result | recorded.result])
 
 
 def run_process(*arguments: str, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
@@ -57,16 +71,23 @@ def run_process(*arguments: str, **environment: str) -> tuple[int, list[dict[str
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
+def only(*graphs: str) -> dict[str, Any]:
+    return {"family": "soprano", "graphs": list(graphs)}
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a tiny release-1.1-like checkpoint."""
-    return run_task(tmp_path_factory.mktemp("tiny") / "out", "synthesize", preset="tiny").output
+    return run_task(
+        tmp_path_factory.mktemp("tiny") / "out", "synthesize", preset="tiny", **only("decoder")
+    ).output
 
 
 @pytest.fixture(scope="session")
 def tiny_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a tiny checkpoint with release 1.0's input kernel of 3."""
-    return run_task(tmp_path_factory.mktemp("tiny10") / "out", "synthesize", preset="tiny-1.0").output
+    output = tmp_path_factory.mktemp("tiny10") / "out"
+    return run_task(output, "synthesize", preset="tiny-1.0", **only("decoder")).output
 
 
 SMALL = {"lengths": [2, 3, 5, 16], "batches": [1, 3], "extreme": True, "seed": 0}
@@ -75,27 +96,27 @@ SMALL = {"lengths": [2, 3, 5, 16], "batches": [1, 3], "extreme": True, "seed": 0
 @pytest.fixture(scope="session")
 def exported(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("exported") / "out"
-    return run_task(output, "export-decoder", checkpoint=str(tiny), opset=17, references=SMALL)
+    return export_and_record(output, tiny, SMALL, opset=17, **DECODER)
 
 
 @pytest.fixture(scope="session")
 def exported_1_0(tiny_1_0: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     output = tmp_path_factory.mktemp("exported10") / "out"
-    return run_task(output, "export-decoder", checkpoint=str(tiny_1_0), opset=18, references=SMALL)
+    return export_and_record(output, tiny_1_0, SMALL, opset=18, **DECODER)
 
 
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a tiny Qwen3 language model with two key-value heads."""
     output = tmp_path_factory.mktemp("tiny_lm") / "out"
-    return run_task(output, "synthesize", preset="tiny", parts=["lm"]).output
+    return run_task(output, "synthesize", preset="tiny", **only("lm")).output
 
 
 @pytest.fixture(scope="session")
 def tiny_lm_1_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a tiny Llama language model with tied embeddings."""
     output = tmp_path_factory.mktemp("tiny_lm10") / "out"
-    return run_task(output, "synthesize", preset="tiny-1.0", parts=["lm"]).output
+    return run_task(output, "synthesize", preset="tiny-1.0", **only("lm")).output
 
 
 @pytest.fixture
@@ -104,15 +125,16 @@ def folder(tiny_lm: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_lm, tmp_path / "checkpoint"))
 
 
-def export_lm(output: Path, checkpoint: Path, route: str) -> Ran:
-    """Run `export-lm` in its own process, as its parent does."""
+def export_lm(output: Path, checkpoint: Path, exporter: str) -> Ran:
+    """Export in its own process, as its parent does, and record."""
     output.mkdir(parents=True)
     request = output.parent / "request.json"
-    fields = {"task": "export-lm", "checkpoint": str(checkpoint), "route": route}
-    request.write_text(json.dumps({"protocol": 1, "output": str(output), **fields}))
+    fields = {"task": "export", "checkpoint": str(checkpoint), "exporter": exporter, **LM}
+    request.write_text(json.dumps({"protocol": 2, "output": str(output), **fields}))
     code, events, log = run_process(str(request))
     assert code == 0, log
-    return Ran(output, events)
+    recorded = run_task(output, "record", checkpoint=str(checkpoint), **LM)
+    return Ran(output, [*events[:-1], *recorded.events[:-1], events[-1] | recorded.result])
 
 
 @pytest.fixture(scope="session")

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import run_task
+from conftest import DECODER, LM, run_task
 from safetensors.torch import save
-from soprano_export import checkpoint, convertible, language_model
+from soprano_export import language_model
 from soprano_export.errors import ExportError
+from soprano_export.families.base import Graph
+from soprano_export.families.soprano import checkpoint
+from soprano_export.istft import InverseStft
+from soprano_export.target import Target
 from soprano_export.tasks import convert
+
+
+def graph(checkpoint: Path, fields: dict[str, Any]) -> Graph:
+    target = Target(checkpoint=str(checkpoint), **fields)
+    return target.kind().load(target)
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 17])
 def test_the_decoder_is_upstreams(tiny, length):
     module, _ = checkpoint.load(tiny)
-    made, example, shapes = convertible.decoder(tiny)
+    made, example, shapes = graph(tiny, DECODER).convertible()
     hidden = torch.randn(
         2, example["hidden_states"].shape[1], length, generator=torch.Generator().manual_seed(1)
     )
@@ -35,13 +46,13 @@ def test_the_inverse_stft_is_torchs():
     )
     spectrum[:, 0] = spectrum[:, -1] = 0
     want = torch.istft(spectrum, n_fft, hop, n_fft, window, center=True)
-    got = convertible.InverseStft(n_fft, hop, window)(spectrum.real, spectrum.imag)
+    got = InverseStft(n_fft, hop, window, False, True)(spectrum.real, spectrum.imag)
     torch.testing.assert_close(got, want, atol=1e-6, rtol=0)
 
 
 def test_the_language_model_behind_a_cache_is_transformers(tiny_lm):
     model = language_model.load(tiny_lm)
-    made, example, _ = convertible.language(tiny_lm)
+    made, example, _ = graph(tiny_lm, LM).convertible()
     ids = torch.randint(0, 100, (2, 7), generator=torch.Generator().manual_seed(3))
     positions = torch.arange(7).repeat(2, 1)
     with torch.no_grad():
@@ -58,18 +69,18 @@ def test_the_language_model_behind_a_cache_is_transformers(tiny_lm):
     ("fields", "words"),
     [
         ({"model": "/nowhere.onnx"}, "is not a file"),
-        ({"schemes": []}, "schemes"),
-        ({"schemes": ["int8", "int8"]}, "schemes"),
-        ({"schemes": ["int4"]}, "schemes"),
+        ({"precisions": []}, "precisions"),
+        ({"precisions": ["int8", "int8"]}, "precisions"),
+        ({"precisions": ["int4"]}, "precisions"),
         ({"via": "torch"}, "checkpoint"),
         ({"stateful": True}, "stateful"),
-        ({"part": "lm", "calibration": "/nowhere.safetensors"}, "calibration"),
+        ({"role": "causal", "calibration": "/nowhere.safetensors"}, "calibration"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(tmp_path, fields, words):
     model = tmp_path / "model.onnx"
     model.write_text("")
-    request = {"model": str(model), "part": "decoder", "schemes": ["fp32"], **fields}
+    request = {"model": str(model), **DECODER, "precisions": ["fp32"], **fields}
     with pytest.raises(ExportError, match=words):
         run_task(tmp_path / "out", "convert", **request)
 
@@ -78,7 +89,7 @@ def test_a_file_that_is_no_model_is_an_error_that_names_it(tmp_path):
     model = tmp_path / "model.onnx"
     model.write_text("not a model")
     with pytest.raises(ExportError, match=r"model\.onnx"):
-        run_task(tmp_path / "out", "convert", model=str(model), part="decoder", schemes=["fp32"])
+        run_task(tmp_path / "out", "convert", model=str(model), precisions=["fp32"], **DECODER)
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from soprano_export import checkpoint, references, synthetic, upstream
-from soprano_export.decoder import ExportableDecoder, interpolate
+from soprano_export import references
+from soprano_export.families.soprano import checkpoint, synthetic, upstream
+from soprano_export.families.soprano.decoder import ExportableDecoder, interpolate
+from soprano_export.families.soprano.graphs import Decoder
+from soprano_export.roles import SignalNames, SignalReferences
 from torch.nn import functional
 
 
@@ -33,10 +38,10 @@ def test_interpolation_is_not_the_other_alignment():
 @pytest.mark.parametrize(("batch", "length"), [(1, 2), (3, 3), (1, 5), (2, 16)])
 def test_exportable_decoder_equals_upstream(request, monkeypatch, preset, batch, length):
     upstream, _ = checkpoint.load(request.getfixturevalue(preset))
-    x = references.hidden_states(batch, 512, length, seed=length)
+    x = references.lifelike(batch, 512, length, seed=length)
     with torch.no_grad():
         expected, found = upstream(x), ExportableDecoder(upstream)(x)
-        monkeypatch.setattr("soprano_export.decoder.interpolate", torch_interpolate)
+        monkeypatch.setattr("soprano_export.families.soprano.decoder.interpolate", torch_interpolate)
         same_frames = ExportableDecoder(upstream)(x)
     peak = float(expected.abs().max())
     assert found.shape == expected.shape == (batch, 2048 * (length - 1))
@@ -53,7 +58,7 @@ def test_exportable_decoder_shares_upstream_tensors(tiny):
 
 def test_input_is_left_alone(tiny):
     upstream, _ = checkpoint.load(tiny)
-    x = references.hidden_states(1, 512, 4, seed=0)
+    x = references.lifelike(1, 512, 4, seed=0)
     before = x.clone()
     with torch.no_grad():
         ExportableDecoder(upstream)(x)
@@ -62,7 +67,7 @@ def test_input_is_left_alone(tiny):
 
 def test_dc_and_nyquist_do_not_sound(tiny):
     upstream, _ = checkpoint.load(tiny)
-    x = references.hidden_states(1, 512, 4, seed=0)
+    x = references.lifelike(1, 512, 4, seed=0)
     with torch.no_grad():
         before = ExportableDecoder(upstream)(x)
         for row in (0, 1024):
@@ -73,9 +78,9 @@ def test_dc_and_nyquist_do_not_sound(tiny):
 
 
 def test_hidden_states_are_like_normalised_rows():
-    x = references.hidden_states(2, 512, 64, seed=3)
-    assert torch.equal(x, references.hidden_states(2, 512, 64, seed=3))
-    assert not torch.equal(x, references.hidden_states(2, 512, 64, seed=4))
+    x = references.lifelike(2, 512, 64, seed=3)
+    assert torch.equal(x, references.lifelike(2, 512, 64, seed=3))
+    assert not torch.equal(x, references.lifelike(2, 512, 64, seed=4))
     assert 0.7 < float(x.square().mean().sqrt()) < 1.6
     spread = x.square().mean(dim=(0, 2)).sqrt()
     assert float(spread.max() / spread.min()) > 4
@@ -90,8 +95,9 @@ def last_bits(biases: bool) -> dict[str, dict[str, float | str]]:
     if not biases:
         state |= {name: torch.zeros_like(state[name]) for name in state if name.endswith(".bias")}
     decoder = upstream.load_weights(upstream.build(architecture), state)
+    graph = Decoder(Path(), SignalNames(), decoder, 512, 2048, 1, architecture=architecture)
     with references.reproducible():
-        cases = references.cases(decoder, 512, [2, 5], [1, 2], True, 0)
+        cases = graph.cases(SignalReferences([2, 5], [1, 2], True, 0))
         return {
             case.name: references.last_bit(decoder, case, references.record(decoder, case)[0], 3.0)
             for case in cases

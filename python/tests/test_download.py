@@ -127,7 +127,7 @@ def download(hub, tmp_path):
         output.mkdir(exist_ok=True)
         request = tmp_path / "request.json"
         fields = {"repo": repo, "revision": revision, "files": list(files), "optional": list(optional)}
-        body = {"protocol": 1, "task": "download", "output": str(output), **fields}
+        body = {"protocol": 2, "task": "download", "output": str(output), **fields}
         request.write_text(json.dumps(body))
         settings = {
             "HF_ENDPOINT": hub.url,

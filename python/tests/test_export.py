@@ -9,12 +9,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SMALL, run_process, run_task
+from conftest import DECODER, SMALL, export_and_record, run_process, run_task
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from soprano_export import checkpoint, graph, probes
-from soprano_export.decoder import ExportableDecoder
+from soprano_export import graph
 from soprano_export.errors import ExportError
+from soprano_export.families.soprano import checkpoint, probes
+from soprano_export.families.soprano.decoder import ExportableDecoder
 
 SCRATCH_PREFIX = ".partial-"
 
@@ -33,7 +34,7 @@ def read(ran, name: str) -> tuple[dict[str, np.ndarray], list[dict]]:
 def test_artifacts_are_what_they_are_said_to_be(ran):
     import hashlib
 
-    assert list(ran.artifacts) == ["model", "references", "probes"]
+    assert list(ran.artifacts) == ["model", "probes", "references"]
     for artifact in ran.artifacts.values():
         data = (ran.output / artifact["path"]).read_bytes()
         assert artifact["bytes"] == len(data)
@@ -67,11 +68,11 @@ def test_progress_counts_up(exported):
 
 
 def test_graph_has_the_promised_form(ran):
-    model = onnx.load(ran.output / "decoder.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("ISTFT") == 1
     assert not {"Resize", "Loop", "If", "Shape", "Gather", "ScatterND"} & set(kinds)
-    node = graph.istft_node(model)
+    node = probes.istft_node(model)
     assert (node.domain, list(node.output)) == ("soprano_export", ["audio"])
     assert {attribute.name: attribute.i for attribute in node.attribute} == {
         "n_fft": 2048,
@@ -94,24 +95,24 @@ def test_graph_has_the_promised_form(ran):
 
 
 def test_graph_carries_no_trace_of_this_machine(ran):
-    model = onnx.load(ran.output / "decoder.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     assert not model.graph.value_info
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
-    data = (ran.output / "decoder.onnx").read_bytes()
+    data = (ran.output / "model.onnx").read_bytes()
     for path in (Path(torch.__file__).parents[1], Path(__file__).parent, Path.cwd(), ran.output):
         assert str(path).encode() not in data
     assert SCRATCH_PREFIX.encode() not in data
 
 
 def test_every_weight_of_the_checkpoint_is_in_the_graph(ran):
-    model = onnx.load(ran.output / "decoder.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     stored = sum(np.prod(tensor.dims, dtype=int) for tensor in model.graph.initializer)
     assert stored == ran.result["architecture"]["parameters"] + 2048
 
 
 def spectrum(ran, hidden_states: np.ndarray) -> list[np.ndarray]:
-    model = onnx.load(ran.output / "decoder.onnx")
-    return probes.run_until_istft(model, list(graph.istft_node(model).input[:2]), hidden_states)
+    model = onnx.load(ran.output / "model.onnx")
+    return graph.evaluate(model, list(probes.istft_node(model).input[:2]), {"hidden_states": hidden_states})
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 9, 16])
@@ -164,21 +165,21 @@ def test_realistic_cases_are_realistic_and_extreme_ones_extreme(ran):
 def test_probes_carry_upstreams_values(ran, request):
     tensors, (case,) = read(ran, "probes")
     assert case == {"name": "b1_t5", "batch": 1, "length": 5, "kind": "realistic"}
-    assert len(tensors) == ran.result["probes"] + 1 == len(probes.modules(2)) + 2 + 1
+    assert len(tensors) == len(probes.modules(2)) + 2 + 1
     references, _ = read(ran, "references")
     assert np.array_equal(tensors["hidden_states"], references["b1_t5/hidden_states"])
     assert tensors["/decoder/embed/Conv_output_0"].shape == (1, 32, 17)
     assert tensors["/decoder/convnext.1/Add_output_0"].shape == (1, 32, 17)
     assert tensors["/head/out/Add_output_0"].shape == (1, 17, 2050)
-    model = onnx.load(ran.output / "decoder.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     values = {name for node in model.graph.node for name in node.output} | {"hidden_states"}
     assert set(tensors) <= values
-    assert set(graph.istft_node(model).input[:2]) <= set(tensors)
+    assert set(probes.istft_node(model).input[:2]) <= set(tensors)
 
 
 def test_exporter_that_diverges_is_named(exported, tiny):
     decoder, _ = checkpoint.load(tiny)
-    model = onnx.load(exported.output / "decoder.onnx")
+    model = onnx.load(exported.output / "model.onnx")
     gamma = next(tensor for tensor in model.graph.initializer if tensor.name == "decoder.convnext.1.gamma")
     wrong = onnx.numpy_helper.to_array(gamma) * np.float32(1.05)
     gamma.CopyFrom(onnx.numpy_helper.from_array(wrong, gamma.name))
@@ -191,24 +192,27 @@ def test_exporter_that_diverges_is_named(exported, tiny):
 
 def test_two_exports_are_byte_identical(exported, tiny, tmp_path):
     request = tmp_path / "request.json"
-    fields = {"checkpoint": str(tiny), "opset": 17, "references": SMALL}
     output = tmp_path / "a directory of another length"
     output.mkdir()
-    request.write_text(json.dumps({"protocol": 1, "task": "export-decoder", "output": str(output), **fields}))
-    code, events, _ = run_process(str(request), OMP_NUM_THREADS="1")
-    assert code == 0
-    again = {event["name"]: event["sha256"] for event in events if event["event"] == "artifact"}
+    again, results = {}, {}
+    for task, fields in (("export", {"opset": 17}), ("record", {"references": SMALL})):
+        fields = {"task": task, "output": str(output), "checkpoint": str(tiny), **DECODER, **fields}
+        request.write_text(json.dumps({"protocol": 2, **fields}))
+        code, events, _ = run_process(str(request), OMP_NUM_THREADS="1")
+        assert code == 0
+        again |= {event["name"]: event["sha256"] for event in events if event["event"] == "artifact"}
+        results |= events[-1]
     assert again == {name: artifact["sha256"] for name, artifact in exported.artifacts.items()}
-    assert events[-1] == exported.result
+    assert results == exported.result
 
 
 @pytest.mark.parametrize("opset", [13, 15, 20])
 def test_other_opsets(tiny, tmp_path, opset):
     few = {"lengths": [2], "batches": [1], "extreme": False}
-    ran = run_task(tmp_path / "out", "export-decoder", checkpoint=str(tiny), opset=opset, references=few)
-    model = onnx.load(ran.output / "decoder.onnx")
+    ran = export_and_record(tmp_path / "out", tiny, few, opset=opset, **DECODER)
+    model = onnx.load(ran.output / "model.onnx")
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": opset, "soprano_export": 1}
-    assert ran.result["probes"] == 16 and [case["name"] for case in ran.result["cases"]] == ["b1_t2"]
+    assert len(read(ran, "probes")[0]) == 17 and [case["name"] for case in ran.result["cases"]] == ["b1_t2"]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_other_opsets(tiny, tmp_path, opset):
 )
 def test_refused_opsets(tiny, tmp_path, opset, says):
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-decoder", checkpoint=str(tiny), opset=opset)
+        run_task(tmp_path / "out", "export", checkpoint=str(tiny), opset=opset, **DECODER)
     assert refused.value.code == "opset" and says in refused.value.message and refused.value.hint
 
 
@@ -225,7 +229,7 @@ def test_failed_export_leaves_nothing(tiny, tmp_path):
     state["head.out.bias"][0] = float("nan")
     torch.save(state, tmp_path / "decoder.pth")
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-decoder", checkpoint=str(tmp_path))
+        run_task(tmp_path / "out", "export", checkpoint=str(tmp_path), **DECODER)
     assert refused.value.code == "checkpoint-nan"
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -235,27 +239,35 @@ def test_audio_that_overflows_is_refused(tiny, tmp_path):
     state["decoder.convnext.0.gamma"] += 3e38
     torch.save(state, tmp_path / "decoder.pth")
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-decoder", checkpoint=str(tmp_path))
+        run_task(tmp_path / "out", "export", checkpoint=str(tmp_path), **DECODER)
     assert refused.value.code == "reference-nonfinite"
     assert "`decoder." in refused.value.message
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(ExportError) as refused:
+        run_task(tmp_path / "out", "record", checkpoint=str(tmp_path), **DECODER)
+    assert refused.value.code == "reference-nonfinite" and "case b1_t2" in refused.value.message
 
 
 def test_graphs_without_the_promised_form_are_refused(exported):
-    good = onnx.load(exported.output / "decoder.onnx")
+    good = onnx.load(exported.output / "model.onnx")
 
     def refused(change) -> str:
         model = onnx.ModelProto()
         model.CopyFrom(good)
         change(model)
         with pytest.raises(ExportError) as error:
-            graph.check(model, 17)
+            graph.check(model, axes, 17)
         assert error.value.code == "exporter-graph"
         return error.value.message
 
-    graph.check(good, 17)
+    axes = {"hidden_states": {0: "batch", 2: "sequence"}, "audio": {0: "batch", 1: "samples"}}
+    graph.check(good, axes, 17)
     assert "imports" in refused(lambda model: model.opset_import.pop())
-    assert "instead of one ISTFT" in refused(lambda model: model.graph.node.pop())
-    assert "fixed length" in refused(
+    assert "imports" in refused(lambda model: model.graph.node.pop())
+    assert "is not an initializer" in refused(
+        lambda model: model.graph.node[-1].input.__setitem__(2, "hidden_states")
+    )
+    assert "fixed sequence" in refused(
         lambda model: model.graph.input[0].type.tensor_type.shape.dim[2].ClearField("dim_param")
     )
     assert "domains" in refused(lambda model: setattr(model.graph.node[0], "domain", "com.example"))

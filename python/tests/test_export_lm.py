@@ -12,10 +12,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import PYTHON, run_task
+from conftest import LM, PYTHON, export_and_record, run_task
 from safetensors.torch import load_file, save_file
-from soprano_export import lm
 from soprano_export.errors import ExportError
+from soprano_export.roles import CausalNames
 from test_export import read
 from test_language_model import edit
 from test_lm import STEPS, TOLERANCE, answers, batch
@@ -31,8 +31,8 @@ def ran(request):
 
 def test_artifacts_are_what_they_are_said_to_be(ran):
     assert {name: artifact["path"] for name, artifact in ran.artifacts.items()} == {
-        "model": "lm.onnx",
-        "references": "lm_references.safetensors",
+        "model": "model.onnx",
+        "references": "references.safetensors",
     }
     for artifact in ran.artifacts.values():
         data = (ran.output / artifact["path"]).read_bytes()
@@ -60,7 +60,7 @@ def test_result_describes_the_language_model(ran, lm_torch, lm_optimum):
 
 
 def test_references_have_the_documented_form(lm_torch):
-    tensors, cases = read(lm_torch, "lm_references")
+    tensors, cases = read(lm_torch, "references")
     assert cases == lm_torch.result["cases"]
     lengths = {f"prefill_{length}": (1, length) for length in PREFILLS}
     shapes = {**lengths, "padded_b3_16": (3, 16), "steps": (1, 71), "steps_at_once": (1, 71)}
@@ -94,8 +94,8 @@ def form(values) -> dict[str, tuple[int, list[int | str]]]:
 I64, F32 = onnx.TensorProto.INT64, onnx.TensorProto.FLOAT
 
 
-def test_graph_of_the_torch_route(lm_torch):
-    model = onnx.load(lm_torch.output / "lm.onnx")
+def test_graph_of_the_torch_exporter(lm_torch):
+    model = onnx.load(lm_torch.output / "model.onnx")
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 17}
     names = ("input_ids", "attention_mask", "position_ids")
     assert form(model.graph.input) == dict.fromkeys(names, (I64, ["batch", "sequence_length"]))
@@ -104,8 +104,8 @@ def test_graph_of_the_torch_route(lm_torch):
     assert stored >= lm_torch.result["architecture"]["parameters"]
 
 
-def test_graph_of_the_optimum_route(lm_optimum):
-    model = onnx.load(lm_optimum.output / "lm.onnx")
+def test_graph_of_the_optimum_exporter(lm_optimum):
+    model = onnx.load(lm_optimum.output / "model.onnx")
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 17}
     whole = "past_sequence_length + sequence_length"
     past = ["batch_size", 2, "past_sequence_length", 16]
@@ -124,10 +124,10 @@ def test_graph_of_the_optimum_route(lm_optimum):
 
 
 def test_graph_carries_no_trace_of_this_machine(ran, tiny_lm):
-    model = onnx.load(ran.output / "lm.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     assert not model.graph.value_info
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
-    data = (ran.output / "lm.onnx").read_bytes()
+    data = (ran.output / "model.onnx").read_bytes()
     for path in (Path(torch.__file__).parents[1], Path(__file__).parent, Path.cwd(), ran.output, tiny_lm):
         assert str(path).encode() not in data
     assert b".partial-" not in data
@@ -160,7 +160,7 @@ class Session:
 def test_onnx_runtime_equals_transformers(ran, tiny_lm, rows, length):
     given = batch(160, rows, length)
     _, logits = answers(tiny_lm, *given)
-    found = Session(ran.output / "lm.onnx").run(*given)
+    found = Session(ran.output / "model.onnx").run(*given)
     assert found.shape == (rows, length, 160) and np.isfinite(found).all()
     found = found[given[1].numpy() == 1]
     assert np.abs(found - logits.numpy()).max() < TOLERANCE
@@ -168,19 +168,19 @@ def test_onnx_runtime_equals_transformers(ran, tiny_lm, rows, length):
 
 
 def test_onnx_runtime_equals_the_references(ran):
-    tensors, cases = read(ran, "lm_references")
+    tensors, cases = read(ran, "references")
     for case in cases:
         if case["kind"] == "prefill":
             names = ("input_ids", "attention_mask", "position_ids", "logits")
             *given, logits = (tensors[f"{case['name']}/{name}"] for name in names)
-            found = Session(ran.output / "lm.onnx").run(*given)
+            found = Session(ran.output / "model.onnx").run(*given)
             assert np.abs(found - logits)[given[1] == 1].max() < TOLERANCE, case["name"]
 
 
 def test_onnx_runtime_steps_through_its_cache(lm_optimum):
-    tensors, _ = read(lm_optimum, "lm_references")
+    tensors, _ = read(lm_optimum, "references")
     ids, logits = tensors["steps/input_ids"], tensors["steps/logits"]
-    session, at, found = Session(lm_optimum.output / "lm.onnx"), 0, []
+    session, at, found = Session(lm_optimum.output / "model.onnx"), 0, []
     for to in range(7, 7 + STEPS + 1):
         mask, positions = np.ones((1, to), np.int64), np.arange(at, to)[None]
         found.append(session.run(ids[:, at:to], mask, positions))
@@ -195,7 +195,7 @@ def test_onnx_runtime_steps_through_its_cache(lm_optimum):
 def test_graph_with_a_wrong_weight_is_seen(ran, tiny_lm):
     given = batch(160, 3, 16)
     _, logits = answers(tiny_lm, *given)
-    model = onnx.load(ran.output / "lm.onnx")
+    model = onnx.load(ran.output / "model.onnx")
     weights = [tensor for tensor in model.graph.initializer if list(tensor.dims) == [96, 64]]
     values = onnx.numpy_helper.to_array(weights[0]).copy()
     values[3] *= 1.5
@@ -204,10 +204,10 @@ def test_graph_with_a_wrong_weight_is_seen(ran, tiny_lm):
     assert np.abs(found - logits.numpy()).max() > 2 * TOLERANCE
 
 
-@pytest.mark.parametrize("route", ["torch", "optimum"])
-def test_two_exports_are_byte_identical(request, tiny_lm, tmp_path, route):
-    first = request.getfixturevalue(f"lm_{route}")
-    again = run_task(tmp_path / "of another length", "export-lm", checkpoint=str(tiny_lm), route=route)
+@pytest.mark.parametrize("exporter", ["torch", "optimum"])
+def test_two_exports_are_byte_identical(request, tiny_lm, tmp_path, exporter):
+    first = request.getfixturevalue(f"lm_{exporter}")
+    again = export_and_record(tmp_path / "of another length", tiny_lm, exporter=exporter, **LM)
     assert again.artifacts == first.artifacts and again.result == first.result
 
 
@@ -216,38 +216,28 @@ FEW = {"prefills": [3], "steps": 8}
 
 @pytest.mark.parametrize("opset", [13, 18, 20])
 def test_other_opsets(tiny_lm_1_0, tmp_path, opset):
-    fields = {"checkpoint": str(tiny_lm_1_0), "references": FEW, "opset": opset}
-    ran = run_task(tmp_path / "out", "export-lm", **fields)
-    model = onnx.load(ran.output / "lm.onnx")
+    ran = export_and_record(tmp_path / "out", tiny_lm_1_0, FEW, opset=opset, **LM)
+    model = onnx.load(ran.output / "model.onnx")
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": opset}
     assert ran.result["architecture"]["tied"] and ran.result["architecture"]["kv_heads"] == 4
-    tensors, _ = read(ran, "lm_references")
-    given = (tensors[f"padded_b3_4/{name}"] for name in lm.INPUTS)
-    found = Session(ran.output / "lm.onnx").run(*given)
+    tensors, _ = read(ran, "references")
+    given = (tensors[f"padded_b3_4/{name}"] for name in CausalNames().inputs)
+    found = Session(ran.output / "model.onnx").run(*given)
     seen = tensors["padded_b3_4/attention_mask"] == 1
     assert np.abs(found - tensors["padded_b3_4/logits"])[seen].max() < TOLERANCE
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
-        {"hidden_act": "gelu"},
-    ],
-    ids=str,
-)
-def test_optimum_takes_what_the_module_lacks(tiny_lm, tmp_path, fields):
+def test_optimum_takes_what_the_module_lacks(tiny_lm, tmp_path):
     other = Path(shutil.copytree(tiny_lm, tmp_path / "checkpoint"))
-    edit(other, **fields)
+    edit(other, hidden_act="gelu")
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-lm", checkpoint=str(other), references=FEW)
-    assert refused.value.code == "lm-unsupported" and "route: optimum" in refused.value.hint
+        run_task(tmp_path / "out", "export", checkpoint=str(other), **LM)
+    assert refused.value.code == "lm-unsupported" and "exporter: optimum" in refused.value.hint
     assert list((tmp_path / "out").iterdir()) == []
-    fields = {"checkpoint": str(other), "route": "optimum", "references": FEW}
-    ran = run_task(tmp_path / "out", "export-lm", **fields)
+    ran = run_task(tmp_path / "out", "export", checkpoint=str(other), exporter="optimum", **LM)
     given = batch(160, 3, 16)
     _, logits = answers(other, *given)
-    found = Session(ran.output / "lm.onnx").run(*given)[given[1].numpy() == 1]
+    found = Session(ran.output / "model.onnx").run(*given)[given[1].numpy() == 1]
     assert np.abs(found - logits.numpy()).max() < TOLERANCE
     _, plain = answers(tiny_lm, *given)
     assert float((plain - logits).abs().max()) > 2 * TOLERANCE
@@ -256,8 +246,8 @@ def test_optimum_takes_what_the_module_lacks(tiny_lm, tmp_path, fields):
 def test_sentences_are_spoken_until_the_stop(tmp_path):
     record = json.loads((MINI / "recorded" / "records.json").read_text())[0]
     wanted = {**FEW, "sentences": [record["text"]]}
-    ran = run_task(tmp_path / "out", "export-lm", checkpoint=str(MINI), references=wanted)
-    tensors, cases = read(ran, "lm_references")
+    ran = run_task(tmp_path / "out", "record", checkpoint=str(MINI), references=wanted, **LM)
+    tensors, cases = read(ran, "references")
     assert tensors["spoken_0/tokens"].tolist() == [[*record["tokens"], 3]]
     prompt = tensors["spoken_0/input_ids"]
     assert prompt[0, [0, 1, -1]].tolist() == [3, 1, 2]
@@ -270,7 +260,11 @@ def test_sentences_are_spoken_until_the_stop(tmp_path):
     [
         ({"opset": 12}, "opset", "opset 12"),
         ({"opset": 21}, "opset", "stops at 20"),
-        ({"route": "dynamo"}, "request", "`route` is 'dynamo'"),
+        ({"exporter": "dynamo"}, "request", "`exporter` is 'dynamo'"),
+        ({"hidden_states": [2]}, "request", "`hidden_states`: [2] of 2 layers"),
+        ({"names": {"ids": ""}}, "request", "names must be different ones"),
+        ({"names": {"ids": "logits"}}, "request", "names must be different ones"),
+        ({"names": {"tokens": "ids"}}, "request", "unknown field `names.tokens`"),
         ({"checkpoint": "nowhere"}, "request", "`checkpoint` is not a directory: 'nowhere'"),
         ({"references": {"prefills": []}}, "request", "prefills"),
         ({"references": {"prefills": [0]}}, "request", "prefills"),
@@ -285,7 +279,8 @@ def test_sentences_are_spoken_until_the_stop(tmp_path):
 )
 def test_refused_requests_leave_nothing(tiny_lm, tmp_path, fields, code, says):
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-lm", **{"checkpoint": str(tiny_lm), **fields})
+        task = "record" if "references" in fields else "export"
+        run_task(tmp_path / "out", task, **{"checkpoint": str(tiny_lm), **LM, **fields})
     assert refused.value.code == code and says in refused.value.message
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -293,7 +288,7 @@ def test_refused_requests_leave_nothing(tiny_lm, tmp_path, fields, code, says):
 def test_sentences_need_a_tokenizer(tiny_lm, tmp_path):
     bare = Path(shutil.copytree(tiny_lm, tmp_path / "bare", ignore=shutil.ignore_patterns("*token*")))
     with pytest.raises(ExportError, match="cannot be loaded") as refused:
-        run_task(tmp_path / "out", "export-lm", checkpoint=str(bare), references={"sentences": ["Hello."]})
+        run_task(tmp_path / "out", "record", checkpoint=str(bare), references={"sentences": ["Hello."]}, **LM)
     assert refused.value.code == "checkpoint-tokenizer"
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -305,5 +300,5 @@ def test_logits_that_overflow_are_refused(tiny_lm, tmp_path):
     state["lm_head.weight"] *= 30
     save_file(state, wild / "model.safetensors")
     with pytest.raises(ExportError) as refused:
-        run_task(tmp_path / "out", "export-lm", checkpoint=str(wild))
+        run_task(tmp_path / "out", "record", checkpoint=str(wild), **LM)
     assert refused.value.code == "reference-nonfinite" and "1 tokens" in refused.value.message

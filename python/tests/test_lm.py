@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load
-from soprano_export import language_model, lm, references, synthetic
+from soprano_export import language_model, lm, references
+from soprano_export.families.soprano import synthetic
 from soprano_export.lm_references import Recorder
 from transformers import AutoModelForCausalLM
 
@@ -30,7 +31,7 @@ def soprano_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("soprano_like")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(synthetic.LANGUAGE_MODELS, "tiny", SOPRANO_LIKE)
-        for name, data in synthetic.language_model("tiny", 0).items():
+        for name, data in synthetic.speaker("tiny", 0).items():
             (folder / name).write_bytes(data)
     return folder
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_task
+from conftest import LM, export_and_record
 from safetensors.torch import load_file, save_file
 from soprano_export import language_model
 from test_language_model import UP, WEIGHTS, equals_transformers, refusal, store
@@ -123,12 +123,11 @@ def sharded(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("route", ["torch", "optimum"])
-def test_shards_are_exported_as_one_file_is(request, sharded, tmp_path, route):
-    whole = request.getfixturevalue(f"lm_{route}")
-    assert run_task(tmp_path / "out", "export-lm", checkpoint=str(sharded), route=route).artifacts == (
-        whole.artifacts
-    )
+@pytest.mark.parametrize("exporter", ["torch", "optimum"])
+def test_shards_are_exported_as_one_file_is(request, sharded, tmp_path, exporter):
+    whole = request.getfixturevalue(f"lm_{exporter}")
+    parts = export_and_record(tmp_path / "out", sharded, exporter=exporter, **LM)
+    assert parts.artifacts == whole.artifacts
 
 
 def redirect(folder: Path, tensor: str, shard: Any) -> None:

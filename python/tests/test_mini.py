@@ -8,11 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PYTHON, run_task
+from conftest import DECODER, PYTHON, run_task
 from scipy.io import wavfile
-from soprano_export import references, upstream
+from soprano_export import references
 from soprano_export.errors import ExportError
-from soprano_export.voice import Voice
+from soprano_export.families.soprano import upstream
+from soprano_export.families.soprano.voice import Voice
 from test_export import read
 
 sys.path.insert(0, str(PYTHON / "training"))
@@ -84,7 +85,7 @@ def test_scores_are_those_of_the_listed_sentences():
 
 def test_sentences_become_references(tmp_path):
     few = {"lengths": [2], "batches": [1], "extreme": False, "seed": 0, "sentences": ["Thank you very much."]}
-    ran = run_task(tmp_path / "out", "export-decoder", checkpoint=str(MINI), references=few)
+    ran = run_task(tmp_path / "out", "record", checkpoint=str(MINI), references=few, **DECODER)
     tensors, cases = read(ran, "references")
     spoken = Voice.load(MINI).speak("thank you very much.")
     moved = cases[-1].pop("last_bit")

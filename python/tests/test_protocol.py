@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PYTHON, run_process, run_task
+from conftest import DECODER, PYTHON, only, run_process, run_task
 from soprano_export import request
 from soprano_export.__main__ import perform
 from soprano_export.errors import ExportError
 from soprano_export.protocol import Channel, ChannelClosed, environment
 
+RECORD = {"task": "record", **DECODER}
+TINY = {"preset": "tiny", **only("decoder")}
 SPEAKING = """
 import os, sys
 from soprano_export import __main__, protocol
@@ -35,7 +37,11 @@ sys.exit(__main__.main(sys.argv[1:]))
 
 def ask(directory: Path, **fields) -> str:
     path = directory / "request.json"
-    path.write_text(json.dumps({"protocol": 1, "task": "environment", "output": str(directory), **fields}))
+    path.write_text(
+        json.dumps(
+            {"protocol": 2, "task": "environment", "family": "soprano", "output": str(directory), **fields}
+        )
+    )
     return str(path)
 
 
@@ -92,7 +98,7 @@ def test_environment_names_versions_without_imports():
 
 
 def test_environment_task_imports_everything(tmp_path):
-    ran = run_task(tmp_path / "out", "environment")
+    ran = run_task(tmp_path / "out", "environment", family="soprano")
     assert set(ran.result["modules"].values()) == {None}
     assert "soprano.vocos.decoder" in ran.result["modules"]
 
@@ -113,22 +119,28 @@ def test_channel_refuses_what_json_cannot_say():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"protocol": 2}, "speaks protocol 2"),
+        ({"protocol": 1}, "speaks protocol 1"),
         ({"protocol": True}, "speaks protocol True"),
         ({"task": "sing"}, "unknown task `sing`"),
         ({"task": ["synthesize"]}, "`task` is not a string"),
         ({"output": "relative"}, "existing directory"),
         ({"output": "/nowhere/at/all"}, "existing directory"),
         ({"colour": 1}, "unknown field `colour`"),
-        ({"task": "synthesize"}, "no field `preset`"),
-        ({"task": "synthesize", "preset": "huge"}, "`preset` is 'huge'"),
-        ({"task": "synthesize", "preset": "tiny", "seed": True}, "`seed` is not of type int"),
-        ({"task": "synthesize", "preset": "tiny", "seed": -1}, "seed is not in"),
-        ({"task": "export-decoder", "checkpoint": "/nowhere"}, "`checkpoint` is not a directory"),
-        ({"task": "export-decoder", "checkpoint": "/", "references": []}, "`references` is not an object"),
-        ({"task": "export-decoder", "checkpoint": "/", "references": {"lengths": [1]}}, "references.lengths"),
-        ({"task": "export-decoder", "checkpoint": "/", "references": {"lengths": ["2"]}}, "lengths[0]"),
-        ({"task": "export-decoder", "checkpoint": "/", "references": {"batches": []}}, "references.batches"),
+        ({"task": "synthesize", "family": "soprano"}, "no field `preset`"),
+        ({"task": "synthesize", **TINY, "preset": "huge"}, "`preset` is 'huge'"),
+        ({"task": "synthesize", **TINY, "seed": True}, "`seed` is not of type int"),
+        ({"task": "synthesize", **TINY, "seed": -1}, "seed is not in"),
+        ({**RECORD, "checkpoint": "/nowhere"}, "`checkpoint` is not a directory"),
+        ({**RECORD, "checkpoint": "/", "references": []}, "`references` is not an object"),
+        (
+            {**RECORD, "checkpoint": "/", "references": {"lengths": [0]}},
+            "references.lengths",
+        ),
+        ({**RECORD, "checkpoint": "/", "references": {"lengths": ["2"]}}, "lengths[0]"),
+        (
+            {**RECORD, "checkpoint": "/", "references": {"batches": []}},
+            "references.batches",
+        ),
         ({"task": "download", "repo": "../etc", "files": []}, "repo is not of the form"),
         ({"task": "download", "repo": "a/b", "files": ["../x"]}, "plain relative path"),
         ({"task": "download", "repo": "a/b", "files": ["/x"]}, "plain relative path"),
@@ -138,7 +150,7 @@ def test_channel_refuses_what_json_cannot_say():
 def test_refused_requests(tmp_path, fields, says):
     output = tmp_path / "out"
     output.mkdir()
-    body = {"protocol": 1, "task": "environment", "output": str(output), **fields}
+    body = {"protocol": 2, "task": "environment", "output": str(output), **fields}
     path = tmp_path / "request.json"
     path.write_text(json.dumps(body))
     with pytest.raises(ExportError) as refused:
@@ -149,7 +161,7 @@ def test_refused_requests(tmp_path, fields, says):
 
 
 def test_hint_names_the_close_field(tmp_path):
-    path = ask(tmp_path, task="synthesize", preset="tiny", sead=1)
+    path = ask(tmp_path, task="synthesize", sead=1, **TINY)
     code, events, _ = run_process(path)
     assert code == 2
     assert [event["event"] for event in events] == ["environment", "error"]

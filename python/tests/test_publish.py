@@ -208,7 +208,7 @@ def publish(tmp_path: Path, hub):
         papers = ["manifest.json", "manifest.json.minisig"]
         fields = {"repo": REPO, "folder": str(folder), "files": files, "papers": papers, "tag": tag}
         request = tmp_path / f"request{count}.json"
-        request.write_text(json.dumps({"protocol": 1, "task": "publish", "output": str(output), **fields}))
+        request.write_text(json.dumps({"protocol": 2, "task": "publish", "output": str(output), **fields}))
         settings = {
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),

@@ -15,10 +15,10 @@ import torch
 from conftest import PYTHON, Ran, run_process, run_task
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from soprano_export import references, synthetic, upstream
+from soprano_export import references
 from soprano_export.errors import ExportError
-from soprano_export.tasks import speak
-from soprano_export.voice import Voice
+from soprano_export.families.soprano import speech, synthetic, upstream
+from soprano_export.families.soprano.voice import Voice
 
 MINI = PYTHON.parent / "fixtures" / "soprano-mini"
 SENTENCES = [
@@ -29,7 +29,9 @@ SENTENCES = [
 
 
 def say(output: Path, checkpoint: Path = MINI, sentences: list[str] = SENTENCES, **fields: Any) -> Ran:
-    return run_task(output, "speak", checkpoint=str(checkpoint), sentences=sentences, **fields)
+    return run_task(
+        output, "speak", family="soprano", checkpoint=str(checkpoint), sentences=sentences, **fields
+    )
 
 
 def read(ran: Ran) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, np.ndarray]]:
@@ -120,8 +122,8 @@ def test_the_same_request_gives_the_same_bytes(spoken, tmp_path):
     made = (spoken.output / "speech.safetensors").read_bytes()
     output, request = tmp_path / "out", tmp_path / "request.json"
     output.mkdir()
-    fields = {"task": "speak", "output": str(output), "checkpoint": str(MINI), "sentences": SENTENCES}
-    request.write_text(json.dumps({"protocol": 1, **fields}))
+    fields = {"task": "speak", "family": "soprano", "output": str(output), "checkpoint": str(MINI)}
+    request.write_text(json.dumps({"protocol": 2, "sentences": SENTENCES, **fields}))
     code, events, log = run_process(str(request), PYTHONHASHSEED="7")
     assert code == 0, log
     assert (output / "speech.safetensors").read_bytes() == made
@@ -204,7 +206,7 @@ def test_a_sentence_of_nothing_is_named(tmp_path, sentence):
 @pytest.mark.parametrize("sentence", ["[STOP][START]", "日本語", "\ud800 a", "9" * 1000, "a" * 1000, "\0 a"])
 def test_strange_sentences_are_cut_or_named(sentence):
     try:
-        prompts = speak.cut([sentence])
+        prompts = speech.cut([sentence])
     except ExportError as error:
         assert error.code == "speech" and error.hint and len(error.message) < 500
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.signal import resample_poly
-from soprano_export import upstream
+from soprano_export.families.soprano import upstream
 
 TOKEN = 2048
 """Samples of one audio token: upstream's 512-sample hop, upscaled four times."""

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 from pystoi import stoi as measure
-from soprano_export import upstream
+from soprano_export.families.soprano import upstream
 
 
 def stoi(source: np.ndarray, spoken: np.ndarray) -> float:

@@ -25,9 +25,9 @@ import sentences
 import torch
 from scipy.io import wavfile
 from score import stoi
-from soprano_export import synthetic, tokenizer, upstream
-from soprano_export.upstream import Architecture
-from soprano_export.voice import Voice
+from soprano_export.families.soprano import synthetic, tokenizer, upstream
+from soprano_export.families.soprano.upstream import Architecture
+from soprano_export.families.soprano.voice import Voice
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]

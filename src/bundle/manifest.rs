@@ -5,18 +5,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
+use crate::family::soprano;
+use crate::interface::{Port, Signature};
 use crate::ir;
-use crate::names::Precision;
+use crate::names::{Ports, Precision, Role};
 use crate::runtime::{Format, Traits};
 use crate::source;
-use crate::validate::{self, Artifact, Part, Signature, Tolerance};
+use crate::validate::{Artifact, Tolerance};
+
+/// The format that is written.
+pub const FORMAT: u32 = 2;
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Version of this format; now 1.
+    /// Version of this format; now 2.
     pub format: u32,
     /// The bundle's name.
     pub name: String,
@@ -26,14 +31,45 @@ pub struct Manifest {
     pub tool: Tool,
     /// What it was built from.
     pub checkpoint: CheckpointEntry,
-    /// Dimensions, as read from the weights.
-    pub architecture: BTreeMap<String, serde_json::Value>,
+    /// The model's family.
+    pub family: String,
+    /// Code of a checkpoint's author that was imported to export and record: `package.module:Class`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_code: Vec<String>,
+    /// The graphs that its artifacts are files of, by name.
+    pub graphs: BTreeMap<String, GraphEntry>,
     /// Versions of Python and of the packages that exported and recorded.
     pub environment: BTreeMap<String, String>,
     /// The models.
     pub artifacts: Vec<ArtifactEntry>,
     /// Every file but the manifest and the list of digests, by its path.
     pub files: BTreeMap<String, FileEntry>,
+}
+
+/// A graph of a bundle's model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphEntry {
+    /// Its role, and the names of its inputs and outputs.
+    pub interface: Ports,
+    /// Dimensions, as read from the weights.
+    pub architecture: BTreeMap<String, serde_json::Value>,
+    /// Samples a second, where it makes sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// How frames become samples, where it makes sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Framing>,
+}
+
+/// How frames become samples: there are `per_frame * (frames - lead)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Framing {
+    /// Samples of a frame.
+    pub per_frame: usize,
+    /// Frames that give no sample of their own.
+    pub lead: usize,
 }
 
 /// The one field that every format has.
@@ -68,10 +104,10 @@ pub struct CheckpointEntry {
 pub struct ArtifactEntry {
     /// Path inside the bundle.
     pub file: String,
-    /// Which part of the voice: `decoder`.
-    pub part: Part,
-    /// Number format: `fp32`.
-    pub scheme: Precision,
+    /// The graph that it is a file of.
+    pub graph: String,
+    /// How its numbers are held: `fp32`.
+    pub precision: Precision,
     /// What the file is.
     #[serde(default, skip_serializing_if = "is_onnx")]
     pub format: Format,
@@ -82,7 +118,7 @@ pub struct ArtifactEntry {
     /// Its weights, where they are a file of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightsEntry>,
-    /// Whether a language model keeps its cache itself.
+    /// Whether a causal graph keeps its cache itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stateful: bool,
     /// Inputs in order.
@@ -113,22 +149,13 @@ impl ArtifactEntry {
     /// # Errors
     /// As [`Traits::of`].
     pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
-        Traits::of(&artifact.path, self.format, self.scheme)
+        Traits::of(&artifact.path, self.format, self.precision)
     }
 
     /// Its interface.
     pub fn signature(&self) -> Signature {
-        let port = |port: &Port| validate::Port {
-            name: port.name.clone(),
-            dtype: port.dtype.clone(),
-            dims: port.shape.clone(),
-        };
-        let ports = |ports: &[Port]| ports.iter().map(port).collect();
-        Signature {
-            inputs: ports(&self.inputs),
-            outputs: ports(&self.outputs),
-            stateful: self.stateful,
-        }
+        let (inputs, outputs) = (self.inputs.clone(), self.outputs.clone());
+        Signature { inputs, outputs, stateful: self.stateful }
     }
 }
 
@@ -154,28 +181,34 @@ pub enum SpeedGate {
     Skipped,
 }
 
-/// An input or output of a model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Port {
-    /// Name.
-    pub name: String,
-    /// Element type: `f32`.
-    pub dtype: String,
-    /// Dimensions: numbers, or the names of open ones.
-    pub shape: Vec<String>,
-}
-
 impl Manifest {
-    /// Samples a second of what its decoder makes.
-    pub fn sample_rate(&self) -> Option<u32> {
-        self.architecture.get("sample_rate")?.as_u64()?.try_into().ok()
+    /// The first graph that makes sound.
+    pub fn signal(&self) -> Option<&GraphEntry> {
+        self.graphs.values().find(|graph| graph.interface.role() == Role::Signal)
     }
 
-    /// A half's file in a scheme and a format.
-    pub fn artifact(&self, part: Part, scheme: Precision, format: Format) -> Option<&ArtifactEntry> {
+    /// Samples a second of the sound that it makes.
+    pub fn sample_rate(&self) -> Option<u32> {
+        self.signal()?.sample_rate
+    }
+
+    /// The graph of an artifact.
+    ///
+    /// # Panics
+    /// If the artifact is not one of this manifest's.
+    pub fn graph(&self, entry: &ArtifactEntry) -> &GraphEntry {
+        &self.graphs[&entry.graph]
+    }
+
+    /// A graph's file in a precision and a format.
+    pub fn artifact(
+        &self,
+        graph: &str,
+        precision: Precision,
+        format: Format,
+    ) -> Option<&ArtifactEntry> {
         let mut entries = self.artifacts.iter();
-        entries.find(|e| e.part == part && e.scheme == scheme && e.format == format)
+        entries.find(|e| e.graph == graph && e.precision == precision && e.format == format)
     }
 
     /// Reads the manifest of the bundle in a folder.
@@ -193,10 +226,16 @@ impl Manifest {
         let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
         // A later format may hold anything else.
         let Version { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
-        if format != 1 {
-            return Err(Error::Later { path, format });
+        let manifest = match format {
+            1 => serde_json::from_str(&text).map(soprano::upgrade).and_then(serde_json::from_value),
+            FORMAT => serde_json::from_str(&text),
+            _ => return Err(Error::Later { path, format }),
+        };
+        let manifest: Self = manifest.map_err(|e| refuse(e.to_string()))?;
+        match manifest.artifacts.iter().find(|entry| !manifest.graphs.contains_key(&entry.graph)) {
+            Some(entry) => Err(refuse(format!("{:?} is a file of no graph that it lists", entry.file))),
+            None => Ok(manifest),
         }
-        serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))
     }
 
     /// The file's text.

@@ -14,7 +14,10 @@ mod voice;
 use std::path::PathBuf;
 
 pub use files::{FileEntry, hashed_copy};
-pub use manifest::{ArtifactEntry, CheckpointEntry, Manifest, Port, SpeedGate, Tool, WeightsEntry};
+pub use manifest::{
+    ArtifactEntry, CheckpointEntry, FORMAT, Framing, GraphEntry, Manifest, SpeedGate, Tool,
+    WeightsEntry,
+};
 pub use open::{Bundle, OpenError};
 pub use pack::{Contents, Extra, pack, room_for};
 pub use provenance::{BILL, STATEMENT, provenance};

@@ -59,6 +59,17 @@ pub enum OpenError {
         help("soprano-export verify {} lists every file that is missing", folder.display())
     )]
     Io { folder: PathBuf, file: String, source: std::io::Error },
+    #[error("the bundle's graphs, of the family {family:?}, make no voice")]
+    #[diagnostic(
+        code(bundle::no_voice),
+        help(
+            "a bundle that speaks is of a family with a text front end: soprano-export build soprano-1.1"
+        )
+    )]
+    NoVoice { family: String },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interface(#[from] crate::interface::Error),
     #[error(transparent)]
     #[diagnostic(transparent)]
     References(#[from] validate::Error),
@@ -169,7 +180,8 @@ impl Bundle {
     /// As [`Bundle::file`]; [`OpenError::References`] where they prove nothing.
     pub fn references(&self, entry: &ArtifactEntry) -> Result<References, OpenError> {
         let path = self.file(&entry.references)?;
-        let inputs = validate::recorded_inputs(entry.inputs.iter().map(|port| port.name.as_str()));
+        let ports = &self.manifest.graph(entry).interface;
+        let inputs = entry.signature().recorded_inputs(ports);
         Ok(References::read(&path, &inputs)?)
     }
 }
@@ -197,12 +209,13 @@ mod tests {
             files.insert(name.to_owned(), entry);
         }
         let mut manifest = json!({
-            "format": 1, "name": "small", "key": Digest::of(b""),
+            "format": 2, "name": "small", "key": Digest::of(b""),
             "tool": {"name": "soprano-export", "version": "0"},
             "checkpoint": {"source": "local", "files": []},
-            "architecture": {}, "environment": {},
+            "family": "soprano", "environment": {},
+            "graphs": {"lm": {"interface": {"role": "causal"}, "architecture": {}}},
             "artifacts": [{
-                "file": GRAPH, "part": "lm", "scheme": "fp32", "format": "openvino",
+                "file": GRAPH, "graph": "lm", "precision": "fp32", "format": "openvino",
                 "sha256": files[GRAPH]["sha256"], "bytes": 6,
                 "weights": {"file": WEIGHTS, "sha256": files[WEIGHTS]["sha256"], "bytes": 7},
                 "inputs": [], "outputs": [], "references": "reference/lm.safetensors",

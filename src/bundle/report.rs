@@ -49,7 +49,7 @@ pub struct ArtifactSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<CardFile>,
     /// How numbers are held: `fp32`, `int8`, …
-    pub scheme: String,
+    pub precision: String,
     /// What ran it, with the version: `tract 0.23.9`.
     pub runtime: String,
     /// Nodes of the graph, as exported and as bundled.
@@ -127,8 +127,8 @@ pub struct Card {
     pub checkpoint_digest: Digest,
     /// The bundle's files.
     pub files: Vec<CardFile>,
-    /// The decoder's interface; nothing for a bundle without one.
-    pub decoder: Option<CardDecoder>,
+    /// The interface of the graph that makes sound; nothing for a bundle without one.
+    pub signal: Option<CardSignal>,
     /// The same sections as the page's.
     pub artifacts: Vec<ArtifactSection>,
 }
@@ -144,22 +144,45 @@ pub struct CardFile {
     pub sha256: Digest,
 }
 
-/// A decoder that turns `input` `[batch, input_channels, T]` into `output`
-/// `[batch, samples_per_token·(T − 1)]`, both f32.
+/// A signal graph that turns `input` into `output` `[batch, per_frame·(T − lead)]`, both f32.
 #[derive(Clone, Debug, Serialize)]
-pub struct CardDecoder {
+pub struct CardSignal {
     /// Path of the ONNX file inside the bundle.
     pub file: String,
     /// Name of the input: `hidden_states`.
     pub input: String,
-    /// Channels of the input.
-    pub input_channels: usize,
+    /// Channels of a frame.
+    pub channels: usize,
+    /// Whether channels are the last dimension, and not the one before.
+    pub channels_last: bool,
     /// Name of the output: `audio`.
     pub output: String,
-    /// Samples for each step after the first.
-    pub samples_per_token: usize,
+    /// Samples of a frame.
+    pub per_frame: usize,
+    /// Frames that give no sample of their own.
+    pub lead: usize,
     /// Samples a second.
     pub sample_rate: u32,
+}
+
+impl CardSignal {
+    /// A frame's two dimensions, channels and so many frames.
+    fn shape(&self, frames: &str) -> String {
+        let channels = self.channels;
+        if self.channels_last {
+            format!("{frames}, {channels}")
+        } else {
+            format!("{channels}, {frames}")
+        }
+    }
+
+    /// The number of samples, by the frames' letter.
+    fn samples(&self) -> String {
+        match self.lead {
+            0 => format!("{}·T", self.per_frame),
+            lead => format!("{}·(T − {lead})", self.per_frame),
+        }
+    }
 }
 
 impl Page {

@@ -1,10 +1,11 @@
-//! A bundle that speaks: which of its files a runtime is to run, and the voice of two of them.
+//! A bundle that speaks: which of its files a runtime is to run, and the voice of some of them.
 
 use super::{ArtifactEntry, Bundle, OpenError};
+use crate::interface::Interface;
 use crate::names::Precision;
 use crate::runtime::{Runtime, Takes};
 use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
-use crate::validate::{Artifact, Part};
+use crate::validate::Artifact;
 
 /// The tokenizer's file, which a bundle that speaks has.
 pub const TOKENIZER: &str = "tokenizer.json";
@@ -20,21 +21,21 @@ pub struct Chosen<'a> {
 }
 
 impl Bundle {
-    /// The file of a part that a runtime is to run: of the precision that is wanted, or of the smallest that it
+    /// The file of a graph that a runtime is to run: of the precision that is wanted, or of the smallest that it
     /// is fast with; in the format that it is fastest with. None where the runtime takes none.
     ///
     /// # Errors
     /// As [`Bundle::model`]; [`OpenError::Model`].
     pub fn choose<'a>(
         &'a self,
-        part: Part,
+        graph: &str,
         runtime: &'a dyn Runtime,
         wanted: Option<Precision>,
     ) -> Result<Option<Chosen<'a>>, OpenError> {
         let smallest = [Precision::Int8, Precision::Fp32];
         for &precision in wanted.as_ref().map_or(&smallest[..], std::slice::from_ref) {
             for &format in runtime.engine().formats() {
-                let Some(entry) = self.manifest().artifact(part, precision, format) else { continue };
+                let Some(entry) = self.manifest().artifact(graph, precision, format) else { continue };
                 let artifact = self.model(entry)?;
                 match runtime.takes(&entry.traits(&artifact)?) {
                     Takes::Not(_) => {}
@@ -48,20 +49,24 @@ impl Bundle {
         Ok(None)
     }
 
-    /// The voice of a language model and a decoder.
+    /// The voice of these files, one of each graph that speaks.
     ///
     /// # Errors
-    /// [`OpenError`] where a file isn't what the manifest says, or can't be loaded.
-    pub fn voice(&self, lm: &Chosen<'_>, decoder: &Chosen<'_>) -> Result<Voice, OpenError> {
+    /// [`OpenError`] where a file isn't what the manifest says, or can't be loaded; [`OpenError::NoVoice`] where
+    /// the graphs make none.
+    pub fn voice(&self, files: &[Chosen<'_>]) -> Result<Voice, OpenError> {
         let tokenizer = Tokenizer::read(&self.file(TOKENIZER)?)?;
-        let ports = |ports: &[super::Port]| -> Vec<_> {
-            ports.iter().map(|port| (port.name.clone(), port.shape.clone())).collect()
-        };
-        let load = |chosen: &Chosen<'_>| chosen.runtime.load(&chosen.artifact.path);
-        let (inputs, outputs) = (ports(&lm.entry.inputs), ports(&lm.entry.outputs));
-        let lm = LanguageModel::new(load(lm)?, &inputs, &outputs)?;
-        let (inputs, outputs) = (ports(&decoder.entry.inputs), ports(&decoder.entry.outputs));
-        let decoder = Decoder::new(load(decoder)?, &inputs, &outputs)?;
-        Ok(Voice::new(tokenizer, lm, decoder)?)
+        let (mut lm, mut decoder) = (None, None);
+        for Chosen { entry, artifact, runtime } in files {
+            let session = runtime.load(&artifact.path)?;
+            match Interface::bind(&self.manifest().graph(entry).interface, &entry.signature())? {
+                Interface::Causal(graph) => lm = Some(LanguageModel::new(session, graph)?),
+                Interface::Signal(graph) => decoder = Some(Decoder::new(session, graph)),
+            }
+        }
+        match lm.zip(decoder) {
+            Some((lm, decoder)) => Ok(Voice::new(tokenizer, lm, decoder)?),
+            None => Err(OpenError::NoVoice { family: self.manifest().family.clone() }),
+        }
     }
 }

@@ -146,7 +146,7 @@ pub(super) struct Decoder {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
-    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    /// Add OpenVINO's format [without a value: the recipe's].
     #[arg(
         long,
         value_name = "fp32,fp16,int8",
@@ -169,15 +169,15 @@ pub(super) struct Lm {
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// The exporter [default: the recipe's].
-    #[arg(long)]
-    pub route: Option<ExportRoute>,
+    #[arg(long, alias = "route")]
+    pub exporter: Option<Exporter>,
     /// Logits of the last position alone.
     #[arg(long)]
     pub last_logits: bool,
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
-    /// Add OpenVINO's format [without a value: the recipe's schemes].
+    /// Add OpenVINO's format [without a value: the recipe's].
     #[arg(
         long,
         value_name = "fp32,fp16,int8",
@@ -193,11 +193,21 @@ pub(super) struct Lm {
 
 /// The exporters of a language model.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum ExportRoute {
+pub(super) enum Exporter {
     /// A plain forward pass by torch.onnx; the cache is added here.
     Torch,
     /// HuggingFace Optimum, with its cache.
     Optimum,
+}
+
+impl Exporter {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exporter::Torch => "torch",
+            Exporter::Optimum => "optimum",
+        }
+    }
 }
 
 /// A word of a closed set.
@@ -213,6 +223,12 @@ pub(super) struct BuildRecipe {
     /// Make this stage and those that it depends on, and no bundle; `plan` lists them.
     #[arg(long, value_name = "STAGE", conflicts_with_all = ["output", "overwrite", "json"])]
     pub until: Option<String>,
+    /// Export these graphs of the recipe alone.
+    #[arg(long, value_name = "GRAPH")]
+    pub only: Vec<String>,
+    /// Run the code that the recipe names as a module: it may do whatever you may.
+    #[arg(long)]
+    pub trust_code: bool,
     #[command(flatten)]
     pub output: Output,
 }
@@ -389,9 +405,9 @@ pub(super) enum QuantizedForm {
 pub(super) struct Sensitivity {
     /// A bundle's folder.
     pub bundle: PathBuf,
-    /// The half to measure [default: the bundle's only one, or its language model].
-    #[arg(long, value_name = "decoder|lm", value_parser = ["decoder", "lm"])]
-    pub part: Option<String>,
+    /// The graph to measure [default: the first that is causal, else the bundle's only one].
+    #[arg(long, value_name = "GRAPH", alias = "part")]
+    pub graph: Option<String>,
     /// Choose what each node is held in so that the whole reaches this signal-to-noise ratio.
     #[arg(long, value_name = "DB")]
     pub snr: Option<f64>,

@@ -10,13 +10,14 @@ use super::here::Here;
 use super::terminal::Progress;
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::{self, Bundle};
+use crate::family;
 use crate::hardware::Machine;
+use crate::names::{Ports, Role, Word as _};
 use crate::pipeline::Reporter as _;
 use crate::recipe::Recipe;
 use crate::runtime;
-use crate::validate::Part;
 use crate::validate::bench::{
-    self, Fresh, Point, Rendition, Report, Row, SpeakingRate, Subject, TEXTS, USUAL_TEXT,
+    self, Fresh, Rendition, Report, Row, SpeakingRate, Subject, TEXTS, USUAL_TEXT,
 };
 
 use variants::Variant;
@@ -40,14 +41,14 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     }
     let bundle = Bundle::open(&options.bundle)?;
     let recipe = match bundle.lists(RECIPE) {
-        true => Some(Recipe::read(&bundle.file(RECIPE)?)?),
+        true => Some(family::recipes().read(&bundle.file(RECIPE)?)?),
         false if options.gate => {
             return Err(Box::new(Error::NoRecipe { bundle: options.bundle.clone() }));
         }
         false => None,
     };
-    let gate = recipe.as_ref().filter(|_| options.gate).and_then(|recipe| recipe.gate.clone());
-    if options.gate && gate.is_none() {
+    let demands = recipe.as_ref().filter(|recipe| options.gate && bench::demands(recipe));
+    if options.gate && demands.is_none() {
         return Err(Box::new(Error::NoGate { bundle: options.bundle.clone() }));
     }
     let machine = Machine::detect();
@@ -65,15 +66,16 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     }
 
     let mut rows = Vec::new();
-    for part in [Part::Lm, Part::Decoder] {
-        let all: Vec<&Variant<'_>> = variants.iter().filter(|v| v.entry.part == part).collect();
-        if all.is_empty() {
-            tellln!("the bundle has no {part}: whole speech can't be estimated");
-            continue;
+    for role in Role::ALL {
+        if variants.iter().all(|variant| variant.interface.role() != *role) {
+            tellln!("the bundle has no {role} graph: whole speech can't be estimated");
         }
-        let before = pytorch::run(options, here, part, plan)?;
-        rows.extend(measured(&all, part, options, here, plan, &mut left_out)?);
-        let after = pytorch::run(options, here, part, plan)?;
+    }
+    for graph in graphs(&variants) {
+        let all: Vec<&Variant<'_>> = variants.iter().filter(|v| v.entry.graph == graph).collect();
+        let before = pytorch::run(options, here, (&bundle, graph), plan)?;
+        rows.extend(measured(&all, options, here, plan, &mut left_out)?);
+        let after = pytorch::run(options, here, (&bundle, graph), plan)?;
         rows.extend(before.zip(after).map(|(before, after)| pytorch::better(before, after)));
     }
     if rows.iter().all(|row| row.file.is_none()) {
@@ -84,7 +86,8 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     let whole = bench::whole(&rows, &rendition, &TEXTS);
     let best = bench::best(&whole, &rows, USUAL_TEXT);
     let best_whole = best.map(|at| &whole[at]);
-    let gate = gate.map(|gate| bench::held(&gate, &rows, &rendition, best_whole)).unwrap_or_default();
+    let gate =
+        demands.map(|recipe| bench::gate(recipe, &rows, &rendition, best_whole)).unwrap_or_default();
     let name = bundle.manifest().name.clone();
     let report =
         Report { name, machine, threads, rounds, rendition, rows, whole, best, left_out, gate };
@@ -96,10 +99,23 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
         true => say(&json(&report))?,
         false => say(&show::tables(&report))?,
     };
-    for held in &report.gate {
-        tellln!("{}", show::demand(held));
+    for demand in &report.gate {
+        tellln!("{}", show::demand(demand));
     }
-    Ok(if report.gate.iter().all(|held| held.held) { Answer::Yes } else { Answer::No })
+    Ok(if report.gate.iter().all(|demand| demand.met) { Answer::Yes } else { Answer::No })
+}
+
+/// The graphs of these files: causal ones first, as they are called.
+fn graphs<'a>(variants: &'a [Variant<'_>]) -> Vec<&'a str> {
+    let mut graphs: Vec<(Role, &str)> = Vec::new();
+    for variant in variants {
+        let graph = (variant.interface.role(), variant.entry.graph.as_str());
+        if !graphs.contains(&graph) {
+            graphs.push(graph);
+        }
+    }
+    graphs.sort_by_key(|(role, _)| *role);
+    graphs.into_iter().map(|(_, graph)| graph).collect()
 }
 
 /// How much is measured.
@@ -110,11 +126,10 @@ struct Rounds {
     quick: bool,
 }
 
-/// Every variant of a half: first each in processes of its own, then all in turn. One that a runtime can't
+/// Every variant of a graph: first each in processes of its own, then all in turn. One that a runtime can't
 /// load or run is left out, with a sentence.
 fn measured(
     variants: &[&Variant<'_>],
-    part: Part,
     options: &Options,
     here: &Here,
     plan: Rounds,
@@ -157,17 +172,20 @@ fn measured(
         .iter()
         .map(|(variant, _)| Subject {
             path: variant.path.clone(),
-            feed: &variant.feed,
+            interface: &variant.interface,
             runtime: variant.runtime,
         })
         .collect();
-    let done = |done, total| progress.progress(part.name(), done as u64, total as u64);
-    let points = Point::of(part, plan.quick);
+    let Some(first) = variants.first() else { return Ok(Vec::new()) };
+    let (graph, role) = (first.entry.graph.as_str(), first.interface.role());
+    let done = |done, total| progress.progress(graph, done as u64, total as u64);
+    let points = bench::calls(role, plan.quick);
     let figures = bench::measure(&subjects, &points, plan.rounds, &INTERRUPTED, &done);
     drop(progress);
     let row = |((variant, fresh), figures): ((&&Variant<'_>, Fresh), Vec<_>)| Row {
-        part,
-        scheme: variant.entry.scheme,
+        graph: graph.to_owned(),
+        role,
+        precision: variant.entry.precision,
         file: Some(variant.entry.file.clone()),
         bytes: Some(variant.entry.all_bytes()),
         runtime: variant.runtime.name_and_version(),
@@ -180,34 +198,26 @@ fn measured(
 /// How this bundle's tokens become sound, and how many of them a text takes.
 fn rendition(bundle: &Bundle, recipe: Option<&Recipe>) -> Result<Rendition, Failure> {
     let manifest = bundle.manifest();
-    let number = |name: &str| {
-        let value = manifest.architecture.get(name).and_then(serde_json::Value::as_u64)?;
-        usize::try_from(value).ok().filter(|&value| value > 0)
-    };
-    // A language model alone doesn't say: every Soprano makes 2048 samples of a token, at 32 kHz.
-    let samples_per_token =
-        number("hop_length").zip(number("upscale")).map_or(2048, |(hop, upscale)| hop * upscale);
-    let sample_rate = number("sample_rate").unwrap_or(32_000);
-    let mut rate = None;
-    for part in [Part::Lm, Part::Decoder] {
-        let entry = manifest.artifacts.iter().find(|entry| entry.part == part);
-        let sentences = recipe.and_then(|recipe| match part {
-            Part::Lm => recipe.lm.as_ref().map(|lm| &lm.references.sentences),
-            Part::Decoder => recipe.decoder.as_ref().map(|decoder| &decoder.references.sentences),
-        });
-        let (Some(entry), Some(sentences)) = (entry, sentences.filter(|all| !all.is_empty())) else {
-            continue;
-        };
+    let signal = manifest.signal();
+    let sound = signal.and_then(|graph| graph.framing.map(|f| f.per_frame).zip(graph.sample_rate));
+    let sound = sound.map(|(per_frame, rate)| (per_frame, rate as usize));
+    // A causal graph alone doesn't say.
+    let usual = || family::named(&manifest.family).and_then(|family| family.usual_sound);
+    let (samples_per_token, sample_rate) = sound.or_else(usual).unwrap_or_default();
+    let mut rates = [None, None];
+    for (name, graph) in recipe.iter().flat_map(|recipe| recipe.graphs.iter()) {
+        let entry = manifest.artifacts.iter().find(|entry| entry.graph == name);
+        let (Some(entry), sentences @ [_, ..]) = (entry, graph.sentences()) else { continue };
         let references = bundle.references(entry)?;
-        let found = match part {
-            Part::Lm => SpeakingRate::of_lm(sentences, &references),
-            Part::Decoder => SpeakingRate::of_decoder(sentences, &references),
-        };
-        if rate.is_none() {
-            rate = found;
+        match graph.ports() {
+            // Its references hold the prompts too.
+            Ports::Causal(names) => {
+                rates[0] = SpeakingRate::of_causal(&names.ids, sentences, &references);
+            }
+            Ports::Signal(_) => rates[1] = SpeakingRate::of_signal(sentences, &references),
         }
     }
-    let rate = rate.unwrap_or_else(SpeakingRate::of_soprano_mini);
+    let rate = rates.into_iter().flatten().next().unwrap_or_else(SpeakingRate::of_soprano_mini);
     Ok(Rendition { samples_per_token, sample_rate, rate })
 }
 
@@ -229,7 +239,7 @@ enum Error {
     #[diagnostic(
         code(bench::no_gate),
         help(
-            "add `gate: {{lm: {{faster_than_fp32: 1.5}}}}` to the recipe and build again, or leave --gate out"
+            "add `gate: {{faster_than_fp32: 1.5}}` to a graph of the recipe and build again, or leave --gate out"
         )
     )]
     NoGate { bundle: PathBuf },

@@ -1,12 +1,13 @@
 use std::path::Path;
 
-use super::arguments::{BuildRecipe, Decoder, ExportRoute, Lm, Output, PlanBuild, WorkflowFormat};
+use super::arguments::{BuildRecipe, Decoder, Lm, Output, PlanBuild, WorkflowFormat};
 use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use crate::family::{self, soprano};
 use crate::names::Precision;
 use crate::pipeline::{self, Build, Finished, Job, Plan, State};
-use crate::recipe::{self, Int8, Recipe, Route, Targets, Terms};
+use crate::recipe::{Graph, Int8, Recipe, Targets, Terms};
 use crate::runtime::Options;
 use crate::source::Source;
 
@@ -22,9 +23,9 @@ struct Chosen {
 
 fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     let mut recipe = match (named, model) {
-        (Some(name), _) => Recipe::find(name)?,
+        (Some(name), _) => family::recipes().find(name)?,
         (None, Some(model)) => made_for(model)?,
-        (None, None) => Recipe::find(DEFAULT)?,
+        (None, None) => family::recipes().find(DEFAULT)?,
     };
     let wanted = model.unwrap_or(&recipe.source).to_owned();
     let meant = named.is_some() || wanted == recipe.source;
@@ -35,43 +36,44 @@ fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
 }
 
-/// What a recipe converts a half to, where a call asks for it: nothing else than it asks for.
+/// What a recipe converts a graph to, where a call asks for it: nothing else than it asks for.
 fn target(targets: &mut Targets, asked: Option<&[Precision]>) {
-    let Some(schemes) = asked else {
+    let Some(precisions) = asked else {
         *targets = Targets::default();
         return;
     };
     let target = targets.openvino.get_or_insert_default();
-    if !schemes.is_empty() {
-        let mut wanted = schemes.to_vec();
+    if !precisions.is_empty() {
+        let mut wanted = precisions.to_vec();
         wanted.sort();
         wanted.dedup();
-        target.schemes = wanted;
+        target.precisions = wanted;
     }
 }
 
 /// Takes out of a recipe the nodes that it names: those of its own model's graph.
 fn without_names(recipe: &mut Recipe) {
-    let int8 = recipe.decoder.as_mut().and_then(|decoder| decoder.int8.as_mut());
-    int8.into_iter().for_each(|int8| *int8 = Int8::default());
-    let int8 = recipe.lm.as_mut().and_then(|lm| lm.int8.as_mut());
-    int8.into_iter().for_each(|int8| *int8 = Int8 { activations: Terms::Two, ..Int8::default() });
-    let decoder = recipe.decoder.as_mut().map(|decoder| &mut decoder.targets);
-    let lm = recipe.lm.as_mut().map(|lm| &mut lm.targets);
-    for target in decoder.into_iter().chain(lm).filter_map(|targets| targets.openvino.as_mut()) {
-        target.keep_fp32.clear();
+    for graph in recipe.graphs.values_mut() {
+        let activations = if let Graph::Causal(_) = graph { Terms::Two } else { Terms::One };
+        if let Some(int8) = graph.int8_mut() {
+            *int8 = Int8 { activations, ..Int8::default() };
+        }
+        if let Some(target) = &mut graph.targets_mut().openvino {
+            target.keep_fp32.clear();
+        }
     }
 }
 
 /// The built-in recipe whose own source the model is, or the default one.
 fn made_for(model: &str) -> Result<Recipe, Failure> {
-    for (name, _) in recipe::builtin() {
-        let recipe = Recipe::find(name)?;
+    let recipes = family::recipes();
+    for (name, _) in &recipes.builtin {
+        let recipe = recipes.find(name)?;
         if recipe.source == model {
             return Ok(recipe);
         }
     }
-    Ok(Recipe::find(DEFAULT)?)
+    Ok(family::recipes().find(DEFAULT)?)
 }
 
 fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
@@ -87,53 +89,92 @@ fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static
         python: here.named_python().map(Path::to_owned),
         runtimes,
         speed_gate: !output.no_speed_gate,
+        trust_code: false,
         cache: here.cache().clone(),
         interrupted: &INTERRUPTED,
     })
 }
 
+/// Leaves the graphs of these names alone in a recipe, and takes out what is about the whole voice.
+fn only(recipe: &mut Recipe, names: &[impl AsRef<str>]) -> Result<(), Failure> {
+    let exported = |name: &str| recipe.graph(name).is_some();
+    if let Some(missing) = names.iter().map(AsRef::as_ref).find(|name| !exported(name)) {
+        let known: Vec<&str> = recipe.graphs.iter().map(|(name, _)| name).collect();
+        let (name, known) = (missing.to_owned(), known.join(", "));
+        return Err(Box::new(NoGraph { name, recipe: recipe.name.clone(), known }));
+    }
+    recipe.graphs.0.retain(|(name, _)| names.iter().any(|wanted| wanted.as_ref() == name));
+    (recipe.speech, recipe.gate) = (None, None);
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("the recipe {recipe} exports no graph {name:?}; it exports: {known}")]
+#[diagnostic(
+    code(cli::no_graph),
+    help("soprano-export recipe list shows the graphs of built-in recipes")
+)]
+struct NoGraph {
+    name: String,
+    recipe: String,
+    known: String,
+}
+
+/// One graph of a recipe, with an int8 file and another format where a call asks for them.
+fn graph(
+    chosen: &mut Chosen,
+    name: &str,
+    int8: bool,
+    openvino: Option<&[Precision]>,
+) -> Result<(), Failure> {
+    only(&mut chosen.recipe, &[name])?;
+    for graph in chosen.recipe.graphs.values_mut() {
+        match int8 {
+            true => drop(graph.int8_mut().get_or_insert_default()),
+            false => *graph.int8_mut() = None,
+        }
+        target(graph.targets_mut(), openvino);
+    }
+    Ok(())
+}
+
 pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    chosen.recipe.lm = None;
-    chosen.recipe.speech = None;
-    chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(false, true));
-    let decoder = chosen.recipe.decoder.get_or_insert_default();
-    match options.int8 {
-        true => drop(decoder.int8.get_or_insert_default()),
-        false => decoder.int8 = None,
-    }
-    target(&mut decoder.targets, options.openvino.as_deref());
+    graph(&mut chosen, soprano::DECODER, options.int8, options.openvino.as_deref())?;
     run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
 pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    chosen.recipe.decoder = None;
-    chosen.recipe.speech = None;
-    chosen.recipe.gate = chosen.recipe.gate.and_then(|gate| gate.of_halves(true, false));
-    let route = options.route.map(|route| match route {
-        ExportRoute::Torch => Route::Torch,
-        ExportRoute::Optimum => Route::Optimum,
-    });
-    // Each exporter gives nodes names of its own.
-    if route.is_some_and(|route| chosen.recipe.lm.as_ref().is_some_and(|lm| lm.route != route)) {
-        without_names(&mut chosen.recipe);
+    if let Some(exporter) = options.exporter {
+        let changed = |(_, graph): (&str, &Graph)| graph.exporter() != exporter.name();
+        // Each exporter gives nodes names of its own.
+        if chosen.recipe.graphs.iter().any(changed) {
+            without_names(&mut chosen.recipe);
+        }
     }
-    let lm = chosen.recipe.lm.get_or_insert_default();
-    match options.int8 {
-        true => drop(lm.int8.get_or_insert_default()),
-        false => lm.int8 = None,
+    graph(&mut chosen, soprano::LM, options.int8, options.openvino.as_deref())?;
+    for graph in chosen.recipe.graphs.values_mut() {
+        if let Some(exporter) = options.exporter {
+            exporter.name().clone_into(graph.exporter_mut());
+        }
+        if let Graph::Causal(graph) = graph {
+            graph.last_logits |= options.last_logits;
+        }
     }
-    target(&mut lm.targets, options.openvino.as_deref());
-    lm.last_logits |= options.last_logits;
-    lm.route = route.unwrap_or(lm.route);
     // A bundle of another content than the recipe's needs another name.
-    chosen.name = chosen.name.map(|name| format!("{name}-lm"));
+    chosen.name = chosen.name.map(|name| format!("{name}-{}", soprano::LM));
     run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
 pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
-    let build = request(choose(Some(&options.recipe), None)?, &options.output, here)?;
+    let mut chosen = choose(Some(&options.recipe), None)?;
+    if !options.only.is_empty() {
+        only(&mut chosen.recipe, &options.only)?;
+        chosen.name = chosen.name.map(|name| format!("{name}-{}", options.only.join("-")));
+    }
+    let mut build = request(chosen, &options.output, here)?;
+    build.trust_code = options.trust_code;
     match &options.until {
         Some(stage) => until(&build, stage),
         None => run(&build, options.output.json),
@@ -174,12 +215,12 @@ fn run(build: &Build<'_>, as_json: bool) -> Outcome {
 
 fn describe(finished: &Finished) -> String {
     let summary = &finished.summary;
-    let mut rows = vec![row!["part", "scheme", "file", "size", "nodes"]];
+    let mut rows = vec![row!["graph", "precision", "file", "size", "nodes"]];
     for (artifact, outcome) in summary.manifest.artifacts.iter().zip(&summary.outcomes) {
         let (before, after) = outcome.rewrite.nodes;
         rows.push(row![
-            artifact.part,
-            artifact.scheme,
+            artifact.graph,
+            artifact.precision,
             artifact.file,
             bytes(artifact.all_bytes()),
             format!("{before} -> {after}")
@@ -243,7 +284,8 @@ pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
     };
     if options.json {
         let stages: Vec<_> = plan
-            .stages()
+            .stages
+            .iter()
             .map(|stage| {
                 let (state, why) = state(&stage.state);
                 serde_json::json!({
@@ -260,13 +302,13 @@ pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
         ));
     }
     let mut rows = vec![row!["stage", "key", "cache", "why"]];
-    for stage in plan.stages() {
+    for stage in &plan.stages {
         let (state, why) = state(&stage.state);
         rows.push(row![stage.key.stage, stage.key.digest().short(), state, why]);
     }
     say(&table(&rows))?;
     if let Err(error) = &plan.python
-        && plan.stages().any(|stage| stage.state != State::Hit)
+        && plan.stages.iter().any(|stage| stage.state != State::Hit)
     {
         tellln!("note: {error}");
     }
@@ -274,7 +316,7 @@ pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
 }
 
 fn matrix(recipes: &[String]) -> Outcome {
-    let found = recipes.iter().map(|name| Ok((name.clone(), Recipe::find(name)?)));
+    let found = recipes.iter().map(|name| Ok((name.clone(), family::recipes().find(name)?)));
     say(&pipeline::github_matrix(&found.collect::<Result<Vec<_>, Failure>>()?)?)
 }
 
@@ -285,7 +327,10 @@ fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
         let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
         // A file is named whole: the Snakefile may be run from elsewhere.
         let recipe = match std::path::absolute(named) {
-            Ok(path) if path.is_file() && recipe::builtin().iter().all(|(known, _)| known != named) => {
+            Ok(path)
+                if path.is_file()
+                    && family::recipes().builtin.iter().all(|(known, _)| known != named) =>
+            {
                 path.to_string_lossy().into_owned()
             }
             _ => named.clone(),

@@ -2,28 +2,28 @@ use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb};
 use super::here::Here;
 use super::terminal::{self, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, save, say};
+use crate::family;
 use crate::ir::Model;
 use crate::passes::{self, Driver};
-use crate::recipe::{self, Recipe};
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
+    let recipes = family::recipes();
     match verb {
         RecipeVerb::List => {
-            let mut rows = vec![row!["recipe", "source", "parts"]];
-            for (name, _) in recipe::builtin() {
-                let recipe = Recipe::find(name)?;
-                let halves = [("decoder", recipe.decoder.is_some()), ("lm", recipe.lm.is_some())];
-                let parts: Vec<&str> = halves.iter().filter(|h| h.1).map(|h| h.0).collect();
-                rows.push(row![name, recipe.source, parts.join(" + ")]);
+            let mut rows = vec![row!["recipe", "family", "source", "graphs"]];
+            for (name, _) in &recipes.builtin {
+                let recipe = recipes.find(name)?;
+                let graphs: Vec<&str> = recipe.graphs.iter().map(|(graph, _)| graph).collect();
+                rows.push(row![name, recipe.family, recipe.source, graphs.join(" + ")]);
             }
             say(&table(&rows))
         }
-        RecipeVerb::Show { recipe } => say(&Recipe::find(recipe)?.to_yaml()),
-        RecipeVerb::Schema => say(&json(&recipe::schema())),
-        RecipeVerb::Check { recipes } => {
+        RecipeVerb::Show { recipe } => say(&recipes.find(recipe)?.to_yaml()),
+        RecipeVerb::Schema => say(&json(&recipes.schema())),
+        RecipeVerb::Check { recipes: named } => {
             let mut wrong = None;
-            for name in recipes {
-                match Recipe::find(name) {
+            for name in named {
+                match recipes.find(name) {
                     Ok(_) => tellln!("{name}: good"),
                     Err(error) => {
                         let failure: Failure = Box::new(error);

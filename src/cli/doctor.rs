@@ -8,6 +8,7 @@ use super::here::Here;
 use super::terminal::{bytes, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::export::{self, Child, Python, Request};
+use crate::family;
 use crate::hardware::{Machine, disk_free_bytes};
 use crate::runtime::{ALL, Engine, Options};
 
@@ -135,7 +136,7 @@ fn imports(python: &Python, cache: &Path, mend: &str) -> Vec<Check> {
         progress: &|_| {},
     };
     let outcome: Result<export::Outcome, export::Error> =
-        child.run(&Request::Environment {}, scratch.path());
+        child.run(&Request::Environment { family: family::ALL[0].shape.family }, scratch.path());
     let result = match outcome {
         Ok(outcome) => outcome.result,
         Err(error) => return failed(error.to_string()),

@@ -12,11 +12,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use super::Failure;
 use super::arguments::{Shared, path};
 use crate::export::{self, Python};
+use crate::family;
 use crate::pipeline::Cache;
 use crate::runtime::{self, ALL, Engine, Options, Places, Runtime, Takes, Traits};
-
-/// The family whose environment brings runtimes along.
-const FAMILY: &str = "soprano";
 
 /// The shared libraries that were named, by their runtime.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +30,8 @@ impl Args for Libraries {
         };
         let any = Arg::new("library").long("library").global(true).action(ArgAction::Append);
         let any = any.value_name("NAME=FILE").value_parser(library());
-        let any = any.help("The shared library of a runtime, by the runtime's name; may be given again");
+        let any =
+            any.help("The shared library of a runtime, by the runtime's name; may be given again");
         ALL.iter().filter_map(|engine| engine.library()).map(own).fold(command, Command::arg).arg(any)
     }
 
@@ -133,12 +132,18 @@ impl Here {
 
     /// The interpreter with the exporters' packages.
     pub fn python(&self) -> Result<Python, export::Error> {
-        Python::find(self.named_python(), FAMILY, self.cache.root())
+        Python::find(self.named_python(), family::ALL[0].environment, self.cache.root())
     }
 
     fn places(&self) -> &Places {
         self.places.get_or_init(|| Places {
-            named: self.shared.libraries.0.iter().map(|(n, path)| ((*n).to_owned(), path.clone())).collect(),
+            named: self
+                .shared
+                .libraries
+                .0
+                .iter()
+                .map(|(n, path)| ((*n).to_owned(), path.clone()))
+                .collect(),
             folders: self.python().map(|python| python.site_packages()).unwrap_or_default(),
         })
     }
@@ -174,7 +179,8 @@ impl Here {
         let own = [("cache-dir", &self.shared.cache_dir), ("python", &self.shared.python)];
         let own = own.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
         let libraries = self.shared.libraries.0.iter();
-        let libraries = libraries.filter_map(|(n, path)| Some((runtime::named(n)?.library()?.option, path)));
+        let libraries =
+            libraries.filter_map(|(n, path)| Some((runtime::named(n)?.library()?.option, path)));
         own.chain(libraries)
             .flat_map(|(option, path)| [format!("--{option}").into(), path.clone().into_os_string()])
             .collect()

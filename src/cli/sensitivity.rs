@@ -6,22 +6,22 @@ use super::here::Here;
 use super::terminal::{Progress, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::bundle::Bundle;
+use crate::family;
 use crate::files;
 use crate::ir::Model;
-use crate::names::Precision;
+use crate::names::{Ports, Precision, Role};
 use crate::pipeline::Reporter as _;
-use crate::recipe::Recipe;
 use crate::runtime::{self, Takes, Traits};
-use crate::validate::{self, Choice, Part, References, Sensitivity};
+use crate::validate::{self, Choice, References, Sensitivity};
 
 /// The least signal-to-noise ratio of an int8 file that a recipe takes.
 const LEAST_SNR_DB: f64 = 12.0;
 
-/// Rows of an activation when a product is timed: a step of a language model, 100 tokens of a decoder.
-fn rows(part: Part) -> usize {
-    match part {
-        Part::Lm => 1,
-        Part::Decoder => 400,
+/// Rows of an activation when a product is timed: a decode step, or 100 frames.
+fn rows(role: Role) -> usize {
+    match role {
+        Role::Causal => 1,
+        Role::Signal => 400,
     }
 }
 
@@ -34,7 +34,8 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     if let Some(snr) = options.snr.filter(|snr| !(LEAST_SNR_DB..=100.0).contains(snr)) {
         return Err(Box::new(Error::Snr { snr }));
     }
-    let (part, path, references) = fp32(options)?;
+    let Fp32 { graph, ports, path, references } = fp32(options)?;
+    let (graph, ports) = (&graph, &ports);
     let model = Model::open(&path)?;
     let found = here.runtimes(&[], runtime::Options::EXACT)?;
     let runtime = found.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
@@ -42,42 +43,42 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
     let reduce_range = options.reduce_range;
-    let trial = validate::Trial { rows: rows(part), reduce_range };
+    let trial = validate::Trial { rows: rows(ports.role()), reduce_range };
     let measured =
-        validate::sensitivity(&model, part, &references, runtime, trial, &INTERRUPTED, &done);
+        validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
     let nodes = measured?;
     let done = |done, total| progress.progress("models", done as u64, total as u64);
     let choose = |snr| {
         let wanted = (snr, reduce_range);
-        validate::choose(&model, part, &references, runtime, &nodes, wanted, &INTERRUPTED, &done)
+        validate::choose(&model, ports, &references, runtime, &nodes, wanted, &INTERRUPTED, &done)
     };
     let chosen = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
     drop(progress);
     let chosen = chosen?;
     // A choice that no recipe can hold is none.
-    let unfit = chosen.as_ref().and_then(|(snr, choice)| unfit(part, choice, *snr, reduce_range));
+    let unfit = chosen.as_ref().and_then(|(snr, choice)| unfit(graph, choice, *snr, reduce_range));
     let choice = chosen.as_ref().map(|(_, choice)| choice).filter(|_| unfit.is_none());
 
     if let Some(plot) = &options.plot {
         write(plot, &drawn(&nodes))?;
     }
     if let (Some(output), Some(choice)) = (&options.output, choice) {
-        write(output, &fragment(part, choice, reduce_range))?;
+        write(output, &fragment(graph, choice, reduce_range))?;
     }
     if options.json {
         say(&json(&serde_json::json!({
-            "part": part,
+            "graph": graph,
             "runtime": runtime.name_and_version(),
             "nodes": nodes,
             "choice": choice,
         })))?;
     } else {
-        say(&listed(part, &nodes))?;
+        say(&listed(ports.role(), &nodes))?;
         if let Some(choice) = choice {
-            say(&format!("\n{}", fragment(part, choice, reduce_range)))?;
+            say(&format!("\n{}", fragment(graph, choice, reduce_range)))?;
         }
     }
-    tellln!("{} nodes of the {part}, in {}", nodes.len(), runtime.name_and_version());
+    tellln!("{} nodes of the {graph}, in {}", nodes.len(), runtime.name_and_version());
     if let Some(why) = unfit {
         tellln!("{why}; no fragment is written");
         return Ok(Answer::No);
@@ -94,8 +95,8 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     Ok(Answer::Yes)
 }
 
-/// Why a choice is no recipe that can be built.
-fn unfit(part: Part, choice: &Choice, wanted: f64, reduce_range: bool) -> Option<String> {
+/// Why a choice is not a recipe that can be built.
+fn unfit(graph: &str, choice: &Choice, wanted: f64, reduce_range: bool) -> Option<String> {
     let reached = choice.snr_db;
     if reached.is_nan() || reached < wanted {
         return Some(format!("{wanted} dB can't be reached: all in fp32 it is {reached:.1} dB"));
@@ -104,30 +105,40 @@ fn unfit(part: Part, choice: &Choice, wanted: f64, reduce_range: bool) -> Option
         return Some(format!("{wanted} dB leaves no product to hold in 8 bits: any one is below it"));
     }
     let recipe =
-        format!("name: fragment\nsource: synthetic:tiny\n{}", fragment(part, choice, reduce_range));
-    Recipe::parse(&recipe, "the fragment")
-        .err()
-        .map(|error| format!("the choice is no recipe: {error}"))
+        format!("name: fragment\nsource: synthetic:tiny\n{}", fragment(graph, choice, reduce_range));
+    let parsed = family::recipes().parse(&recipe, "the fragment");
+    parsed.err().map(|error| format!("the choice is not a recipe: {error}"))
 }
 
-/// The fp32 artifact to measure, with its references; both as the manifest knows them.
-fn fp32(options: &Options) -> Result<(Part, PathBuf, References), Failure> {
+/// An fp32 file to measure.
+struct Fp32 {
+    graph: String,
+    ports: Ports,
+    path: PathBuf,
+    references: References,
+}
+
+/// The fp32 file of the graph that was named, or of the first causal one.
+fn fp32(options: &Options) -> Result<Fp32, Failure> {
     let bundle = Bundle::open(&options.bundle)?;
-    let wanted = |part: Part| options.part.as_deref().is_none_or(|name| name == part.name());
-    let mut found: Vec<_> = bundle
-        .manifest()
-        .artifacts
-        .iter()
-        .filter(|a| a.scheme == Precision::Fp32 && wanted(a.part))
-        .collect();
-    found.sort_by_key(|artifact| artifact.part != Part::Lm);
-    let entry = found.first().ok_or_else(|| Error::NoPart { bundle: options.bundle.clone() })?;
-    Ok((entry.part, bundle.model(entry)?.path, bundle.references(entry)?))
+    let manifest = bundle.manifest();
+    let wanted = |graph: &str| options.graph.as_deref().is_none_or(|name| name == graph);
+    let entries = manifest.artifacts.iter();
+    let entry = entries
+        .filter(|entry| entry.precision == Precision::Fp32 && wanted(&entry.graph))
+        .min_by_key(|entry| manifest.graph(entry).interface.role())
+        .ok_or_else(|| Error::NoGraph { bundle: options.bundle.clone() })?;
+    Ok(Fp32 {
+        graph: entry.graph.clone(),
+        ports: manifest.graph(entry).interface.clone(),
+        path: bundle.model(entry)?.path,
+        references: bundle.references(entry)?,
+    })
 }
 
-fn listed(part: Part, nodes: &[Sensitivity]) -> String {
+fn listed(role: Role, nodes: &[Sensitivity]) -> String {
     let mut rows = vec![row!["node", "weight", "saves", "one term", "two terms", "fp32", "one", "two"]];
-    if part == Part::Decoder {
+    if role == Role::Signal {
         rows[0].insert(5, "log-spectral".to_owned());
     }
     let mut sorted: Vec<&Sensitivity> = nodes.iter().collect();
@@ -145,7 +156,7 @@ fn listed(part: Part, nodes: &[Sensitivity]) -> String {
             ms(node.milliseconds.one),
             ms(node.milliseconds.two)
         ];
-        if part == Part::Decoder {
+        if role == Role::Signal {
             let distance = node.one.log_spectral_distance_db;
             cells.insert(5, distance.map_or("-".to_owned(), |d| format!("{d:.3} dB")));
         }
@@ -155,20 +166,20 @@ fn listed(part: Part, nodes: &[Sensitivity]) -> String {
 }
 
 /// What goes into a recipe.
-fn fragment(part: Part, choice: &Choice, reduce_range: bool) -> String {
-    let mut text = format!("{part}:\n  int8:\n    activations: one\n");
-    let _ = writeln!(text, "    reduce_range: {reduce_range}");
+fn fragment(graph: &str, choice: &Choice, reduce_range: bool) -> String {
+    let mut text = format!("graphs:\n  {graph}:\n    int8:\n      activations: one\n");
+    let _ = writeln!(text, "      reduce_range: {reduce_range}");
     for (key, nodes) in [("two_terms", &choice.two_terms), ("keep_fp32", &choice.keep_fp32)] {
         if nodes.is_empty() {
             continue;
         }
-        let _ = writeln!(text, "    {key}:");
+        let _ = writeln!(text, "      {key}:");
         for node in nodes {
-            let _ = writeln!(text, "      - {}", serde_json::Value::from(node.as_str()));
+            let _ = writeln!(text, "        - {}", serde_json::Value::from(node.as_str()));
         }
     }
     // Below what was measured here by as much as other inputs may differ.
-    let _ = writeln!(text, "    snr_db: {:.1}", (choice.snr_db - 2.0).max(LEAST_SNR_DB));
+    let _ = writeln!(text, "      snr_db: {:.1}", (choice.snr_db - 2.0).max(LEAST_SNR_DB));
     text
 }
 
@@ -223,10 +234,10 @@ enum Error {
     #[error("{} is there already", path.display())]
     #[diagnostic(code(sensitivity::exists), help("--overwrite replaces it"))]
     Exists { path: PathBuf },
-    #[error("{}: no fp32 model of that half", bundle.display())]
-    #[diagnostic(code(sensitivity::no_part), help("manifest.json lists the bundle's models"))]
-    NoPart { bundle: PathBuf },
-    #[error("{snr} is no signal-to-noise ratio")]
+    #[error("{}: no fp32 file of that graph", bundle.display())]
+    #[diagnostic(code(sensitivity::no_graph), help("manifest.json lists the bundle's models"))]
+    NoGraph { bundle: PathBuf },
+    #[error("{snr} is not a signal-to-noise ratio")]
     #[diagnostic(
         code(sensitivity::snr),
         help("write decibels from 12, the least that a recipe takes, to 100")

@@ -8,11 +8,11 @@ use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{Bundle, Chosen, TOKENIZER};
-use crate::names::Precision;
+use crate::family;
+use crate::names::{Precision, Word as _};
 use crate::pipeline::Reporter as _;
-use crate::recipe::{self, Recipe};
+use crate::recipe;
 use crate::runtime::{Format, Options, Runtime};
-use crate::validate::Part;
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
 
 const RECIPE: &str = "recipe.lock.yaml";
@@ -28,7 +28,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
         return Err(Box::new(Error::Exists { path: path.clone() }));
     }
     let recorded = Recorded::read(&bundle.file(RECORDED)?)?;
-    let recipe = Recipe::read(&bundle.file(RECIPE)?)?;
+    let recipe = family::recipes().read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let progress = Progress::new();
@@ -36,9 +36,10 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     let found = here.runtimes(&options.runtime, Options::EXACT)?;
     found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
     for runtime in &found.runtimes {
-        for [lm, decoder] in pairs(bundle, &found, runtime.as_ref())? {
-            let voice = bundle.voice(&lm, &decoder)?;
-            let (precision, ir) = (lm.entry.scheme, lm.entry.format == Format::OpenVino);
+        for files in whole(bundle, &found, runtime.as_ref())? {
+            let voice = bundle.voice(&files)?;
+            let first = files[0].entry;
+            let (precision, ir) = (first.precision, first.format == Format::OpenVino);
             let format = if ir { " (IR)" } else { "" };
             let name = format!("{precision}{format} in {}", runtime.name_and_version());
             let step = format!("{name}: pieces heard");
@@ -70,7 +71,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
         say(&json(&all))?;
     }
     if speakers.is_empty() {
-        tellln!("FAILED: no runtime that was asked takes both halves, so nothing is proven");
+        tellln!("FAILED: no runtime that was asked takes every graph, so nothing is proven");
         return Ok(Answer::No);
     }
     let passed = speakers.iter().flat_map(|s| &s.heard).all(|heard| heard.faults.is_empty());
@@ -78,36 +79,38 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
 
-fn demand(scheme: Precision, demands: &recipe::Speech) -> Demand {
-    match scheme {
+fn demand(precision: Precision, demands: &recipe::Speech) -> Demand {
+    match precision {
         Precision::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
         _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
     }
 }
 
-/// Both halves in each precision and format that a runtime takes.
-fn pairs<'a>(
+/// Every graph of the voice, in each precision and format that a runtime takes.
+fn whole<'a>(
     bundle: &'a Bundle,
     found: &Found,
     runtime: &'a dyn Runtime,
-) -> Result<Vec<[Chosen<'a>; 2]>, Failure> {
-    let mut pairs = Vec::new();
-    for format in [Format::Onnx, Format::OpenVino].into_iter().filter(|format| runtime.runs(*format)) {
-        for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
-            let of = |part: Part| bundle.manifest().artifact(part, precision, format);
-            let (Some(lm), Some(decoder)) = (of(Part::Lm), of(Part::Decoder)) else { continue };
-            let mut pair = Vec::new();
-            for entry in [lm, decoder] {
+) -> Result<Vec<Vec<Chosen<'a>>>, Failure> {
+    let manifest = bundle.manifest();
+    let voice = family::named(&manifest.family).map_or(&[][..], |family| family.voice);
+    let mut whole = Vec::new();
+    for &format in Format::ALL.iter().filter(|format| runtime.runs(**format)) {
+        for &precision in Precision::ALL {
+            let of = |graph: &&str| manifest.artifact(graph, precision, format);
+            let Some(entries) = voice.iter().map(of).collect::<Option<Vec<_>>>() else { continue };
+            let mut files = Vec::new();
+            for entry in entries {
                 let artifact = bundle.model(entry)?;
                 let traits = entry.traits(&artifact)?;
                 if found.declines(runtime, &traits).is_none() {
-                    pair.push(Chosen { entry, artifact, runtime });
+                    files.push(Chosen { entry, artifact, runtime });
                 }
             }
-            pairs.extend(<[Chosen<'_>; 2]>::try_from(pair).ok());
+            whole.extend((!voice.is_empty() && files.len() == voice.len()).then_some(files));
         }
     }
-    Ok(pairs)
+    Ok(whole)
 }
 
 /// A line for each variant: the worst of its pieces.
@@ -157,7 +160,7 @@ enum Error {
     #[diagnostic(
         code(speech::nothing_recorded),
         help(
-            "name `sentences` under `speech` in the recipe, for a checkpoint with both halves and a tokenizer"
+            "name `sentences` under `speech` in the recipe, for a checkpoint with every graph and a tokenizer"
         )
     )]
     NothingRecorded { bundle: PathBuf },

@@ -17,7 +17,6 @@ use crate::hardware::Machine;
 use crate::pipeline::Reporter as _;
 use crate::speech::text::Faults;
 use crate::speech::{self, Audience, Sampling, Script, Settings, Summary};
-use crate::validate::Part;
 
 /// The longest text that is read: a long book.
 const MOST_BYTES: u64 = 64 << 20;
@@ -246,16 +245,16 @@ enum Error {
         help("build it from a checkpoint whose tokenizer.json lies beside its weights")
     )]
     NoTokenizer { bundle: PathBuf },
-    #[error("the bundle has no {part} that {engine} would speak with")]
+    #[error("the bundle has no {graph} that {engine} would speak with")]
     #[diagnostic(
         code(synth::file),
-        help("its manifest.json lists what it has; --scheme and --runtime choose")
+        help("its manifest.json lists what it has; --precision and --runtime choose")
     )]
-    NoFile { part: Part, engine: String },
+    NoFile { graph: String, engine: String },
     #[error("{}: more than 64 MB of text", path.display())]
     #[diagnostic(code(synth::long), help("say it in several runs: split -C 64M FILE"))]
     Long { path: PathBuf },
-    #[error("{}: byte {at} is no UTF-8", path.display())]
+    #[error("{}: byte {at} is not UTF-8", path.display())]
     #[diagnostic(code(synth::text), help("convert it: iconv -f latin1 -t utf-8 FILE"))]
     NotText { path: PathBuf, at: usize },
     #[error("{}: every line is empty", path.display())]

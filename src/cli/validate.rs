@@ -7,10 +7,10 @@ use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
-use crate::names::Precision;
+use crate::names::{Ports, Precision, Role};
 use crate::runtime::{Format, Options, Runtime, Takes, built_in};
 use crate::tensor::Tensor;
-use crate::validate::{self, Artifact, Claim, Kind, Metric, Part, References, Verdict};
+use crate::validate::{self, Artifact, Claim, Kind, Metric, References, Verdict};
 
 pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
@@ -19,7 +19,8 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     }
     let manifest = bundle.manifest();
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;
-    let speaks = manifest.artifacts.iter().any(|entry| entry.part == Part::Decoder);
+    let is_signal = |entry: &ArtifactEntry| manifest.graph(entry).interface.role() == Role::Signal;
+    let speaks = manifest.artifacts.iter().any(is_signal);
     if staged.is_some() && !speaks {
         return Err(Box::new(AudioError::NothingSpoken));
     }
@@ -31,15 +32,16 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     for entry in &manifest.artifacts {
         let artifact = bundle.model(entry)?;
         let references = bundle.references(entry)?;
-        let Some(verdict) = judge(options, &found, entry, &artifact, &references)? else {
+        let file = (entry, &manifest.graph(entry).interface);
+        let Some(verdict) = judge(options, &found, file, &artifact, &references)? else {
             tellln!("{}: not validated, for no runtime that was asked takes it", entry.file);
             unasked.push(&entry.file);
             continue;
         };
-        let heard = entry.part == Part::Decoder && entry.format == Format::Onnx;
+        let heard = is_signal(entry) && entry.format == Format::Onnx;
         if let Some(folder) = staged.as_ref().filter(|_| heard) {
             let rate = manifest.sample_rate().ok_or(AudioError::NoRate)?;
-            listen(folder.path(), entry.scheme, rate, &artifact, &references)?;
+            listen(folder.path(), entry.precision, rate, &artifact, &references)?;
         }
         tellln!("{}", entry.file);
         tell!("{}", terminal::verdict(&verdict));
@@ -74,7 +76,7 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
 fn judge(
     options: &Validate,
     found: &Found,
-    entry: &ArtifactEntry,
+    (entry, ports): (&ArtifactEntry, &Ports),
     artifact: &Artifact,
     references: &References,
 ) -> Result<Option<Verdict>, Failure> {
@@ -88,8 +90,9 @@ fn judge(
         runtimes.truncate(if slow { 2 } else { 1 });
     }
     let claim = Claim {
-        part: entry.part,
-        scheme: entry.scheme,
+        graph: entry.graph.clone(),
+        ports: ports.clone(),
+        precision: entry.precision,
         tolerance: entry.tolerance.clone(),
         signature: entry.signature(),
     };
@@ -157,7 +160,7 @@ fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
 /// Writes every spoken reference twice: PyTorch's own audio, and the model's.
 fn listen(
     folder: &Path,
-    scheme: Precision,
+    precision: Precision,
     sample_rate: u32,
     artifact: &Artifact,
     references: &References,
@@ -179,7 +182,7 @@ fn listen(
             };
             write("pytorch", &reference)?;
             if let Some(made) = made.get(&name) {
-                write(&format!("{scheme}.{}", runtime.name()), made)?;
+                write(&format!("{precision}.{}", runtime.name()), made)?;
             }
         }
     }

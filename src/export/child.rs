@@ -134,7 +134,7 @@ impl Child<'_> {
         let output = std::fs::canonicalize(output).map_err(Error::io(output))?;
         let package = package::unpack(self.cache)?;
         let mut message = serde_json::to_value(request).expect("plain data");
-        message["protocol"] = 1.into();
+        message["protocol"] = 2.into();
         message["output"] = output.to_string_lossy().into();
         let mut file =
             tempfile::Builder::new().suffix(".json").tempfile().map_err(Error::io("a request"))?;

@@ -12,7 +12,8 @@ pub use child::{Artifact, Child, Outcome, Progress};
 pub use package::source_digest;
 pub use python::Python;
 pub use request::{
-    Bench, Convert, ExportDecoder, ExportLm, InputShape, PublishFile, ReferencePlan, Request, Speak,
+    Bench, Convert, Export, InputShape, PublishFile, Record, References, Request, Speak, Subject,
+    TrustedModule,
 };
 
 /// How an export fails.
@@ -45,7 +46,7 @@ pub enum Error {
     )]
     #[diagnostic(
         code(export::time_limit),
-        help("raise decoder.time_limit_seconds in the recipe; the whole log: {}", log.display())
+        help("raise time_limit_seconds of the graph in the recipe; the whole log: {}", log.display())
     )]
     TimeLimit { seconds: u64, step: String, tail: String, log: PathBuf },
     #[error("the exporter broke the protocol: {why}")]

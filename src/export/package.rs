@@ -6,44 +6,8 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::digest::{Digest, Hasher};
 
-macro_rules! package {
-    ($($file:literal),* $(,)?) => {
-        &[$(($file, include_str!(concat!("../../python/soprano_export/", $file)))),*]
-    };
-}
-
-/// Every module of `python/soprano_export`; a test holds the list to the folder.
-const FILES: &[(&str, &str)] = package![
-    "__init__.py",
-    "__main__.py",
-    "checkpoint.py",
-    "convertible.py",
-    "decoder.py",
-    "errors.py",
-    "graph.py",
-    "hub.py",
-    "language_model.py",
-    "lm.py",
-    "lm_references.py",
-    "probes.py",
-    "protocol.py",
-    "references.py",
-    "request.py",
-    "synthetic.py",
-    "tasks/__init__.py",
-    "tasks/bench.py",
-    "tasks/convert.py",
-    "tasks/download.py",
-    "tasks/environment.py",
-    "tasks/export_decoder.py",
-    "tasks/export_lm.py",
-    "tasks/publish.py",
-    "tasks/speak.py",
-    "tasks/synthesize.py",
-    "tokenizer.py",
-    "upstream.py",
-    "voice.py",
-];
+/// Every module of `python/soprano_export` by its path, and its text; `build.rs` lists them.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/package.rs"));
 
 /// The digest of the exporters' source.
 pub fn source_digest() -> Digest {
@@ -76,30 +40,4 @@ pub(super) fn unpack(cache: &Path) -> Result<PathBuf, Error> {
         outcome => outcome.map_err(Error::io(&place))?,
     }
     Ok(place)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_module_is_carried() {
-        fn walk(folder: &Path, prefix: &str, into: &mut Vec<String>) {
-            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-                match entry.path() {
-                    path if path.is_dir() && name != "__pycache__" => {
-                        walk(&path, &format!("{name}/"), into)
-                    }
-                    path if path.extension().is_some_and(|e| e == "py") => into.push(name),
-                    _ => {}
-                }
-            }
-        }
-        let mut found = Vec::new();
-        walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("python/soprano_export"), "", &mut found);
-        found.retain(|name| !name.contains("__pycache__"));
-        found.sort();
-        assert_eq!(found, FILES.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
-    }
 }

@@ -122,8 +122,10 @@ impl Python {
 /// The folders of an environment that packages lie in.
 fn site_packages(home: &Path) -> Vec<PathBuf> {
     let libraries = std::fs::read_dir(home.join("lib")).into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> =
-        libraries.map(|entry| entry.path().join("site-packages")).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<PathBuf> = libraries
+        .map(|entry| entry.path().join("site-packages"))
+        .filter(|path| path.is_dir())
+        .collect();
     folders.sort();
     folders
 }

@@ -3,22 +3,28 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::recipe::LmReferences;
+use crate::names::{Ports, Precision, Role};
+use crate::recipe::{CausalReferences, Module, SignalReferences};
 
 /// What a child is asked to do. The Python package documents each task.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Request<'a> {
     /// Really import every package and say what failed.
-    Environment {},
+    Environment {
+        /// The family whose packages are meant.
+        family: &'a str,
+    },
     /// Write a checkpoint of upstream's own class with seeded weights.
     Synthesize {
+        /// The family.
+        family: &'a str,
         /// Which size.
         preset: &'a str,
         /// Seed of the weights.
         seed: u64,
-        /// Which halves to write: `decoder`, `lm`.
-        parts: &'a [&'a str],
+        /// The graphs whose weights to write.
+        graphs: &'a [String],
     },
     /// Fetch files of a hub repository.
     Download {
@@ -44,21 +50,58 @@ pub enum Request<'a> {
         /// The tag.
         tag: &'a str,
     },
-    /// Export the decoder and record references from the unmodified module.
-    ExportDecoder(ExportDecoder<'a>),
+    /// Turn a checkpoint into a graph.
+    Export(Export<'a>),
+    /// Record what the unmodified module answers.
+    Record(Record<'a>),
     /// Convert an ONNX file, or the module behind it, to OpenVINO's intermediate representation.
     Convert(Convert<'a>),
-    /// Export the language model and record references from the unmodified module.
-    ExportLm(ExportLm<'a>),
     /// Say sentences with upstream's own code and record it.
     Speak(Speak<'a>),
-    /// Time one half of a checkpoint in PyTorch.
+    /// Time a graph of a checkpoint in PyTorch.
     Bench(Bench<'a>),
+}
+
+/// Which graph of which model a task is about.
+#[derive(Clone, Debug, Serialize)]
+pub struct Subject<'a> {
+    /// The model's family.
+    pub family: &'a str,
+    /// The graph's name.
+    pub graph: &'a str,
+    /// Its role.
+    pub role: Role,
+    /// The names of its inputs and outputs.
+    #[serde(serialize_with = "without_role")]
+    pub names: &'a Ports,
+    /// The module behind it, where the recipe names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<TrustedModule<'a>>,
+}
+
+/// The names alone: the role has a field of its own.
+fn without_role<S: serde::Serializer>(names: &&Ports, to: S) -> Result<S::Ok, S::Error> {
+    match names {
+        Ports::Causal(names) => names.serialize(to),
+        Ports::Signal(names) => names.serialize(to),
+    }
+}
+
+/// A module whose code the person who asks trusts.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrustedModule<'a> {
+    /// What the recipe says of it.
+    #[serde(flatten)]
+    pub module: &'a Module,
+    /// Whether its code may be run.
+    pub trust_code: bool,
 }
 
 /// What the whole voice is to say.
 #[derive(Clone, Debug, Serialize)]
 pub struct Speak<'a> {
+    /// The model's family.
+    pub family: &'a str,
     /// The checkpoint's folder.
     pub checkpoint: &'a Path,
     /// The texts, as a user writes them.
@@ -72,8 +115,9 @@ pub struct Speak<'a> {
 pub struct Bench<'a> {
     /// The checkpoint's folder.
     pub checkpoint: &'a Path,
-    /// `lm` or `decoder`.
-    pub part: &'a str,
+    /// Which graph.
+    #[serde(flatten)]
+    pub subject: Subject<'a>,
     /// Threads of every operator.
     pub threads: usize,
     /// Calls of each point.
@@ -98,10 +142,11 @@ pub struct PublishFile<'a> {
 pub struct Convert<'a> {
     /// The fp32 ONNX file.
     pub model: &'a Path,
-    /// `decoder` or `lm`.
-    pub part: &'a str,
-    /// `fp32`, `fp16`, `int8`.
-    pub schemes: &'a [&'a str],
+    /// Which graph.
+    #[serde(flatten)]
+    pub subject: Subject<'a>,
+    /// Those that are wanted.
+    pub precisions: &'a [Precision],
     /// `onnx` or `torch`.
     pub via: &'a str,
     /// The checkpoint's folder.
@@ -125,43 +170,41 @@ pub struct InputShape<'a> {
     pub dims: &'a [String],
 }
 
-/// Options of a language model's export.
+/// Options of an export.
 #[derive(Clone, Debug, Serialize)]
-pub struct ExportLm<'a> {
+pub struct Export<'a> {
+    /// Which graph.
+    #[serde(flatten)]
+    pub subject: Subject<'a>,
     /// The checkpoint's folder.
     pub checkpoint: &'a Path,
     /// ONNX operator set.
-    pub opset: i64,
-    /// `torch` or `optimum`.
-    pub route: &'a str,
-    /// Layers whose input the references record.
+    pub opset: u32,
+    /// What writes the graph: `torch`, `optimum`.
+    pub exporter: &'a str,
+}
+
+/// Options of a recording.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record<'a> {
+    /// Which graph.
+    #[serde(flatten)]
+    pub subject: Subject<'a>,
+    /// The checkpoint's folder.
+    pub checkpoint: &'a Path,
+    /// Which calls to record.
+    pub references: References<'a>,
+    /// Layers of a causal graph whose input is recorded too.
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
     pub hidden_states: &'a [u32],
-    /// Which references to record.
-    pub references: &'a LmReferences,
 }
 
-/// Options of a decoder's export.
+/// Which calls are recorded, by the graph's role.
 #[derive(Clone, Debug, Serialize)]
-pub struct ExportDecoder<'a> {
-    /// The checkpoint's folder.
-    pub checkpoint: &'a Path,
-    /// ONNX operator set.
-    pub opset: i64,
-    /// Which references to record.
-    pub references: ReferencePlan<'a>,
-}
-
-/// Which inputs PyTorch's own outputs are recorded for.
-#[derive(Clone, Debug, Serialize)]
-pub struct ReferencePlan<'a> {
-    /// Sequence lengths, each at least 2.
-    pub lengths: &'a [usize],
-    /// Batch sizes.
-    pub batches: &'a [usize],
-    /// Whether to add inputs driven to the magnitude clip, to large phases and to loudness.
-    pub extreme: bool,
-    /// Seed of the inputs.
-    pub seed: u64,
-    /// Sentences for the checkpoint's own language model to say.
-    pub sentences: &'a [String],
+#[serde(untagged)]
+pub enum References<'a> {
+    /// Of a causal graph.
+    Causal(&'a CausalReferences),
+    /// Of a signal graph.
+    Signal(&'a SignalReferences),
 }

@@ -14,14 +14,14 @@ use crate::digest::{Digest, Hasher};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The stage's name.
-    pub stage: &'static str,
+    pub stage: String,
     fields: BTreeMap<&'static str, String>,
 }
 
 impl Key {
     /// A key without fields.
-    pub fn new(stage: &'static str) -> Self {
-        Self { stage, fields: BTreeMap::new() }
+    pub fn new(stage: &str) -> Self {
+        Self { stage: stage.to_owned(), fields: BTreeMap::new() }
     }
 
     /// Adds a field.
@@ -30,10 +30,21 @@ impl Key {
         self
     }
 
+    /// The same key without a field.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.fields.remove(name);
+        self
+    }
+
+    /// The same key of another stage.
+    pub(super) fn renamed(self, stage: &str) -> Self {
+        Self { stage: stage.to_owned(), ..self }
+    }
+
     /// The digest of stage and fields.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::default();
-        hasher.field("stage", self.stage);
+        hasher.field("stage", &self.stage);
         for (name, value) in &self.fields {
             hasher.field(name, value);
         }
@@ -216,7 +227,10 @@ impl Cache {
         let prefix = format!("{}-", key.stage);
         let others = std::fs::read_dir(self.stages()).into_iter().flatten().flatten();
         let nearest = others
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .filter(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                name.strip_prefix(&prefix).is_some_and(|digest| !digest.contains('-'))
+            })
             .filter_map(|entry| std::fs::read(entry.path().join(RECORD)).ok())
             .filter_map(|text| serde_json::from_slice::<Record>(&text).ok())
             .map(|record| differences(key, &record.fields))

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::validate::{Part, Speed, Verdict};
+use crate::validate::{Speed, Verdict};
 use crate::{bundle, export, ir, passes, source, tensor, validate};
 
 /// How a build ends without a bundle.
@@ -62,7 +62,7 @@ pub enum Error {
     #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]
     Rejected { verdict: Box<Verdict>, kept: PathBuf },
     #[error(
-        "the int8 {part} takes {:.2} ms, its fp32 {:.2} ms ({} in {}): slower, so it was not bundled",
+        "the int8 {graph} takes {:.2} ms, its fp32 {:.2} ms ({} in {}): slower, so it was not bundled",
         speed.int8_ms, speed.fp32_ms, speed.what, speed.runtime
     )]
     #[diagnostic(
@@ -71,7 +71,7 @@ pub enum Error {
             "--no-speed-gate takes it all the same; `activations: one` or fewer nodes in 8 bits may be faster"
         )
     )]
-    Slow { part: Part, speed: Box<Speed> },
+    Slow { graph: String, speed: Box<Speed> },
     #[error("weights in blocks of 8 bits run in ONNX Runtime alone, and there is none here")]
     #[diagnostic(
         code(pipeline::no_onnxruntime),

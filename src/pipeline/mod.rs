@@ -2,11 +2,12 @@
 
 mod cache;
 mod error;
-mod openvino;
+mod judge;
+mod pack;
 mod pages;
 mod plan;
 mod run;
-mod stages;
+mod work;
 mod workflow;
 
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::{Int8Plan, OpenVinoPlan, PartPlan, Plan, Planned, State};
+pub use plan::{Plan, Planned, State, Work};
 pub use run::{Finished, run, run_until};
 pub use workflow::{Job, github_matrix, snakefile};
 
@@ -48,6 +49,8 @@ pub struct Build<'a> {
     pub runtimes: Vec<Box<dyn Runtime>>,
     /// Whether an int8 file must be faster than its fp32 one, here.
     pub speed_gate: bool,
+    /// Whether code that the recipe names may be run.
+    pub trust_code: bool,
     /// Finished stages.
     pub cache: Cache,
     /// Set from outside to stop.

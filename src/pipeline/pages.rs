@@ -1,40 +1,49 @@
 //! What a build found out, as the pages of its bundle.
 
-use super::stages::Exported;
-use super::{Error, Outcome, Summary};
-use crate::bundle::report::{ArtifactSection, Card, CardDecoder, CardFile, CaseRow, Listening, Page};
-use crate::bundle::{self};
+use super::run::Finds;
+use super::{Build, Error, Outcome, Summary, judge};
+use crate::bundle::report::{ArtifactSection, Card, CardFile, CardSignal, CaseRow, Listening, Page};
+use crate::bundle::{self, Manifest};
 use crate::digest::{Digest, Hasher};
+use crate::family;
+use crate::interface::Interface;
+use crate::ir::Model;
+use crate::names::{Precision, Role};
 use crate::recipe::Recipe;
-use crate::runtime::built_in;
-use crate::validate::{self, Artifact, Kind, Metric, Part, References};
+use crate::runtime::{Format, built_in};
+use crate::validate::{self, Kind, Metric};
 
-/// At most this many tokens are drawn and embedded as audio: four seconds of Soprano.
-const LISTENING_TOKENS: usize = 64;
+/// At most this many frames are drawn and embedded as audio: four seconds of Soprano.
+const LISTENING_FRAMES: usize = 64;
 
-/// One reference beside what the artifact makes of it: the longest spoken sentence, or the longest
-/// realistic one of a single voice.
+/// One reference beside what the fp32 file of the graph that makes sound makes of it: the longest spoken sentence,
+/// or the longest realistic one of a single voice.
 pub(super) fn listening(
-    exported: &Exported,
-    artifact: &Artifact,
-    references: &References,
+    build: &Build<'_>,
+    finds: &dyn Finds,
+    manifest: &Manifest,
 ) -> Result<Option<Listening>, Error> {
+    let signal = build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
+    let Some((name, graph)) = signal else { return Ok(None) };
+    let Some(sample_rate) = manifest.sample_rate() else { return Ok(None) };
+    let judged = judge::judged(finds, (name, graph), (Precision::Fp32, Format::Onnx))?;
+    let model = Model::open(&judged.artifact.path)?;
+    let references = judge::references(finds, name, graph, &model)?;
     let fits = references.cases.iter().filter(|case| {
-        case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_TOKENS
+        case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_FRAMES
     });
     let Some(case) = fits.max_by_key(|case| (case.kind == Kind::Spoken, case.length)) else {
         return Ok(None);
     };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
-    let run = || built_in()?.load(&artifact.path)?.run(&references.inputs(case));
+    let run = || built_in()?.load(&judged.artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
-    let Some(made) = outputs.remove(&output) else { return Ok(None) };
-    let Some(sample_rate) = exported.sample_rate else { return Ok(None) };
+    let Some(samples) = outputs.remove(&output) else { return Ok(None) };
     Ok(Some(Listening {
         title: format!("{} ({} tokens)", case.name, case.length),
         sample_rate,
         reference: reference.to_f32()?,
-        artifact: made.to_f32()?,
+        artifact: samples.to_f32()?,
     }))
 }
 
@@ -80,7 +89,7 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         bytes: artifact.all_bytes(),
         sha256: artifact.sha256,
         weights: artifact.weights.as_ref().map(weights),
-        scheme: artifact.scheme.to_string(),
+        precision: artifact.precision.to_string(),
         runtime: verdict.runtime.clone(),
         nodes: rewrite.nodes,
         weight_bytes: rewrite.weight_bytes,
@@ -101,7 +110,7 @@ fn text(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A dimension, or those of a half, `lm.head_dim`, each in a line of its own.
+/// A dimension, or those inside it, `lm.head_dim`, each in a line of its own.
 fn dimensions(name: &str, value: &serde_json::Value) -> Vec<(String, String)> {
     match value.as_object() {
         Some(of) => of.iter().flat_map(|(key, v)| dimensions(&format!("{name}.{key}"), v)).collect(),
@@ -126,44 +135,63 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
         name: manifest.name.clone(),
         checkpoint: manifest.checkpoint.source.clone(),
         checkpoint_digest: checkpoint_digest(summary),
-        architecture: manifest.architecture.iter().flat_map(|(k, v)| dimensions(k, v)).collect(),
+        architecture: architecture(manifest),
         environment: manifest.environment.clone().into_iter().collect(),
         artifacts: sections(summary),
         listening,
     })
 }
 
+/// The dimensions of each graph, by the graph's name where there are several.
+fn architecture(manifest: &Manifest) -> Vec<(String, String)> {
+    let graphs = manifest.graphs.iter();
+    let named = graphs.flat_map(|(name, graph)| graph.architecture.iter().map(move |d| (name, d)));
+    named.flat_map(|(name, (key, value))| dimensions(&format!("{name}.{key}"), value)).collect()
+}
+
 /// `README.md`, the model card.
-pub(super) fn card(summary: &Summary, recipe: &Recipe, sample_rate: Option<u32>) -> String {
+pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
     let manifest = &summary.manifest;
-    let number =
-        |name: &str| manifest.architecture.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
     let files = manifest.artifacts.iter().flat_map(|artifact| {
         let model =
             CardFile { path: artifact.file.clone(), bytes: artifact.bytes, sha256: artifact.sha256 };
         std::iter::once(model).chain(artifact.weights.as_ref().map(weights))
     });
-    let port = |ports: &[bundle::Port]| ports.first().map(|p| p.name.clone()).unwrap_or_default();
     let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
-    let tags = ["onnx", "vocos", if synthetic { "random-weights" } else { "text-to-speech" }];
-    let decoder = manifest.artifacts.iter().find(|artifact| artifact.part == Part::Decoder);
+    let last = if synthetic { "random-weights" } else { "text-to-speech" };
+    let tags = ["onnx"].iter().chain(family::of(recipe).tags).chain([&last]);
     bundle::report::model_card(&Card {
         name: manifest.name.clone(),
         // Seeded weights are nobody's model: the card must not say they are.
         base_model: recipe.base_model.clone().filter(|_| !synthetic),
         license: recipe.license.clone(),
-        tags: tags.map(str::to_owned).to_vec(),
+        tags: tags.map(|tag| (*tag).to_owned()).collect(),
         checkpoint: manifest.checkpoint.source.clone(),
         checkpoint_digest: checkpoint_digest(summary),
         files: files.collect(),
-        decoder: decoder.map(|artifact| CardDecoder {
-            file: artifact.file.clone(),
-            input: port(&artifact.inputs),
-            input_channels: number("input_channels") as usize,
-            output: port(&artifact.outputs),
-            samples_per_token: (number("hop_length") * number("upscale")) as usize,
-            sample_rate: sample_rate.unwrap_or(0),
-        }),
+        signal: signal(manifest),
         artifacts: sections(summary),
+    })
+}
+
+/// The interface of the first file that makes sound.
+fn signal(manifest: &Manifest) -> Option<CardSignal> {
+    manifest.artifacts.iter().find_map(|artifact| {
+        let graph = manifest.graph(artifact);
+        let Ok(Interface::Signal(bound)) = Interface::bind(&graph.interface, &artifact.signature())
+        else {
+            return None;
+        };
+        let framing = graph.framing?;
+        Some(CardSignal {
+            file: artifact.file.clone(),
+            input: bound.names().frames.clone(),
+            channels: bound.channels(),
+            channels_last: bound.has_channels_last(),
+            output: bound.names().samples.clone(),
+            per_frame: framing.per_frame,
+            lead: framing.lead,
+            sample_rate: graph.sample_rate?,
+        })
     })
 }

@@ -1,13 +1,17 @@
+//! A build as a list of stages, each with its key, its state and those before it: what `plan` prints, `run`
+//! walks, `--until` cuts and a Snakefile is written from.
+
 use super::cache::{Cache, Key};
-use super::{Build, Error, openvino, stages};
+use super::{Build, Error};
 use crate::digest::Digest;
 use crate::export::{self, Python};
+use crate::family;
 use crate::hardware::Machine;
 use crate::names::Precision;
 use crate::passes;
-use crate::recipe::{Decoder, Int8, Recipe};
-use crate::source::{Checkpoint, Needs, Source};
-use crate::validate::Part;
+use crate::recipe::{Form, Graph, Recipe};
+use crate::runtime::Format;
+use crate::source::{Checkpoint, Source};
 
 /// Whether a stage has to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,79 +22,96 @@ pub enum State {
     Miss(String),
 }
 
+/// What a stage does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Makes the checkpoint available.
+    Checkpoint,
+    /// Turns the checkpoint into a graph.
+    Export(String),
+    /// Records what the original module answers.
+    Record(String),
+    /// Runs passes and surgeries.
+    Rewrite(String),
+    /// Writes the graph in 8 bits.
+    Quantize(String),
+    /// Converts the rewritten graph to another format.
+    Convert(String),
+    /// Runs the references through a file.
+    Validate(String, Precision, Format),
+    /// Times the int8 file beside the fp32 one.
+    Time(String),
+    /// Has the original model say sentences.
+    Speak,
+}
+
+impl Work {
+    /// The stage's name: what it does, to which graph.
+    pub fn name(&self) -> String {
+        match self {
+            Work::Checkpoint => "checkpoint".to_owned(),
+            Work::Export(graph) => format!("export-{graph}"),
+            Work::Record(graph) => format!("record-{graph}"),
+            Work::Rewrite(graph) => format!("rewrite-{graph}"),
+            Work::Quantize(graph) => format!("quantize-{graph}"),
+            Work::Convert(graph) => format!("convert-{graph}"),
+            Work::Validate(graph, Precision::Fp32, Format::Onnx) => format!("validate-{graph}"),
+            Work::Validate(graph, precision, Format::Onnx) => format!("validate-{graph}-{precision}"),
+            Work::Validate(graph, precision, Format::OpenVino) => {
+                format!("validate-{graph}-ir-{precision}")
+            }
+            Work::Time(graph) => format!("time-{graph}"),
+            Work::Speak => "speak".to_owned(),
+        }
+    }
+
+    /// The stage that leaves the file which a validation runs, and the one of the fp32 ONNX file.
+    pub(super) fn file_of(graph: &str, precision: Precision, format: Format) -> Work {
+        match (precision, format) {
+            (_, Format::OpenVino) => Work::Convert(graph.to_owned()),
+            (Precision::Fp32, Format::Onnx) => Work::Rewrite(graph.to_owned()),
+            (_, Format::Onnx) => Work::Quantize(graph.to_owned()),
+        }
+    }
+
+    /// What a rule asks of the machine that runs it: threads (none for the whole machine), and megabytes that are
+    /// enough for a full-size model.
+    pub(super) fn needs(&self) -> (Option<u32>, u32) {
+        match self {
+            // Nothing may run beside what is timed.
+            Work::Time(_) => (None, 3000),
+            Work::Checkpoint
+            | Work::Export(_)
+            | Work::Record(_)
+            | Work::Convert(_)
+            | Work::Validate(..) => (Some(2), 4000),
+            // One thread: two runs agree to the last bit.
+            Work::Speak => (Some(1), 4000),
+            Work::Rewrite(_) | Work::Quantize(_) => (Some(1), 2000),
+        }
+    }
+}
+
 /// A stage of a plan.
 #[derive(Clone, Debug)]
 pub struct Planned {
+    /// What it does.
+    pub work: Work,
     /// Everything it depends on.
     pub key: Key,
     /// Whether it is there.
     pub state: State,
-}
-
-/// The stages of one half of a model.
-#[derive(Clone, Debug)]
-pub struct PartPlan {
-    /// Which half.
-    pub part: Part,
-    /// PyTorch to ONNX, and the references.
-    pub export: Planned,
-    /// The passes.
-    pub rewrite: Planned,
-    /// The references in tract.
-    pub validate: Planned,
-    /// The int8 file, where the recipe asks for it.
-    pub int8: Option<Int8Plan>,
-    /// OpenVINO's format, where the recipe asks for it.
-    pub openvino: Option<OpenVinoPlan>,
-}
-
-/// The stages of one half in OpenVINO's format.
-#[derive(Clone, Debug)]
-pub struct OpenVinoPlan {
-    /// The fp32 file, converted.
-    pub convert: Planned,
-    /// The references in OpenVINO, for each file.
-    pub validate: Vec<(Precision, Planned)>,
-}
-
-/// The stages of the int8 file of one half.
-#[derive(Clone, Debug)]
-pub struct Int8Plan {
-    /// The fp32 file in 8 bits.
-    pub quantize: Planned,
-    /// The references in tract, and in ONNX Runtime where there is one.
-    pub validate: Planned,
-    /// Its time beside fp32's, unless that was not to be asked.
-    pub speed: Option<Planned>,
-}
-
-impl PartPlan {
-    /// The stages in order.
-    pub fn stages(&self) -> Vec<&Planned> {
-        let int8 = self
-            .int8
-            .iter()
-            .flat_map(|int8| [&int8.quantize, &int8.validate].into_iter().chain(int8.speed.as_ref()));
-        let converted = self.openvino.iter().flat_map(|openvino| {
-            let judged = openvino.validate.iter().map(|(_, planned)| planned);
-            std::iter::once(&openvino.convert).chain(judged)
-        });
-        let fp32 = [&self.export, &self.rewrite, &self.validate];
-        fp32.into_iter().chain(int8).chain(converted).collect()
-    }
+    /// The places of the stages whose results it reads.
+    pub after: Vec<usize>,
 }
 
 /// The stages of a build. Making it reads the recipe, the checkpoint's digest and the names of the
 /// installed packages; nothing is run.
 pub struct Plan {
-    /// Making the checkpoint available; none for a folder, which is there already.
-    pub checkpoint: Option<Planned>,
-    /// The folder's checkpoint, hashed.
+    /// The stages, each after those that it reads.
+    pub stages: Vec<Planned>,
+    /// The folder's checkpoint, hashed; none where a stage makes it.
     pub local: Option<Checkpoint>,
-    /// The halves of the model that the recipe names, the decoder first.
-    pub parts: Vec<PartPlan>,
-    /// What upstream's PyTorch says, where the recipe asks for it.
-    pub speak: Option<Planned>,
     /// The digest that the finished bundle carries.
     pub bundle: Digest,
     /// The interpreter, if one was found.
@@ -100,126 +121,184 @@ pub struct Plan {
 /// This build of this program: its source and the versions it is locked to.
 const TOOL: &str = env!("SOPRANO_EXPORT_FINGERPRINT");
 
+/// Stages as they are planned.
+struct Planner<'a> {
+    build: &'a Build<'a>,
+    stages: Vec<Planned>,
+    /// The digests of the exporters and of their environment.
+    exporters: String,
+    environment: String,
+    /// What the checkpoint is known by.
+    identity: Digest,
+    runtimes: String,
+}
+
+impl Planner<'_> {
+    /// Adds a stage whose key has these fields, and the digest of each stage that it reads.
+    fn add(&mut self, work: Work, after: &[usize], key: Key) -> usize {
+        let mut key = key;
+        for &at in after {
+            let (verb, digest) = (verb(&self.stages[at].work), self.stages[at].key.digest());
+            key = key.with(verb, digest);
+        }
+        let state = match (self.build.rebuild, self.build.cache.get(&key)) {
+            (true, _) => State::Miss("--rebuild".to_owned()),
+            (false, Some(_)) => State::Hit,
+            (false, None) => State::Miss(self.build.cache.why(&key)),
+        };
+        self.stages.push(Planned { work, key, state, after: after.to_vec() });
+        self.stages.len() - 1
+    }
+
+    fn key(work: &Work) -> Key {
+        Key::new(&work.name())
+    }
+
+    /// A key of what the Python environment does to the checkpoint.
+    fn of_checkpoint(&self, work: &Work) -> Key {
+        let key = Self::key(work).with("exporters", &self.exporters);
+        key.with("environment", &self.environment).with("checkpoint", self.identity)
+    }
+
+    fn graph(&mut self, name: &str, graph: &Graph) -> Result<(), Error> {
+        let named = || name.to_owned();
+        let first: Vec<usize> =
+            (0..self.stages.len().min(1)).filter(|_| self.has_checkpoint()).collect();
+        let work = Work::Export(named());
+        let mut key = self
+            .of_checkpoint(&work)
+            .with("opset", graph.opset())
+            .with("exporter", graph.exporter())
+            .with("names", json(&graph.ports()));
+        if let Graph::Signal(signal) = graph
+            && let Some(module) = &signal.module
+        {
+            key = key.with("module", json(module)).with("trust code", self.build.trust_code);
+        }
+        let recorded = key.clone();
+        let export = self.add(work, &first, key);
+        let (references, hidden_states) = match graph {
+            Graph::Causal(graph) => (json(&graph.references), json(&graph.hidden_states)),
+            Graph::Signal(graph) => (json(&graph.references), String::new()),
+        };
+        let work = Work::Record(named());
+        let key = recorded.renamed(&work.name()).without("opset").without("exporter");
+        let key = key.with("references", references).with("hidden states", &hidden_states);
+        let record = self.add(work, &first, key);
+        let work = Work::Rewrite(named());
+        let mut key = Self::key(&work).with("passes", pass_names(graph)?.join(" ")).with("tool", TOOL);
+        if let Graph::Causal(graph) = graph {
+            key = key.with("hidden states", hidden_states).with("last logits", graph.last_logits);
+        }
+        let rewrite = self.add(work, &[export], key);
+        let tolerance = match graph {
+            Graph::Causal(graph) => json(&graph.tolerance),
+            Graph::Signal(graph) => json(&graph.tolerance),
+        };
+        self.validate(name, (Precision::Fp32, Format::Onnx), &[rewrite, record, export], &tolerance);
+        if let Some(int8) = graph.int8() {
+            let work = Work::Quantize(named());
+            let key = Self::key(&work).with("options", json(int8)).with("tool", TOOL);
+            let watches = int8.smoothing.is_some() || int8.form == Form::Static;
+            let after = [rewrite].into_iter().chain(watches.then_some(record));
+            let quantize = self.add(work, &after.collect::<Vec<_>>(), key);
+            self.validate(
+                name,
+                (Precision::Int8, Format::Onnx),
+                &[quantize, record],
+                &json(&int8.snr_db),
+            );
+            if self.build.speed_gate {
+                let work = Work::Time(named());
+                let key = Self::key(&work).with("runtime", &self.runtimes);
+                let key = key.with("machine", Machine::detect().cpu).with("tool", TOOL);
+                self.add(work, &[rewrite, quantize, record], key);
+            }
+        }
+        if let Some(target) = &graph.targets().openvino {
+            let work = Work::Convert(named());
+            let key = self.of_checkpoint(&work).with("target", json(target));
+            let after: Vec<usize> = first.into_iter().chain([rewrite, record]).collect();
+            let convert = self.add(work, &after, key);
+            for &precision in &target.precisions {
+                self.validate(
+                    name,
+                    (precision, Format::OpenVino),
+                    &[convert, rewrite, record],
+                    &tolerance,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn validate(&mut self, name: &str, file: (Precision, Format), after: &[usize], tolerance: &str) {
+        let work = Work::Validate(name.to_owned(), file.0, file.1);
+        let key = Self::key(&work).with("tolerance", tolerance);
+        let key = key.with("runtime", &self.runtimes).with("tool", TOOL);
+        self.add(work, after, key);
+    }
+
+    fn has_checkpoint(&self) -> bool {
+        self.stages.first().is_some_and(|stage| stage.work == Work::Checkpoint)
+    }
+}
+
+/// What a stage is called in the keys of those that read it.
+fn verb(work: &Work) -> &'static str {
+    match work {
+        Work::Checkpoint => "made checkpoint",
+        Work::Export(_) => "export",
+        Work::Record(_) => "record",
+        Work::Rewrite(_) => "rewrite",
+        Work::Quantize(_) => "quantize",
+        Work::Convert(_) => "convert",
+        Work::Validate(..) => "validate",
+        Work::Time(_) => "time",
+        Work::Speak => "speak",
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("plain data")
+}
+
 impl Plan {
     /// Plans a build.
     ///
     /// # Errors
-    /// [`Error::Source`] where a folder is no checkpoint; [`Error::Pass`] for an unknown pass.
+    /// [`Error::Source`] where a folder is not a checkpoint; [`Error::Pass`] for an unknown pass.
     pub fn of(build: &Build<'_>) -> Result<Self, Error> {
         let recipe = &build.recipe;
-        let python = Python::find(build.python.as_deref(), recipe.family.name(), build.cache.root());
+        let family = family::of(recipe);
+        let python = Python::find(build.python.as_deref(), family.environment, build.cache.root());
         let environment = match &python {
             Ok(python) => python.digest().short(),
             Err(_) => "none".to_owned(),
         };
-        let exporters = export::source_digest().short();
-        let made = |key: Key| key.with("exporters", &exporters).with("environment", &environment);
-        let planned = |key: Key| {
-            let state = match (build.rebuild, build.cache.get(&key)) {
-                (true, _) => State::Miss("--rebuild".to_owned()),
-                (false, Some(_)) => State::Hit,
-                (false, None) => State::Miss(build.cache.why(&key)),
-            };
-            Planned { key, state }
+        let runtimes = build.runtimes.iter().map(|runtime| runtime.name_and_version());
+        let mut planner = Planner {
+            build,
+            stages: Vec::new(),
+            exporters: export::source_digest().short(),
+            environment,
+            identity: Digest::of(b""),
+            runtimes: runtimes.collect::<Vec<_>>().join(", "),
         };
-
-        let (local, checkpoint) = match &build.source {
-            Source::Directory(folder) => (Some(Checkpoint::open(folder, needs(recipe))?), None),
-            Source::Hub { repo, revision } => {
-                let key = Key::new("checkpoint").with("repo", repo).with("revision", revision);
-                let key = key.with("files", stages::hub_files(recipe).join(" "));
-                (None, Some(planned(key.with("exporters", &exporters))))
-            }
-            Source::Synthetic { preset, seed } => {
-                let key = Key::new("checkpoint").with("preset", preset).with("seed", seed);
-                (None, Some(planned(made(key.with("parts", stages::halves(recipe).join(" "))))))
-            }
-        };
-        let identity = match (&local, &checkpoint) {
-            (Some(local), _) => local.digest(),
-            (None, Some(stage)) => stage.key.digest(),
-            (None, None) => unreachable!("a source is local or made"),
-        };
-        let runtimes =
-            build.runtimes.iter().map(|r| r.name_and_version()).collect::<Vec<_>>().join(", ");
-        let part = |part: Part, export: Key, passes: String, tolerance: String, int8: Option<&Int8>| {
-            let [rewrite, validate, quantize, validate_int8, speed] = stages::names(part);
-            let export = planned(made(export.with("checkpoint", identity)));
-            let rewrite = Key::new(rewrite)
-                .with("export", export.key.digest())
-                .with("passes", passes)
-                .with("tool", TOOL);
-            let rewrite = planned(rewrite);
-            let validate = Key::new(validate)
-                .with("rewrite", rewrite.key.digest())
-                .with("tolerance", &tolerance)
-                .with("runtime", &runtimes)
-                .with("tool", TOOL);
-            let int8 = int8.map(|int8| {
-                let quantize = Key::new(quantize)
-                    .with("rewrite", rewrite.key.digest())
-                    .with("options", serde_json::to_string(int8).expect("plain data"))
-                    .with("tool", TOOL);
-                let quantize = planned(quantize);
-                let validate = Key::new(validate_int8)
-                    .with("quantize", quantize.key.digest())
-                    .with("runtime", &runtimes)
-                    .with("tool", TOOL);
-                let speed = build.speed_gate.then(|| {
-                    let key = Key::new(speed).with("quantize", quantize.key.digest());
-                    let key = key.with("runtime", &runtimes).with("machine", Machine::detect().cpu);
-                    planned(key.with("tool", TOOL))
-                });
-                Int8Plan { quantize, validate: planned(validate), speed }
-            });
-            let target = openvino::target(recipe, part);
-            let openvino = target.map(|target| {
-                let [convert, _] = openvino::names(part, Precision::Fp32);
-                let convert = made(Key::new(convert).with("rewrite", rewrite.key.digest()))
-                    .with("checkpoint", identity)
-                    .with("target", serde_json::to_string(target).expect("plain data"));
-                let convert = planned(convert);
-                let judged = target.schemes.iter().map(|&scheme| {
-                    let [_, validate] = openvino::names(part, scheme);
-                    let key = Key::new(validate)
-                        .with("convert", convert.key.digest())
-                        .with("tolerance", &tolerance)
-                        .with("runtime", &runtimes)
-                        .with("tool", TOOL);
-                    (scheme, planned(key))
-                });
-                OpenVinoPlan { validate: judged.collect(), convert }
-            });
-            PartPlan { part, export, rewrite, validate: planned(validate), int8, openvino }
-        };
-        let json = |value: serde_json::Result<String>| value.expect("plain data");
-        let mut parts = Vec::new();
-        if let Some(decoder) = &recipe.decoder {
-            let export = Key::new("export")
-                .with("opset", decoder.opset)
-                .with("references", json(serde_json::to_string(&decoder.references)));
-            let passes = pass_names(decoder)?.join(" ");
-            let tolerance = json(serde_json::to_string(&decoder.tolerance));
-            parts.push(part(Part::Decoder, export, passes, tolerance, decoder.int8.as_ref()));
+        let local = planner.checkpoint(recipe)?;
+        for (name, graph) in recipe.graphs.iter() {
+            planner.graph(name, graph)?;
         }
-        if let Some(lm) = &recipe.lm {
-            let export = Key::new("export-lm")
-                .with("opset", lm.opset)
-                .with("route", lm.route.name())
-                .with("hidden states", format!("{:?}", lm.hidden_states))
-                .with("references", json(serde_json::to_string(&lm.references)));
-            let tolerance = json(serde_json::to_string(&lm.tolerance));
-            let passes = if lm.last_logits { "all, last logits" } else { "all" }.to_owned();
-            parts.push(part(Part::Lm, export, passes, tolerance, lm.int8.as_ref()));
-        }
-        let speak = recipe.speech.as_ref().map(|speech| {
-            let key = Key::new(stages::SPEAK)
-                .with("checkpoint", identity)
-                .with("sentences", json(serde_json::to_string(&speech.sentences)))
+        if let Some(speech) = &recipe.speech {
+            let after: Vec<usize> = (0..usize::from(planner.has_checkpoint())).collect();
+            let key = planner.of_checkpoint(&Work::Speak);
+            let key = key
+                .with("sentences", json(&speech.sentences))
                 .with("repetition penalty", speech.repetition_penalty);
-            planned(made(key))
-        });
-        let validated = parts.iter().flat_map(PartPlan::stages).chain(&speak);
+            planner.add(Work::Speak, &after, key);
+        }
+        let stages = planner.stages;
+        let validated = stages.iter().filter(|stage| stage.work != Work::Checkpoint);
         let validated = validated.map(|stage| stage.key.digest().to_string());
         let bundle = Key::new("bundle")
             .with("validate", validated.collect::<Vec<_>>().join(" "))
@@ -228,56 +307,88 @@ impl Plan {
             .with("speed gate", build.speed_gate)
             .with("name", build.name.clone().unwrap_or_default())
             .digest();
-        Ok(Self { checkpoint, local, parts, speak, bundle, python })
+        Ok(Self { stages, local, bundle, python })
     }
 
-    /// The stages in order.
-    pub fn stages(&self) -> impl Iterator<Item = &Planned> {
-        let parts = self.parts.iter().flat_map(PartPlan::stages);
-        self.checkpoint.iter().chain(parts).chain(&self.speak)
+    /// The place of the stage that does this.
+    pub fn place(&self, work: &Work) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.work == *work)
     }
 
-    /// The stages in order, each with those that it follows directly.
-    pub fn steps(&self) -> Vec<(&Planned, Vec<&Planned>)> {
-        let mut steps: Vec<(&Planned, Vec<&Planned>)> =
-            self.checkpoint.iter().map(|checkpoint| (checkpoint, Vec::new())).collect();
-        for part in &self.parts {
-            steps.push((&part.export, self.checkpoint.iter().collect()));
-            steps.push((&part.rewrite, vec![&part.export]));
-            steps.push((&part.validate, vec![&part.rewrite]));
-            if let Some(int8) = &part.int8 {
-                steps.push((&int8.quantize, vec![&part.rewrite]));
-                steps.push((&int8.validate, vec![&int8.quantize]));
-                steps.extend(int8.speed.iter().map(|speed| (speed, vec![&int8.quantize])));
-            }
-            if let Some(openvino) = &part.openvino {
-                steps.push((&openvino.convert, vec![&part.rewrite]));
-                let judged = openvino.validate.iter();
-                steps.extend(judged.map(|(_, validate)| (validate, vec![&openvino.convert])));
-            }
-        }
-        steps.extend(self.speak.iter().map(|speak| (speak, self.checkpoint.iter().collect())));
-        steps
-    }
-
-    /// The stage of a key, hashed again, if it is to be taken from the cache.
-    pub(super) fn hit(&self, planned: &Planned, cache: &Cache) -> Option<super::Stage> {
+    /// The stage of a place, hashed again, if it is to be taken from the cache.
+    pub(super) fn hit(&self, at: usize, cache: &Cache) -> Option<super::Stage> {
+        let planned = &self.stages[at];
         if planned.state == State::Hit { cache.get_whole(&planned.key) } else { None }
     }
 }
 
-/// Which weights a recipe's export reads.
-pub(super) fn needs(recipe: &Recipe) -> Needs {
-    Needs { decoder: recipe.decoder.is_some(), lm: recipe.reads_language_model() }
+impl Planner<'_> {
+    /// Opens a folder's checkpoint, or plans the stage that makes one.
+    fn checkpoint(&mut self, recipe: &Recipe) -> Result<Option<Checkpoint>, Error> {
+        let family = family::of(recipe);
+        let (work, wanted) = (Work::Checkpoint, family.wanted(recipe));
+        let key = match &self.build.source {
+            Source::Directory(folder) => {
+                let local = Checkpoint::open(folder, &wanted)?;
+                self.identity = local.digest();
+                return Ok(Some(local));
+            }
+            Source::Hub { repo, revision } => {
+                let key = Self::key(&work).with("repo", repo).with("revision", revision);
+                key.with("files", wanted.required().join(" ")).with("exporters", &self.exporters)
+            }
+            Source::Synthetic { preset, seed } => {
+                let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);
+                let key = key.with("seed", seed).with("graphs", family.reads(recipe).join(" "));
+                key.with("exporters", &self.exporters).with("environment", &self.environment)
+            }
+        };
+        let at = self.add(work, &[], key);
+        self.identity = self.stages[at].key.digest();
+        Ok(None)
+    }
 }
 
-/// The passes of a decoder: those that the recipe names, or all.
-fn pass_names(decoder: &Decoder) -> Result<Vec<String>, Error> {
-    match &decoder.passes {
+/// The passes of a graph: those that the recipe names, or all.
+fn pass_names(graph: &Graph) -> Result<Vec<String>, Error> {
+    match graph.passes() {
         Some(names) => {
             passes::Driver::of(names)?;
-            Ok(names.clone())
+            Ok(names.to_vec())
         }
         None => Ok(passes::ALL.iter().map(|pass| pass.name().to_owned()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Word as _;
+
+    #[test]
+    fn each_stage_has_a_name_of_its_own() {
+        let graph = || "lm".to_owned();
+        let mut names: Vec<String> = [
+            Work::Checkpoint,
+            Work::Export(graph()),
+            Work::Record(graph()),
+            Work::Rewrite(graph()),
+            Work::Quantize(graph()),
+            Work::Convert(graph()),
+            Work::Time(graph()),
+            Work::Speak,
+        ]
+        .iter()
+        .map(Work::name)
+        .collect();
+        for &precision in Precision::ALL {
+            for format in [Format::Onnx, Format::OpenVino] {
+                names.push(Work::Validate(graph(), precision, format).name());
+            }
+        }
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
     }
 }

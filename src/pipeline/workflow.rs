@@ -24,26 +24,11 @@ pub struct Job {
 pub fn github_matrix(recipes: &[(String, Recipe)]) -> Result<String, Error> {
     distinct(recipes.iter().map(|(_, recipe)| recipe.name.as_str()))?;
     let job = |(named, recipe): &(String, Recipe)| {
-        let halves = [("decoder", recipe.decoder.is_some()), ("lm", recipe.lm.is_some())];
-        let parts: Vec<&str> = halves.iter().filter(|half| half.1).map(|half| half.0).collect();
-        serde_json::json!({ "recipe": named, "name": recipe.name, "parts": parts.join(" ") })
+        let graphs: Vec<&str> = recipe.graphs.iter().map(|(graph, _)| graph).collect();
+        serde_json::json!({ "recipe": named, "name": recipe.name, "graphs": graphs.join(" ") })
     };
     let jobs: Vec<_> = recipes.iter().map(job).collect();
     Ok(format!("{}\n", serde_json::json!({ "include": jobs })))
-}
-
-/// What a rule asks of the machine that runs it: threads (none for the whole machine), and megabytes that are
-/// enough for a full-size model.
-fn needs(stage: &str) -> (Option<u32>, u32) {
-    match stage {
-        // Nothing may run beside what is timed.
-        stage if stage.starts_with("speed") => (None, 3000),
-        stage if stage.starts_with("export") || stage == "checkpoint" => (Some(2), 4000),
-        stage if stage.starts_with("validate") || stage.starts_with("convert") => (Some(2), 4000),
-        // One thread: two runs agree to the last bit.
-        "speak" => (Some(1), 4000),
-        _ => (Some(1), 2000),
-    }
 }
 
 /// A Snakefile whose rules are the stages of some builds: a stage that several recipes share is one rule.
@@ -74,23 +59,25 @@ pub fn snakefile(jobs: &[Job], options: &[String], build_options: &[String]) -> 
     );
     let all = jobs.iter().map(bundle).collect::<Vec<_>>().join(", ");
     let _ = writeln!(text, "rule all:\n    input: {all}\n\n");
-    let mut rule = |name: &str, after: &[String], output: &str, stage: &str, command: &str| {
-        let _ = writeln!(text, "rule {name}:");
-        if !after.is_empty() {
-            let _ = writeln!(text, "    input: {}", after.join(", "));
-        }
-        let (threads, megabytes) = needs(stage);
-        let threads = threads.map_or("EVERY_CORE".to_owned(), |threads| threads.to_string());
-        let _ = writeln!(
-            text,
-            "    output: {output}\n    threads: {threads}\n    resources: mem_mb={megabytes}\n    \
+    let mut rule =
+        |name: &str, after: &[String], output: &str, needs: (Option<u32>, u32), command: &str| {
+            let _ = writeln!(text, "rule {name}:");
+            if !after.is_empty() {
+                let _ = writeln!(text, "    input: {}", after.join(", "));
+            }
+            let (threads, megabytes) = needs;
+            let threads = threads.map_or("EVERY_CORE".to_owned(), |threads| threads.to_string());
+            let _ = writeln!(
+                text,
+                "    output: {output}\n    threads: {threads}\n    resources: mem_mb={megabytes}\n    \
              shell: {command}\n\n"
-        );
-    };
+            );
+        };
     let word = |word: &str| word.to_owned();
     let mut known = BTreeSet::new();
     for job in jobs {
-        for (planned, after) in job.plan.steps() {
+        let stages = &job.plan.stages;
+        for planned in stages {
             let key = &planned.key;
             let name = format!(
                 "{}_{}",
@@ -100,17 +87,29 @@ pub fn snakefile(jobs: &[Job], options: &[String], build_options: &[String]) -> 
             if !known.insert(name.clone()) {
                 continue;
             }
-            let until = [word("build"), job.recipe.clone(), word("--until"), word(key.stage)];
-            let after: Vec<String> = after.iter().map(|planned| marker(&planned.key)).collect();
+            let until = [word("build"), job.recipe.clone(), word("--until"), word(&key.stage)];
+            let after: Vec<String> = planned.after.iter().map(|&at| marker(&stages[at].key)).collect();
             let output = format!("touch({})", marker(key));
-            rule(&name, &after, &output, key.stage, &command(&[options, &until, build_options]));
+            rule(
+                &name,
+                &after,
+                &output,
+                planned.work.needs(),
+                &command(&[options, &until, build_options]),
+            );
         }
-        let every: Vec<String> = job.plan.stages().map(|planned| marker(&planned.key)).collect();
+        let every: Vec<String> = stages.iter().map(|planned| marker(&planned.key)).collect();
         let output =
             [word("build"), job.recipe.clone(), word("--output"), format!("bundles/{}", job.name)];
         let name = format!("bundle_{}", job.plan.bundle.short());
         let output_rule = format!("touch({})", bundle(job));
-        rule(&name, &every, &output_rule, "bundle", &command(&[options, &output, build_options]));
+        rule(
+            &name,
+            &every,
+            &output_rule,
+            (Some(1), 2000),
+            &command(&[options, &output, build_options]),
+        );
     }
     text.truncate(text.trim_end().len());
     text.push('\n');
@@ -156,12 +155,12 @@ mod tests {
 
     #[test]
     fn a_matrix_is_one_line() {
-        let recipe = |name: &str| (name.to_owned(), Recipe::find(name).unwrap());
+        let recipe = |name: &str| (name.to_owned(), crate::family::recipes().find(name).unwrap());
         let matrix = github_matrix(&[recipe("soprano-1.1"), recipe("soprano-tiny")]).unwrap();
         assert_eq!(matrix.lines().count(), 1);
         let matrix: serde_json::Value = serde_json::from_str(&matrix).unwrap();
         assert_eq!(matrix["include"][1]["recipe"], "soprano-tiny");
-        assert_eq!(matrix["include"][1]["parts"], "decoder");
+        assert_eq!(matrix["include"][1]["graphs"], "decoder");
         let twice = github_matrix(&[recipe("soprano-1.1"), recipe("soprano-1.1")]);
         assert!(matches!(twice, Err(Error::SameName { name }) if name == "soprano-1.1"));
     }

@@ -1,10 +1,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::{
-    Decoder, Fp32Tolerance, Int8, LanguageModel, LmFp32Tolerance, LmReferences, Recipe, References,
-    Step,
+use super::graph::{
+    Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
 };
+use super::{Int8, Recipe, Shape, Step};
 
 /// Below 13 there is no per-channel quantization, and above 20 not every runtime follows.
 pub(super) const OPSET: RangeInclusive<u32> = 13..=20;
@@ -46,7 +46,9 @@ pub struct Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("`")?;
-        for (i, step) in self.path.iter().enumerate() {
+        // Recipes may name graphs at the top too.
+        let path = self.path.strip_prefix(&[Step::Key("graphs".to_owned())][..]).unwrap_or(&self.path);
+        for (i, step) in path.iter().enumerate() {
             match step {
                 Step::Key(key) if i == 0 => f.write_str(key)?,
                 Step::Key(key) => write!(f, ".{key}")?,
@@ -68,11 +70,11 @@ pub(super) type Outcome = Result<(), Invalid>;
 
 impl Checks {
     pub(super) fn at(&self, step: Step) -> Checks {
-        Checks { path: self.path.iter().copied().chain([step]).collect() }
+        Checks { path: self.path.iter().cloned().chain([step]).collect() }
     }
 
-    pub(super) fn key(&self, key: &'static str) -> Checks {
-        self.at(Step::Key(key))
+    pub(super) fn key(&self, key: &str) -> Checks {
+        self.at(Step::Key(key.to_owned()))
     }
 
     pub(super) fn ensure(
@@ -179,7 +181,7 @@ impl Recipe {
     ///
     /// # Errors
     /// The first value that no recipe may have.
-    pub fn validate(&self) -> Result<(), Invalid> {
+    pub(super) fn validate(&self, shape: &Shape) -> Result<(), Invalid> {
         let root = Checks { path: Vec::new() };
         root.key("name").file_name(&self.name)?;
         let source = root.key("source");
@@ -206,20 +208,52 @@ impl Recipe {
                 "write `owner/name`, such as `ekwek/Soprano-1.1-80M`",
             )?;
         }
+        let known = shape.graphs.iter().map(|graph| format!("`{}: {{}}`", graph.name));
+        let known = known.reduce(|all, graph| format!("{all}, {graph}"));
         root.ensure(
-            self.decoder.is_some() || self.lm.is_some(),
+            !self.graphs.0.is_empty(),
             "names nothing to export",
-            "add `decoder: {}`, `lm: {}`, or both",
+            format!("add {} to `graphs`", known.as_deref().unwrap_or("a graph with its `role`")),
         )?;
-        if let Some(decoder) = &self.decoder {
-            decoder.validate(&root.key("decoder"))?;
+        for (name, graph) in self.graphs.iter() {
+            let here = root.key("graphs").key(name);
+            if shape.is_open() {
+                here.file_name(name)?;
+            }
+            graph.validate(&here, shape.is_open())?;
         }
-        self.lm.as_ref().map_or(Ok(()), |lm| lm.validate(&root.key("lm")))?;
-        let (lm, decoder) = (self.lm.is_some(), self.decoder.is_some());
+        let whole = Whole::of(self, shape);
         let speech = self.speech.as_ref();
-        speech.map_or(Ok(()), |speech| speech.validate(&root.key("speech"), lm, decoder))?;
-        let gate = self.gate.as_ref();
-        gate.map_or(Ok(()), |gate| gate.validate(&root.key("gate"), lm, decoder))
+        speech.map_or(Ok(()), |speech| speech.validate(&root.key("speech"), &whole))?;
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&root.key("gate"), &whole))
+    }
+}
+
+/// Whether a recipe exports a whole voice.
+pub(super) struct Whole {
+    missing: Option<&'static str>,
+    open: bool,
+}
+
+impl Whole {
+    fn of(recipe: &Recipe, shape: &Shape) -> Self {
+        let mut names = shape.graphs.iter().map(|graph| graph.name);
+        Self { missing: names.find(|name| recipe.graph(name).is_none()), open: shape.is_open() }
+    }
+
+    pub(super) fn ensure(&self, here: &Checks) -> Outcome {
+        let what = "is about a whole voice, and ";
+        here.ensure(
+            !self.open,
+            format!("{what}this family's graphs are not said to be one"),
+            "take this out",
+        )?;
+        let missing = self.missing.unwrap_or_default();
+        here.ensure(
+            self.missing.is_none(),
+            format!("{what}this recipe doesn't export all of one"),
+            format!("add `{missing}: {{}}` to `graphs`, or take this out"),
+        )
     }
 }
 
@@ -229,11 +263,11 @@ fn word(text: &str, signs: &[u8]) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || signs.contains(&b))
 }
 
-impl Decoder {
-    fn validate(&self, here: &Checks) -> Outcome {
-        here.key("opset").range(self.opset, &OPSET)?;
-        here.key("file").file_name(&self.file)?;
-        for (i, pass) in self.passes.iter().flatten().enumerate() {
+impl Graph {
+    fn validate(&self, here: &Checks, open: bool) -> Outcome {
+        here.key("opset").range(self.opset(), &OPSET)?;
+        here.key("file").file_name(self.file())?;
+        for (i, pass) in self.passes().into_iter().flatten().enumerate() {
             let kebab = pass.split('-').all(|part| {
                 !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
             });
@@ -243,15 +277,47 @@ impl Decoder {
                 "pass names are lower-case words with `-` between, such as `constant-folding`",
             )?;
         }
-        here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
-        self.references.validate(&here.key("references"))?;
-        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
-        self.targets.validate(&here.key("targets"), false)?;
-        self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
+        here.key("time_limit_seconds").range(self.time_limit_seconds(), &TIME_LIMIT)?;
+        match self {
+            Graph::Causal(graph) => graph.validate(here, open)?,
+            Graph::Signal(graph) => graph.validate(here, open)?,
+        }
+        self.targets().validate(&here.key("targets"), self.role())?;
+        self.int8().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))?;
+        here.key("references").key("sentences").ensure(
+            !open || self.sentences().is_empty(),
+            "asks for sentences, and this family has no text front end",
+            "take the key out",
+        )
     }
 }
 
-impl References {
+/// Refuses names of inputs and outputs that are no names, or not different ones.
+fn interface(here: &Checks, open: bool, changed: bool, names: &[(&str, &str)]) -> Outcome {
+    here.ensure(
+        open || !changed,
+        "is given, and the family has names of its own",
+        "take the key out, or write `family: plain`",
+    )?;
+    for (i, (key, name)) in names.iter().enumerate() {
+        let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && name.len() <= 64;
+        here.key(key).ensure(
+            plain,
+            "is not a name of an input or output",
+            "write up to 64 letters, digits and `_`; first a letter or `_`",
+        )?;
+        here.key(key).ensure(
+            names[..i].iter().all(|(_, before)| before != name),
+            format!("is `{name}` again"),
+            "give each input and output a name of its own",
+        )?;
+    }
+    Ok(())
+}
+
+impl SignalReferences {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("lengths").each(&self.lengths, &LENGTH)?;
         here.key("batches").each(&self.batches, &BATCH)?;
@@ -272,7 +338,7 @@ impl References {
 pub(super) const FLOOR: &str = "an fp32 export that is further from PyTorch computes something else, and a recipe can't switch validation \
      off";
 
-impl Fp32Tolerance {
+impl SignalFp32 {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("max_abs_of_peak").at_most(self.max_abs_of_peak, LOOSEST_MAX_ABS, FLOOR)?;
         here.key("snr_db").at_least(self.snr_db, *SNR_DB.start(), *SNR_DB.end(), FLOOR)?;
@@ -284,22 +350,93 @@ impl Fp32Tolerance {
     }
 }
 
-impl LanguageModel {
-    fn validate(&self, here: &Checks) -> Outcome {
-        here.key("opset").range(self.opset, &OPSET)?;
-        here.key("file").file_name(&self.file)?;
+impl Causal {
+    fn validate(&self, here: &Checks, open: bool) -> Outcome {
         if !self.hidden_states.is_empty() {
             here.key("hidden_states").each(&self.hidden_states, &(0..=MOST_LAYERS))?;
         }
-        here.key("time_limit_seconds").range(self.time_limit_seconds, &TIME_LIMIT)?;
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
-        self.targets.validate(&here.key("targets"), true)?;
-        self.int8.as_ref().map_or(Ok(()), |int8| int8.validate(&here.key("int8")))
+        let names = &self.interface;
+        interface(
+            &here.key("interface"),
+            open,
+            *names != Default::default(),
+            &[
+                ("ids", &names.ids),
+                ("mask", &names.mask),
+                ("positions", &names.positions),
+                ("past", &names.past),
+                ("present", &names.present),
+                ("logits", &names.logits),
+                ("hidden", &names.hidden),
+                ("layers", &names.layers),
+            ],
+        )?;
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&here.key("gate")))
     }
 }
 
-impl LmReferences {
+impl Signal {
+    fn validate(&self, here: &Checks, open: bool) -> Outcome {
+        self.references.validate(&here.key("references"))?;
+        self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
+        let names = &self.interface;
+        let changed = *names != Default::default();
+        let pairs = [("frames", names.frames.as_str()), ("samples", names.samples.as_str())];
+        interface(&here.key("interface"), open, changed, &pairs)?;
+        here.key("module").ensure(
+            open == self.module.is_some(),
+            if open {
+                "is missing: a signal graph is a module of yours"
+            } else {
+                "is given, and the family has its own"
+            },
+            if open {
+                "write `module: {import: \"package.module:Class\", weights: FILE}`"
+            } else {
+                "take the key out, or write `family: plain`"
+            },
+        )?;
+        self.module.as_ref().map_or(Ok(()), |module| module.validate(&here.key("module")))?;
+        self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&here.key("gate")))
+    }
+}
+
+impl Module {
+    fn validate(&self, here: &Checks) -> Outcome {
+        let identifier = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        let path = self.import.split_once(':');
+        here.key("import").ensure(
+            self.import.len() <= 256
+                && path.is_some_and(|(module, class)| {
+                    module.split('.').all(identifier) && identifier(class)
+                }),
+            "is not an import path",
+            "write `package.module:Class`",
+        )?;
+        let weights = std::path::Path::new(&self.weights);
+        let kind = weights.extension().and_then(|e| e.to_str());
+        here.key("weights").ensure(
+            matches!(kind, Some("pth" | "pt" | "bin" | "safetensors"))
+                && self.weights.len() <= 128
+                && !self.weights.contains(['/', '\\', '*'])
+                && !self.weights.contains(char::is_control),
+            "is not the name of a file of weights",
+            "write the name of a state dict in the checkpoint's folder, `.pth` or `.safetensors`",
+        )?;
+        here.key("prefix").ensure(
+            self.prefix.len() <= 128 && !self.prefix.contains(char::is_control),
+            "is not the beginning of a tensor's name",
+            "write what each tensor's name begins with, such as `decoder.`",
+        )
+    }
+}
+
+impl CausalReferences {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("prefills").each(&self.prefills, &PREFILL)?;
         here.key("batch").range(self.batch, &PADDED_BATCH)?;
@@ -308,7 +445,7 @@ impl LmReferences {
     }
 }
 
-impl LmFp32Tolerance {
+impl CausalFp32 {
     fn validate(&self, here: &Checks) -> Outcome {
         here.key("max_abs").at_most(self.max_abs, LOOSEST_HIDDEN_ERROR, FLOOR)?;
         here.key("snr_db").at_least(self.snr_db, LEAST_HIDDEN_SNR_DB, *SNR_DB.end(), FLOOR)?;

@@ -189,6 +189,13 @@ pub enum Problem {
     #[diagnostic(code(recipe::unknown_value), help("known here: {known}"))]
     Choice { value: String, guess: Option<&'static str>, known: String },
 
+    #[error("the gate of `{graph}`, which this recipe doesn't export")]
+    #[diagnostic(
+        code(recipe::bad_value),
+        help("add `{graph}: {{}}` to the recipe's graphs, or take this out")
+    )]
+    GateOfNothing { graph: &'static str },
+
     #[error("{invalid}")]
     #[diagnostic(code(recipe::bad_value), help("{}", invalid.help))]
     Value { invalid: super::Invalid },
@@ -198,7 +205,7 @@ pub enum Problem {
     Other { why: String },
 }
 
-const SHORTEST: &str = "  name: my-model\n  source: ./checkpoint\n  decoder: {}";
+const SHORTEST: &str = "  name: my-model\n  source: ./checkpoint\n  graphs: {decoder: {}}";
 
 impl Problem {
     pub(super) fn from_yaml(error: &serde_yaml::Error) -> Self {
@@ -228,7 +235,7 @@ impl Problem {
             Problem::Missing { .. } => "missing in this mapping",
             Problem::Type { .. } | Problem::Other { .. } => "of another type",
             Problem::Choice { .. } => "unknown",
-            Problem::Value { .. } => "this value",
+            Problem::Value { .. } | Problem::GateOfNothing { .. } => "this value",
         }
     }
 }

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Checks, FLOOR, Outcome, SNR_DB};
+use super::check::{Checks, FLOOR, Outcome, SNR_DB, Whole};
 
 /// Upstream divides a logit by it, or multiplies; below 1 it would ask for repetition.
 const PENALTY: std::ops::RangeInclusive<f64> = 1.0..=10.0;
@@ -71,12 +71,8 @@ impl Default for Int8Speech {
 }
 
 impl Speech {
-    pub(super) fn validate(&self, here: &Checks, lm: bool, decoder: bool) -> Outcome {
-        here.ensure(
-            lm && decoder,
-            "is about a whole voice, and this recipe exports half of one",
-            "add the other half, `lm: {}` or `decoder: {}`, or take this out",
-        )?;
+    pub(super) fn validate(&self, here: &Checks, whole: &Whole) -> Outcome {
+        whole.ensure(here)?;
         let list = here.key("sentences");
         list.ensure(
             !self.sentences.is_empty(),
@@ -97,12 +93,13 @@ impl Speech {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::recipes;
     use crate::recipe::Recipe;
 
     const BOTH: &str = "name: a\nsource: ./b\ndecoder: {}\nlm: {}\n";
 
     fn read(speech: &str) -> Result<Recipe, String> {
-        Recipe::parse(&format!("{BOTH}speech: {speech}\n"), "t.yaml").map_err(|e| e.to_string())
+        recipes().parse(&format!("{BOTH}speech: {speech}\n"), "t.yaml").map_err(|e| e.to_string())
     }
 
     #[test]
@@ -119,8 +116,8 @@ mod tests {
         let section = "speech:\n  sentences:\n  - Hello.\n  repetition_penalty: 1.2\n  fp32:\n    snr_db: 60.0\n  \
                        int8:\n    stoi: 0.95\n    pesq: 4.0\n";
         assert!(text.ends_with(section), "{text}");
-        assert_eq!(Recipe::parse(&text, "t.yaml").unwrap(), recipe);
-        assert!(!Recipe::parse(BOTH, "t.yaml").unwrap().to_yaml().contains("speech"));
+        assert_eq!(recipes().parse(&text, "t.yaml").unwrap(), recipe);
+        assert!(!recipes().parse(BOTH, "t.yaml").unwrap().to_yaml().contains("speech"));
     }
 
     #[test]
@@ -160,7 +157,7 @@ mod tests {
     fn half_a_voice_says_nothing() {
         for half in ["lm", "decoder"] {
             let text = format!("name: a\nsource: b\n{half}: {{}}\nspeech: {{sentences: [Hello.]}}\n");
-            let why = Recipe::parse(&text, "t.yaml").unwrap_err().to_string();
+            let why = recipes().parse(&text, "t.yaml").unwrap_err().to_string();
             assert!(why.contains("`speech` is about a whole voice"), "{why}");
         }
     }

@@ -1,11 +1,11 @@
-//! What a half of a model is converted to, beside ONNX.
+//! What a graph is converted to, beside ONNX.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Format, Precision, Word as _};
+use crate::names::{Format, Precision, Role, Word as _};
 
 use super::check::{Checks, LEAST_INT8_SNR_DB, Outcome, SNR_DB};
 use super::{Step, present};
@@ -53,7 +53,7 @@ impl Via {
 pub struct OpenVinoTarget {
     /// The files to write: fp32, fp16, int8.
     #[schemars(length(min = 1, max = 3))]
-    pub schemes: Vec<Precision>,
+    pub precisions: Vec<Precision>,
     /// What the converter reads.
     pub via: Via,
     /// A language model's cache inside the model: inputs and outputs without it, for one conversation at a
@@ -82,7 +82,7 @@ pub struct OpenVinoTarget {
 impl Default for OpenVinoTarget {
     fn default() -> Self {
         Self {
-            schemes: vec![Precision::Fp32, Precision::Int8],
+            precisions: vec![Precision::Fp32, Precision::Int8],
             via: Via::Onnx,
             stateful: false,
             calibrated: false,
@@ -95,20 +95,22 @@ impl Default for OpenVinoTarget {
 }
 
 impl Targets {
-    pub(super) fn validate(&self, here: &Checks, language_model: bool) -> Outcome {
+    pub(super) fn validate(&self, here: &Checks, role: Role) -> Outcome {
         let Some(openvino) = &self.openvino else { return Ok(()) };
         let here = here.key(Format::OpenVino.name());
-        let schemes = &openvino.schemes;
-        let list = here.key("schemes");
-        list.ensure(!schemes.is_empty(), "is an empty list", "write `[fp32, int8]`")?;
-        for (i, scheme) in schemes.iter().enumerate() {
-            let again = format!("is {} again", scheme.name());
-            list.at(Step::Index(i)).ensure(!schemes[..i].contains(scheme), again, "write each once")?;
+        let precisions = &openvino.precisions;
+        let causal = role == Role::Causal;
+        let list = here.key("precisions");
+        list.ensure(!precisions.is_empty(), "is an empty list", "write `[fp32, int8]`")?;
+        for (i, precision) in precisions.iter().enumerate() {
+            let again = format!("is {precision} again");
+            let before = &precisions[..i];
+            list.at(Step::Index(i)).ensure(!before.contains(precision), again, "write each once")?;
         }
         here.key("stateful").ensure(
-            language_model || !openvino.stateful,
-            "is true of a decoder",
-            "a decoder has no state: leave it out",
+            causal || !openvino.stateful,
+            "is true of a graph without a cache",
+            "a signal graph has no state: leave it out",
         )?;
         here.key("stateful").ensure(
             !openvino.stateful || openvino.via == Via::Onnx,
@@ -116,14 +118,14 @@ impl Targets {
             "write `via: onnx`",
         )?;
         here.key("calibrated").ensure(
-            !openvino.calibrated || !language_model,
-            "is true of a language model",
+            !openvino.calibrated || !causal,
+            "is true of a causal graph",
             "its activations' ranges are too wide for 8 bits: leave it out",
         )?;
         here.key("calibrated").ensure(
-            !openvino.calibrated || schemes.contains(&Precision::Int8),
+            !openvino.calibrated || precisions.contains(&Precision::Int8),
             "is true, and no int8 file is asked for",
-            "add int8 to the schemes, or leave it out",
+            "add int8 to the precisions, or leave it out",
         )?;
         for (input, dims) in &openvino.shapes {
             let good = !dims.is_empty() && dims.len() <= 8 && dims.iter().all(|dim| is_dimension(dim));
@@ -157,23 +159,24 @@ fn is_dimension(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::family::recipes;
     use crate::recipe::Recipe;
 
     fn parsed(part: &str, target: &str) -> Result<Recipe, String> {
         let text = format!("name: a\nsource: b\n{part}:\n  targets:\n    openvino: {target}\n");
-        Recipe::parse(&text, "t.yaml").map_err(|e| e.to_string())
+        recipes().parse(&text, "t.yaml").map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_target_takes_its_defaults_and_reads_back() {
         let recipe = parsed("decoder", "{}").unwrap();
         assert!(
-            recipe.to_yaml().contains("schemes:\n      - fp32\n      - int8\n"),
+            recipe.to_yaml().contains("precisions:\n        - fp32\n        - int8\n"),
             "{}",
             recipe.to_yaml()
         );
-        assert_eq!(Recipe::parse(&recipe.to_yaml(), "t.yaml").unwrap(), recipe);
-        let without = Recipe::parse("name: a\nsource: b\ndecoder: {}\n", "t.yaml").unwrap();
+        assert_eq!(recipes().parse(&recipe.to_yaml(), "t.yaml").unwrap(), recipe);
+        let without = recipes().parse("name: a\nsource: b\ndecoder: {}\n", "t.yaml").unwrap();
         assert!(!without.to_yaml().contains("targets"));
     }
 
@@ -183,10 +186,10 @@ mod tests {
         assert!(why("decoder", "{stateful: true}").contains("`decoder.targets.openvino.stateful`"));
         assert!(why("lm", "{stateful: true, via: torch}").contains("via: torch"));
         assert!(why("lm", "{calibrated: true}").contains("`lm.targets.openvino.calibrated`"));
-        assert!(why("decoder", "{calibrated: true, schemes: [fp32]}").contains("no int8 file"));
-        assert!(why("lm", "{schemes: []}").contains("empty list"));
-        assert!(why("lm", "{schemes: [int8, int8]}").contains("int8 again"));
-        assert!(why("lm", "{scheme: [int8]}").contains("schemes"));
+        assert!(why("decoder", "{calibrated: true, precisions: [fp32]}").contains("no int8 file"));
+        assert!(why("lm", "{precisions: []}").contains("empty list"));
+        assert!(why("lm", "{precisions: [int8, int8]}").contains("int8 again"));
+        assert!(why("lm", "{precision: [int8]}").contains("precisions"));
         assert!(why("lm", "{int8_snr_db: 11}").contains("looser"));
         for dims in ["['200..50']", "['0']", "['x']", "[]", "['-1']", "['1..']"] {
             let target = format!("{{shapes: {{hidden_states: {dims}}}}}");
@@ -194,6 +197,6 @@ mod tests {
             assert!(why.contains("`decoder.targets.openvino.shapes`"), "{why}");
         }
         assert!(parsed("decoder", "{shapes: {hidden_states: ['1', '512', '50..200']}}").is_ok());
-        assert!(parsed("lm", "{stateful: true, schemes: [fp16]}").is_ok());
+        assert!(parsed("lm", "{stateful: true, precisions: [fp16]}").is_ok());
     }
 }

@@ -4,15 +4,17 @@
 //! numbered in the order of the walk; where a place is asked for, the same walk is made again and
 //! fails on purpose at that number.
 
+mod de;
+mod edit;
+
 use std::fmt;
 
-use serde::de::{
-    self, DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess,
-    Unexpected, Visitor,
-};
-use serde::forward_to_deserialize_any;
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 
-use super::error::{Misfit, Problem, closest, short};
+pub(super) use de::Fault;
+pub(super) use edit::Entries;
+
+use super::error::{Misfit, Problem, short};
 
 /// Keys and values a recipe may hold, aliases written out; the longest sensible one has about 200.
 pub(super) const MOST_VALUES: u32 = 4096;
@@ -41,7 +43,7 @@ enum Kind {
     Float(f64),
     Text(String),
     List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    Map(Entries),
 }
 
 #[derive(Debug)]
@@ -51,10 +53,11 @@ struct Key {
 }
 
 /// One step from a value to a value inside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    Key(&'static str),
+    /// The value of a key.
+    Key(String),
+    /// The value at a place of a list.
     Index(usize),
 }
 
@@ -62,9 +65,7 @@ impl Node {
     /// The value at a path, or the innermost one around it that the text has.
     pub fn nearest(&self, path: &[Step]) -> Id {
         let inner = match (path.first(), &self.kind) {
-            (Some(Step::Key(key)), Kind::Map(entries)) => {
-                entries.iter().find(|(k, _)| k.text == *key).map(|(_, v)| v)
-            }
+            (Some(Step::Key(key)), Kind::Map(entries)) => entries.get(key),
             (Some(Step::Index(index)), Kind::List(items)) => items.get(*index),
             _ => None,
         };
@@ -160,7 +161,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn enter<E: de::Error>(&mut self) -> Result<Id, E> {
+    fn enter<E: Error>(&mut self) -> Result<Id, E> {
         let id = self.next;
         self.next += 1;
         if self.target == Some(id) {
@@ -172,7 +173,7 @@ impl Walk {
         Ok(id)
     }
 
-    fn refuse<E: de::Error>(&mut self, problem: Problem) -> E {
+    fn refuse<E: Error>(&mut self, problem: Problem) -> E {
         self.problem = Some(problem);
         E::custom("refused")
     }
@@ -191,11 +192,11 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
 }
 
 impl ValueSeed<'_> {
-    fn scalar<E: de::Error>(self, kind: Kind) -> Result<Node, E> {
+    fn scalar<E: Error>(self, kind: Kind) -> Result<Node, E> {
         Ok(Node { id: self.walk.enter()?, kind })
     }
 
-    fn enter<E: de::Error>(&mut self) -> Result<Id, E> {
+    fn enter<E: Error>(&mut self) -> Result<Id, E> {
         let id = self.walk.enter()?;
         if self.depth >= DEEPEST {
             return Err(self.walk.refuse(Problem::TooDeep { deepest: DEEPEST }));
@@ -211,39 +212,39 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         f.write_str("a value")
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
         self.scalar(Kind::Null)
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Node, E> {
+    fn visit_none<E: Error>(self) -> Result<Node, E> {
         self.scalar(Kind::Null)
     }
 
-    fn visit_bool<E: de::Error>(self, v: bool) -> Result<Node, E> {
+    fn visit_bool<E: Error>(self, v: bool) -> Result<Node, E> {
         self.scalar(Kind::Bool(v))
     }
 
-    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Node, E> {
+    fn visit_u64<E: Error>(self, v: u64) -> Result<Node, E> {
         self.scalar(Kind::Unsigned(v))
     }
 
-    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Node, E> {
+    fn visit_i64<E: Error>(self, v: i64) -> Result<Node, E> {
         self.scalar(Kind::Signed(v))
     }
 
-    fn visit_u128<E: de::Error>(self, v: u128) -> Result<Node, E> {
+    fn visit_u128<E: Error>(self, v: u128) -> Result<Node, E> {
         self.scalar(Kind::Float(v as f64))
     }
 
-    fn visit_i128<E: de::Error>(self, v: i128) -> Result<Node, E> {
+    fn visit_i128<E: Error>(self, v: i128) -> Result<Node, E> {
         self.scalar(Kind::Float(v as f64))
     }
 
-    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Node, E> {
+    fn visit_f64<E: Error>(self, v: f64) -> Result<Node, E> {
         self.scalar(Kind::Float(v))
     }
 
-    fn visit_str<E: de::Error>(self, v: &str) -> Result<Node, E> {
+    fn visit_str<E: Error>(self, v: &str) -> Result<Node, E> {
         self.scalar(Kind::Text(v.to_owned()))
     }
 
@@ -265,7 +266,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
             let value = map.next_value_seed(ValueSeed { walk: self.walk, depth: self.depth + 1 })?;
             entries.push((key, value));
         }
-        Ok(Node { id, kind: Kind::Map(entries) })
+        Ok(Node { id, kind: Kind::Map(Entries(entries)) })
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Node, A::Error> {
@@ -289,7 +290,7 @@ impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
 }
 
 impl KeySeed<'_> {
-    fn not_text<E: de::Error>(self) -> Result<Key, E> {
+    fn not_text<E: Error>(self) -> Result<Key, E> {
         self.walk.enter()?;
         Err(self.walk.refuse(Problem::KeyType))
     }
@@ -302,7 +303,7 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
         f.write_str("a key")
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Key, E> {
         let id = self.walk.enter()?;
         if let Some((first, _)) = self.before.iter().find(|(key, _)| key.text == text) {
             let (key, first) = (short(text), first.id as usize);
@@ -311,31 +312,31 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
         Ok(Key { id, text: text.to_owned() })
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Key, E> {
+    fn visit_unit<E: Error>(self) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Key, E> {
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Key, E> {
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Key, E> {
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Key, E> {
+    fn visit_u128<E: Error>(self, _: u128) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Key, E> {
+    fn visit_i128<E: Error>(self, _: i128) -> Result<Key, E> {
         self.not_text()
     }
 
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Key, E> {
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Key, E> {
         self.not_text()
     }
 
@@ -354,199 +355,6 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
     }
 }
 
-/// How a tree is not of the shape that a type asks for.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub problem: Problem,
-    pub at: Option<Id>,
-}
-
-impl Fault {
-    fn at(mut self, id: Id) -> Self {
-        self.at.get_or_insert(id);
-        self
-    }
-
-    /// The place of a value; a wrong type also gets words for what the value is.
-    fn of(mut self, node: &Node) -> Self {
-        if self.at.is_none()
-            && let Problem::Type { found, expected, help } = &mut self.problem
-        {
-            *found = node.words();
-            if expected == "text" && !matches!(node.kind, Kind::Null | Kind::List(_) | Kind::Map(_)) {
-                *help = Some("YAML reads this as a number or a switch: put it in quotes".into());
-            }
-        }
-        self.at(node.id)
-    }
-}
-
-impl From<Problem> for Fault {
-    fn from(problem: Problem) -> Self {
-        Fault { problem, at: None }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.problem.fmt(f)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-fn words(expected: &dyn Expected) -> String {
-    match expected.to_string().as_str() {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number of 0 or more".into(),
-        "f32" | "f64" => "a number".into(),
-        "a string" => "text".into(),
-        "a boolean" => "`true` or `false`".into(),
-        "a sequence" => "a list".into(),
-        other if other.starts_with("struct ") => "a mapping".into(),
-        other => other.to_owned(),
-    }
-}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Problem::Other { why: message.to_string() }.into()
-    }
-
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Problem::Type { found: found.to_string(), expected: words(expected), help: None }.into()
-    }
-
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::invalid_type(found, expected)
-    }
-
-    fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
-        Problem::UnknownKey {
-            key: short(key),
-            guess: closest(key, known.iter().copied()),
-            known: known.join(", "),
-        }
-        .into()
-    }
-
-    fn unknown_variant(value: &str, known: &'static [&'static str]) -> Self {
-        Problem::Choice {
-            value: short(value),
-            guess: closest(value, known.iter().copied()),
-            known: known.join(", "),
-        }
-        .into()
-    }
-
-    fn missing_field(key: &'static str) -> Self {
-        Problem::Missing { key }.into()
-    }
-}
-
-impl<'de> Deserializer<'de> for &'de Node {
-    type Error = Fault;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.kind {
-            Kind::Null => visitor.visit_unit(),
-            Kind::Bool(v) => visitor.visit_bool(*v),
-            Kind::Unsigned(v) => visitor.visit_u64(*v),
-            Kind::Signed(v) => visitor.visit_i64(*v),
-            Kind::Float(v) => visitor.visit_f64(*v),
-            Kind::Text(v) => visitor.visit_borrowed_str(v),
-            Kind::List(items) => visitor.visit_seq(Items(items.iter())),
-            Kind::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None }),
-        }
-        .map_err(|fault| fault.of(self))
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match self.kind {
-            Kind::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
-        .map_err(|fault| fault.of(self))
-    }
-
-    /// A key with nothing after it is an empty mapping: what stays when every line below is commented
-    /// out. A list in a mapping's place would fill its keys by position: refused.
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        match self.kind {
-            Kind::Null => visitor.visit_map(Entries { rest: [].iter(), value: None }),
-            Kind::List(_) => Err(de::Error::invalid_type(Unexpected::Seq, &"a mapping")),
-            _ => return self.deserialize_any(visitor),
-        }
-        .map_err(|fault| fault.of(self))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        match &self.kind {
-            Kind::Text(v) => visitor.visit_enum(v.as_str().into_deserializer()),
-            _ => Err(de::Error::invalid_type(Unexpected::Unit, &"a name")),
-        }
-        .map_err(|fault: Fault| fault.of(self))
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct seq tuple tuple_struct map identifier ignored_any
-    }
-}
-
-struct Items<'de>(std::slice::Iter<'de, Node>);
-
-impl<'de> SeqAccess<'de> for Items<'de> {
-    type Error = Fault;
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
-        self.0.next().map(|node| seed.deserialize(node)).transpose()
-    }
-}
-
-struct Entries<'de> {
-    rest: std::slice::Iter<'de, (Key, Node)>,
-    value: Option<&'de Node>,
-}
-
-impl<'de> MapAccess<'de> for Entries<'de> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        let Some((key, value)) = self.rest.next() else { return Ok(None) };
-        self.value = Some(value);
-        seed.deserialize(key.text.as_str().into_deserializer())
-            .map(Some)
-            .map_err(|fault: Fault| fault.at(key.id))
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        match self.value.take() {
-            Some(node) => seed.deserialize(node),
-            None => Err(de::Error::custom("a value was asked for before its key")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -559,12 +367,13 @@ mod tests {
     fn every_value_is_found_again() {
         let text = "a: 1\nbé: {c: [x, 'y z'], d: }\ne:\n  - 2\n";
         let node = tree("t.yaml", text).unwrap();
+        let key = |key: &str| Step::Key(key.to_owned());
         let at = |path: &[Step]| &text[locate(text, node.nearest(path))..];
-        assert!(at(&[Step::Key("a")]).starts_with("1\n"));
-        assert!(at(&[Step::Key("bé"), Step::Key("c"), Step::Index(1)]).starts_with("'y z'"));
-        assert!(at(&[Step::Key("e"), Step::Index(0)]).starts_with("2\n"));
-        assert!(at(&[Step::Key("e"), Step::Index(7)]).starts_with("- 2"), "the list around it");
-        assert!(at(&[Step::Key("nothing")]).starts_with("a: 1"), "the mapping around it");
+        assert!(at(&[key("a")]).starts_with("1\n"));
+        assert!(at(&[key("bé"), key("c"), Step::Index(1)]).starts_with("'y z'"));
+        assert!(at(&[key("e"), Step::Index(0)]).starts_with("2\n"));
+        assert!(at(&[key("e"), Step::Index(7)]).starts_with("- 2"), "the list around it");
+        assert!(at(&[key("nothing")]).starts_with("a: 1"), "the mapping around it");
     }
 
     #[test]

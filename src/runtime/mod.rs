@@ -18,12 +18,11 @@ mod tract;
 mod weights;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::tensor::Tensor;
+pub use crate::tensor::Tensors;
 
 pub use crate::names::Format;
 #[cfg(test)]
@@ -33,9 +32,6 @@ pub use options::{Hint, Optimization, Options};
 pub use registry::{ALL, Engine, Places, Takes, Traits, built_in, named};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
-
-/// Tensors by the names that the model gives its inputs or outputs.
-pub type Tensors = BTreeMap<String, Tensor>;
 
 /// What goes wrong in a runtime.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::export::Python;
 use crate::ir::{Model, TestGraph, initializer_f32, node};
+use crate::tensor::Tensor;
 
 /// Where the tree's own environment has libraries.
 fn places() -> Places {

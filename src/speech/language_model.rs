@@ -1,53 +1,26 @@
 use super::Error;
+use crate::interface::Causal;
 use crate::runtime::{Conversation, Session, Tensors};
-use crate::tensor::Tensor;
-
-const IDS: &str = "input_ids";
-const MASK: &str = "attention_mask";
-const POSITIONS: &str = "position_ids";
-const LOGITS: &str = "logits";
-const HIDDEN: &str = "last_hidden_state";
-const PAST: &str = "past_key_values.";
-const PRESENT: &str = "present.";
-
-/// A model's inputs or outputs: names and dimensions, as a bundle's manifest has them.
-pub type Ports = [(String, Vec<String>)];
 
 /// A language model with a cache, loaded.
 pub struct LanguageModel {
     session: Box<dyn Session>,
-    /// Each cache input with its heads and their size; none where the model keeps its cache itself.
-    cache: Vec<(String, usize, usize)>,
+    graph: Causal,
     channels: usize,
 }
 
 impl LanguageModel {
-    /// A session of a model with these inputs and outputs.
+    /// A session of a causal graph.
     ///
     /// # Errors
-    /// [`Error::Interface`] where they aren't a language model's.
-    pub fn new(session: Box<dyn Session>, inputs: &Ports, outputs: &Ports) -> Result<Self, Error> {
-        let refuse = |what: &str, why: &str| {
-            Err(Error::Interface { what: format!("the language model's {what}"), why: why.to_owned() })
+    /// [`Error::Interface`] where it gives no hidden states.
+    pub fn new(session: Box<dyn Session>, graph: Causal) -> Result<Self, Error> {
+        let Some(channels) = graph.channels() else {
+            let what = format!("the language model's {}", graph.names().hidden);
+            let why = "must be an output [batch, sequence, channels] with channels fixed";
+            return Err(Error::Interface { what, why: why.to_owned() });
         };
-        let fixed = |dims: &[String], at: usize| dims.get(at)?.parse::<usize>().ok().filter(|&n| n > 0);
-        let mut cache = Vec::new();
-        for (name, dims) in inputs.iter().filter(|(name, _)| name.starts_with(PAST)) {
-            let (Some(heads), Some(size), 4) = (fixed(dims, 1), fixed(dims, 3), dims.len()) else {
-                return refuse(name, "must be [batch, heads, past, size] with heads and size fixed");
-            };
-            cache.push((name.clone(), heads, size));
-        }
-        for name in [IDS, MASK, POSITIONS] {
-            if !inputs.iter().any(|(input, _)| input == name) {
-                return refuse(name, "is not among its inputs");
-            }
-        }
-        let hidden = outputs.iter().find(|(name, _)| name == HIDDEN);
-        let Some(channels) = hidden.and_then(|(_, dims)| fixed(dims, 2)) else {
-            return refuse(HIDDEN, "must be an output [batch, sequence, channels] with channels fixed");
-        };
-        Ok(Self { session, cache, channels })
+        Ok(Self { session, graph, channels })
     }
 
     /// Channels of its hidden states.
@@ -57,11 +30,6 @@ impl LanguageModel {
 
     /// Begins with these prompts; shorter ones are padded on the left with `pad`.
     pub(super) fn begin(&self, prompts: &[Vec<i64>], pad: i64) -> Result<Turn<'_>, Error> {
-        let carried: Vec<(String, String)> = self
-            .cache
-            .iter()
-            .map(|(name, ..)| (format!("{PRESENT}{}", &name[PAST.len()..]), name.clone()))
-            .collect();
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
         let ids = prompts.iter().zip(&padding).flat_map(|(prompt, &padding)| {
@@ -72,13 +40,11 @@ impl LanguageModel {
             (0..longest).map(move |at| at.checked_sub(padding).map_or(1, |position| position as i64))
         });
         let positions = positions.collect();
-        let conversation = self.session.begin(&carried)?;
+        let conversation = self.session.begin(&self.graph.carried())?;
         let answer = Answer::default();
         let mut turn = Turn { model: self, conversation, length: 0, padding, answer };
         let mut inputs = turn.inputs(longest, ids, positions);
-        for (name, heads, size) in &self.cache {
-            inputs.insert(name.clone(), Tensor::from_f32(&[prompts.len(), *heads, 0, *size], &[]));
-        }
+        inputs.extend(self.graph.empty_cache(prompts.len()));
         turn.answer(inputs, longest)?;
         Ok(turn)
     }
@@ -89,7 +55,7 @@ impl LanguageModel {
 pub(super) struct Answer {
     /// Logits, [batch][vocabulary].
     pub logits: Vec<Vec<f32>>,
-    /// Hidden states behind the final norm, [batch][channels].
+    /// Hidden states after the final norm, [batch][channels].
     pub rows: Vec<Vec<f32>>,
 }
 
@@ -115,20 +81,16 @@ impl Turn<'_> {
         let (batch, length) = (self.padding.len(), self.length + new);
         let mask: Vec<i64> =
             self.padding.iter().flat_map(|&p| (0..length).map(move |at| i64::from(at >= p))).collect();
-        Tensors::from([
-            (IDS.to_owned(), Tensor::from_i64(&[batch, new], &ids)),
-            (MASK.to_owned(), Tensor::from_i64(&[batch, length], &mask)),
-            (POSITIONS.to_owned(), Tensor::from_i64(&[batch, new], &positions)),
-        ])
+        self.model.graph.tokens(batch, &ids, &mask, &positions)
     }
 
     fn answer(&mut self, inputs: Tensors, new: usize) -> Result<(), Error> {
         let outputs = self.conversation.run(&inputs)?;
         self.length += new;
-        let batch = self.padding.len();
+        let (batch, names) = (self.padding.len(), self.model.graph.names());
         self.answer = Answer {
-            logits: last(&outputs, LOGITS, batch, None)?,
-            rows: last(&outputs, HIDDEN, batch, Some(self.model.channels))?,
+            logits: last(&outputs, &names.logits, batch, None)?,
+            rows: last(&outputs, &names.hidden, batch, Some(self.model.channels))?,
         };
         Ok(())
     }

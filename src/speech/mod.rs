@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 pub use decoder::Decoder;
 pub use generation::{Generation, Said};
-pub use language_model::{LanguageModel, Ports};
+pub use language_model::LanguageModel;
 pub use repetition::hallucinates;
 pub use sampling::{Sampler, Sampling};
 pub use stream::{RECEPTIVE_FIELD, Stream};

@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::*;
+use crate::interface::{Causal, Port, Signal, Signature};
+use crate::names;
 use crate::runtime::{self, Conversation, Session, Tensors};
 use crate::tensor::Tensor;
 
@@ -127,26 +129,38 @@ impl Session for FakeDecoder {
     }
 }
 
-fn ports(list: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
-    let owned = |dims: &[&str]| dims.iter().map(|dim| (*dim).to_owned()).collect();
-    list.iter().map(|(name, dims)| ((*name).to_owned(), owned(dims))).collect()
+fn signature(inputs: &[(&str, &[&str])], outputs: &[(&str, &[&str])]) -> Signature {
+    let port = |(name, dims): &(&str, &[&str])| Port {
+        name: (*name).to_owned(),
+        dtype: "f32".to_owned(),
+        dims: dims.iter().map(|dim| (*dim).to_owned()).collect(),
+    };
+    let ports = |list: &[(&str, &[&str])]| list.iter().map(port).collect();
+    Signature { inputs: ports(inputs), outputs: ports(outputs), stateful: false }
 }
 
 fn lm(fault: Fault) -> LanguageModel {
-    let inputs = ports(&[
-        ("input_ids", &["b", "s"]),
-        ("attention_mask", &["b", "t"]),
-        ("position_ids", &["b", "s"]),
-        ("past_key_values.0.key", &["b", "1", "p", "1"]),
-    ]);
-    let outputs = ports(&[("logits", &["b", "s", "400"]), ("last_hidden_state", &["b", "s", "3"])]);
-    LanguageModel::new(Fake::boxed(fault), &inputs, &outputs).unwrap()
+    let signature = signature(
+        &[
+            ("input_ids", &["b", "s"]),
+            ("attention_mask", &["b", "t"]),
+            ("position_ids", &["b", "s"]),
+            ("past_key_values.0.key", &["b", "1", "p", "1"]),
+        ],
+        &[("logits", &["b", "s", "400"]), ("last_hidden_state", &["b", "s", "3"])],
+    );
+    let graph = Causal::bind(&names::Causal::default(), &signature).unwrap();
+    LanguageModel::new(Fake::boxed(fault), graph).unwrap()
+}
+
+fn decoder_of(channels: &str) -> Decoder {
+    let signature = signature(&[("hidden_states", &["b", channels, "T"])], &[("audio", &["b", "n"])]);
+    let graph = Signal::bind(&names::Signal::default(), &signature).unwrap();
+    Decoder::new(Box::new(FakeDecoder(vec!["hidden_states".to_owned()])), graph)
 }
 
 fn decoder() -> Decoder {
-    let inputs = ports(&[("hidden_states", &["b", "3", "T"])]);
-    let session = Box::new(FakeDecoder(vec!["hidden_states".to_owned()]));
-    Decoder::new(session, &inputs, &ports(&[("audio", &["b", "n"])])).unwrap()
+    decoder_of("3")
 }
 
 fn voice(fault: Fault) -> Voice {
@@ -248,19 +262,12 @@ fn an_audience_that_has_gone_ends_it() {
 #[test]
 fn halves_of_two_models_and_interfaces_that_are_none_are_refused() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/soprano-mini/tokenizer.json");
-    let wide = ports(&[("hidden_states", &["b", "5", "T"])]);
-    let out = ports(&[("audio", &["b", "n"])]);
-    let session = || Box::new(FakeDecoder(vec!["hidden_states".to_owned()]));
-    let other = Decoder::new(session(), &wide, &out).unwrap();
     let tokenizer = Tokenizer::read(Path::new(file)).unwrap();
-    let met = Voice::new(tokenizer, lm(Fault::None), other).err().unwrap();
+    let met = Voice::new(tokenizer, lm(Fault::None), decoder_of("5")).err().unwrap();
     assert!(matches!(met, Error::Width { lm: 3, decoder: 5 }));
-    for dims in [&["b", "C", "T"][..], &["b", "3"], &["b", "0", "T"]] {
-        assert!(Decoder::new(session(), &ports(&[("hidden_states", dims)]), &out).is_err());
-    }
-    assert!(Decoder::new(session(), &[], &out).is_err());
-    let named = ports(&[("input_ids", &["b", "s"])]);
-    assert!(LanguageModel::new(Fake::boxed(Fault::None), &named, &[]).is_err());
+    let without = signature(&[("past_key_values.0.key", &["b", "1", "p", "1"])], &[]);
+    let graph = Causal::bind(&names::Causal::default(), &without).unwrap();
+    assert!(LanguageModel::new(Fake::boxed(Fault::None), graph).is_err(), "no hidden states");
 }
 
 #[test]

@@ -1,8 +1,7 @@
-//! How fast a bundle's models are on this machine, and what speech costs with them: measuring and
-//! arithmetic, without a word to anyone.
+//! How fast a bundle's models are on this machine, and what speech costs with them: measurement and
+//! arithmetic only; prints nothing.
 
 mod estimate;
-mod feed;
 mod fresh;
 mod gate;
 mod rate;
@@ -13,75 +12,62 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Part};
+use super::Error;
 use crate::hardware::Machine;
-use crate::names::Precision;
-use crate::runtime::{Runtime, Session};
+use crate::interface::{Call, Causal, Interface};
+use crate::names::{Precision, Role};
+use crate::runtime::{Runtime, Session, Tensors};
 
 pub use estimate::{Curve, Estimate, Rendition, Whole, best, whole};
-pub use feed::Feed;
 pub use fresh::{Fresh, fresh, peak_memory_bytes};
-pub use gate::{Held, USUAL_TEXT, held};
+pub use gate::{Demand, USUAL_TEXT, demands, gate};
 pub use rate::{SpeakingRate, TextUnits};
 
-/// One thing that is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
-pub enum Point {
-    /// One token of each sequence behind a cache of so many positions.
-    Step {
-        /// Positions in the cache.
-        past: usize,
-        /// Sequences.
-        batch: usize,
-    },
-    /// A prompt at once.
-    Prefill {
-        /// Tokens of the prompt.
-        tokens: usize,
-    },
-    /// Hidden states to audio.
-    Decode {
-        /// Hidden states of each sequence.
-        tokens: usize,
-        /// Sequences.
-        batch: usize,
-    },
+/// The decode step whose time stands for a causal graph's where one figure must.
+pub const USUAL_STEP: Call = Call::Step { past: 256, batch: 1 };
+/// The call whose time stands for a signal graph's.
+pub const USUAL_FRAMES: Call = Call::Frames { frames: 32, batch: 1 };
+
+/// What is timed of a graph; `quick` leaves batches out.
+pub fn calls(role: Role, quick: bool) -> Vec<Call> {
+    const BATCHES: [usize; 3] = [1, 4, 16];
+    let batches = if quick { &BATCHES[..1] } else { &BATCHES[..] };
+    match role {
+        Role::Causal => {
+            let steps = [0, 64, 256, 512].map(|past| Call::Step { past, batch: 1 });
+            let batched = batches[1..].iter().map(|&batch| Call::Step { past: 256, batch });
+            let prefills = [32, 128].map(|tokens| Call::Prefill { tokens });
+            steps.into_iter().chain(batched).chain(prefills).collect()
+        }
+        Role::Signal => {
+            let of = |frames| batches.iter().map(move |&batch| Call::Frames { frames, batch });
+            [8, 32, 128].into_iter().flat_map(of).collect()
+        }
+    }
 }
 
-/// The step whose time stands for a language model's where one figure must.
-pub const USUAL_STEP: Point = Point::Step { past: 256, batch: 1 };
-/// The call whose time stands for a decoder's.
-pub const USUAL_DECODE: Point = Point::Decode { tokens: 32, batch: 1 };
-
-impl Point {
-    /// What is timed of a half; `quick` leaves batches out.
-    pub fn of(part: Part, quick: bool) -> Vec<Self> {
-        const BATCHES: [usize; 3] = [1, 4, 16];
-        let batches = if quick { &BATCHES[..1] } else { &BATCHES[..] };
-        match part {
-            Part::Lm => {
-                let steps = [0, 64, 256, 512].map(|past| Point::Step { past, batch: 1 });
-                let batched = batches[1..].iter().map(|&batch| Point::Step { past: 256, batch });
-                let prefills = [32, 128].map(|tokens| Point::Prefill { tokens });
-                steps.into_iter().chain(batched).chain(prefills).collect()
-            }
-            Part::Decoder => {
-                let of = |tokens| batches.iter().map(move |&batch| Point::Decode { tokens, batch });
-                [8, 32, 128].into_iter().flat_map(of).collect()
-            }
-        }
+/// Seconds of one call, in a conversation of its own; a graph that keeps its cache itself fills it first, untimed.
+///
+/// # Errors
+/// [`Error::Runtime`] where the graph can't be run.
+fn seconds(
+    graph: &Interface,
+    call: Call,
+    session: &dyn Session,
+    inputs: &Tensors,
+) -> Result<f64, Error> {
+    let mut conversation = session.begin(&[])?;
+    if let (Some(graph), Call::Step { past: past @ 1.., batch }) =
+        (graph.causal().filter(|graph| graph.is_stateful()), call)
+    {
+        conversation.run(&graph.prompt(batch, past))?;
     }
+    Ok(conversation.seconds(inputs)?)
+}
 
-    /// The name in tables: `step @256`, `prefill 32`, `decode 32 x4`.
-    pub fn label(self) -> String {
-        let times = |batch: usize| if batch == 1 { String::new() } else { format!(" x{batch}") };
-        match self {
-            Point::Step { past, batch } => format!("step @{past}{}", times(batch)),
-            Point::Prefill { tokens } => format!("prefill {tokens}"),
-            Point::Decode { tokens, batch } => format!("decode {tokens}{}", times(batch)),
-        }
-    }
+/// The inputs of a call of this graph.
+fn inputs(graph: &Interface, call: Call) -> Result<Tensors, Error> {
+    graph.feed(call).ok_or(Error::NothingToMeasure("a call of another role can't be timed"))
 }
 
 /// The median of several runs, and the least and greatest of them.
@@ -123,7 +109,7 @@ impl Spread {
 pub struct Figure {
     /// What was timed.
     #[serde(flatten)]
-    pub point: Point,
+    pub point: Call,
     /// Milliseconds of one call.
     pub ms: Spread,
 }
@@ -131,10 +117,12 @@ pub struct Figure {
 /// A file in a runtime, with what was measured of the two.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Which half of the voice.
-    pub part: Part,
+    /// The graph's name.
+    pub graph: String,
+    /// The graph's role.
+    pub role: Role,
     /// How the file holds numbers.
-    pub scheme: Precision,
+    pub precision: Precision,
     /// The file inside the bundle; none for PyTorch, which runs the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -151,13 +139,13 @@ pub struct Row {
 
 impl Row {
     /// Milliseconds at a point.
-    pub fn at(&self, point: Point) -> Option<Spread> {
+    pub fn at(&self, point: Call) -> Option<Spread> {
         self.figures.iter().find(|figure| figure.point == point).map(|figure| figure.ms)
     }
 
     /// The variant and its runtime, for people: `lm int8 in onnxruntime 1.23.0`.
     pub fn name(&self) -> String {
-        format!("{} {} in {}", self.part, self.scheme, self.runtime)
+        format!("{} {} in {}", self.graph, self.precision, self.runtime)
     }
 }
 
@@ -184,29 +172,39 @@ pub struct Report {
     pub left_out: Vec<String>,
     /// The recipe's demands, where they were asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub gate: Vec<Held>,
+    pub gate: Vec<Demand>,
 }
 
 /// Lengths of the texts that are estimated, in characters.
 pub const TEXTS: [usize; 4] = [50, 100, USUAL_TEXT, 500];
 
 impl Report {
-    /// A whole voice's name: the variant and runtime of each half.
-    pub fn voice(&self, whole: &Whole) -> String {
-        let name = |at: usize| self.rows.get(at).map_or(String::new(), Row::name);
-        let halves = [whole.lm, whole.decoder].into_iter().flatten().map(name);
-        halves.collect::<Vec<_>>().join(" + ")
+    /// The names of the graphs, in the order of their rows.
+    pub fn graphs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !names.contains(&row.graph.as_str()) {
+                names.push(&row.graph);
+            }
+        }
+        names
     }
 
-    /// Whole voices worth showing, fastest first: the best one, those whose halves are of one scheme in one
+    /// A whole voice's name: the variant and runtime of each graph.
+    pub fn voice(&self, whole: &Whole) -> String {
+        let names = whole.rows.iter().filter_map(|&at| self.rows.get(at)).map(Row::name);
+        names.collect::<Vec<_>>().join(" + ")
+    }
+
+    /// Whole voices worth showing, fastest first: the best one, those whose graphs are of one precision in one
     /// runtime, and PyTorch's.
     pub fn voices(&self) -> Vec<&Whole> {
-        let alike = |whole: &Whole| match (whole.lm, whole.decoder) {
-            (Some(lm), Some(decoder)) => {
-                let (lm, decoder) = (&self.rows[lm], &self.rows[decoder]);
-                lm.scheme == decoder.scheme && lm.runtime == decoder.runtime
-            }
-            _ => true,
+        let alike = |whole: &Whole| {
+            let mut rows = whole.rows.iter().filter_map(|&at| self.rows.get(at));
+            let first = rows.next();
+            first.is_none_or(|first| {
+                rows.all(|row| row.precision == first.precision && row.runtime == first.runtime)
+            })
         };
         let shown = |at: &usize| self.best == Some(*at) || alike(&self.whole[*at]);
         let mut voices: Vec<&Whole> =
@@ -224,8 +222,8 @@ impl Report {
 pub struct Subject<'a> {
     /// Where the file lies.
     pub path: PathBuf,
-    /// What it is fed with.
-    pub feed: &'a Feed,
+    /// The graph.
+    pub interface: &'a Interface,
     /// What runs it.
     pub runtime: &'a dyn Runtime,
 }
@@ -248,7 +246,7 @@ const FEWEST: usize = 3;
 /// [`Error::Runtime`] where a model can't be loaded or run, [`Error::Interrupted`].
 pub fn measure(
     subjects: &[Subject<'_>],
-    points: &[Point],
+    points: &[Call],
     rounds: usize,
     interrupted: &AtomicBool,
     done: &dyn Fn(usize, usize),
@@ -271,7 +269,7 @@ pub fn measure(
                     std::thread::sleep(PAUSE);
                 }
                 let start = Instant::now();
-                took[who].extend(visit(subject.feed, point, session.as_ref())?);
+                took[who].extend(visit(subject.interface, point, session.as_ref())?);
                 spent[who] += start.elapsed();
             }
             done(at * rounds + round + 1, points.len() * rounds);
@@ -284,9 +282,9 @@ pub fn measure(
 }
 
 /// The figure of one round: milliseconds.
-fn visit(feed: &Feed, point: Point, session: &dyn Session) -> Result<Option<f64>, Error> {
-    let inputs = feed.inputs(point)?;
-    let call = || feed.seconds(point, session, &inputs).map(|seconds| 1e3 * seconds);
+fn visit(graph: &Interface, point: Call, session: &dyn Session) -> Result<Option<f64>, Error> {
+    let inputs = inputs(graph, point)?;
+    let call = || seconds(graph, point, session, &inputs).map(|seconds| 1e3 * seconds);
     call()?;
     let start = Instant::now();
     let mut took = vec![call()?];
@@ -310,17 +308,17 @@ mod tests {
     }
 
     #[test]
-    fn every_half_is_timed_at_its_usual_point_and_each_point_once() {
+    fn every_role_is_timed_at_its_usual_point_and_each_point_once() {
         for quick in [false, true] {
-            for (part, usual) in [(Part::Lm, USUAL_STEP), (Part::Decoder, USUAL_DECODE)] {
-                let points = Point::of(part, quick);
+            for (role, usual) in [(Role::Causal, USUAL_STEP), (Role::Signal, USUAL_FRAMES)] {
+                let points = calls(role, quick);
                 assert!(points.contains(&usual));
                 for (at, point) in points.iter().enumerate() {
                     assert!(!points[..at].contains(point), "{point:?} twice");
                 }
             }
         }
-        assert_eq!(Point::of(Part::Decoder, false).len(), 9);
-        assert_eq!(Point::of(Part::Lm, false).len(), 8);
+        assert_eq!(calls(Role::Signal, false).len(), 9);
+        assert_eq!(calls(Role::Causal, false).len(), 8);
     }
 }

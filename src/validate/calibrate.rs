@@ -1,7 +1,9 @@
 //! Watches activations while references run.
 
-use super::{Error, Part, References, Signature, language_model};
+use super::{Error, References};
+use crate::interface::{Interface, Signature};
 use crate::ir::{Model, ValueInfoProto};
+use crate::names::Ports;
 use crate::quantize::{Calibration, Observed};
 use crate::runtime::Runtime;
 
@@ -15,7 +17,7 @@ const LONGEST: usize = 128;
 /// [`Error::NothingToMeasure`] where no reference is one; [`Error::Quantize`], [`Error::Runtime`].
 pub fn calibrate(
     model: &Model,
-    part: Part,
+    ports: &Ports,
     references: &References,
     runtime: &dyn Runtime,
 ) -> Result<Calibration, Error> {
@@ -42,19 +44,14 @@ pub fn calibrate(
     let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
     watched.keep_outputs(names.iter().map(value));
     let session = runtime.load_bytes(&watched.to_bytes())?;
-    let interface = match part {
-        Part::Decoder => None,
-        Part::Lm => Some(language_model::Interface::of(&Signature::from(model))?),
-    };
+    let interface = Interface::bind(ports, &Signature::from(model))?;
     let mut seen = Calibration::new();
     for case in cases {
         let mut inputs = references.inputs(case);
-        if let Some(interface) = &interface {
-            inputs.extend(interface.empty_cache(case.batch));
-        }
-        let made = session.run(&inputs)?;
+        interface.complete(&mut inputs, case.batch);
+        let outputs = session.run(&inputs)?;
         inputs.retain(|name, _| given.contains(name));
-        for (name, tensor) in made.into_iter().chain(inputs) {
+        for (name, tensor) in outputs.into_iter().chain(inputs) {
             let channels = tensor.shape().last().copied().unwrap_or(1);
             let observed: &mut Observed = seen.entry(name).or_default();
             observed.add(&tensor.to_f32()?, channels);

@@ -8,9 +8,11 @@ use std::path::Path;
 
 use half::{bf16, f16};
 
-use super::{Error, References, Signature, language_model};
+use super::{Error, References};
+use crate::interface::{Interface, Signature};
 use crate::ir::proto::{tensor_shape_proto::dimension, type_proto};
 use crate::ir::{Model, ValueInfoProto};
+use crate::names::{Ports, Role};
 use crate::runtime::Tensors;
 use crate::tensor::{DType, Tensor};
 
@@ -35,16 +37,16 @@ fn wanted(model: &Model) -> impl Iterator<Item = &ValueInfoProto> {
 /// # Errors
 /// [`Error::References`] where the file has no such case, or not all inputs.
 pub fn recorded_case(model: &Model, file: &Path, case: &str) -> Result<Tensors, Error> {
-    let names = || model.graph_proto().input.iter().map(|input| input.name());
-    let references = References::read(file, &super::recorded_inputs(names()))?;
+    let (signature, ports) = (Signature::from(model), Ports::usual(Role::Causal));
+    let references = References::read(file, &signature.recorded_inputs(&ports))?;
     let Some(found) = references.cases.iter().find(|known| known.name == case) else {
         let known: Vec<&str> = references.cases.iter().map(|case| case.name.as_str()).collect();
         let why = format!("it has no case {case:?}; it has: {}", known.join(", "));
         return Err(Error::References { path: file.to_owned(), why });
     };
     let mut inputs = references.inputs(found);
-    if names().any(|name| name.starts_with(language_model::PAST)) {
-        inputs.extend(language_model::Interface::of(&Signature::from(model))?.empty_cache(found.batch));
+    if signature.inputs.iter().any(|port| ports.is_cache(&port.name)) {
+        Interface::bind(&ports, &signature)?.complete(&mut inputs, found.batch);
     }
     Ok(inputs)
 }

@@ -1,12 +1,11 @@
 //! What is measured of an output, and how far it may go.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::names::Precision;
+use crate::names::{Precision, Role};
 
 /// A figure that says how far an output is from its reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,32 +108,6 @@ impl Metric {
     }
 }
 
-/// Which half of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
-    /// Hidden states to audio.
-    Decoder,
-    /// Text and audio tokens to hidden states.
-    Lm,
-}
-
-impl Part {
-    /// The name in manifests, file names and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Part::Decoder => "decoder",
-            Part::Lm => "lm",
-        }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 /// What an artifact must reach, in every case that has the metric.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -153,17 +126,17 @@ impl Tolerance {
 
     /// The limits beyond which nothing is accepted, whatever a recipe or a manifest says. An fp32 file
     /// further away computes something else; an int8 file further away is noise, not a coarser version.
-    pub fn floor(part: Part, scheme: Precision) -> Self {
+    pub fn floor(role: Role, precision: Precision) -> Self {
         use Metric::{
             ErrorGrowth, GreedyAgreement, LogSpectralDistanceDb, MaxAbs, MaxAbsOfPeak, SnrDb,
             Top1Agreement,
         };
-        match (part, scheme) {
-            (Part::Decoder, Precision::Fp32) => {
+        match (role, precision) {
+            (Role::Signal, Precision::Fp32) => {
                 Self::new([(MaxAbsOfPeak, 1e-4), (SnrDb, 40.0), (LogSpectralDistanceDb, 1.0)])
             }
-            (Part::Decoder, Precision::Fp16 | Precision::Int8) => Self::new([(SnrDb, 12.0)]),
-            (Part::Lm, Precision::Fp32) => Self::new([
+            (Role::Signal, Precision::Fp16 | Precision::Int8) => Self::new([(SnrDb, 12.0)]),
+            (Role::Causal, Precision::Fp32) => Self::new([
                 (MaxAbs, 1e-3),
                 (SnrDb, 60.0),
                 (Top1Agreement, 0.99),
@@ -171,7 +144,7 @@ impl Tolerance {
                 (ErrorGrowth, 4.0),
             ]),
             // A greedy run leaves the reference for good at the first token that differs: reported, not held.
-            (Part::Lm, Precision::Fp16 | Precision::Int8) => {
+            (Role::Causal, Precision::Fp16 | Precision::Int8) => {
                 Self::new([(SnrDb, 12.0), (GreedyAgreement, 0.0)])
             }
         }
@@ -198,8 +171,8 @@ impl Tolerance {
     ///
     /// # Errors
     /// [`Error::Floor`] names the limit.
-    pub fn check(&self, part: Part, scheme: Precision) -> Result<(), Error> {
-        for (metric, floor) in Self::floor(part, scheme).limits() {
+    pub fn check(&self, role: Role, precision: Precision) -> Result<(), Error> {
+        for (metric, floor) in Self::floor(role, precision).limits() {
             let value = self.0.get(&metric).copied().unwrap_or(f64::NAN);
             if value.is_nan() || metric.badness(value) > metric.badness(floor) {
                 return Err(Error::Floor { name: metric.name(), value, floor });
@@ -249,7 +222,7 @@ impl Measured {
     }
 }
 
-/// A number that may be infinite or NaN; those travel as words, which JSON has none for.
+/// A number that may be infinite or NaN, which are serialized as strings: JSON has no numbers for them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Figure(f64);
 
@@ -295,14 +268,14 @@ mod tests {
 
     #[test]
     fn a_tolerance_without_a_limit_of_the_floor_is_refused() {
-        let whole = Tolerance::floor(Part::Lm, Precision::Fp32);
-        assert!(whole.check(Part::Lm, Precision::Fp32).is_ok());
+        let whole = Tolerance::floor(Role::Causal, Precision::Fp32);
+        assert!(whole.check(Role::Causal, Precision::Fp32).is_ok());
         for (missing, _) in whole.limits() {
             let less = Tolerance::new(whole.limits().filter(|(metric, _)| *metric != missing));
-            let error = less.check(Part::Lm, Precision::Fp32).unwrap_err().to_string();
+            let error = less.check(Role::Causal, Precision::Fp32).unwrap_err().to_string();
             assert!(error.contains(missing.name()), "{error}");
         }
-        assert!(Tolerance::default().check(Part::Decoder, Precision::Int8).is_err());
+        assert!(Tolerance::default().check(Role::Signal, Precision::Int8).is_err());
     }
 
     #[test]

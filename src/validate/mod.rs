@@ -3,14 +3,13 @@
 
 pub mod bench;
 mod calibrate;
+mod causal;
 mod disagreement;
 mod divergence;
 mod inputs;
-mod language_model;
 mod metric;
 mod references;
 mod sensitivity;
-mod signature;
 pub mod speech;
 mod speed;
 mod verdict;
@@ -23,8 +22,9 @@ use rayon::prelude::*;
 use verdict::hold;
 
 use crate::audio;
+use crate::interface::{self, Interface, Signature};
 use crate::ir;
-use crate::names::Precision;
+use crate::names::{Ports, Precision};
 use crate::quantize;
 use crate::runtime::{self, Runtime, Session, Takes, Tensors, Traits};
 use crate::tensor::{self, Tensor};
@@ -33,12 +33,11 @@ pub use calibrate::calibrate;
 pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_disagreement};
 pub use divergence::{Divergence, first_divergence};
 pub use inputs::{MadeUp, Sizes, given_inputs, name_dimensions, random_inputs, recorded_case};
-pub use metric::{Measured, Metric, Part, Tolerance};
+pub use metric::{Measured, Metric, Tolerance};
 pub use references::{Case, Kind, References};
 pub use sensitivity::{
     Choice, Damage, Milliseconds, Sensitivity, Trial, choose, measure as sensitivity,
 };
-pub use signature::{Port, Signature};
 pub use speed::{Speed, speed};
 pub use verdict::{Accepted, Agreement, Artifact, Beside, CaseResult, Verdict, Weights};
 
@@ -61,18 +60,15 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
-    #[error("the tolerance {name} = {value} is looser than the floor {floor} of its scheme")]
+    #[error("the tolerance {name} = {value} is looser than the floor {floor} of its precision")]
     #[diagnostic(
         code(validate::floor),
         help("a bundle's thresholds may be stricter than the floor, never looser")
     )]
     Floor { name: &'static str, value: f64, floor: f64 },
-    #[error("the model's input {name:?} {why}")]
-    #[diagnostic(
-        code(validate::interface),
-        help("a language model takes input_ids, attention_mask, position_ids and past_key_values.*")
-    )]
-    Interface { name: String, why: &'static str },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interface(#[from] interface::Error),
     #[error("the model's input {name:?} {why}")]
     #[diagnostic(
         code(validate::inputs),
@@ -128,18 +124,15 @@ pub const LONGEST_IN_8_BITS: usize = 128;
 /// Tokens of a case, over its batch, up to which runtimes are held against each other.
 const LONGEST_COMPARED: usize = 128;
 
-/// Those of a model's inputs that references record: a cache is the model's own.
-pub fn recorded_inputs<'a>(inputs: impl Iterator<Item = &'a str>) -> Vec<String> {
-    inputs.filter(|name| !name.starts_with(language_model::PAST)).map(str::to_owned).collect()
-}
-
 /// What an artifact claims to be, and what that demands of it.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// Which half of the model it is.
-    pub part: Part,
-    /// How it holds numbers.
-    pub scheme: Precision,
+    /// The graph's name.
+    pub graph: String,
+    /// The names of its inputs and outputs, and with them its role.
+    pub ports: Ports,
+    /// How the file holds numbers.
+    pub precision: Precision,
     /// How far it may be from the references.
     pub tolerance: Tolerance,
     /// What it takes and gives.
@@ -160,13 +153,10 @@ pub fn validate(
     interrupted: &AtomicBool,
     done: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Verdict, Error> {
-    let Claim { part, scheme, tolerance, signature } = claim;
-    tolerance.check(part, scheme)?;
+    let Claim { graph, ports, precision, tolerance, signature } = claim;
+    tolerance.check(ports.role(), precision)?;
     let session = runtime.load(&artifact.path)?;
-    let judge = match part {
-        Part::Decoder => Judge::Decoder,
-        Part::Lm => Judge::Lm(language_model::Interface::of(&signature)?),
-    };
+    let judge = Judge(Interface::bind(&ports, &signature)?);
     let references = &references.clone().within(&signature);
     let total = references.cases.len();
     let finished = std::sync::atomic::AtomicUsize::new(0);
@@ -183,8 +173,9 @@ pub fn validate(
         sha256: artifact.sha256,
         weights: artifact.weights.as_ref().map(|weights| weights.sha256),
         runtime: runtime.name_and_version(),
-        part,
-        scheme,
+        graph,
+        role: ports.role(),
+        precision,
         tolerance,
         passed: hold(&cases),
         cases,
@@ -212,13 +203,13 @@ pub fn judge(
     let mut runtimes = runtimes.to_vec();
     runtimes.sort_by_key(slow);
     let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
-    let signature = claim.signature.clone();
+    let (ports, signature) = (claim.ports.clone(), claim.signature.clone());
     let mut verdict = validate(artifact, references, claim, *first, interrupted, done)?;
     let short = references.clone().up_to(LONGEST_IN_8_BITS);
     for other in others {
         let references = if slow(other) && !short.cases.is_empty() { &short } else { references };
         let (pair, v) = ([*first, *other], &mut verdict);
-        validate_beside(v, artifact, references, &signature, pair, interrupted)?;
+        validate_beside(v, artifact, references, (&ports, &signature), pair, interrupted)?;
     }
     Ok(Some(verdict))
 }
@@ -232,22 +223,21 @@ fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,
     references: &References,
-    signature: &Signature,
+    (ports, signature): (&Ports, &Signature),
     [first, second]: [&dyn Runtime; 2],
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
     let claim = Claim {
-        part: verdict.part,
-        scheme: verdict.scheme,
+        graph: verdict.graph.clone(),
+        ports: ports.clone(),
+        precision: verdict.precision,
         tolerance: verdict.tolerance.clone(),
         signature: signature.clone(),
     };
     let other = validate(artifact, references, claim, second, interrupted, &|_, _| {})?;
     let (a, b) = (first.load(&artifact.path)?, second.load(&artifact.path)?);
-    let interface = match verdict.part {
-        Part::Decoder => None,
-        Part::Lm => Some(language_model::Interface::of(signature)?),
-    };
+    let interface = Interface::bind(ports, signature)?;
+    let compared_output = interface.causal().map(|graph| graph.names().hidden.as_str());
     let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
     let mut compared: Vec<Agreement> = Vec::new();
     // Two runtimes can't agree on what a last bit throws over.
@@ -260,14 +250,12 @@ fn validate_beside(
             return Err(Error::Interrupted);
         }
         let mut inputs = references.inputs(case);
-        if let Some(interface) = &interface {
-            inputs.extend(interface.empty_cache(case.batch));
-        }
+        interface.complete(&mut inputs, case.batch);
         let (Ok(from_a), Ok(from_b)) = (a.run(&inputs), b.run(&inputs)) else { continue };
-        let name = interface.as_ref().map(|_| language_model::HIDDEN);
         let mut measured = Measured::default();
         let mut near = true;
-        for (output, a) in from_a.iter().filter(|(output, _)| name.is_none_or(|n| n == *output)) {
+        let compares = |output: &str| compared_output.is_none_or(|name| name == output);
+        for (output, a) in from_a.iter().filter(|(output, _)| compares(output)) {
             let a = a.to_f32()?;
             let b = match from_b.get(output).filter(|b| from_a[output].shape() == b.shape()) {
                 Some(b) => b.to_f32()?,
@@ -280,7 +268,7 @@ fn validate_beside(
             let found = verdict.cases.iter().find(|result| result.name == case.name);
             let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
-            near &= snr > limit && (verdict.scheme != Precision::Fp32 || error < AGREEMENT_OF_PEAK);
+            near &= snr > limit && (verdict.precision != Precision::Fp32 || error < AGREEMENT_OF_PEAK);
             let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);
             if compared.is_empty() || margin.is_nan() || margin == snr - limit {
                 (agreement_db, agreement_limit_db) = (snr, limit);
@@ -294,11 +282,8 @@ fn validate_beside(
     Ok(())
 }
 
-/// How a part's references are run.
-enum Judge {
-    Decoder,
-    Lm(language_model::Interface),
-}
+/// Runs a graph's references, as its role asks.
+struct Judge(Interface);
 
 impl Judge {
     fn case(
@@ -319,9 +304,9 @@ impl Judge {
             fault: None,
             ill_conditioned: case.last_bit.clone().filter(|moved| moved.beyond(tolerance)),
         };
-        let outcome = match self {
-            Judge::Decoder => decode(case, references, session, &mut result),
-            Judge::Lm(interface) => interface.run(case, references, session, &mut result),
+        let outcome = match &self.0 {
+            Interface::Signal(_) => decode(case, references, session, &mut result),
+            Interface::Causal(graph) => causal::run(graph, case, references, session, &mut result),
         };
         match outcome {
             // An answer within the tolerance judges as closely as any, whatever its case is like.

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Measured, Port, Signature};
+use super::{Error, Measured};
+use crate::interface::{Port, Signature};
 use crate::runtime::Tensors;
 use crate::tensor::{DType, TensorFile};
 
@@ -10,7 +11,7 @@ use crate::tensor::{DType, TensorFile};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// As the language model gives them.
+    /// As they come in use.
     Realistic,
     /// Driven to the magnitude clip, to large phases, to loudness, or all zero.
     Extreme,
@@ -20,7 +21,7 @@ pub enum Kind {
     Steps,
     /// A prompt, then whatever token is likeliest.
     Greedy,
-    /// A sentence, said by the checkpoint's own language model.
+    /// A sentence, said by the checkpoint's own causal graph.
     Spoken,
 }
 
@@ -49,7 +50,7 @@ pub struct Case {
     pub length: usize,
     /// What kind of input it has.
     pub kind: Kind,
-    /// Of a language model's case with steps: how many tokens are given at once before the first.
+    /// Of a case with decode steps: how many tokens are given at once before the first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub prefill: usize,
     /// How far PyTorch's own output moves where every input value changes by a last bit, if that was measured.

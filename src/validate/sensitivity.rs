@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use super::{Case, Error, Judge, Metric, Part, References, Signature, Tolerance, language_model};
+use super::{Case, Error, Judge, Metric, References, Tolerance};
+use crate::interface::{Interface, Signature};
 use crate::ir::{Model, TestGraph, initializer_f32, node};
+use crate::names::Ports;
 use crate::quantize::{self, Candidate, Options};
 use crate::recipe::Terms;
 use crate::runtime::{Runtime, Tensors};
@@ -87,14 +89,11 @@ const LONGEST: usize = 128;
 impl<'a> Bench<'a> {
     fn new(
         model: &Model,
-        part: Part,
+        ports: &Ports,
         references: &'a References,
         runtime: &'a dyn Runtime,
     ) -> Result<Self, Error> {
-        let judge = match part {
-            Part::Decoder => Judge::Decoder,
-            Part::Lm => Judge::Lm(language_model::Interface::of(&Signature::from(model))?),
-        };
+        let judge = Judge(Interface::bind(ports, &Signature::from(model))?);
         let fits = |case: &&Case| case.is_one_call() && case.length <= LONGEST && case.batch == 1;
         let mut cases: Vec<&Case> = references.cases.iter().filter(fits).collect();
         cases.sort_by_key(|case| std::cmp::Reverse(case.length));
@@ -147,7 +146,7 @@ pub struct Trial {
 /// [`Error::Interrupted`].
 pub fn measure(
     model: &Model,
-    part: Part,
+    ports: &Ports,
     references: &References,
     runtime: &dyn Runtime,
     Trial { rows, reduce_range }: Trial,
@@ -155,7 +154,7 @@ pub fn measure(
     done: &dyn Fn(usize, usize),
 ) -> Result<Vec<Sensitivity>, Error> {
     let base = base(reduce_range);
-    let bench = Bench::new(model, part, references, runtime)?;
+    let bench = Bench::new(model, ports, references, runtime)?;
     let candidates = quantize::candidates(model)?;
     let mut timed = BTreeMap::new();
     let mut found = Vec::new();
@@ -337,7 +336,7 @@ fn lower<E>(
 #[allow(clippy::too_many_arguments)]
 pub fn choose(
     model: &Model,
-    part: Part,
+    ports: &Ports,
     references: &References,
     runtime: &dyn Runtime,
     nodes: &[Sensitivity],
@@ -346,7 +345,7 @@ pub fn choose(
     done: &dyn Fn(usize, usize),
 ) -> Result<Choice, Error> {
     const TRIES: usize = 6;
-    let bench = Bench::new(model, part, references, runtime)?;
+    let bench = Bench::new(model, ports, references, runtime)?;
     let held = |forms: &[Form], form: Form| -> Vec<String> {
         let of = nodes.iter().zip(forms).filter(|(_, f)| **f == form);
         of.map(|(node, _)| node.node.clone()).collect()

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Artifact, Error, Part, References, Signature, language_model};
+use super::{Artifact, Error, References};
+use crate::interface::{Call, Interface, Signature};
 use crate::ir::Model;
-use crate::runtime::{Runtime, Tensors};
+use crate::names::Ports;
+use crate::runtime::Runtime;
 
 /// Milliseconds of one call, each the least of several interleaved ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,31 +29,30 @@ impl Speed {
 }
 
 const PAST: usize = 256;
-/// The decoder's case whose length is nearest to this is timed.
+/// The signal graph's case whose length is nearest to this is timed.
 const LENGTH: usize = 100;
 const ROUNDS: usize = 12;
 
-/// Times a step behind 256 positions, or a decoder's recorded case of about 100 tokens, on one thread.
+/// Times a decode step with 256 cached positions, or a signal graph's recorded case of about 100 frames, on one
+/// thread.
 ///
 /// # Errors
 /// [`Error::Runtime`] where a model can't be loaded or run, [`Error::NothingToMeasure`] without a case.
 pub fn speed(
-    part: Part,
+    ports: &Ports,
     [fp32, int8]: [&Artifact; 2],
     references: &References,
     runtime: &dyn Runtime,
 ) -> Result<Speed, Error> {
-    let (what, inputs): (String, Tensors) = match part {
-        Part::Lm => {
-            let interface = language_model::Interface::of(&Signature::from(&Model::open(&fp32.path)?))?;
-            (format!("a step behind {PAST} positions"), interface.step(PAST))
-        }
-        Part::Decoder => {
+    let interface = Interface::bind(ports, &Signature::from(&Model::open(&fp32.path)?))?;
+    let (what, inputs) = match interface.feed(Call::Step { past: PAST, batch: 1 }) {
+        Some(step) => (format!("a decode step with {PAST} cached positions"), step),
+        None => {
             let cases = references.cases.iter().filter(|case| case.is_one_call() && case.batch == 1);
             let case = cases
                 .min_by_key(|case| case.length.abs_diff(LENGTH))
                 .ok_or(Error::NothingToMeasure("no reference of batch 1 can be timed"))?;
-            (format!("{} tokens", case.length), references.inputs(case))
+            (format!("{} frames", case.length), references.inputs(case))
         }
     };
     let sessions = [runtime.load(&fp32.path)?, runtime.load(&int8.path)?];

@@ -2,9 +2,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Divergence, Kind, Measured, Part, Tolerance};
+use super::{Divergence, Kind, Measured, Tolerance};
 use crate::digest::Digest;
-use crate::names::Precision;
+use crate::names::{Precision, Role};
 
 /// How one reference came out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,10 +67,12 @@ pub struct Verdict {
     pub weights: Option<Digest>,
     /// The runtime, with its version.
     pub runtime: String,
-    /// Which half of the model it is.
-    pub part: Part,
-    /// How it holds numbers.
-    pub scheme: Precision,
+    /// The graph's name.
+    pub graph: String,
+    /// The graph's role.
+    pub role: Role,
+    /// How the file holds numbers.
+    pub precision: Precision,
     /// What was demanded.
     pub tolerance: Tolerance,
     /// Every case.
@@ -149,7 +151,7 @@ impl Verdict {
     pub fn accept(self, artifact: Artifact) -> Result<Accepted, Box<Verdict>> {
         let holds = self.passed
             && hold(&self.cases)
-            && self.tolerance.check(self.part, self.scheme).is_ok()
+            && self.tolerance.check(self.role, self.precision).is_ok()
             && self.beside.iter().all(|beside| beside.passed() && beside.verdict.sha256 == self.sha256)
             && self.sha256 == artifact.sha256
             && self.weights == artifact.weights.as_ref().map(|weights| weights.sha256);
@@ -224,8 +226,9 @@ mod tests {
             sha256: Digest::of(b""),
             weights: None,
             runtime: runtime.to_owned(),
-            part: Part::Decoder,
-            scheme: Precision::Fp32,
+            graph: "decoder".to_owned(),
+            role: Role::Signal,
+            precision: Precision::Fp32,
             tolerance: Tolerance::default(),
             cases,
             passed: false,

@@ -1,4 +1,4 @@
-"""Task `convert`: a canonical fp32 ONNX file, or the PyTorch module behind it, to OpenVINO IR."""
+"""Task `convert`: a canonical fp32 ONNX file, or the PyTorch module that it stands for, to OpenVINO IR."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import families
 from ..errors import ExportError
 from ..protocol import Job
 from ..request import refuse
+from ..roles import CausalNames
+from ..target import Target
 
 # Half of an activation's outliers go into the weights (SmoothQuant, alpha).
 SMOOTHING = 0.5
-PAST, PRESENT = "past_key_values.", "present."
 
 
 @dataclass(frozen=True)
@@ -27,31 +29,30 @@ class Shape:
     dims: list[str]
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Request(Target):
+    checkpoint: str | None = None  # type: ignore[assignment]
     model: str
-    part: Literal["decoder", "lm"]
-    schemes: list[Literal["fp32", "fp16", "int8"]]
+    precisions: list[Literal["fp32", "fp16", "int8"]]
     via: Literal["onnx", "torch"] = "onnx"
-    checkpoint: str | None = None
     keep_fp32: list[str] = field(default_factory=list)
     shapes: list[Shape] = field(default_factory=list)
     stateful: bool = False
     calibration: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.schemes or len(set(self.schemes)) < len(self.schemes):
-            raise ValueError("schemes must be different ones, and at least one")
+        if not self.precisions or len(set(self.precisions)) < len(self.precisions):
+            raise ValueError("precisions must be different ones, and at least one")
         if self.via == "torch" and self.checkpoint is None:
             raise ValueError("checkpoint is needed where via is torch")
-        if self.stateful and self.part != "lm":
-            raise ValueError("stateful is for a language model: a decoder has no state")
-        if self.calibration is not None and self.part != "decoder":
-            raise ValueError("calibration is for a decoder: a language model's ranges are too wide")
+        if self.stateful and self.role != "causal":
+            raise ValueError("stateful is for a causal graph: a signal graph has no state")
+        if self.calibration is not None and self.role != "signal":
+            raise ValueError("calibration is for a signal graph: a language model's ranges are too wide")
 
 
 def run(request: Request, job: Job) -> dict[str, Any]:
-    """Writes artifacts `{scheme}` and `{scheme}-weights`: {scheme}.xml and {scheme}.bin.
+    """Writes artifacts `{precision}` and `{precision}-weights`: {precision}.xml and {precision}.bin.
 
     Inputs and outputs have the names, order and layouts of the ONNX file. int8 holds the weights of products
     and tables in 8 bits, symmetric, a scale each row (nncf, INT8_SYM); fp16 holds weights in 16 bits; both
@@ -61,41 +62,42 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     path = Path(request.model)
     if not path.is_file():
         refuse(f"`model` is not a file: {request.model!r}")
+    families.load(request.family)
     silence()
     import openvino
 
-    job.progress("convert", 0, 1 + len(request.schemes))
+    job.progress("convert", 0, 1 + len(request.precisions))
     try:
         model = from_onnx(path) if request.via == "onnx" else from_torch(request, path)
         for shape in request.shapes:
             bound(model, shape)
         if request.stateful:
-            make_stateful(model)
+            make_stateful(model, request.tensors())
     except ExportError:
         raise
     except Exception as error:
         raise ExportError("convert", f"OpenVINO cannot convert {path.name}: {first_line(error)}") from error
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=job.output) as scratch:
-        # int8 last: it is made in place.
-        ordered = sorted(request.schemes, key=["fp32", "fp16", "int8"].index)
-        for done, scheme in enumerate(ordered):
+        # int8 last: it changes the model in place.
+        ordered = sorted(request.precisions, key=["fp32", "fp16", "int8"].index)
+        for done, precision in enumerate(ordered):
             job.progress("convert", 1 + done, 1 + len(ordered))
-            if scheme == "int8":
-                model, found["compressed"] = in_8_bits(model, request)
-            written = Path(scratch) / f"{scheme}.xml"
+            if precision == "int8":
+                model, facts["compressed"] = in_8_bits(model, request)
+            written = Path(scratch) / f"{precision}.xml"
             try:
-                openvino.save_model(model, written, compress_to_fp16=scheme == "fp16")
+                openvino.save_model(model, written, compress_to_fp16=precision == "fp16")
             except Exception as error:
                 raise ExportError(
-                    "convert", f"OpenVINO cannot write {scheme}: {first_line(error)}"
+                    "convert", f"OpenVINO cannot write {precision}: {first_line(error)}"
                 ) from error
-            job.adopt(f"{scheme}-weights", f"{scheme}.bin", written.with_suffix(".bin"))
-            job.adopt(scheme, f"{scheme}.xml", written)
-    job.progress("convert", 1 + len(request.schemes), 1 + len(request.schemes))
-    found["inputs"] = [port.any_name for port in model.inputs]
-    found["outputs"] = [port.any_name for port in model.outputs]
-    return found
+            job.adopt(f"{precision}-weights", f"{precision}.bin", written.with_suffix(".bin"))
+            job.adopt(precision, f"{precision}.xml", written)
+    job.progress("convert", 1 + len(request.precisions), 1 + len(request.precisions))
+    facts["inputs"] = [port.any_name for port in model.inputs]
+    facts["outputs"] = [port.any_name for port in model.outputs]
+    return facts
 
 
 def first_line(error: Exception) -> str:
@@ -142,9 +144,7 @@ def from_torch(request: Request, path: Path) -> Any:
     import openvino
     import torch
 
-    from .. import convertible
-
-    module, example, shapes = convertible.MODULES[request.part](Path(request.checkpoint))
+    module, example, shapes = request.kind().load(request).convertible()
     wanted = onnx.load(path, load_external_data=False).graph
     inputs, outputs = ([port.name for port in ports] for ports in (wanted.input, wanted.output))
     if inputs != list(example):
@@ -178,16 +178,17 @@ def bound(model: Any, shape: Shape) -> None:
         refuse(f"`shapes`: {shape.input} cannot be {shape.dims}: {first_line(error)}")
 
 
-def make_stateful(model: Any) -> None:
-    """Moves the cache into the model: `past_key_values` and `present` become its state."""
+def make_stateful(model: Any, names: CausalNames) -> None:
+    """Moves the cache into the model: past keys and values, inputs and outputs, become its state."""
     from openvino import Type
     from openvino import opset13 as opset
     from openvino._offline_transformations import apply_make_stateful_transformation
 
+    past = f"{names.past}."
     pairs = {
-        port.any_name: PRESENT + port.any_name.removeprefix(PAST)
+        port.any_name: f"{names.present}.{port.any_name.removeprefix(past)}"
         for port in model.inputs
-        if port.any_name.startswith(PAST)
+        if port.any_name.startswith(past)
     }
     outputs = {port.any_name for port in model.outputs}
     if missing := sorted(set(pairs.values()) - outputs):
@@ -196,7 +197,7 @@ def make_stateful(model: Any) -> None:
     # A state begins with no position for as many sequences as there are ids; by itself it would begin with
     # no sequence, and none can be joined to it.
     batch = opset.gather(
-        opset.shape_of(model.input("input_ids"), output_type="i64"), opset.constant([0]), opset.constant(0)
+        opset.shape_of(model.input(names.ids), output_type="i64"), opset.constant([0]), opset.constant(0)
     )
     for read in (op for op in model.get_ops() if op.get_type_name() == "ReadValue"):
         dims = read.get_output_partial_shape(0)
@@ -217,13 +218,13 @@ def in_8_bits(model: Any, request: Request) -> tuple[Any, int]:
         if request.calibration is None:
             scope = nncf.IgnoredScope(names=request.keep_fp32, validate=False)
             mode = nncf.CompressWeightsMode.INT8_SYM
-            made = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
+            compressed = nncf.compress_weights(model, mode=mode, ignored_scope=scope)
         else:
             samples = lifelike(Path(request.calibration), [port.any_name for port in model.inputs])
             # A depthwise convolution has a range for each channel, which the CPU plugin refuses.
             scope = nncf.IgnoredScope(names=request.keep_fp32, types=["GroupConvolution"], validate=False)
             smooth = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
-            made = nncf.quantize(
+            compressed = nncf.quantize(
                 model,
                 nncf.Dataset(samples),
                 subset_size=len(samples),
@@ -232,15 +233,15 @@ def in_8_bits(model: Any, request: Request) -> tuple[Any, int]:
                 model_type=nncf.ModelType.TRANSFORMER,
                 advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
             )
-    held = sum(
+    count = sum(
         op.get_type_name() == "Constant" and op.get_element_type().get_type_name() == "i8"
-        for op in made.get_ops()
+        for op in compressed.get_ops()
     )
-    if held == 0:
+    if count == 0:
         raise ExportError(
-            "convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the schemes"
+            "convert", "nncf found no weight to hold in 8 bits", "leave int8 out of the precisions"
         )
-    return made, held
+    return compressed, count
 
 
 def lifelike(path: Path, inputs: list[str]) -> list[dict[str, Any]]:

@@ -1,35 +1,29 @@
-"""Task `environment`: whether everything that an export imports can really be imported."""
+"""Task `environment`: whether everything that a family's tasks import can really be imported."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from .. import families
 from ..protocol import Job
-
-MODULES = ("torch", "numpy", "safetensors", "onnx", "onnxruntime", "huggingface_hub", "soprano.vocos.decoder")
 
 
 @dataclass(frozen=True)
 class Request:
-    pass
+    family: str
 
 
 def run(request: Request, job: Job) -> dict[str, Any]:
     """Result: {"modules": {name: null, or the error that importing it raised}}."""
+    family = families.load(request.family)
     modules: dict[str, str | None] = {}
-    for done, name in enumerate(MODULES):
-        job.progress("import", done, len(MODULES))
+    for done, name in enumerate(family.modules):
+        job.progress("import", done, len(family.modules))
         try:
-            if name.startswith("soprano."):
-                from .. import upstream
-
-                upstream.decoder_class()
-            else:
-                importlib.import_module(name)
+            family.check_import(name)
             modules[name] = None
         except Exception as error:
             modules[name] = f"{type(error).__name__}: {error}"
-    job.progress("import", len(MODULES), len(MODULES))
+    job.progress("import", len(family.modules), len(family.modules))
     return {"modules": modules}

@@ -3,8 +3,9 @@
 use askama::Template;
 
 use super::bars::{Bar, bars};
-use crate::validate::Part;
-use crate::validate::bench::{Held, Point, Report, Row, Spread, TEXTS, USUAL_TEXT};
+use crate::interface::Call;
+use crate::names::Role;
+use crate::validate::bench::{Demand, Report, Row, Spread, TEXTS, USUAL_TEXT, Whole};
 
 /// A figure with its picture.
 struct Plot {
@@ -12,9 +13,9 @@ struct Plot {
     svg: String,
 }
 
-/// A half of the voice: a table and its plots.
-struct Half {
-    title: &'static str,
+/// A graph: a table and its plots.
+struct Graph {
+    title: String,
     unit: &'static str,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
@@ -26,21 +27,20 @@ struct Half {
 struct Html<'a> {
     report: &'a Report,
     best: Option<String>,
-    halves: Vec<Half>,
+    graphs: Vec<Graph>,
     voices: Vec<(String, Vec<String>)>,
     texts: [usize; 4],
     speech: String,
-    demands: Vec<(&'a Held, String)>,
+    demands: Vec<(&'a Demand, String)>,
 }
 
 /// The page, which needs nothing beside it: no script, no other file.
 pub fn html(report: &Report) -> String {
-    let halves = [Part::Lm, Part::Decoder].into_iter().filter_map(|part| half(report, part));
-    let factors = |whole: &crate::validate::bench::Whole| {
-        whole.estimates.iter().map(|e| format!("{:.2}", e.realtime_factor)).collect()
-    };
+    let graphs = report.graphs().into_iter().filter_map(|name| graph(report, name));
+    let factors =
+        |whole: &Whole| whole.estimates.iter().map(|e| format!("{:.2}", e.realtime_factor)).collect();
     let voices = report.voices();
-    let usual = |whole: &crate::validate::bench::Whole| {
+    let usual = |whole: &Whole| {
         let found = whole.estimates.iter().find(|e| e.characters == USUAL_TEXT);
         found.map_or(f64::NAN, |e| e.realtime_factor)
     };
@@ -52,13 +52,13 @@ pub fn html(report: &Report) -> String {
         })
         .collect();
     let best = report.best.and_then(|at| report.whole.get(at));
-    let demand = |held| (held, demand(held));
+    let demand = |asked| (asked, demand(asked));
     let page = Html {
         report,
         best: best.map(|best| {
             format!("{}: {:.2} × realtime at {USUAL_TEXT} characters", report.voice(best), usual(best))
         }),
-        halves: halves.collect(),
+        graphs: graphs.collect(),
         voices: voices.iter().map(|whole| (report.voice(whole), factors(whole))).collect(),
         texts: TEXTS,
         speech: bars(
@@ -72,36 +72,36 @@ pub fn html(report: &Report) -> String {
 }
 
 /// A voice's name as a plot has room for it.
-fn short(report: &Report, whole: &crate::validate::bench::Whole) -> String {
-    let name = |at: usize| report.rows.get(at).map_or(String::new(), label);
-    match (whole.lm.map(name), whole.decoder.map(name)) {
-        (Some(lm), Some(decoder)) if lm != decoder => format!("{lm} + {decoder}"),
-        (lm, decoder) => lm.or(decoder).unwrap_or_default(),
-    }
+fn short(report: &Report, whole: &Whole) -> String {
+    let mut labels: Vec<String> =
+        whole.rows.iter().filter_map(|&at| report.rows.get(at)).map(label).collect();
+    labels.dedup();
+    labels.join(" + ")
 }
 
 /// `int8 onnxruntime`.
 fn label(row: &Row) -> String {
     let runtime = row.runtime.split(' ').next().unwrap_or_default();
-    format!("{} {runtime}", row.scheme)
+    format!("{} {runtime}", row.precision)
 }
 
-fn demand(held: &Held) -> String {
-    let bound = if held.at_least { "at least" } else { "at most" };
-    let found = held.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
-    format!("{found}, {bound} {} is demanded", held.limit)
+fn demand(demand: &Demand) -> String {
+    let bound = if demand.at_least { "at least" } else { "at most" };
+    let found = demand.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
+    format!("{found}, {bound} {} is demanded", demand.limit)
 }
 
 fn shown(ms: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", ms.median, ms.least, ms.greatest)
 }
 
-fn half(report: &Report, part: Part) -> Option<Half> {
-    let rows: Vec<&Row> = report.rows.iter().filter(|row| row.part == part).collect();
-    let points: Vec<Point> = rows.first()?.figures.iter().map(|figure| figure.point).collect();
-    let at = |row: &Row, point: Point| {
+fn graph(report: &Report, name: &str) -> Option<Graph> {
+    let rows: Vec<&Row> = report.rows.iter().filter(|row| row.graph == name).collect();
+    let role = rows.first()?.role;
+    let points: Vec<Call> = rows.first()?.figures.iter().map(|figure| figure.point).collect();
+    let at = |row: &Row, point: Call| {
         let unit = match point {
-            Point::Decode { tokens, batch } => 1.0 / (report.rendition.seconds(tokens) * batch as f64),
+            Call::Frames { frames, batch } => 1.0 / (report.rendition.seconds(frames) * batch as f64),
             _ => 1.0,
         };
         row.at(point).map(|ms| ms.times(unit))
@@ -114,7 +114,7 @@ fn half(report: &Report, part: Part) -> Option<Half> {
     let megabytes = |n: Option<u64>| n.map_or("–".to_owned(), |n| format!("{:.1}", n as f64 / 1e6));
     let line = |row: &&Row| {
         let mut cells = vec![
-            row.scheme.to_string(),
+            row.precision.to_string(),
             row.runtime.clone(),
             megabytes(row.bytes),
             megabytes(row.fresh.peak_bytes),
@@ -136,7 +136,7 @@ fn half(report: &Report, part: Part) -> Option<Half> {
     let mut plots: Vec<Plot> = Vec::new();
     for &point in &points {
         let (what, unit) = match point {
-            Point::Decode { .. } => ("milliseconds for each second of sound", "ms/s"),
+            Call::Frames { .. } => ("milliseconds for each second of sound", "ms/s"),
             _ => ("milliseconds", "ms"),
         };
         plots.push(plot(format!("{}, {what}", point.label()), unit, &|row| at(row, point)));
@@ -146,11 +146,12 @@ fn half(report: &Report, part: Part) -> Option<Half> {
     plots.push(plot("peak memory".into(), "MB", &|row| {
         row.fresh.peak_bytes.map(|bytes| once(bytes as f64 / 1e6))
     }));
-    let (title, unit) = match part {
-        Part::Lm => ("Language model", "milliseconds of one call"),
-        Part::Decoder => ("Decoder", "milliseconds for each second of sound"),
+    let unit = match role {
+        Role::Causal => "milliseconds of one call",
+        Role::Signal => "milliseconds for each second of sound",
     };
-    Some(Half { title, unit, head, rows: rows.iter().map(line).collect(), plots })
+    let title = format!("Graph {name}");
+    Some(Graph { title, unit, head, rows: rows.iter().map(line).collect(), plots })
 }
 
 #[cfg(test)]
@@ -158,27 +159,28 @@ mod tests {
     use super::*;
     use crate::hardware::Machine;
     use crate::names::Precision;
-    use crate::validate::bench::{Figure, Fresh, Rendition, SpeakingRate, best, whole};
+    use crate::validate::bench::{Figure, Fresh, Rendition, SpeakingRate, best, calls, whole};
 
     #[test]
     fn a_page_shows_every_figure_and_no_markup_of_others() {
         let ms = |median: f64| Spread { median, least: 0.9 * median, greatest: 1.2 * median, runs: 3 };
-        let row = |part: Part, scheme, base: f64| Row {
-            part,
-            scheme,
+        let row = |graph: &str, role: Role, precision, base: f64| Row {
+            graph: graph.to_owned(),
+            role,
+            precision,
             file: Some("a".into()),
             bytes: Some(1_500_000),
             runtime: "tract <1>".into(),
             fresh: Fresh { load_ms: ms(4.0), first_ms: ms(5.0), peak_bytes: None },
-            figures: Point::of(part, true)
+            figures: calls(role, true)
                 .into_iter()
                 .map(|point| Figure { point, ms: ms(base) })
                 .collect(),
         };
         let rows = vec![
-            row(Part::Lm, Precision::Fp32, 2.0),
-            row(Part::Lm, Precision::Int8, 1.0),
-            row(Part::Decoder, Precision::Fp32, 3.0),
+            row("lm", Role::Causal, Precision::Fp32, 2.0),
+            row("lm", Role::Causal, Precision::Int8, 1.0),
+            row("decoder", Role::Signal, Precision::Fp32, 3.0),
         ];
         let rate = SpeakingRate::of_soprano_mini();
         let rendition = Rendition { samples_per_token: 2048, sample_rate: 32_000, rate };
@@ -193,16 +195,16 @@ mod tests {
             rows,
             whole,
             left_out: vec!["openvino is <not> there".into()],
-            gate: vec![Held {
-                key: "gate.lm.step_ms".into(),
+            gate: vec![Demand {
+                key: "lm.gate.step_ms".into(),
                 limit: 0.5,
                 at_least: false,
                 found: Some(1.0),
-                held: false,
+                met: false,
             }],
         };
         let page = html(&report);
-        for words in ["lm int8 in tract", "step @512", "decode 128", "FAILED", "peak memory", "1.5"] {
+        for words in ["lm int8 in tract", "step @512", "frames 128", "FAILED", "peak memory", "1.5"] {
             assert!(page.contains(words), "{words}\n{page}");
         }
         assert!(!page.contains("<b>name") && !page.contains("<not>") && !page.contains("<1>"));

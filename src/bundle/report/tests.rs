@@ -21,7 +21,7 @@ fn section(cases: Vec<CaseRow>) -> ArtifactSection {
         bytes: 118_400_123,
         sha256: Digest::of(b"model"),
         weights: None,
-        scheme: "fp32".into(),
+        precision: "fp32".into(),
         runtime: "tract 0.23.9".into(),
         nodes: (1412, 391),
         weight_bytes: (119_000_000, 118_000_000),
@@ -43,7 +43,7 @@ fn page() -> Page {
     let int8 = ArtifactSection {
         file: "onnx/soprano_decoder_int8.onnx".into(),
         bytes: 31_000_000,
-        scheme: "int8".into(),
+        precision: "int8".into(),
         ..section(vec![case("t-33", 31.5, true), case("t-2", 29.25, true)])
     };
     Page {
@@ -100,12 +100,14 @@ fn card() -> Card {
             bytes: 118_400_123,
             sha256: Digest::of(b"model"),
         }],
-        decoder: Some(CardDecoder {
+        signal: Some(CardSignal {
             file: "onnx/soprano_decoder_fp32.onnx".into(),
             input: "hidden_states".into(),
-            input_channels: 512,
+            channels_last: false,
+            channels: 512,
             output: "audio".into(),
-            samples_per_token: 2048,
+            lead: 1,
+            per_frame: 2048,
             sample_rate: 32_000,
         }),
         artifacts: page().artifacts,
@@ -282,8 +284,8 @@ fn the_card_says_what_the_hub_and_a_reader_need() {
 }
 
 #[test]
-fn a_card_without_a_decoder_or_a_hub_id_leaves_them_out() {
-    let markdown = model_card(&Card { base_model: None, decoder: None, artifacts: vec![], ..card() });
+fn a_card_without_a_signal_graph_or_a_hub_id_leaves_them_out() {
+    let markdown = model_card(&Card { base_model: None, signal: None, artifacts: vec![], ..card() });
     assert!(markdown.starts_with("---\nlibrary_name: onnx\n"));
     assert!(!markdown.contains("Inputs and outputs") && !markdown.contains("python"));
     assert!(markdown.contains("No artifact was checked."));

@@ -11,15 +11,17 @@ use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::Variant;
 use crate::bundle::Bundle;
+use crate::interface::Interface;
 use crate::runtime;
-use crate::validate::bench::{self, Feed, Fresh};
+use crate::validate::bench::{self, Fresh};
 
 /// What this process, which has done nothing else, takes to load and run one of the bundle's files.
 pub(super) fn alone(options: &Options, file: &str, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     let entry = bundle.manifest().artifacts.iter().find(|entry| entry.file == file);
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
-    let feed = Feed::of(entry.part, &entry.signature())?;
+    let ports = &bundle.manifest().graph(entry).interface;
+    let interface = Interface::bind(ports, &entry.signature())?;
     let asked = options.runtime.iter().find_map(|asked| match asked {
         Asked::One(engine) => Some(*engine),
         Asked::All => None,
@@ -29,7 +31,7 @@ pub(super) fn alone(options: &Options, file: &str, here: &Here) -> Outcome {
         Some(engine) => here.runtime(engine, options)?,
         None => runtime::built_in()?,
     };
-    let found = bench::fresh(&bundle.model(entry)?.path, &feed, runtime.as_ref())?;
+    let found = bench::fresh(&bundle.model(entry)?.path, &interface, runtime.as_ref())?;
     say(&json(&found))
 }
 

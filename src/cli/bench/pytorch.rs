@@ -8,10 +8,10 @@ use super::super::arguments::Bench as Options;
 use super::super::here::Here;
 use super::super::{Failure, INTERRUPTED};
 use super::{Error, Rounds};
-use crate::export::{self, Child, Request};
+use crate::bundle::Bundle;
+use crate::export::{self, Child, Request, Subject};
 use crate::names::Precision;
-use crate::validate::Part;
-use crate::validate::bench::{Figure, Fresh, Point, Row, Spread};
+use crate::validate::bench::{Figure, Fresh, Row, Spread, calls};
 
 /// A point that takes longer than this says nothing of use.
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
@@ -25,22 +25,25 @@ struct Found {
     ms: Vec<Vec<f64>>,
 }
 
-/// Times a half of the checkpoint, where one was given.
+/// Times a graph of the checkpoint, where one was given.
 pub(super) fn run(
     options: &Options,
     here: &Here,
-    part: Part,
+    (bundle, graph): (&Bundle, &str),
     plan: Rounds,
 ) -> Result<Option<Row>, Failure> {
     let Some(checkpoint) = &options.pytorch else { return Ok(None) };
     let fault = |source| Error::Io { path: checkpoint.clone(), source };
     let checkpoint = &std::fs::canonicalize(checkpoint).map_err(fault)?;
     let cache = here.cache();
+    let manifest = bundle.manifest();
     let python = here.python()?;
     let work = tempfile::tempdir().map_err(fault)?;
     let output = work.path().join("output");
     std::fs::create_dir(&output).map_err(fault)?;
-    let points = Point::of(part, plan.quick);
+    let names = &manifest.graphs[graph].interface;
+    let role = names.role();
+    let points = calls(role, plan.quick);
     let log = work.path().join("log");
     let child = Child {
         python: &python,
@@ -52,7 +55,7 @@ pub(super) fn run(
     };
     let request = Request::Bench(export::Bench {
         checkpoint,
-        part: part.name(),
+        subject: Subject { family: &manifest.family, graph, role, names, module: None },
         threads: plan.threads,
         rounds: plan.rounds,
         points: serde_json::to_value(&points).expect("plain data"),
@@ -68,8 +71,9 @@ pub(super) fn run(
     }
     let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Some(Row {
-        part,
-        scheme: Precision::Fp32,
+        graph: graph.to_owned(),
+        role,
+        precision: Precision::Fp32,
         file: None,
         bytes: None,
         runtime: format!("pytorch {}", found.version),
@@ -82,8 +86,8 @@ pub(super) fn run(
     }))
 }
 
-/// Of two runs the faster one at each point: processes can't take turns with the others, and the doubt is
-/// PyTorch's.
+/// Of two runs the faster one at each point: processes can't take turns with the others, and
+/// PyTorch gets the benefit of the doubt.
 pub(super) fn better(before: Row, after: Row) -> Row {
     let faster = |(a, b): (Figure, Figure)| if a.ms.median <= b.ms.median { a } else { b };
     let figures = before.figures.into_iter().zip(after.figures).map(faster).collect();

@@ -1,10 +1,11 @@
 //! What was measured, for a terminal.
 
 use super::super::terminal::{bytes, row, table};
-use crate::validate::Part;
-use crate::validate::bench::{Held, Point, Report, Row, Spread, TEXTS, USUAL_TEXT};
+use crate::interface::Call;
+use crate::names::Role;
+use crate::validate::bench::{Demand, Report, Row, Spread, TEXTS, USUAL_TEXT};
 
-/// A table for each half, what texts take, and the best.
+/// A table for each graph, what texts take, and the best.
 pub(super) fn tables(report: &Report) -> String {
     let mut text = format!(
         "{}, {} {}\n",
@@ -12,11 +13,9 @@ pub(super) fn tables(report: &Report) -> String {
         report.threads,
         if report.threads == 1 { "thread" } else { "threads (tract: 1)" }
     );
-    for part in [Part::Lm, Part::Decoder] {
-        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.part == part).collect();
-        if !rows.is_empty() {
-            text += &format!("\n{}", half(report, part, &rows));
-        }
+    for name in report.graphs() {
+        let rows: Vec<&Row> = report.rows.iter().filter(|row| row.graph == name).collect();
+        text += &format!("\n{}", graph(report, name, &rows));
     }
     if !report.whole.is_empty() {
         let mut rows = vec![row!["seconds of speech in a second, of characters:"]];
@@ -42,15 +41,15 @@ pub(super) fn tables(report: &Report) -> String {
     text
 }
 
-fn half(report: &Report, part: Part, rows: &[&Row]) -> String {
-    let points: Vec<Point> = rows[0].figures.iter().map(|figure| figure.point).collect();
-    let mut lines = vec![row![part, "runtime", "size", "memory", "load ms", "first ms"]];
+fn graph(report: &Report, name: &str, rows: &[&Row]) -> String {
+    let points: Vec<Call> = rows[0].figures.iter().map(|figure| figure.point).collect();
+    let mut lines = vec![row![name, "runtime", "size", "memory", "load ms", "first ms"]];
     lines[0].extend(points.iter().map(|point| point.label()));
     for row in rows {
         let size = row.bytes.map_or("-".to_owned(), bytes);
         let memory = row.fresh.peak_bytes.map_or("-".to_owned(), bytes);
         let mut line = row![
-            row.scheme,
+            row.precision,
             row.runtime,
             size,
             memory,
@@ -59,8 +58,8 @@ fn half(report: &Report, part: Part, rows: &[&Row]) -> String {
         ];
         for &point in &points {
             let unit = match point {
-                Point::Decode { tokens, batch } => {
-                    1.0 / (report.rendition.seconds(tokens) * batch as f64)
+                Call::Frames { frames, batch } => {
+                    1.0 / (report.rendition.seconds(frames) * batch as f64)
                 }
                 _ => 1.0,
             };
@@ -68,9 +67,9 @@ fn half(report: &Report, part: Part, rows: &[&Row]) -> String {
         }
         lines.push(line);
     }
-    let unit = match part {
-        Part::Lm => "ms of one call; median, and half of the distance between fastest and slowest",
-        Part::Decoder => "ms for each second of sound; median, and half of fastest to slowest",
+    let unit = match rows[0].role {
+        Role::Causal => "ms of one call; median, and half of the distance between fastest and slowest",
+        Role::Signal => "ms for each second of sound; median, and half of fastest to slowest",
     };
     format!("{}({unit})\n", table(&lines))
 }
@@ -89,9 +88,9 @@ fn spread(ms: Spread) -> String {
 }
 
 /// A demand of the gate as a line.
-pub(super) fn demand(held: &Held) -> String {
-    let word = if held.held { "held" } else { "MISSED" };
-    let bound = if held.at_least { ">=" } else { "<=" };
-    let found = held.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
-    format!("{word}: {} {found} ({bound} {})", held.key, held.limit)
+pub(super) fn demand(demand: &Demand) -> String {
+    let word = if demand.met { "held" } else { "MISSED" };
+    let bound = if demand.at_least { ">=" } else { "<=" };
+    let found = demand.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
+    format!("{word}: {} {found} ({bound} {})", demand.key, demand.limit)
 }

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use super::super::Failure;
 use super::super::here::Found;
 use crate::bundle::{ArtifactEntry, Bundle};
+use crate::interface::Interface;
 use crate::runtime::Runtime;
-use crate::validate::bench::Feed;
 
 /// A file of the bundle in a runtime.
 pub(super) struct Variant<'a> {
     pub entry: &'a ArtifactEntry,
     pub path: PathBuf,
-    pub feed: Feed,
+    pub interface: Interface,
     pub runtime: &'a dyn Runtime,
 }
 
@@ -25,14 +25,15 @@ pub(super) fn of<'a>(
     for entry in &bundle.manifest().artifacts {
         let artifact = bundle.model(entry)?;
         let traits = entry.traits(&artifact)?;
-        let feed = Feed::of(entry.part, &entry.signature())?;
+        let ports = &bundle.manifest().graph(entry).interface;
+        let interface = Interface::bind(ports, &entry.signature())?;
         for runtime in found.runtimes.iter().filter(|runtime| runtime.runs(entry.format)) {
             if let Some(why) = found.declines(runtime.as_ref(), &traits) {
                 left_out.push(format!("{} is not timed in {}: {why}", entry.file, runtime.name()));
                 continue;
             }
-            let (path, feed) = (artifact.path.clone(), feed.clone());
-            variants.push(Variant { entry, path, feed, runtime: runtime.as_ref() });
+            let (path, interface) = (artifact.path.clone(), interface.clone());
+            variants.push(Variant { entry, path, interface, runtime: runtime.as_ref() });
         }
     }
     Ok((variants, left_out))

@@ -34,7 +34,7 @@ pub(in super::super) struct Synth {
     #[arg(long, value_name = "N", default_value_t = 8, requires = "stream",
           value_parser = clap::value_parser!(u16).range(1..=512))]
     pub chunk: u16,
-    /// The runtime of both halves [default: onnxruntime where it is found, else openvino, else tract].
+    /// The runtime of every graph [default: onnxruntime where it is found, else openvino, else tract].
     #[arg(long, value_parser = engine(), value_name = "NAME")]
     pub runtime: Option<&'static dyn Engine>,
     /// The language model's runtime.
@@ -44,8 +44,8 @@ pub(in super::super) struct Synth {
     #[arg(long, value_parser = engine(), value_name = "NAME")]
     pub decoder_runtime: Option<&'static dyn Engine>,
     /// Which files of the bundle [default: the smallest that the runtime is fast with].
-    #[arg(long, value_parser = word::<Precision>(), value_name = "SCHEME")]
-    pub scheme: Option<Precision>,
+    #[arg(long, value_parser = word::<Precision>(), value_name = "PRECISION", alias = "scheme")]
+    pub precision: Option<Precision>,
     /// Threads of every runtime but tract, which has one [default: this machine's physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Point, Row, SpeakingRate};
-use crate::validate::Part;
+use super::{Row, SpeakingRate};
+use crate::interface::Call;
+use crate::names::Role;
 
 /// Milliseconds over a size, from few measured sizes.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,15 +60,11 @@ pub struct Estimate {
     pub realtime_factor: f64,
 }
 
-/// Both halves of a voice, or the only one, each in some variant and runtime; places in the list of rows.
+/// A whole voice: each of its graphs in some variant and runtime.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Whole {
-    /// The language model's row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lm: Option<usize>,
-    /// The decoder's row.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decoder: Option<usize>,
+    /// A place in the list of rows for each graph.
+    pub rows: Vec<usize>,
     /// One for each length of text.
     pub estimates: Vec<Estimate>,
 }
@@ -75,7 +72,7 @@ pub struct Whole {
 /// How tokens become sound, and text tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rendition {
-    /// Samples for each token after the first.
+    /// Samples for each token after the first; 0 where nothing makes sound.
     pub samples_per_token: usize,
     /// Samples a second.
     pub sample_rate: usize,
@@ -89,23 +86,21 @@ impl Rendition {
         (tokens.saturating_sub(1) * self.samples_per_token) as f64 / self.sample_rate.max(1) as f64
     }
 
-    /// What a text takes; none where a row lacks the points that it takes.
-    pub fn estimate(
-        &self,
-        lm: Option<&Row>,
-        decoder: Option<&Row>,
-        characters: usize,
-    ) -> Option<Estimate> {
+    /// What a text takes in these rows, one of each graph; none where a row lacks the calls that it takes.
+    pub fn estimate(&self, rows: &[&Row], characters: usize) -> Option<Estimate> {
         let units = self.rate.units(characters);
         let (mut prefill_ms, mut steps_ms, mut decode_ms) = (0.0, 0.0, 0.0);
-        if let Some(row) = lm {
-            let (prefill, step) = (prefill_curve(row)?, step_curve(row)?);
-            prefill_ms = prefill.at(units.prompt as f64);
-            // The prompt gives the first token; the last step gives the stop.
-            steps_ms = (0..units.audio).map(|at| step.at((units.prompt + at) as f64)).sum();
-        }
-        if let Some(row) = decoder {
-            decode_ms = decode_curve(row)?.at(units.audio as f64);
+        for row in rows {
+            match row.role {
+                Role::Causal => {
+                    let (prefill, step) = (prefill_curve(row)?, step_curve(row)?);
+                    prefill_ms += prefill.at(units.prompt as f64);
+                    // The prompt gives the first token; the last step gives the stop.
+                    steps_ms +=
+                        (0..units.audio).map(|at| step.at((units.prompt + at) as f64)).sum::<f64>();
+                }
+                Role::Signal => decode_ms += frames_curve(row)?.at(units.audio as f64),
+            }
         }
         let audio_seconds = self.seconds(units.audio);
         let whole_ms = prefill_ms + steps_ms + decode_ms;
@@ -122,74 +117,77 @@ impl Rendition {
     }
 }
 
-fn curve(row: &Row, size: impl Fn(Point) -> Option<usize>) -> Option<Curve> {
+fn curve(row: &Row, size: impl Fn(Call) -> Option<usize>) -> Option<Curve> {
     let points = row.figures.iter().filter_map(|f| Some((size(f.point)? as f64, f.ms.median)));
     Curve::through(points.collect())
 }
 
 fn step_curve(row: &Row) -> Option<Curve> {
     curve(row, |point| match point {
-        Point::Step { past, batch: 1 } => Some(past),
+        Call::Step { past, batch: 1 } => Some(past),
         _ => None,
     })
 }
 
-/// A step behind nothing is a prompt of one token.
+/// A decode step without cached positions is a prompt of one token.
 fn prefill_curve(row: &Row) -> Option<Curve> {
     curve(row, |point| match point {
-        Point::Step { past: 0, batch: 1 } => Some(1),
-        Point::Prefill { tokens } => Some(tokens),
+        Call::Step { past: 0, batch: 1 } => Some(1),
+        Call::Prefill { tokens } => Some(tokens),
         _ => None,
     })
 }
 
-fn decode_curve(row: &Row) -> Option<Curve> {
+fn frames_curve(row: &Row) -> Option<Curve> {
     curve(row, |point| match point {
-        Point::Decode { tokens, batch: 1 } => Some(tokens),
+        Call::Frames { frames, batch: 1 } => Some(frames),
         _ => None,
     })
 }
 
-/// Every pair of halves, or every row of the only half, with what each text takes; PyTorch's halves are
-/// paired with each other alone.
+/// Every choice of one row of each graph, with what each text takes; PyTorch's rows go with each other alone.
 pub fn whole(rows: &[Row], rendition: &Rendition, characters: &[usize]) -> Vec<Whole> {
-    let of = |part: Part| -> Vec<Option<usize>> {
-        let found: Vec<_> = (0..rows.len()).filter(|&at| rows[at].part == part).map(Some).collect();
-        if found.is_empty() { vec![None] } else { found }
-    };
-    let mut all = Vec::new();
-    for &lm in &of(Part::Lm) {
-        for &decoder in &of(Part::Decoder) {
-            let row = |at: Option<usize>| at.map(|at| &rows[at]);
-            if let (Some(lm), Some(decoder)) = (row(lm), row(decoder))
-                && lm.file.is_some() != decoder.file.is_some()
-            {
-                continue;
-            }
-            let estimate = |&n: &usize| rendition.estimate(row(lm), row(decoder), n);
-            if let Some(estimates) = characters.iter().map(estimate).collect() {
-                all.push(Whole { lm, decoder, estimates });
-            }
+    if rendition.samples_per_token == 0 {
+        return Vec::new();
+    }
+    let mut graphs: Vec<&str> = Vec::new();
+    for row in rows {
+        if !graphs.contains(&row.graph.as_str()) {
+            graphs.push(&row.graph);
         }
     }
-    all
+    let choices = graphs.iter().fold(vec![Vec::new()], |choices: Vec<Vec<usize>>, graph| {
+        let with = |chosen: &Vec<usize>| -> Vec<Vec<usize>> {
+            let of_graph = (0..rows.len()).filter(|&at| rows[at].graph == **graph);
+            of_graph.map(|at| chosen.iter().copied().chain([at]).collect()).collect()
+        };
+        choices.iter().flat_map(with).collect()
+    });
+    let own = |at: &usize| rows[*at].file.is_some();
+    let alike = |chosen: &Vec<usize>| chosen.iter().all(own) || !chosen.iter().any(own);
+    let estimated = |chosen: Vec<usize>| {
+        let of: Vec<&Row> = chosen.iter().map(|&at| &rows[at]).collect();
+        let estimates =
+            characters.iter().map(|&n| rendition.estimate(&of, n)).collect::<Option<_>>()?;
+        Some(Whole { rows: chosen, estimates })
+    };
+    choices.into_iter().filter(alike).filter_map(estimated).collect()
 }
 
 /// The place of the fastest of the bundle's own at a length of text; PyTorch is none of them.
 pub fn best(all: &[Whole], rows: &[Row], characters: usize) -> Option<usize> {
-    let own =
-        |at: Option<usize>| at.is_none_or(|at| rows.get(at).is_some_and(|row| row.file.is_some()));
+    let own = |at: &usize| rows.get(*at).is_some_and(|row| row.file.is_some());
     let factor = |at: usize| {
         let estimate = all[at].estimates.iter().find(|estimate| estimate.characters == characters);
         estimate.map_or(f64::NEG_INFINITY, |estimate| estimate.realtime_factor)
     };
-    let own = (0..all.len()).filter(|&at| own(all[at].lm) && own(all[at].decoder));
+    let own = (0..all.len()).filter(|&at| all[at].rows.iter().all(own));
     own.max_by(|&a, &b| factor(a).total_cmp(&factor(b)))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Figure, Fresh, Spread};
+    use super::super::{Figure, Fresh, Spread, calls};
     use super::*;
     use crate::names::Precision;
 
@@ -198,24 +196,27 @@ pub(super) mod tests {
     }
 
     /// A row whose every call takes `base` and as much again for each hundred of its size.
-    pub(in super::super) fn row(part: Part, scheme: Precision, base: f64, file: Option<&str>) -> Row {
-        let size = |point: Point| match point {
-            Point::Step { past, batch } => past * batch,
-            Point::Prefill { tokens } => tokens,
-            Point::Decode { tokens, batch } => tokens * batch,
+    pub(in super::super) fn row(
+        role: Role,
+        precision: Precision,
+        base: f64,
+        file: Option<&str>,
+    ) -> Row {
+        let size = |point: Call| match point {
+            Call::Step { past, batch } => past * batch,
+            Call::Prefill { tokens } => tokens,
+            Call::Frames { frames, batch } => frames * batch,
         };
         let ms = |point| exactly(base * (1.0 + size(point) as f64 / 100.0));
         Row {
-            part,
-            scheme,
+            graph: if role == Role::Causal { "lm".into() } else { "decoder".into() },
+            role,
+            precision,
             file: file.map(str::to_owned),
             bytes: file.map(|_| 5_000_000),
             runtime: if file.is_some() { "tract 1".into() } else { "pytorch 2".into() },
             fresh: Fresh { load_ms: exactly(1.0), first_ms: exactly(1.0), peak_bytes: Some(7_000_000) },
-            figures: Point::of(part, false)
-                .iter()
-                .map(|&point| Figure { point, ms: ms(point) })
-                .collect(),
+            figures: calls(role, false).iter().map(|&point| Figure { point, ms: ms(point) }).collect(),
         }
     }
 
@@ -242,9 +243,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_text_takes_its_prompt_its_steps_and_its_sound() {
-        let lm = row(Part::Lm, Precision::Fp32, 1.0, Some("a"));
-        let decoder = row(Part::Decoder, Precision::Fp32, 10.0, Some("b"));
-        let whole = rendition().estimate(Some(&lm), Some(&decoder), 100).unwrap();
+        let lm = row(Role::Causal, Precision::Fp32, 1.0, Some("a"));
+        let decoder = row(Role::Signal, Precision::Fp32, 10.0, Some("b"));
+        let whole = rendition().estimate(&[&lm, &decoder], 100).unwrap();
         assert_eq!((whole.prompt_tokens, whole.audio_tokens), (32, 100));
         assert!((whole.prefill_seconds - 1.32e-3).abs() < 1e-12);
         // 100 steps of 1 ms, and (32 + ... + 131) / 100 more for their pasts.
@@ -258,23 +259,23 @@ pub(super) mod tests {
     #[test]
     fn the_best_is_the_fastest_pair_and_never_pytorch() {
         let rows = [
-            row(Part::Lm, Precision::Fp32, 2.0, Some("lm32")),
-            row(Part::Lm, Precision::Int8, 1.0, Some("lm8")),
-            row(Part::Lm, Precision::Fp32, 0.1, None),
-            row(Part::Decoder, Precision::Fp32, 1.0, Some("dec32")),
-            row(Part::Decoder, Precision::Int8, 3.0, Some("dec8")),
+            row(Role::Causal, Precision::Fp32, 2.0, Some("lm32")),
+            row(Role::Causal, Precision::Int8, 1.0, Some("lm8")),
+            row(Role::Causal, Precision::Fp32, 0.1, None),
+            row(Role::Signal, Precision::Fp32, 1.0, Some("dec32")),
+            row(Role::Signal, Precision::Int8, 3.0, Some("dec8")),
         ];
         let all = whole(&rows, &rendition(), &[50, 200]);
         assert_eq!(all.len(), 4, "half of PyTorch is paired with no file");
         let best = &all[best(&all, &rows, 200).unwrap()];
-        assert_eq!((best.lm, best.decoder), (Some(1), Some(3)));
+        assert_eq!(best.rows, [1, 3]);
     }
 
     #[test]
     fn half_a_voice_is_estimated_alone() {
-        let rows = [row(Part::Decoder, Precision::Fp32, 1.0, Some("a"))];
+        let rows = [row(Role::Signal, Precision::Fp32, 1.0, Some("a"))];
         let all = whole(&rows, &rendition(), &[50]);
-        assert_eq!((all.len(), all[0].lm, all[0].decoder), (1, None, Some(0)));
+        assert_eq!((all.len(), &all[0].rows[..]), (1, &[0][..]));
         assert_eq!(all[0].estimates[0].steps_seconds, 0.0);
         assert!(whole(&[], &rendition(), &[50]).is_empty());
     }

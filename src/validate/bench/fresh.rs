@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Feed, Point, Spread};
+use super::{Spread, inputs, seconds};
+use crate::interface::{Call, Interface};
 use crate::runtime::Runtime;
 use crate::validate::Error;
 
@@ -14,9 +15,9 @@ use crate::validate::Error;
 pub struct Fresh {
     /// Milliseconds to load the file; its bytes are in the system's cache.
     pub load_ms: Spread,
-    /// Milliseconds of the first call behind it.
+    /// Milliseconds of the first call after that.
     pub first_ms: Spread,
-    /// The most memory that the process held at once, with a call of the longest kind behind the first;
+    /// The most memory that the process held at once, with a call of the longest kind after the first;
     /// none where the system doesn't tell.
     pub peak_bytes: Option<u64>,
 }
@@ -37,24 +38,24 @@ impl Fresh {
 ///
 /// # Errors
 /// [`Error::Runtime`] where the model can't be loaded or run.
-pub fn fresh(path: &Path, feed: &Feed, runtime: &dyn Runtime) -> Result<Fresh, Error> {
-    let (first, longest) = match feed {
-        Feed::Lm { .. } => {
-            let [prompt, step] = [Point::Prefill { tokens: 128 }, Point::Step { past: 512, batch: 1 }];
-            (Point::Step { past: 0, batch: 1 }, vec![prompt, step])
+pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fresh, Error> {
+    let (first, longest) = match graph {
+        Interface::Causal(_) => {
+            let [prompt, step] = [Call::Prefill { tokens: 128 }, Call::Step { past: 512, batch: 1 }];
+            (Call::Step { past: 0, batch: 1 }, vec![prompt, step])
         }
-        Feed::Decoder { .. } => {
-            let of = |tokens| Point::Decode { tokens, batch: 1 };
+        Interface::Signal(_) => {
+            let of = |frames| Call::Frames { frames, batch: 1 };
             (of(8), vec![of(128)])
         }
     };
-    let inputs = feed.inputs(first)?;
+    let given = inputs(graph, first)?;
     let start = Instant::now();
     let session = runtime.load(path)?;
     let load_ms = 1e3 * start.elapsed().as_secs_f64();
-    let first_ms = 1e3 * feed.seconds(first, session.as_ref(), &inputs)?;
+    let first_ms = 1e3 * seconds(graph, first, session.as_ref(), &given)?;
     for point in longest {
-        feed.seconds(point, session.as_ref(), &feed.inputs(point)?)?;
+        seconds(graph, point, session.as_ref(), &inputs(graph, point)?)?;
     }
     let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Fresh { load_ms: once(load_ms), first_ms: once(first_ms), peak_bytes: peak_memory_bytes() })

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::validate::{Kind, References};
 
-/// Tokens that a text takes, before and behind the model.
+/// Tokens that a text takes, before and after the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SpeakingRate {
     /// Audio tokens for each character of the text.
@@ -39,15 +39,15 @@ impl SpeakingRate {
         }
     }
 
-    /// Measures what a checkpoint said to sentences, from its language model's references; none where
+    /// Measures what a checkpoint said to sentences, from a causal graph's references; none where
     /// they hold no spoken sentence.
-    pub fn of_lm(sentences: &[String], references: &References) -> Option<Self> {
+    pub fn of_causal(ids: &str, sentences: &[String], references: &References) -> Option<Self> {
         let (mut characters, mut prompts, mut said) = (0, 0, 0);
         for (at, sentence) in sentences.iter().enumerate() {
             let name = format!("spoken_{at}");
             let case = references.cases.iter().find(|case| case.name == name)?;
-            let prompt = *references.inputs(case).get("input_ids")?.shape().get(1)?;
-            // Behind the prompt: what was said, and the stop.
+            let prompt = *references.inputs(case).get(ids)?.shape().get(1)?;
+            // After the prompt: what was said, and the stop.
             let tokens = case.length.checked_sub(prompt + 1)?;
             characters += sentence.chars().count();
             prompts += prompt.saturating_sub(Self::AROUND);
@@ -56,8 +56,8 @@ impl SpeakingRate {
         Self::measured(characters, Some(prompts), said, sentences.len())
     }
 
-    /// Likewise from a decoder's references, which hold no prompts.
-    pub fn of_decoder(sentences: &[String], references: &References) -> Option<Self> {
+    /// Likewise from a signal graph's references, which hold no prompts.
+    pub fn of_signal(sentences: &[String], references: &References) -> Option<Self> {
         let spoken = |name: String| {
             let mut cases = references.cases.iter().filter(|case| case.kind == Kind::Spoken);
             cases.find(|case| case.name == name).map(|case| case.length)

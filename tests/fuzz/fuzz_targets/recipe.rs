@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use soprano_export::recipe::Recipe;
+use soprano_export::family::recipes;
 
 fuzz_target!(|text: &str| {
-    match Recipe::parse(text, "fuzz.yaml") {
+    match recipes().parse(text, "fuzz.yaml") {
         Ok(recipe) => {
-            let again = Recipe::parse(&recipe.to_yaml(), "again.yaml").expect("the full form reads back");
+            let again = recipes().parse(&recipe.to_yaml(), "again.yaml").expect("the full form reads back");
             assert_eq!(again, recipe);
         }
         Err(error) => {

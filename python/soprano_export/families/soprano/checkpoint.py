@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ... import weights
+from ...errors import ExportError
 from . import upstream
-from .errors import ExportError
 from .upstream import Architecture
 
 FILE = "decoder.pth"
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 SHOWN = 5
 """How many tensors an error message lists before it only counts."""
 BLOCK = re.compile(r"decoder\.convnext\.(\d+)\.")
-FOREIGN = re.compile(r"GLOBAL (\S+)")
-FOREIGN_CALL = re.compile(r"via `add_safe_globals`|unrecognized function")
-ADVICE = re.compile(
-    r"^Weights only load failed.*?(WeightsUnpickler error: |\n\n)|Check the documentation.*$", re.DOTALL
-)
-POINTER = b"version https://git-lfs"
 
 
 def load(directory: Path) -> tuple[torch.nn.Module, Architecture]:
@@ -34,82 +26,12 @@ def load(directory: Path) -> tuple[torch.nn.Module, Architecture]:
     with a code that starts with "checkpoint-".
     """
     path = directory / FILE
-    state = _tensors(_read(path), path)
+    state = weights.pickled(path, f"a Soprano checkpoint directory holds {FILE}")
     architecture = measure({name: tuple(tensor.shape) for name, tensor in state.items()}, path)
     module = upstream.build(architecture)
     _check(state, {name: tuple(blank.shape) for name, blank in module.state_dict().items()}, path)
     upstream.load_weights(module, {name: tensor.float() for name, tensor in state.items()})
     return module, architecture
-
-
-def _read(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(POINTER))
-    except FileNotFoundError:
-        raise ExportError(
-            "checkpoint-missing", f"{path} does not exist", f"a Soprano checkpoint directory holds {FILE}"
-        ) from None
-    except OSError as error:
-        raise ExportError("checkpoint-missing", f"cannot read {path}: {error.strerror}") from None
-    if not start:
-        raise ExportError("checkpoint-format", f"{path} is empty", "fetch it again")
-    if start == POINTER:
-        raise ExportError(
-            "checkpoint-format", f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if not (asked := FOREIGN.search(text)) and not FOREIGN_CALL.search(text):
-            raise _damaged(path, text) from None
-        what = asked[1] if asked else "code"
-        raise ExportError(
-            "checkpoint-unsafe",
-            f"{path} was not loaded: it asks to run {what}, which is no part of a tensor",
-            "save the weights alone, torch.save(model.state_dict(), ...), or use a checkpoint you can trust",
-        ) from None
-    except Exception as error:
-        raise _damaged(path, str(error) or type(error).__name__) from None
-
-
-def _damaged(path: Path, reason: str) -> ExportError:
-    said = ADVICE.sub("", reason).strip().split("\n", 1)[0][:200]
-    return ExportError(
-        "checkpoint-format",
-        f"{path} is not a whole PyTorch state dict: {said}",
-        "fetch it again, or compare its sha256 with the publisher's",
-    )
-
-
-def _tensors(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping):
-        raise ExportError(
-            "checkpoint-format", f"{path} holds a {type(content).__name__}, not a dict of tensors"
-        )
-    for name, tensor in content.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise ExportError(
-                "checkpoint-format",
-                f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor",
-                'a state dict, flat or under the key "state_dict", is expected',
-            )
-        if tensor.layout != torch.strided or tensor.dtype not in FLOATS:
-            found = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise ExportError(
-                "checkpoint-dtype",
-                f"{path}: tensor `{name}` is {found}; float32, float16 or bfloat16 (strided) is expected",
-            )
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ExportError(
-                "checkpoint-shape",
-                f"{path}: tensor `{name}` claims shape {list(tensor.shape)} over "
-                f"{tensor.untyped_storage().nbytes()} bytes",
-            )
-    return dict(content)
 
 
 def measure(shapes: Mapping[str, tuple[int, ...]], path: Path) -> Architecture:
@@ -185,13 +107,7 @@ def _check(state: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, 
     if wrong:
         raise _shape_error(path, wrong)
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            count = int((~torch.isfinite(tensor)).sum())
-            raise ExportError(
-                "checkpoint-nan",
-                f"{path}: tensor `{name}` has {count} of {tensor.numel()} values that are NaN or infinite",
-                "the checkpoint is damaged or training diverged; use another one",
-            )
+        weights.check_finite(name, tensor, path)
     window = state["head.istft.window"].float()
     envelope = window.square().view(upstream.HOPS_PER_WINDOW, -1).sum(0)
     if float(envelope.min()) < 1e-6 or abs(float(window[len(window) // 2])) < 1e-3:

@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ... import istft
 from . import upstream
-
-DOMAIN = "soprano_export"
-"""Operator domain of the placeholder node that stands for the inverse STFT."""
-DOMAIN_VERSION = 1
 
 
 class _MergeLastTwo(torch.autograd.Function):
@@ -24,35 +21,6 @@ class _MergeLastTwo(torch.autograd.Function):
     @staticmethod
     def symbolic(g: Any, frames: Any) -> Any:
         return g.op("Reshape", frames, g.op("Constant", value_t=torch.tensor([0, 0, -1])))
-
-
-class _Istft(torch.autograd.Function):
-    """Upstream's `ISTFT` module over real and imaginary parts; exported as one placeholder node."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, real: torch.Tensor, imag: torch.Tensor, window: torch.Tensor, n_fft: int, hop_length: int
-    ) -> torch.Tensor:
-        spectrum = torch.complex(real, imag)
-        spectrum[:, 0] = 0
-        spectrum[:, -1] = 0
-        return torch.istft(spectrum, n_fft, hop_length, window.numel(), window, center=True)
-
-    @staticmethod
-    def symbolic(g: Any, real: Any, imag: Any, window: Any, n_fft: int, hop_length: int) -> Any:
-        return g.op(
-            f"{DOMAIN}::ISTFT",
-            real,
-            imag,
-            window,
-            n_fft_i=n_fft,
-            hop_length_i=hop_length,
-            win_length_i=window.type().sizes()[0],
-            center_i=1,
-            normalized_i=0,
-            onesided_i=1,
-            zero_dc_nyquist_i=1,
-        ).setType(real.type().with_sizes([None, None]))
 
 
 def interpolate(x: torch.Tensor, upscale: int) -> torch.Tensor:
@@ -85,7 +53,7 @@ class RealHead(nn.Module):
         log_magnitude, phase = coefficients.split([bins, bins], dim=1)
         magnitude = torch.clip(torch.exp(log_magnitude), max=upstream.MAGNITUDE_LIMIT)
         real, imag = magnitude * torch.cos(phase), magnitude * torch.sin(phase)
-        return _Istft.apply(real, imag, window, n_fft, hop_length)
+        return istft.Placeholder.apply(real, imag, window, n_fft, hop_length, False, True)
 
 
 class ExportableDecoder(nn.Module):
@@ -102,3 +70,24 @@ class ExportableDecoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.head(self.decoder(interpolate(hidden_states, self.upscale)))
+
+
+class ConvertibleDecoder(nn.Module):
+    """The same for OpenVINO's PyTorch front end, without a restated interpolation."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder, self.upscale, self.out = decoder.decoder, decoder.upscale, decoder.head.out
+        transform = decoder.head.istft
+        self.bins = transform.n_fft // 2 + 1
+        self.inverse = istft.InverseStft(
+            transform.n_fft, transform.hop_length, transform.window, normalized=False, zero_edges=True
+        )
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        frames = self.upscale * (hidden_states.shape[2] - 1) + 1
+        x = nn.functional.interpolate(hidden_states, size=frames, mode="linear", align_corners=True)
+        coefficients = self.out(self.decoder(x).transpose(1, 2)).transpose(1, 2)
+        log_magnitude, phase = coefficients.split([self.bins, self.bins], dim=1)
+        magnitude = torch.clip(torch.exp(log_magnitude), max=upstream.MAGNITUDE_LIMIT)
+        return self.inverse(magnitude * torch.cos(phase), magnitude * torch.sin(phase))

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 import torch
 
+from ... import language_model
 from . import tokenizer, upstream
 from .upstream import Architecture
 
@@ -83,8 +84,6 @@ LANGUAGE_MODELS = {
 }
 """Hidden size, layers, heads, key-value heads, head size, MLP size, vocabulary, positions, tied."""
 STOP = 3
-INITIALIZER_RANGE = 1 / 24
-"""The deviation of fresh matrices in upstream's config.json."""
 AUDIO_TOKENS, MERGES = 8000, 135
 """Upstream's, of its vocabulary of 8192; a smaller one has a third of what is left for merges."""
 TEXT = (
@@ -103,17 +102,13 @@ TEXT = (
 """What the merges of synthetic tokenizers are learned from."""
 
 
-def language_model(preset: str, seed: int) -> dict[str, bytes]:
+def speaker(preset: str, seed: int) -> dict[str, bytes]:
     """Files of a language model of upstream's layout: config.json, generation_config.json,
     model.safetensors (bf16), and its tokenizer's three.
 
-    Matrices are drawn as upstream's config says, norms spread around 1: no tensor is zero,
-    one or constant. The tokenizer fills the vocabulary and depends on nothing else.
+    The tokenizer fills the vocabulary and depends on nothing else.
     """
-    import json
-
-    from safetensors.torch import save
-    from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+    from transformers import LlamaConfig, Qwen3Config
 
     family, dimensions = LANGUAGE_MODELS[preset]
     hidden, layers, heads, kv_heads, size, mlp, vocabulary, positions, tied = dimensions
@@ -134,24 +129,7 @@ def language_model(preset: str, seed: int) -> dict[str, bytes]:
         pad_token_id=None,
         dtype="bfloat16",
     )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    config.architectures = [type(model).__name__]
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for name, blank in model.state_dict().items():
-        if tied and name == "lm_head.weight":
-            continue
-        noise = torch.randn(blank.shape, generator=generator)
-        scaled = 1 + 0.1 * noise if blank.ndim == 1 else INITIALIZER_RANGE * noise
-        state[name] = scaled.to(torch.bfloat16)
-    generation = {"bos_token_id": STOP, "eos_token_id": STOP, "_from_model_config": True}
-    return {
-        "config.json": (config.to_json_string(use_diff=False) + "\n").encode(),
-        "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
-        "model.safetensors": save(state, metadata={"format": "pt"}),
-        **tokenizer_files(vocabulary, positions),
-    }
+    return {**language_model.draw(config, seed), **tokenizer_files(vocabulary, positions)}
 
 
 def tokenizer_files(vocabulary: int, positions: int) -> dict[str, bytes]:

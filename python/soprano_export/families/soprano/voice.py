@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from ...errors import ExportError
 from . import checkpoint
-from .errors import ExportError
 from .upstream import Architecture
 
+STOP = "[STOP]"
 LIMIT = 512
 """New tokens after which upstream ends a sentence that did not stop by itself."""
 
@@ -25,6 +26,11 @@ def check_width(directory: Path, hidden_size: int, decoder: Architecture) -> Non
             f"and the decoder takes {decoder.input_channels}",
             "the two parts are of different checkpoints",
         )
+
+
+def prompt(tokenizer: Any, text: str) -> torch.Tensor:
+    """i64 [1, n]: the ids of cleaned `text` in upstream's prompt."""
+    return tokenizer(f"{STOP}[TEXT]{text}[START]", return_tensors="pt")["input_ids"]
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,9 @@ class Voice:
     @torch.inference_mode()
     def speak(self, text: str, limit: int = LIMIT) -> Spoken:
         """Say cleaned `text` greedily; the rows decoded are those that predicted each kept token."""
-        prompt = self.tokenizer(f"[STOP][TEXT]{text}[START]", return_tensors="pt")["input_ids"]
+        ids = prompt(self.tokenizer, text)
         stop = self.tokenizer.eos_token_id
-        ids, cache, tokens, rows = prompt, None, [], []
+        cache, tokens, rows = None, [], []
         while len(tokens) < limit:
             output = self.model(ids, past_key_values=cache, use_cache=True, output_hidden_states=True)
             cache, token = output.past_key_values, int(output.logits[0, -1].argmax())

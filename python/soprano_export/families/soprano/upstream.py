@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .errors import ExportError
+from ...errors import ExportError
 
 SAMPLE_RATE = 32000
 UPSCALE = 4

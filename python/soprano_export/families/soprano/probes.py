@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import torch
 
-from . import graph
-from .errors import ExportError
+from ... import graph, istft
+from ...errors import ExportError
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest magnitude of the value, before a probe counts as diverged."""
@@ -60,8 +60,8 @@ def locate(model: onnx.ModelProto, names: list[str]) -> dict[str, str]:
         inside = [node for node in model.graph.node if node.name.startswith(scope)]
         if inside:
             values[name] = inside[-1].output[0]
-    istft = graph.istft_node(model)
-    values["real"], values["imag"] = istft.input[0], istft.input[1]
+    node = istft_node(model)
+    values["real"], values["imag"] = node.input[0], node.input[1]
     return values
 
 
@@ -76,35 +76,20 @@ def _scope(name: str) -> str:
     return "/".join(parts)
 
 
-def run_until_istft(model: onnx.ModelProto, values: list[str], hidden_states: np.ndarray) -> list[np.ndarray]:
-    """Run the part of the graph that needs no placeholder, and return the named values."""
-    import onnxruntime
-
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    kept = [node for node in part.graph.node if node.domain == ""]
-    istft = graph.istft_node(model)
-    reachable = [node for node in kept if istft.output[0] not in node.input]
-    del part.graph.node[:]
-    part.graph.node.extend(reachable)
-    del part.graph.output[:]
-    for value in values:
-        part.graph.output.append(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, None))
-    foreign = [entry for entry in part.opset_import if entry.domain]
-    for entry in foreign:
-        part.opset_import.remove(entry)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        part.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(values, {"hidden_states": hidden_states})
+def istft_node(model: onnx.ModelProto) -> onnx.NodeProto:
+    """The one placeholder node. Raises ExportError("exporter-graph") when there is not exactly one."""
+    nodes = istft.placeholders(model)
+    if len(nodes) != 1:
+        raise ExportError(
+            "exporter-graph", f"the exported graph has {len(nodes)} inverse STFTs instead of one"
+        )
+    return nodes[0]
 
 
 def record(
     decoder: torch.nn.Module, layers: int, model: onnx.ModelProto, hidden_states: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Upstream's inner values (f32) by the ONNX value that carries each, and the input `hidden_states`.
+    """Upstream's inner values (f32) by the ONNX value that carries each, and the graph's input.
 
     Each was seen to agree with the exported graph in ONNX Runtime. Raises
     ExportError("exporter-diverged"), naming the first module in running order that does not.
@@ -112,9 +97,10 @@ def record(
     names = modules(layers)
     expected = observe(decoder, names, hidden_states)
     values = locate(model, names)
-    found = run_until_istft(model, list(values.values()), hidden_states.numpy())
-    probes = {"hidden_states": hidden_states}
-    for (name, value), result in zip(values.items(), found, strict=True):
+    source = model.graph.input[0].name
+    answers = graph.evaluate(model, list(values.values()), {source: hidden_states.numpy()})
+    probes = {source: hidden_states}
+    for (name, value), result in zip(values.items(), answers, strict=True):
         reference = expected[name].numpy()
         if result.shape != reference.shape:
             raise _diverged(name, value, f"has shape {list(result.shape)}, not {list(reference.shape)}")

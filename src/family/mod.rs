@@ -1,0 +1,90 @@
+//! Model families: one folder each, and one line in [`ALL`].
+//!
+//! A family says which graphs a model has, by name and role, where their weights lie in a checkpoint, and what
+//! makes a voice of them. Only this room knows a graph by its name.
+
+pub mod plain;
+pub mod soprano;
+
+use crate::recipe::{Catalog, Graph, Recipe, Shape};
+use crate::source::{Files, Wanted};
+
+/// A model family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Its name and graphs, as recipes know them.
+    pub shape: Shape,
+    /// The Python environment that exports it: the name of a lock file in `python/env`.
+    pub environment: &'static str,
+    /// Files of a checkpoint that a bundle carries along where they are there.
+    pub companions: &'static [&'static str],
+    /// The weights of a causal graph that a recipe names, in a family that leaves graphs to recipes.
+    pub causal_weights: &'static [&'static str],
+    /// The graphs that speak together, in the order of their calls; none where the family has no voice.
+    pub voice: &'static [&'static str],
+    /// Samples of a frame and samples a second, where no graph of a bundle says them.
+    pub usual_sound: Option<(usize, usize)>,
+    /// Built-in recipes: name and text.
+    pub recipes: &'static [(&'static str, &'static str)],
+    /// Words for a hub's model card.
+    pub tags: &'static [&'static str],
+}
+
+/// Every family; the first is meant where a recipe names none.
+pub const ALL: &[&Family] = &[&soprano::FAMILY, &plain::FAMILY];
+
+/// What every family says of recipes, and the built-in ones.
+pub fn recipes() -> Catalog {
+    Catalog {
+        families: ALL.iter().map(|family| family.shape).collect(),
+        builtin: ALL.iter().flat_map(|family| family.recipes).copied().collect(),
+    }
+}
+
+/// The family of a name.
+pub fn named(name: &str) -> Option<&'static Family> {
+    ALL.iter().copied().find(|family| family.shape.family == name)
+}
+
+/// The family of a recipe.
+pub fn of(recipe: &Recipe) -> &'static Family {
+    named(&recipe.family).expect("a recipe's family was looked up when it was read")
+}
+
+impl Family {
+    /// The files of a checkpoint that a recipe's export reads.
+    pub fn wanted(&self, recipe: &Recipe) -> Wanted {
+        let graphs = self.reads(recipe);
+        let weights = graphs.iter().map(|name| self.weights(name, recipe.graph(name)));
+        Wanted { weights: weights.collect(), companions: self.companions }
+    }
+
+    /// The graphs whose weights a recipe's export reads, in order: those that it exports, and those that say the
+    /// sentences of their references.
+    pub fn reads(&self, recipe: &Recipe) -> Vec<String> {
+        let exported = |name: &str| recipe.graph(name).is_some();
+        let speaks = |name: &str| {
+            self.shape.graphs.iter().any(|other| {
+                let spoken =
+                    recipe.graph(other.name).is_some_and(|graph| !graph.sentences().is_empty());
+                other.spoken_by == Some(name) && spoken
+            })
+        };
+        if self.shape.is_open() {
+            return recipe.graphs.iter().map(|(name, _)| name.to_owned()).collect();
+        }
+        let names = self.shape.graphs.iter().map(|graph| graph.name);
+        names.filter(|name| exported(name) || speaks(name)).map(str::to_owned).collect()
+    }
+
+    fn weights(&self, name: &str, graph: Option<&Graph>) -> Files {
+        match (self.shape.graph(name), graph) {
+            (Some(known), _) => Files::of(known.weights),
+            (None, Some(Graph::Signal(signal))) => {
+                let module = signal.module.as_ref().map(|module| module.weights.as_str());
+                Files::of(module.as_slice())
+            }
+            (None, _) => Files::of(self.causal_weights),
+        }
+    }
+}

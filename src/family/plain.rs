@@ -1,0 +1,18 @@
+//! Any causal language model in `transformers`' layout, and any module that turns frames into samples: graphs,
+//! names and files are the recipe's.
+
+use super::Family;
+use super::soprano::{COMPANIONS, LANGUAGE_MODEL};
+use crate::recipe::Shape;
+
+/// Models that no other family knows.
+pub const FAMILY: Family = Family {
+    shape: Shape { family: "plain", graphs: &[] },
+    environment: "soprano",
+    companions: COMPANIONS,
+    causal_weights: LANGUAGE_MODEL,
+    voice: &[],
+    usual_sound: None,
+    recipes: &[],
+    tags: &[],
+};

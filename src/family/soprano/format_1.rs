@@ -1,0 +1,45 @@
+//! Manifests of format 1, which knew Soprano alone.
+
+use serde_json::{Map, Value, json};
+
+use super::{FAMILY, LM};
+use crate::names::{Ports, Role};
+
+/// A manifest of format 1 as one of format 2: `part` becomes `graph`, `scheme` becomes `precision`, and the
+/// dimensions go to their graph. What is not of the form stays as it is, for the reader to refuse.
+pub fn upgrade(mut manifest: Value) -> Value {
+    let Some(fields) = manifest.as_object_mut() else { return manifest };
+    let mut used = Vec::new();
+    for artifact in fields.get_mut("artifacts").and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(artifact) = artifact.as_object_mut() else { continue };
+        for (from, to) in [("part", "graph"), ("scheme", "precision")] {
+            if let Some(value) = artifact.remove(from) {
+                artifact.insert(to.to_owned(), value);
+            }
+        }
+        used.extend(artifact.get("graph").and_then(Value::as_str).map(str::to_owned));
+    }
+    let dimensions = fields.remove("architecture");
+    let mut dimensions = dimensions.and_then(|d| d.as_object().cloned()).unwrap_or_default();
+    let lm = dimensions.remove(LM);
+    let mut graphs = Map::new();
+    for graph in FAMILY.shape.graphs.iter().filter(|graph| used.iter().any(|name| name == graph.name)) {
+        let mut entry = json!({ "interface": Ports::usual(graph.role) });
+        match graph.role {
+            Role::Causal => entry["architecture"] = lm.clone().unwrap_or_else(|| json!({})),
+            Role::Signal => {
+                let number = |name: &str| dimensions.get(name).and_then(Value::as_u64);
+                if let Some((hop, upscale)) = number("hop_length").zip(number("upscale")) {
+                    entry["framing"] = json!({ "per_frame": hop * upscale, "lead": 1 });
+                }
+                entry["sample_rate"] = number("sample_rate").into();
+                entry["architecture"] = Value::Object(std::mem::take(&mut dimensions));
+            }
+        }
+        graphs.insert(graph.name.to_owned(), entry);
+    }
+    fields.insert("family".to_owned(), FAMILY.shape.family.into());
+    fields.insert("graphs".to_owned(), graphs.into());
+    fields.insert("format".to_owned(), 2.into());
+    manifest
+}

@@ -1,0 +1,356 @@
+//! What each stage does, given those that it reads.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::run::Finds;
+use super::{Build, Error, Reporter, Rewrite, Work, judge};
+use crate::bundle::Framing;
+use crate::convert;
+use crate::export::{
+    self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
+};
+use crate::family;
+use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
+use crate::passes::language_model::{self, Expose};
+use crate::passes::{self, Driver};
+use crate::quantize;
+use crate::recipe::{Causal, Form, Graph};
+use crate::runtime::built_in;
+use crate::source::Source;
+use crate::validate;
+
+/// The file that an export leaves.
+pub(super) const MODEL: &str = "model.onnx";
+/// The file that a recording leaves.
+pub(super) const REFERENCES: &str = "references.safetensors";
+/// Inner values of PyTorch's module, where an export leaves them.
+pub(super) const PROBES: &str = "probes.safetensors";
+/// The file that a rewrite leaves.
+pub(super) const REWRITTEN: &str = "rewritten.onnx";
+/// The file that the original model's speech is in.
+pub(super) const SPEECH: &str = "speech.safetensors";
+
+/// What a stage of this work leaves in `folder`, and what it found out.
+pub(super) fn run(
+    build: &Build<'_>,
+    reporter: &dyn Reporter,
+    finds: &dyn Finds,
+    work: &Work,
+    folder: &Path,
+) -> Result<serde_json::Value, Error> {
+    let of = |name: &String| build.recipe.graph(name).expect("a planned graph is in the recipe");
+    let context = Context { build, reporter, finds, stage: work.name(), folder };
+    match work {
+        Work::Checkpoint => context.checkpoint(),
+        Work::Export(name) => context.export(name, of(name)),
+        Work::Record(name) => context.record(name, of(name)),
+        Work::Rewrite(name) => context.rewrite(name, of(name)),
+        Work::Quantize(name) => context.quantize(name, of(name)),
+        Work::Convert(name) => context.convert(name, of(name)),
+        Work::Validate(name, precision, format) => {
+            judge::validate(build, reporter, finds, (name, of(name)), (*precision, *format))
+        }
+        Work::Time(name) => judge::time(build, finds, name, of(name)),
+        Work::Speak => context.speak(),
+    }
+}
+
+/// What later stages and the bundle need of an export.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Exported {
+    pub(super) architecture: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    pub(super) sample_rate: Option<u32>,
+    #[serde(default)]
+    pub(super) framing: Option<Framing>,
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// A stage on its way.
+struct Context<'a> {
+    build: &'a Build<'a>,
+    reporter: &'a dyn Reporter,
+    finds: &'a dyn Finds,
+    stage: String,
+    folder: &'a Path,
+}
+
+impl Context<'_> {
+    /// Runs a Python task in the stage's folder.
+    fn child(&self, request: &Request<'_>) -> Result<Outcome, Error> {
+        self.with_child(|child| child.run(request, self.folder))
+    }
+
+    /// Runs work with a child process to do it; its log stays where it fails.
+    fn with_child<T, E>(&self, work: impl FnOnce(&Child<'_>) -> Result<T, E>) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        let Self { build, reporter, .. } = self;
+        let environment = family::of(&build.recipe).environment;
+        let python = &Python::find(build.python.as_deref(), environment, build.cache.root())?;
+        let logs = build.cache.root().join("logs");
+        std::fs::create_dir_all(&logs).map_err(Error::io(&logs))?;
+        let log = logs.join(format!("{}-{}.log", self.stage, std::process::id()));
+        let longest = build.recipe.graphs.iter().map(|(_, graph)| graph.time_limit_seconds()).max();
+        let child = Child {
+            python,
+            cache: build.cache.root(),
+            log: &log,
+            time_limit: Duration::from_secs(longest.unwrap_or(0)),
+            interrupted: build.interrupted,
+            progress: &|p: &Progress| reporter.progress(&p.step, p.done, p.total),
+        };
+        let outcome = work(&child)?;
+        let _ = std::fs::remove_file(&log);
+        Ok(outcome)
+    }
+
+    /// Which graph a Python task is about.
+    fn subject<'b>(
+        &'b self,
+        name: &'b str,
+        graph: &'b Graph,
+        names: &'b crate::names::Ports,
+    ) -> Subject<'b> {
+        let module = match graph {
+            Graph::Signal(signal) => signal.module.as_ref(),
+            Graph::Causal(_) => None,
+        };
+        let module = module.map(|module| TrustedModule { module, trust_code: self.build.trust_code });
+        Subject { family: &self.build.recipe.family, graph: name, role: graph.role(), names, module }
+    }
+
+    /// The checkpoint's folder, whole: a child has another folder of its own.
+    fn checkpoint_folder(&self) -> Result<PathBuf, Error> {
+        let folder = self.finds.checkpoint()?;
+        std::fs::canonicalize(&folder).map_err(Error::io(&folder))
+    }
+
+    /// Synthesizes or downloads the checkpoint.
+    fn checkpoint(&self) -> Result<serde_json::Value, Error> {
+        let recipe = &self.build.recipe;
+        let family = family::of(recipe);
+        let (wanted, graphs) = (family.wanted(recipe), family.reads(recipe));
+        let files = wanted.required();
+        let request = match &self.build.source {
+            Source::Synthetic { preset, seed } => {
+                Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
+            }
+            Source::Hub { repo, revision } => {
+                Request::Download { repo, revision, files: &files, optional: wanted.companions }
+            }
+            Source::Directory(_) => unreachable!("a folder needs no making"),
+        };
+        let outcome = self.child(&request)?;
+        if files.iter().any(|file| outcome.artifacts.values().all(|artifact| artifact.path != *file)) {
+            return Err(Error::Result { field: "checkpoint" });
+        }
+        Ok(outcome.result)
+    }
+
+    /// Exports a graph.
+    fn export(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let ports = graph.ports();
+        let request = Request::Export(export::Export {
+            subject: self.subject(name, graph, &ports),
+            checkpoint: &self.checkpoint_folder()?,
+            opset: graph.opset(),
+            exporter: graph.exporter(),
+        });
+        let outcome = self.child(&request)?;
+        left(&outcome, "model", MODEL)?;
+        let field = |name: &'static str| outcome.result.get(name);
+        let number = |name: &'static str| field(name).and_then(serde_json::Value::as_u64);
+        let framing = number("per_frame").zip(number("lead"));
+        Ok(serde_json::json!({
+            "architecture": field("architecture").ok_or(Error::Result { field: "architecture" })?,
+            "sample_rate": field("sample_rate"),
+            "framing": framing.map(|(per_frame, lead)| serde_json::json!({ "per_frame": per_frame, "lead": lead })),
+            "environment": outcome.environment,
+        }))
+    }
+
+    /// Records what the original module answers.
+    fn record(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let ports = graph.ports();
+        let (references, hidden_states): (_, &[u32]) = match graph {
+            Graph::Causal(graph) => (References::Causal(&graph.references), &graph.hidden_states),
+            Graph::Signal(graph) => (References::Signal(&graph.references), &[]),
+        };
+        let outcome = self.child(&Request::Record(Record {
+            subject: self.subject(name, graph, &ports),
+            checkpoint: &self.checkpoint_folder()?,
+            references,
+            hidden_states,
+        }))?;
+        left(&outcome, "references", REFERENCES)?;
+        Ok(serde_json::json!({}))
+    }
+
+    /// Has the original model's own code say the recipe's sentences.
+    fn speak(&self) -> Result<serde_json::Value, Error> {
+        let recipe = &self.build.recipe;
+        let speech = recipe.speech.as_ref().expect("a planned stage is in the recipe");
+        let outcome = self.child(&Request::Speak(Speak {
+            family: &recipe.family,
+            checkpoint: &self.checkpoint_folder()?,
+            sentences: &speech.sentences,
+            repetition_penalty: speech.repetition_penalty,
+        }))?;
+        left(&outcome, "speech", SPEECH)?;
+        Ok(outcome.result)
+    }
+
+    /// Rewrites the exported graph.
+    fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let exported = self.finds.stage(&Work::Export(name.to_owned()))?;
+        let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
+        let rewrite = match graph {
+            Graph::Signal(graph) => rewrite_signal(graph.passes.as_deref(), &mut model)?,
+            Graph::Causal(graph) => rewrite_causal(graph, &mut model, &exported.result()?)?,
+        };
+        write(&model, self.folder)?;
+        Ok(serde_json::to_value(rewrite).expect("plain data"))
+    }
+
+    /// Quantizes the rewritten graph.
+    fn quantize(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let int8 = graph.int8().cloned().unwrap_or_default();
+        let mut options = quantize::Options::from(&int8);
+        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
+        let seen = |model: &Model| {
+            let references = judge::references(self.finds, name, graph, model)?;
+            Ok::<_, Error>(validate::calibrate(
+                model,
+                &graph.ports(),
+                &references,
+                built_in()?.as_ref(),
+            )?)
+        };
+        if let Some(strength) = int8.smoothing {
+            let seen = seen(&model)?;
+            quantize::smooth(&mut model, &seen, strength);
+        }
+        if int8.form == Form::Static {
+            options.seen = seen(&model)?;
+        }
+        let report = quantize::quantize(&mut model, &options)?;
+        write(&model, self.folder)?;
+        let rewrite: Rewrite = rewritten.result()?;
+        let passes = [("quantize".to_owned(), report.products.len() + report.tables.len())];
+        let rewrite = Rewrite {
+            passes: rewrite.passes.into_iter().chain(passes).collect(),
+            nodes: (rewrite.nodes.0, report.nodes.1),
+            weight_bytes: (rewrite.weight_bytes.0, report.weight_bytes.1),
+        };
+        Ok(serde_json::to_value(rewrite).expect("plain data"))
+    }
+
+    /// Converts the rewritten graph to OpenVINO's format.
+    fn convert(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let target = graph.targets().openvino.as_ref();
+        let target = target.expect("a planned conversion is in the recipe");
+        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let (path, ports) = (rewritten.file(REWRITTEN)?.0, graph.ports());
+        let model = Model::open(&path)?;
+        let sources = convert::Sources {
+            model: &path,
+            checkpoint: &self.checkpoint_folder()?,
+            references: &self.finds.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0,
+        };
+        let subject = self.subject(name, graph, &ports);
+        let converter = self.with_child(|child| {
+            convert::openvino(child, subject, target, sources, &model, self.folder)
+        })?;
+        let rewrite: Rewrite = rewritten.result()?;
+        Ok(serde_json::json!({ "rewrite": rewrite, "converter": converter }))
+    }
+}
+
+/// Checks that a task left an artifact in the file that it is to be in.
+fn left(outcome: &Outcome, name: &'static str, file: &str) -> Result<(), Error> {
+    match outcome.artifacts.get(name) {
+        Some(artifact) if artifact.path == file => Ok(()),
+        _ => Err(Error::Result { field: name }),
+    }
+}
+
+fn write(model: &Model, folder: &Path) -> Result<(), Error> {
+    let written = model.write(&folder.join(REWRITTEN));
+    written.map(drop).map_err(|error| match error {
+        // The cache's disk, with the hint that belongs to it.
+        ir::Error::Io { path, source } => Error::Io { path, source },
+        other => other.into(),
+    })
+}
+
+fn rewrite_signal(passes: Option<&[String]>, model: &mut Model) -> Result<Rewrite, Error> {
+    let driver = match passes {
+        Some(names) => Driver::of(names)?,
+        None => Driver::default(),
+    };
+    let report = driver.run(model);
+    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
+    {
+        return Err(Error::Placeholder {
+            op: left.op_type().to_owned(),
+            node: left.name().to_owned(),
+            why: refusal(&report, left.name()),
+        });
+    }
+    let sets = &mut model.proto_mut().opset_import;
+    sets.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
+    Ok(report.into())
+}
+
+/// Constants first, for the interface is found by them; the interface next, while attention still has the
+/// form in which it was exported; then everything else.
+fn rewrite_causal(lm: &Causal, model: &mut Model, exported: &Exported) -> Result<Rewrite, Error> {
+    let before: Rewrite = Driver::of(&["lift-constants", "identity-elimination"])?.run(model).into();
+    let expose = Expose { layers: &lm.hidden_states, last_logits: lm.last_logits };
+    language_model::expose_hidden_states(model, expose)?;
+    let mut passes = vec![("expose-hidden-states".to_owned(), 1 + lm.hidden_states.len())];
+    match lm.exporter.as_str() {
+        "torch" => {
+            let number = |name: &'static str| {
+                let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
+                value.map(|n| n as usize).ok_or(Error::Result { field: name })
+            };
+            let (heads, size) = (number("kv_heads")?, number("head_dim")?);
+            passes.push(("add-kv-cache".to_owned(), language_model::add_kv_cache(model, heads, size)?));
+        }
+        _ => {
+            passes.push(("canonical-mask".to_owned(), language_model::canonical_mask(model)?));
+            passes.push(("group-query-heads".to_owned(), language_model::group_query_heads(model)?));
+            // Whole masks and repetitions lose their use at once.
+            let outputs = model.graph_proto().output.clone();
+            model.keep_outputs(outputs);
+        }
+    }
+    model.check_rewritten()?;
+    let after: Rewrite = Driver::default().run(model).into();
+    for (pass, applied) in before.passes.into_iter().chain(after.passes) {
+        match passes.iter_mut().find(|(name, _)| *name == pass) {
+            Some((_, count)) => *count += applied,
+            None => passes.push((pass, applied)),
+        }
+    }
+    Ok(Rewrite {
+        passes,
+        nodes: (before.nodes.0, after.nodes.1),
+        weight_bytes: (before.weight_bytes.0, after.weight_bytes.1),
+    })
+}
+
+fn refusal(report: &passes::Report, node: &str) -> String {
+    let reasons = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
+    let why = reasons
+        .filter(|(_, (name, _))| name == node)
+        .map(|(pass, (_, why))| format!("{pass}: {why}"))
+        .next();
+    why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned())
+}
