@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::hardware::Machine;
-use crate::interface::{Call, Causal, Interface};
+use crate::interface::{Call, Interface};
 use crate::names::{Precision, Role};
 use crate::runtime::{Runtime, Session, Tensors};
 
