@@ -22,7 +22,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
-from soprano_export import checkpoint, references
+from soprano_export import references
+from soprano_export.families.soprano import checkpoint
 
 FP32, INT8, DYNAMIC, EAGER = "ours fp32", "ours int8", "quantize_dynamic of ours", "PyTorch eager"
 NAME = "soprano_decoder_{}.onnx"
@@ -109,7 +110,7 @@ def main() -> None:
     for key in spoken:
         inputs.append((key.split("/")[0], recorded[key], recorded[key.replace("hidden_states", "audio")]))
     for seed in range(1, FRESH + 1):
-        made = references.hidden_states(1, architecture.input_channels, hidden.shape[2], seed).numpy()
+        made = references.lifelike(1, architecture.input_channels, hidden.shape[2], seed).numpy()
         inputs.append((f"fresh, seed {seed}", made, eager(made)))
     rows = []
     for what, given_states, wanted in inputs:

@@ -24,7 +24,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 from soprano_export import language_model
-from soprano_export.tasks import export_lm
+from soprano_export.target import Target
 
 HIDDEN = "last_hidden_state"
 NAME = "soprano_backbone_kv_{}.onnx"
@@ -217,7 +217,8 @@ def main() -> None:
         exported = given.optimum
         if not exported:
             exported = to / "exported.onnx"
-            export_lm._optimum(given.checkpoint, 17, exported)
+            target = Target(checkpoint=str(given.checkpoint), family="soprano", graph="lm", role="causal")
+            target.kind().load(target).export("optimum", 17, exported)
         optimum = Model(OPTIMUM, exported, head_input(exported))
         peers = [
             optimum,

@@ -21,7 +21,8 @@ from decoder_onnxruntime import session, table
 from lm_onnxruntime import eager_step, feeds, interleaved, shapes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
-from soprano_export import PROTOCOL, checkpoint
+from soprano_export import PROTOCOL
+from soprano_export.families.soprano import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PAST, TOKENS = 256, 100

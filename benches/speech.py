@@ -19,7 +19,7 @@ from decoder_onnxruntime import table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
-from soprano_export import checkpoint
+from soprano_export.families.soprano import checkpoint
 
 TEXT = "The quick brown fox jumps over the lazy dog, and then it goes home to sleep for the rest of the day."
 SECONDS_A_TOKEN = 2048 / 32000

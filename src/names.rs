@@ -127,6 +127,55 @@ impl Word for Role {
     }
 }
 
+/// What turns a checkpoint into a graph.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Exporter {
+    /// A plain forward pass by `torch.onnx`.
+    #[default]
+    Torch,
+    /// HuggingFace Optimum.
+    Optimum,
+}
+
+impl Exporter {
+    /// Whether a causal graph has its cache when it comes out, and needs none added.
+    pub fn leaves_cache(self) -> bool {
+        self == Exporter::Optimum
+    }
+}
+
+impl Word for Exporter {
+    const ALL: &'static [Self] = &[Self::Torch, Self::Optimum];
+
+    fn name(self) -> &'static str {
+        match self {
+            Exporter::Torch => "torch",
+            Exporter::Optimum => "optimum",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Exporter::Torch => "A plain forward pass by torch.onnx; the cache is added here",
+            Exporter::Optimum => "HuggingFace Optimum, with its cache",
+        }
+    }
+}
+
 macro_rules! shown {
     ($($word:ty),*) => {
         $(impl fmt::Display for $word {
@@ -136,7 +185,7 @@ macro_rules! shown {
         })*
     };
 }
-shown!(Precision, Format, Role);
+shown!(Exporter, Precision, Format, Role);
 
 /// The names of a causal graph's inputs and outputs. The defaults are those of `transformers`, as Optimum
 /// exports them.

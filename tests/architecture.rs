@@ -165,6 +165,44 @@ fn a_runtime_is_named_in_its_own_room_alone() {
     assert_eq!(found, ["a.rs:2: if name == \"tract\" {}"]);
 }
 
+/// Lines of a file on which the name of some family's graph is a string of its own.
+fn graphs_named(file: &str, source: &str) -> Vec<String> {
+    let names = ["decoder", "lm", "backbone", "codec"].map(|name| format!("\"{name}\""));
+    let lines =
+        code(source).into_iter().filter(|(_, line)| names.iter().any(|name| line.contains(name)));
+    lines.map(|(at, line)| format!("{file}:{at}: {}", line.trim())).collect()
+}
+
+#[test]
+fn a_graph_is_named_by_its_family_alone() {
+    let others = rooms().into_iter().filter(|(_, room, _)| room != "family");
+    let named: Vec<String> = others.flat_map(|(file, _, text)| graphs_named(&file, &text)).collect();
+    assert!(named.is_empty(), "a graph's name is data, its role is what to ask:\n{}", named.join("\n"));
+    let found = graphs_named("a.rs", "if graph.name == \"lm\" {\n}\n// \"lm\"\n\"lm_head\"\n");
+    assert_eq!(found, ["a.rs:1: if graph.name == \"lm\" {"]);
+}
+
+/// Rooms that speak to a person or a client; none uses another.
+const SURFACES: &[&str] = &["cli", "serve", "python"];
+
+/// Lines of a surface on which another one is used.
+fn surfaces_used(file: &str, room: &str, source: &str) -> Vec<String> {
+    let other = |used: &String| SURFACES.contains(&used.as_str()) && used != room;
+    let uses = uses(source).into_iter().filter(|(_, used)| SURFACES.contains(&room) && other(used));
+    uses.map(|(line, used)| format!("{file}:{line}: {room} uses {used}")).collect()
+}
+
+#[test]
+fn surfaces_do_not_use_each_other() {
+    let rooms = rooms();
+    let used = rooms.iter().flat_map(|(file, room, text)| surfaces_used(file, room, text));
+    let used: Vec<String> = used.collect();
+    assert!(used.is_empty(), "what two surfaces need stands to the left of both:\n{}", used.join("\n"));
+    let bad = "use crate::ir::Model;\nuse crate::cli::say;\n";
+    assert_eq!(surfaces_used("src/serve/a.rs", "serve", bad), ["src/serve/a.rs:2: serve uses cli"]);
+    assert!(surfaces_used("src/cli/a.rs", "cli", bad).is_empty());
+}
+
 #[test]
 fn a_bad_line_is_found() {
     let bad = "use crate::ir::Model;\n\nfn f() { crate::cli::main() }\n";

@@ -65,7 +65,7 @@ fn survive(bytes: &[u8], tract: bool) -> Result<(), Error> {
     let again = Model::from_bytes(model.to_bytes().into(), NAME).unwrap();
     assert_eq!(again.to_bytes(), model.to_bytes());
     assert_eq!(again.unknown_fields(), None);
-    Driver::default().run(&mut model);
+    Driver::default().run(&mut model).unwrap();
     model.consistent().unwrap();
     Model::from_bytes(model.to_bytes().into(), NAME).unwrap();
     if tract {
@@ -532,7 +532,7 @@ fn nodes_that_passes_trip_over() {
         ];
         let ops: Vec<String> = nodes.iter().map(|n| format!("{}{:?}", n.op_type(), n.input)).collect();
         let Ok(mut model) = Model::from_proto(proto(constants, nodes, "y"), NAME) else { continue };
-        within_bounds(&ops.join(" "), || Driver::default().run(&mut model));
+        within_bounds(&ops.join(" "), || Driver::default().run(&mut model).unwrap());
         model.consistent().unwrap();
     }
 }
@@ -932,7 +932,7 @@ proptest! {
     #[test]
     fn any_graph_survives_the_passes(mut model in any_model(), tract in prop::bool::weighted(0.1)) {
         let outputs = model.graph_proto().output.clone();
-        within_bounds("a graph", || Driver::default().run(&mut model));
+        within_bounds("a graph", || Driver::default().run(&mut model).unwrap());
         model.consistent().unwrap();
         prop_assert_eq!(&model.graph_proto().output, &outputs);
         if tract {

@@ -7,7 +7,7 @@ use std::path::Path;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::family::recipes;
-use soprano_export::names::{Precision, Role, Word as _};
+use soprano_export::names::{Exporter, Precision, Role, Word as _};
 use soprano_export::recipe::{
     self, Causal, CausalFp32, CausalGate, CausalReferences, CausalTolerance, Error, Form, Fp32Speech,
     Gate, Graph, Graphs, Int8, Int8Speech, OpenVinoTarget, Recipe, Signal, SignalFp32,
@@ -176,7 +176,7 @@ prop_compose! {
         let references = CausalReferences { prefills, batch, steps, seed, sentences };
         let fp32 = CausalFp32 { max_abs, snr_db, top_1_agreement, error_growth };
         let tolerance = CausalTolerance { fp32 };
-        let exporter = if optimum { "optimum" } else { "torch" }.to_owned();
+        let exporter = if optimum { Exporter::Optimum } else { Exporter::Torch };
         let gate = step_ms.map(|ms| CausalGate { step_ms: Some(ms), ..CausalGate::default() });
         let hidden_states = hidden_states.into_iter().rev().collect();
         Causal {

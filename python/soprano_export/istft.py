@@ -16,7 +16,7 @@ DOMAIN_VERSION = 1
 
 
 class Placeholder(torch.autograd.Function):
-    """`torch.istft` of real and imaginary parts with a centred window; exported as one node.
+    """`torch.istft` of real and imaginary parts, windows centred and n_fft even; exported as one node.
 
     real, imag f32 [B, n_fft/2 + 1, N] to f32 [B, hop_length * (N - 1)]. Where `zero_edges`, the first and the
     last bin are taken as zero.
@@ -83,11 +83,10 @@ class InverseStft(nn.Module):
         left = (n_fft - window.numel()) // 2
         window = nn.functional.pad(window.double(), (left, n_fft - window.numel() - left))
         angles = torch.outer(torch.arange(bins), torch.arange(n_fft)).remainder(n_fft) * (2 * math.pi / n_fft)
-        # Each bin stands for its conjugate too, but the first, and the last where n_fft is even.
+        # Each bin stands for its conjugate too, but the first and the last, which have none.
         scale = 1 / (math.sqrt(n_fft) if normalized else n_fft)
         weights = torch.full((bins, 1), 2.0 * scale, dtype=torch.float64)
-        for edge in (0, n_fft // 2) if n_fft % 2 == 0 else (0,):
-            weights[edge] = 0.0 if zero_edges else scale
+        weights[0] = weights[-1] = 0.0 if zero_edges else scale
         basis = weights * window
         self.register_buffer("cosines", (torch.cos(angles.double()) * basis).float())
         self.register_buffer("sines", (-torch.sin(angles.double()) * basis).float())

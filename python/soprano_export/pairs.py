@@ -6,6 +6,7 @@ same in real numbers, and its inverse STFT is what was asked for instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -140,9 +141,9 @@ class Pair:
         self.zeroed |= {edges[keys[1]]}
 
     def exp(self) -> Pair:
-        real, imag = self.parts
-        size = torch.exp(real) if isinstance(real, torch.Tensor) else 1.0
-        return Pair(_product(size, torch.cos(imag)), _product(size, torch.sin(imag)))
+        real = self.parts[0]
+        size = torch.exp(real) if isinstance(real, torch.Tensor) else math.exp(real)
+        return Pair(_product(size, torch.cos(self.imag)), _product(size, torch.sin(self.imag)))
 
     def abs(self) -> torch.Tensor:
         return torch.sqrt(self.real * self.real + self.imag * self.imag)
@@ -267,6 +268,8 @@ class RealPairs(TorchFunctionMode):
         if not isinstance(spectrum, Pair) or spectrum.ndim != 3:
             unsupported("torch.istft of something else than a complex [batch, bins, frames]")
         refused = {
+            # It gives a sample more than hop_length * (frames - 1).
+            "an odd n_fft": n_fft % 2 == 1,
             "center=False": given.get("center", True) is not True,
             "onesided=False": given.get("onesided") not in (None, True),
             "length": given.get("length") is not None,
@@ -275,7 +278,7 @@ class RealPairs(TorchFunctionMode):
         for what in (what for what, is_given in refused.items() if is_given):
             unsupported(
                 f"torch.istft with {what}",
-                "supported are n_fft, hop_length, win_length, window and normalized",
+                "supported are an even n_fft, hop_length, win_length, window and normalized",
             )
         window = given.get("window")
         if window is None:
@@ -290,8 +293,8 @@ class RealPairs(TorchFunctionMode):
                 f"torch.istft with n_fft = {n_fft} of {int(spectrum.shape[1])} bins, its window of "
                 f"{window.numel()}"
             )
-        # The placeholder has a word for both edges at once, and means DC and Nyquist.
-        zero_edges = n_fft % 2 == 0 and spectrum.zeroed == {0, -1}
+        # The placeholder has a word for both edges at once.
+        zero_edges = spectrum.zeroed == {0, -1}
         whole = spectrum.unmasked if zero_edges else spectrum
         normalized = bool(given.get("normalized", False))
         return self.inverse(whole.real, whole.imag, window, n_fft, hop_length, normalized, zero_edges)

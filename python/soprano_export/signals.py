@@ -44,6 +44,11 @@ class SignalGraph(Graph):
     axis: int = 2
     sample_rate: int | None = None
 
+    @property
+    def more(self) -> int:
+        """Frames beyond the one of a centred transform that an input needs before any length counts."""
+        return max(self.lead - 1, 0)
+
     def frames(self, batch: int, length: int) -> torch.Tensor:
         """Frames of zeros."""
         return torch.zeros(self._oriented(batch, self.channels, length))
@@ -68,7 +73,7 @@ class SignalGraph(Graph):
             self.names.frames: {0: "batch", self.axis: "sequence"},
             self.names.samples: {0: "batch", 1: "samples"},
         }
-        inputs = {self.names.frames: self.frames(*TRACED)}
+        inputs = {self.names.frames: self.frames(TRACED[0], TRACED[1] + self.more)}
         domains = {istft.DOMAIN: istft.DOMAIN_VERSION}
         return graph.write(self.exportable(), inputs, [self.names.samples], axes, opset, path, domains)
 
@@ -121,14 +126,14 @@ class SignalGraph(Graph):
         ]
         if not wanted.extreme:
             return cases
-        more = max(self.lead - 1, 0)
-        for length in (length + more for length in references.EXTREME_LENGTHS):
+        for length in (length + self.more for length in references.EXTREME_LENGTHS):
             start = self.lifelike(1, length, seed)
             cases += [
                 self.case(f"{name}_t{length}", "extreme", frames)
                 for name, frames in (*self.driven(start), ("loud", self.loud(start)))
             ]
-        return [*cases, self.case(f"zeros_t{3 + more}", "extreme", self.frames(1, 3 + more))]
+        least = 3 + self.more
+        return [*cases, self.case(f"zeros_t{least}", "extreme", self.frames(1, least))]
 
     def case(self, name: str, kind: str, frames: torch.Tensor) -> references.Case:
         return references.Case(name, kind, frames, self.axis)
@@ -146,7 +151,7 @@ class SignalGraph(Graph):
         refuse("`references.sentences`: nothing turns sentences into frames here", "leave them out")
 
     def convertible(self) -> Convertible:
-        frames = torch.randn(self._oriented(EXAMPLE[0], self.channels, EXAMPLE[1]))
+        frames = torch.randn(self._oriented(EXAMPLE[0], self.channels, EXAMPLE[1] + self.more))
         shape = self._oriented(-1, self.channels, -1)
         module = self.in_products().eval()
         return Convertible(module, {self.names.frames: frames}, {self.names.frames: shape})

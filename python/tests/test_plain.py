@@ -137,21 +137,16 @@ def test_complex_arithmetic_becomes_real(spectrum, options):
     assert words == [(32, 8, bool(options), spectrum == "edges")]
 
 
-def test_windows_shorter_than_a_frame_and_odd_frames():
-    for fields in ({"win_length": 20}, {"n_fft": 33}, {"n_fft": 33, "spectrum": "edges"}):
-        model = vocoders.Head(**fields)
-        x = torch.randn(1, vocoders.DIM, 7)
-        words = []
+def test_a_window_shorter_than_a_frame():
+    model, x = vocoders.Head(win_length=20), torch.randn(1, vocoders.DIM, 7)
 
-        def inverse(real, imag, window, n_fft, hop, normalized, zero_edges, words=words):
-            words.append(zero_edges)
-            return istft.InverseStft(n_fft, hop, window, normalized, zero_edges)(real, imag)
+    def inverse(real, imag, window, n_fft, hop, normalized, zero_edges):
+        return istft.InverseStft(n_fft, hop, window, normalized, zero_edges)(real, imag)
 
-        with torch.no_grad():
-            expected = model(x)
-            with RealPairs(inverse):
-                torch.testing.assert_close(model(x), expected, atol=1e-6, rtol=0)
-        assert words == [False], "an odd frame has no bin at Nyquist"
+    with torch.no_grad():
+        expected = model(x)
+        with RealPairs(inverse):
+            torch.testing.assert_close(model(x), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +166,19 @@ def test_complex_arithmetic_without_a_real_form_is_refused_by_name(folder, tmp_p
     assert error.code == "module-unsupported" and says in error.message and "supported are" in error.hint
 
 
+def test_the_defaults_of_the_inverse_transform_are_torchs():
+    spectrum, window, words = torch.randn(1, 17, 5, dtype=torch.complex64), torch.ones(32), []
+
+    def inverse(*given):
+        words.append(given[3:])
+        return istft.Placeholder.apply(*given)
+
+    with RealPairs(inverse):
+        found = torch.istft(torch.complex(spectrum.real, spectrum.imag), 32, window=window)
+    assert words == [(32, 8, False, False)]
+    torch.testing.assert_close(found, torch.istft(spectrum, 32, window=window))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -180,6 +188,7 @@ def test_complex_arithmetic_without_a_real_form_is_refused_by_name(folder, tmp_p
         ({"return_complex": True}, "return_complex=True"),
         ({"window": None}, "without a window"),
         ({"window": torch.ones(16)}, "with n_fft = 32 of 17 bins, its window of 16"),
+        ({"n_fft": 33}, "with an odd n_fft"),
         ({"n_fft": 64}, "with n_fft = 64 of 17 bins"),
     ],
     ids=lambda value: str(value)[:20],
@@ -201,6 +210,7 @@ def test_inverse_transforms_that_the_placeholder_cannot_say(options, says):
         ("Head", (8, 1), ["batch", 12, "sequence"]),
         ("Upsampler", (4, 0), ["batch", 12, "sequence"]),
         ("ChannelsLast", (3, 2), ["batch", "sequence", 12]),
+        ("Grouped", (2, 0), ["batch", 12, "sequence"]),
     ],
 )
 def test_vocoders_of_any_form(folder, tmp_path, kind, rate, shape, names):
@@ -396,7 +406,22 @@ def test_a_length_that_the_module_cannot_run(folder, tmp_path):
     assert error.code == "module-unsupported" and "cannot run a case of the references" in error.message
 
 
+def test_more_frames_that_give_no_sample_than_any_example_has(folder, tmp_path):
+    fields = written(folder, "ChannelsLast", lead=20)
+    fields.pop("checkpoint")
+    wanted = {"lengths": [21, 30], "batches": [2]}
+    ran = export_and_record(tmp_path / "out", folder, wanted, **fields)
+    assert (ran.result["per_frame"], ran.result["lead"]) == (3, 20)
+    names = [case["name"] for case in ran.result["cases"]]
+    assert names == ["b2_t21", "b2_t30", "loud_t24", "loud_t35", "zeros_t22"]
+    target = parse(Target, {**fields, "checkpoint": str(folder)})
+    module, example, _ = target.kind().load(target).convertible()
+    assert module(*example.values()).shape == (2, 12)
+
+
 def test_audio_that_is_not_finite(folder, tmp_path):
+    error = refused(tmp_path / "out", "export", written(folder, "Unsound", how="nan"))
+    assert error.code == "reference-nonfinite" and "to ordinary frames" in error.message
     error = refused(tmp_path / "out", "record", written(folder, "Unsound", how="nan"))
     assert error.code == "reference-nonfinite" and "case b1_t2" in error.message
 

@@ -13,7 +13,7 @@ class Head(nn.Module):
 
     def __init__(self, spectrum: str = "sum", n_fft: int = N_FFT, win_length: int = N_FFT, **options):
         super().__init__()
-        self.out = nn.Linear(DIM, n_fft // 2 * 2 + 2)
+        self.out = nn.Linear(DIM, n_fft + 2)
         self.register_buffer("window", torch.hann_window(win_length))
         self.n_fft, self.spectrum, self.options = n_fft, spectrum, {"win_length": win_length, **options}
 
@@ -88,15 +88,26 @@ class Upsampler(nn.Module):
         return torch.tanh(self.up(x)[:, 0])
 
 
-class ChannelsLast(nn.Module):
-    """[B, T, DIM] to [B, 3 (T - 2)]."""
+class Grouped(nn.Module):
+    """[B, DIM, T] to [B, 2 T]; no tensor has DIM as a dimension."""
 
     def __init__(self):
         super().__init__()
-        self.out = nn.Linear(DIM, 3)
+        self.mix, self.out = nn.Conv1d(DIM, 2, 3, padding=1, groups=2), nn.Conv1d(2, 2, 1)
 
     def forward(self, x):
-        return self.out(x[:, 2:]).flatten(1)
+        return self.out(torch.relu(self.mix(x))).transpose(1, 2).flatten(1)
+
+
+class ChannelsLast(nn.Module):
+    """[B, T, DIM] to [B, 3 (T - lead)]."""
+
+    def __init__(self, lead: int = 2):
+        super().__init__()
+        self.out, self.lead = nn.Linear(DIM, 3), lead
+
+    def forward(self, x):
+        return self.out(x[:, self.lead :]).flatten(1)
 
 
 class Unsound(Upsampler):

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 
 use super::here::{Asked, Libraries, asked, engine};
 use super::synth::options::Synth;
-use crate::names::{Precision, Word};
+use crate::names::{Causal, Exporter, Precision, Word};
 use crate::runtime::Engine;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -169,7 +169,7 @@ pub(super) struct Lm {
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
     /// The exporter [default: the recipe's].
-    #[arg(long, alias = "route")]
+    #[arg(long, alias = "route", value_parser = word::<Exporter>())]
     pub exporter: Option<Exporter>,
     /// Logits of the last position alone.
     #[arg(long)]
@@ -189,25 +189,6 @@ pub(super) struct Lm {
     pub openvino: Option<Vec<Precision>>,
     #[command(flatten)]
     pub output: Output,
-}
-
-/// The exporters of a language model.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(super) enum Exporter {
-    /// A plain forward pass by torch.onnx; the cache is added here.
-    Torch,
-    /// HuggingFace Optimum, with its cache.
-    Optimum,
-}
-
-impl Exporter {
-    /// The name in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Exporter::Torch => "torch",
-            Exporter::Optimum => "optimum",
-        }
-    }
 }
 
 /// A word of a closed set.
@@ -579,11 +560,15 @@ pub(super) enum RecipeVerb {
 
 #[derive(Subcommand)]
 pub(super) enum PassVerb {
-    /// The passes in the order in which they run.
-    List,
-    /// A pass's rules.
+    /// The surgeries and passes in the order in which they run.
+    List {
+        /// Print names, kinds and rules as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The rules of a pass or surgery.
     Explain {
-        /// The pass.
+        /// Its name.
         pass: String,
     },
     /// Rewrite a model.
@@ -597,10 +582,25 @@ pub(super) struct PassRun {
     /// Where to write the result.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Run only these passes, in their proper order.
+    /// Run only these passes and surgeries, in their proper order; without this all passes and no surgery.
     #[arg(long = "pass", value_name = "NAME")]
     pub passes: Vec<String>,
-    /// Stop after this many patches: a bad rewrite is found by bisecting the number.
+    /// Layers whose input becomes an output (expose-hidden-states); 0 is the embedding.
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    pub hidden_states: Vec<u32>,
+    /// Give the logits of the last position alone (expose-hidden-states).
+    #[arg(long)]
+    pub last_logits: bool,
+    /// Heads of keys and values (add-kv-cache), where the graph does not say.
+    #[arg(long, value_name = "N", requires = "head_size")]
+    pub kv_heads: Option<usize>,
+    /// Their size.
+    #[arg(long, value_name = "N", requires = "kv_heads")]
+    pub head_size: Option<usize>,
+    /// What an input or output is called where it is not as in transformers: mask=attention_mask.
+    #[arg(long = "name", value_name = "ROLE=NAME", value_parser = port_name)]
+    pub names: Vec<(String, String)>,
+    /// Stop after this many patches, of which a surgery is one: a bad rewrite is found by bisecting the number.
     #[arg(long, value_name = "N")]
     pub fuel: Option<usize>,
     /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
@@ -612,6 +612,14 @@ pub(super) struct PassRun {
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A role of [`Causal`] and the name of the port that has it.
+fn port_name(text: &str) -> Result<(String, String), String> {
+    let (role, name) = text.split_once('=').ok_or("expected ROLE=NAME, as in mask=attention_mask")?;
+    let names = serde_json::json!({ role: name });
+    serde_json::from_value::<Causal>(names).map_err(|error| error.to_string())?;
+    Ok((role.to_owned(), name.to_owned()))
 }
 
 #[derive(Subcommand)]

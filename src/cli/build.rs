@@ -147,7 +147,7 @@ pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
 pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     if let Some(exporter) = options.exporter {
-        let changed = |(_, graph): (&str, &Graph)| graph.exporter() != exporter.name();
+        let changed = |(_, graph): (&str, &Graph)| graph.exporter() != exporter;
         // Each exporter gives nodes names of its own.
         if chosen.recipe.graphs.iter().any(changed) {
             without_names(&mut chosen.recipe);
@@ -156,7 +156,7 @@ pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     graph(&mut chosen, soprano::LM, options.int8, options.openvino.as_deref())?;
     for graph in chosen.recipe.graphs.values_mut() {
         if let Some(exporter) = options.exporter {
-            exporter.name().clone_into(graph.exporter_mut());
+            *graph.exporter_mut() = exporter;
         }
         if let Graph::Causal(graph) = graph {
             graph.last_logits |= options.last_logits;

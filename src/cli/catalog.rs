@@ -4,7 +4,7 @@ use super::terminal::{self, bytes, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, save, say};
 use crate::family;
 use crate::ir::Model;
-use crate::passes::{self, Driver};
+use crate::passes::{self, Driver, Given};
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
     let recipes = family::recipes();
@@ -39,15 +39,11 @@ pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
 
 pub(super) fn pass(verb: &PassVerb) -> Outcome {
     match verb {
-        PassVerb::List => {
-            let names: String = passes::ALL.iter().map(|pass| format!("{}\n", pass.name())).collect();
-            say(&names)
+        PassVerb::List { json: true } => say(&json(&passes::catalog().collect::<Vec<_>>())),
+        PassVerb::List { .. } => {
+            say(&passes::catalog().map(|entry| format!("{}\n", entry.name)).collect::<String>())
         }
-        PassVerb::Explain { pass } => {
-            Driver::of(&[pass])?;
-            let pass = passes::by_name(pass).expect("the driver knows it");
-            say(&format!("{}\n\n{}\n", pass.name(), pass.rules()))
-        }
+        PassVerb::Explain { pass } => say(&format!("{pass}\n\n{}\n", passes::entry(pass)?.rules)),
         PassVerb::Run(options) => run(options),
     }
 }
@@ -59,7 +55,7 @@ fn run(options: &PassRun) -> Outcome {
     };
     let mut model = Model::open_checked(&options.model)?;
     let version = model.proto().ir_version();
-    let report = driver.fuel(options.fuel).run(&mut model);
+    let report = driver.given(given(options)).fuel(options.fuel).run(&mut model)?;
     if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Box::new(crate::pipeline::Error::Interrupted));
     }
@@ -85,6 +81,17 @@ fn run(options: &PassRun) -> Outcome {
         saved.model.digest
     );
     if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+}
+
+/// What the options tell surgeries.
+fn given(options: &PassRun) -> Given {
+    let names = options.names.iter().map(|(role, name)| (role.clone(), name.as_str().into())).collect();
+    Given {
+        names: serde_json::from_value(serde_json::Value::Object(names)).expect("checked when parsed"),
+        layers: options.hidden_states.clone(),
+        last_logits: options.last_logits,
+        heads: options.kv_heads.zip(options.head_size).map(<[usize; 2]>::from),
+    }
 }
 
 pub(super) fn cache(verb: &CacheVerb, here: &Here) -> Outcome {

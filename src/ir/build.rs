@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::graph::is_own_domain;
+use super::domains::is_own_domain;
 use super::model::Model;
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,

@@ -446,6 +446,5 @@ fn differs(is: i32, says: i32) -> String {
 
 /// The pass that made a node, to be added to its place.
 fn author(node: &NodeProto) -> String {
-    let by = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
-    by.map(|by| format!(", made by the pass {}", by.value())).unwrap_or_default()
+    node.author().map(|pass| format!(", made by the pass {pass}")).unwrap_or_default()
 }

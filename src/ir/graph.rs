@@ -2,8 +2,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
-use super::model::opset_of;
-use super::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TrainingInfoProto};
+use super::domains::{is_own_domain, opset_of};
+use super::proto::{
+    FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TrainingInfoProto, ValueInfoProto,
+};
 use super::purity;
 use super::tensors::value_of;
 use crate::tensor::Tensor;
@@ -285,6 +287,13 @@ impl<'m> Graph<'m> {
         Some(tensors[*candidates.take_while(|&&other| other < at).find(same)?].name())
     }
 
+    /// What the file notes of a value's type and shape: of an input, an output, or in between.
+    pub fn noted(&self, value: &str) -> Option<&'m ValueInfoProto> {
+        let GraphProto { input, output, value_info, .. } = self.proto;
+        let mut infos = input.iter().chain(output).chain(value_info);
+        infos.find(|info| info.name() == value)
+    }
+
     /// The constant behind a value, from an initializer.
     pub fn constant(&self, value: &str) -> Option<Tensor> {
         self.initializer(value).and_then(|tensor| value_of(tensor).ok())
@@ -370,11 +379,6 @@ impl<'m> Graph<'m> {
 /// From 4 on such an input is a default that a caller may override.
 pub(super) fn inputs_hold_constants(model: &ModelProto) -> bool {
     model.ir_version.is_some_and(|version| version < 4)
-}
-
-/// Whether this is the domain of ONNX's own operators, which has two spellings.
-pub(super) fn is_own_domain(domain: &str) -> bool {
-    matches!(domain, "" | "ai.onnx")
 }
 
 /// A hash of raw data that reads no more than a page of it; none of other data.

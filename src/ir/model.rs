@@ -5,59 +5,18 @@ use prost::Message;
 
 use super::check::{self, Fault};
 use super::difference::same_model;
+use super::domains::opset_of;
 use super::error::Error;
 use super::external;
-use super::graph::{Graph, is_own_domain};
-use super::proto::{GraphProto, ModelProto, OperatorSetIdProto};
+use super::graph::Graph;
+use super::map::{Mapped, map};
+use super::proto::{GraphProto, ModelProto};
 use super::tensors::{check_data, stored_bytes};
 use super::walk::for_each_tensor;
 use super::wire::{UnknownFields, unknown_fields};
 
 /// Protobuf's own limit, which ONNX Runtime and the Python package enforce.
 pub(super) const LIMIT: u64 = (1 << 31) - 1;
-
-/// Maps a file read-only.
-#[allow(unsafe_code)]
-pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
-    // Opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a plain file"));
-    }
-    let file = std::fs::File::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
-    // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
-}
-
-/// The map of a model's own file, as a whole: only [`Model::open`] makes one.
-#[derive(Clone, Debug)]
-struct Mapped(Bytes);
-
-impl Mapped {
-    /// Gives the pages that were read back to the system, which reads them again if they are needed:
-    /// a rewrite that replaces every weight would otherwise hold each of them twice.
-    fn release(&self) {
-        #[cfg(target_os = "linux")]
-        #[allow(unsafe_code)]
-        // SAFETY: the range is one read-only map of a file, whole, alive through the handle, and never
-        // written; dropped pages hold the file's own bytes when they are next read.
-        unsafe {
-            libc::madvise(self.0.as_ptr().cast_mut().cast(), self.0.len(), libc::MADV_DONTNEED);
-        }
-    }
-}
-
-/// The version of an operator set that a model imports.
-pub(super) fn opset_of(model: &ModelProto, domain: &str) -> Option<i64> {
-    let same = |set: &&OperatorSetIdProto| {
-        set.domain() == domain || is_own_domain(set.domain()) && is_own_domain(domain)
-    };
-    model.opset_import.iter().find(same).map(|set| set.version())
-}
 
 /// An ONNX model whose weights lie in a memory map until somebody changes them.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Which nodes give the same outputs for the same inputs, whenever they are called.
 
-use super::graph::is_own_domain;
+use super::domains::is_own_domain;
 use super::proto::{FunctionProto, NodeProto};
 
 /// Operators whose result is drawn at random; those that onnx 1.23 marks as not deterministic for a graph

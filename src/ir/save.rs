@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::error::Error;
 use super::external;
-use super::model::{LIMIT, Model, map};
+use super::map::map;
+use super::model::{LIMIT, Model};
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::value_of;
 use super::walk::for_each_initializer;

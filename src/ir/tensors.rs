@@ -166,29 +166,29 @@ pub(crate) fn value_of(tensor: &TensorProto) -> Result<Tensor, String> {
     let dtype = dtype_of(tensor.data_type())
         .ok_or_else(|| format!("the type {}", dtype_name(tensor.data_type())))?;
     let shape = shape_of(tensor)?;
-    let data = match &tensor.raw_data {
-        Some(raw) if !raw.is_empty() => raw.clone(),
-        _ => typed_bytes(tensor, dtype),
-    };
+    let data = plain_bytes(tensor).unwrap_or_default();
     Tensor::new(dtype, shape, data).map_err(|e| e.to_string())
 }
 
-fn typed_bytes(tensor: &TensorProto, dtype: DType) -> Bytes {
+/// The numbers as raw data holds them, from whatever field they stand in; none of strings and of unknown types.
+pub(super) fn plain_bytes(tensor: &TensorProto) -> Option<Bytes> {
     fn pack<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Bytes {
         values.iter().flat_map(|&v| bytes(v)).collect::<Vec<u8>>().into()
     }
-    match dtype {
-        DType::F32 => pack(&tensor.float_data, f32::to_le_bytes),
-        DType::F64 => pack(&tensor.double_data, f64::to_le_bytes),
-        DType::I64 => pack(&tensor.int64_data, i64::to_le_bytes),
-        DType::U64 => pack(&tensor.uint64_data, u64::to_le_bytes),
-        DType::U32 => pack(&tensor.uint64_data, |v| (v as u32).to_le_bytes()),
-        DType::I32 => pack(&tensor.int32_data, i32::to_le_bytes),
-        DType::I16 | DType::U16 | DType::F16 | DType::BF16 => {
-            pack(&tensor.int32_data, |v| (v as u16).to_le_bytes())
-        }
-        DType::I8 | DType::U8 | DType::Bool => pack(&tensor.int32_data, |v| [v as u8]),
+    let bits = bits_of(tensor.data_type())?;
+    if let Some(raw) = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty()) {
+        return Some(raw.clone());
     }
+    Some(match DataType::try_from(tensor.data_type()).ok()? {
+        DataType::Float | DataType::Complex64 => pack(&tensor.float_data, f32::to_le_bytes),
+        DataType::Double | DataType::Complex128 => pack(&tensor.double_data, f64::to_le_bytes),
+        DataType::Int64 => pack(&tensor.int64_data, i64::to_le_bytes),
+        DataType::Uint64 => pack(&tensor.uint64_data, u64::to_le_bytes),
+        DataType::Uint32 => pack(&tensor.uint64_data, |v| (v as u32).to_le_bytes()),
+        DataType::Int32 => pack(&tensor.int32_data, i32::to_le_bytes),
+        _ if bits == 16 => pack(&tensor.int32_data, |v| (v as u16).to_le_bytes()),
+        _ => pack(&tensor.int32_data, |v| [v as u8]),
+    })
 }
 
 /// An initializer of the given type with raw little-endian data.

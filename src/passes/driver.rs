@@ -1,32 +1,42 @@
 use std::collections::BTreeSet;
 
-use super::{ALL, Pass, SMALL, Skip, by_name};
-use crate::ir::{Model, NodeId};
+use super::surgery::{Given, Refused, Surgery};
+use super::{ALL, Pass, SMALL, Skip, Step, catalog};
+use crate::ir::{self, Model, NodeId, PLACEHOLDER_DOMAIN};
 
-/// No such pass.
+/// How a rewrite ends without a model.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("there is no pass {name:?}")]
-#[diagnostic(code(passes::unknown), help("{hint}"))]
-pub struct UnknownPass {
-    name: String,
-    hint: String,
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("there is no pass {name:?}")]
+    #[diagnostic(code(passes::unknown), help("{hint}"))]
+    Unknown { name: String, hint: String },
+    #[error("{surgery}: {refused}")]
+    #[diagnostic(forward(refused))]
+    Refused { surgery: &'static str, refused: Refused },
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Model(#[from] ir::Error),
+    #[error("the rewrite leaves {op} at node {node:?}, which no runtime can run: {why}")]
+    #[diagnostic(code(passes::placeholder), help("soprano-export pass explain replace-istft"))]
+    Placeholder { op: String, node: String, why: String },
 }
 
-/// What one pass did to a model.
+/// What one pass or surgery did to a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Applied {
-    /// The pass.
+    /// Its name.
     pub pass: &'static str,
-    /// Patches applied.
+    /// Patches applied, or places that a surgery changed.
     pub applied: usize,
     /// Nodes it refused, with reasons: `(node, reason)`. A node without a name goes by its first output's.
     pub refused: Vec<(String, String)>,
 }
 
-/// What a run of passes did to a model.
+/// What a rewrite did to a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// Per pass, in order; passes that neither applied nor refused are left out.
+    /// Per pass and surgery, in their order; those that neither applied nor refused are left out.
     pub passes: Vec<Applied>,
     /// Nodes before and after.
     pub nodes: (usize, usize),
@@ -36,15 +46,19 @@ pub struct Report {
     pub out_of_fuel: bool,
 }
 
-/// Runs passes to their common fixed point.
+/// Runs steps: passes to their common fixed point, surgeries once each.
 pub struct Driver {
-    passes: Vec<&'static dyn Pass>,
+    steps: &'static [Step],
+    /// What of the steps runs, where that is not all.
+    only: Option<BTreeSet<&'static str>>,
+    given: Given,
     fuel: Option<usize>,
 }
 
 impl Default for Driver {
+    /// Every pass, and no surgery: those change what a model takes and gives, and are asked for by name.
     fn default() -> Self {
-        Self { passes: ALL.to_vec(), fuel: None }
+        Self::new(super::SIGNAL)
     }
 }
 
@@ -52,65 +66,179 @@ impl Default for Driver {
 const ROUNDS: usize = 16;
 
 impl Driver {
-    /// The named passes, in their proper order whatever the order of the names.
-    ///
-    /// # Errors
-    /// [`UnknownPass`] with a suggestion.
-    pub fn of<S: AsRef<str>>(names: &[S]) -> Result<Self, UnknownPass> {
-        for name in names.iter().map(AsRef::as_ref) {
-            if by_name(name).is_none() {
-                let near = ALL
-                    .iter()
-                    .map(|pass| pass.name())
-                    .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)))
-                    .expect("there are passes");
-                let hint = format!("did you mean {near:?}? `soprano-export pass list` shows all");
-                return Err(UnknownPass { name: name.to_owned(), hint });
-            }
-        }
-        let wanted: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
-        let passes = ALL.iter().copied().filter(|pass| wanted.contains(pass.name())).collect();
-        Ok(Self { passes, fuel: None })
+    /// The steps of a graph.
+    pub fn new(steps: &'static [Step]) -> Self {
+        Self { steps, only: None, given: Given::default(), fuel: None }
     }
 
-    /// Limits the number of patches: a bad rewrite is found by bisecting this number.
+    /// The named passes and surgeries, in their proper order whatever the order of the names.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with a suggestion.
+    pub fn of<S: AsRef<str>>(names: &[S]) -> Result<Self, Error> {
+        let names = names.iter().map(AsRef::as_ref);
+        let only = names.map(|name| super::entry(name).map(|entry| entry.name));
+        Ok(Self { only: Some(only.collect::<Result<_, _>>()?), ..Self::new(ALL) })
+    }
+
+    /// The names of what it runs, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = self.steps.iter().flat_map(Step::entries).map(|entry| entry.name);
+        all.filter(|name| self.includes(name)).collect()
+    }
+
+    fn includes(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(name))
+    }
+
+    /// What surgeries are told.
+    pub fn given(mut self, given: Given) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// Limits the number of patches, of which a surgery is one: a bad rewrite is found by bisecting this number.
     pub fn fuel(mut self, patches: Option<usize>) -> Self {
         self.fuel = patches;
         self
     }
 
-    /// Rewrites a model until no pass finds anything to do. Patches that make the file larger, as where a
-    /// constant that serves other nodes too is changed for one, may do so by 64 KiB in all, apart from
-    /// what a pass [takes for itself](Pass::growth).
-    pub fn run(&self, model: &mut Model) -> Report {
-        let mut report = Report {
-            nodes: (model.graph_proto().node.len(), 0),
-            weight_bytes: (model.weight_bytes(), 0),
-            ..Default::default()
+    /// Rewrites a model: passes until none of them finds anything to do, surgeries once. Patches that make the
+    /// file larger, as where a constant that serves other nodes too is changed for one, may do so by 64 KiB in
+    /// all, apart from what a pass [takes for itself](Pass::growth).
+    ///
+    /// # Errors
+    /// [`Error::Refused`] by a surgery, and [`Error::Model`] if one leaves a model that [`Model::check`] refuses.
+    /// The model is then as it was before that surgery. Passes alone never fail.
+    pub fn run(&self, model: &mut Model) -> Result<Report, Error> {
+        let mut run = Run {
+            left: Left { patches: self.fuel.unwrap_or(usize::MAX), bytes: SMALL },
+            report: Report {
+                nodes: (model.graph_proto().node.len(), 0),
+                weight_bytes: (model.weight_bytes(), 0),
+                ..Default::default()
+            },
         };
-        let mut left = Left { patches: self.fuel.unwrap_or(usize::MAX), bytes: SMALL };
-        let mut totals: Vec<Applied> = self
-            .passes
-            .iter()
-            .map(|pass| Applied { pass: pass.name(), ..Default::default() })
-            .collect();
+        let mut readable = false;
+        for step in self.steps {
+            match *step {
+                Step::Passes(passes) => {
+                    let passes = passes.iter().copied().filter(|pass| self.includes(pass.name()));
+                    run.fixpoint(&passes.collect::<Vec<_>>(), model);
+                }
+                Step::Surgery(surgery) if self.includes(surgery.name()) => {
+                    if !std::mem::replace(&mut readable, true) {
+                        run.fixpoint(super::READABLE, model);
+                    }
+                    run.operate(surgery, model, &self.given)?;
+                }
+                Step::Surgery(_) => {}
+            }
+        }
+        Ok(run.report(model))
+    }
+}
+
+/// A rewrite of a graph that is to be run: its steps, or of all there are those that are named. Nothing that no
+/// runtime has may be left.
+///
+/// # Errors
+/// As [`Driver::of`] and [`Driver::run`]; [`Error::Placeholder`].
+pub fn rewrite(
+    model: &mut Model,
+    steps: &'static [Step],
+    names: Option<&[String]>,
+    given: Given,
+) -> Result<Report, Error> {
+    let driver = names.map_or_else(|| Ok(Driver::new(steps)), Driver::of)?;
+    let report = driver.given(given).run(model)?;
+    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
+    {
+        let refused = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
+        let why = refused
+            .filter(|(_, (node, _))| node == left.called())
+            .map(|(pass, (_, why))| format!("{pass}: {why}"))
+            .next();
+        return Err(Error::Placeholder {
+            op: left.op_type().to_owned(),
+            node: left.called().to_owned(),
+            why: why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned()),
+        });
+    }
+    model.proto_mut().opset_import.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
+    Ok(report)
+}
+
+/// A run so far.
+struct Run {
+    left: Left,
+    report: Report,
+}
+
+impl Run {
+    fn fixpoint(&mut self, passes: &[&'static dyn Pass], model: &mut Model) {
         for _ in 0..ROUNDS {
             let mut changed = false;
-            for (pass, total) in self.passes.iter().zip(&mut totals) {
-                let applied = sweep(*pass, model, &mut left, &mut total.refused);
-                total.applied += applied;
-                changed |= applied > 0;
+            for pass in passes {
+                let total = applied(&mut self.report, pass.name());
+                let patches = sweep(*pass, model, &mut self.left, &mut total.refused);
+                total.applied += patches;
+                changed |= patches > 0;
             }
-            if !changed || left.patches == 0 {
+            if !changed || self.left.patches == 0 {
                 break;
             }
         }
-        report.out_of_fuel = left.patches == 0;
+    }
+
+    fn operate(
+        &mut self,
+        surgery: &dyn Surgery,
+        model: &mut Model,
+        given: &Given,
+    ) -> Result<(), Error> {
+        if self.left.patches == 0 {
+            return Ok(());
+        }
+        let refuse = |refused| Error::Refused { surgery: surgery.name(), refused };
+        let (needs, has) = (surgery.opset(given), model.graph().opset());
+        if has < needs {
+            return Err(refuse(Refused::Opset { needs, has }));
+        }
+        if !model.proto().training_info.is_empty() {
+            return Err(refuse(Refused::Training));
+        }
+        let mut changed = model.clone();
+        let places = surgery.run(&mut changed, given).map_err(refuse)?;
+        if places > 0 {
+            let outputs = changed.graph_proto().output.clone();
+            changed.keep_outputs(outputs);
+            changed.check_rewritten()?;
+            *model = changed;
+            applied(&mut self.report, surgery.name()).applied += places;
+            self.left.patches -= 1;
+        }
+        Ok(())
+    }
+
+    fn report(self, model: &Model) -> Report {
+        let mut report = self.report;
+        report.out_of_fuel = self.left.patches == 0;
         report.nodes.1 = model.graph_proto().node.len();
         report.weight_bytes.1 = model.weight_bytes();
-        report.passes = totals.into_iter().filter(|t| t.applied > 0 || !t.refused.is_empty()).collect();
+        report.passes.retain(|one| one.applied > 0 || !one.refused.is_empty());
+        report.passes.sort_by_key(|one| catalog().position(|entry| entry.name == one.pass));
         report
     }
+}
+
+/// What a pass did so far.
+fn applied<'r>(report: &'r mut Report, pass: &'static str) -> &'r mut Applied {
+    let at = report.passes.iter().position(|one| one.pass == pass).unwrap_or_else(|| {
+        report.passes.push(Applied { pass, ..Default::default() });
+        report.passes.len() - 1
+    });
+    &mut report.passes[at]
 }
 
 /// What is left of a run's limits.
@@ -208,7 +336,7 @@ mod tests {
         let last = format!("v{pairs}");
         let mut model = graph.node(node("Abs", [last], "y")).output("y", &["n"]).model();
         let start = std::time::Instant::now();
-        let report = Driver::default().run(&mut model);
+        let report = Driver::default().run(&mut model).unwrap();
         let took = start.elapsed();
         println!("{} nodes, {pairs} patches: {took:?}", report.nodes.0);
         assert_eq!(report.nodes, (2 * pairs + 1, pairs + 1));
@@ -283,7 +411,7 @@ mod tests {
         }
         let mut model = graph.output(&format!("p{count}"), &["n", "120"]).model();
         let before = model.to_bytes().len();
-        let report = Driver::default().run(&mut model);
+        let report = Driver::default().run(&mut model).unwrap();
         assert_eq!(report.weight_bytes.1 - report.weight_bytes.0, 4 * (size * size) as u64);
         assert!(model.to_bytes().len() < before + SMALL as usize);
         let folding = report.passes.iter().find(|pass| pass.pass == "constant-folding").unwrap();

@@ -1,30 +1,38 @@
 //! Graph rewrites: one file each, one ordered list.
 //!
-//! A pass looks at one node and proposes at most one patch; it never edits. The driver owns
-//! safety, the fixed point, the report and the step limit.
+//! A [`Pass`] looks at one node and proposes at most one patch; a [`Surgery`] changes a graph as a whole. The
+//! driver owns safety, the fixed point, the report and the step limit. `docs/adding-a-pass.md` shows how one
+//! is added.
 
+mod add_kv_cache;
+mod attention;
 mod cancel_transposes;
+mod canonical_mask;
 mod channels_last_depthwise;
 mod common_subexpression;
 mod constant_folding;
 mod conv1x1_to_matmul;
 mod deduplicate_initializers;
 mod driver;
+mod expose_hidden_states;
 mod fold_layer_norm;
 mod fold_scale;
+mod group_query_heads;
 mod identity_elimination;
-pub mod language_model;
 mod lift_constants;
 mod merge_parallel_matmuls;
 mod replace_istft;
 mod sink_transposes;
+mod surgery;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod unused_nodes;
 
-pub use driver::{Applied, Driver, Report, UnknownPass};
+pub use driver::{Applied, Driver, Error, Report, rewrite};
+pub use replace_istft::NAME as REPLACE_ISTFT;
+pub use surgery::{Given, Refused, Surgery};
 
 use crate::ir::{Graph, NodeId, NodeProto, Patch, stored_bytes};
 
@@ -99,8 +107,73 @@ fn matched<T>(option: Option<T>) -> Result<T, Skip> {
     option.ok_or(Skip::NoMatch)
 }
 
-/// All passes in the order in which they run; each line says why it stands where it does.
-pub const ALL: &[&dyn Pass] = &[
+/// One step of a rewrite.
+#[derive(Clone, Copy)]
+pub enum Step {
+    /// Passes, to their common fixed point.
+    Passes(&'static [&'static dyn Pass]),
+    /// A surgery, once.
+    Surgery(&'static dyn Surgery),
+}
+
+/// What a pass or surgery is called, and what it does.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is a surgery, and runs only where it is asked for.
+    pub surgery: bool,
+    /// Its rules, as formulas.
+    pub rules: &'static str,
+}
+
+impl Step {
+    /// Each pass of the step, or its surgery.
+    pub fn entries(&self) -> Vec<Entry> {
+        match self {
+            Step::Surgery(one) => vec![Entry { name: one.name(), surgery: true, rules: one.rules() }],
+            Step::Passes(passes) => passes
+                .iter()
+                .map(|pass| Entry { name: pass.name(), surgery: false, rules: pass.rules() })
+                .collect(),
+        }
+    }
+}
+
+/// Everything there is, in the order in which it runs; each line says why it stands where it does.
+pub const ALL: &[Step] = &[
+    // Surgeries first: an attention still has the form in which it was exported, and what they leave is for
+    // the passes. Outputs are told from inner values before a cache adds more of them.
+    EXPOSE_HIDDEN_STATES,
+    ADD_KV_CACHE,
+    // Heads are grouped under a mask that is the same for all of them.
+    CANONICAL_MASK,
+    GROUP_QUERY_HEADS,
+    Step::Passes(PASSES),
+];
+
+const EXPOSE_HIDDEN_STATES: Step = Step::Surgery(&expose_hidden_states::ExposeHiddenStates);
+const ADD_KV_CACHE: Step = Step::Surgery(&add_kv_cache::AddKvCache);
+const CANONICAL_MASK: Step = Step::Surgery(&canonical_mask::CanonicalMask);
+const GROUP_QUERY_HEADS: Step = Step::Surgery(&group_query_heads::GroupQueryHeads);
+
+/// A causal language model exported without a cache, as by `torch.onnx`.
+pub const CAUSAL: &[Step] = &[EXPOSE_HIDDEN_STATES, ADD_KV_CACHE, Step::Passes(PASSES)];
+
+/// A causal language model exported with its cache, as by Optimum.
+pub const CAUSAL_CACHED: &[Step] =
+    &[EXPOSE_HIDDEN_STATES, CANONICAL_MASK, GROUP_QUERY_HEADS, Step::Passes(PASSES)];
+
+/// A graph from frames to samples.
+pub const SIGNAL: &[Step] = &[Step::Passes(PASSES)];
+
+/// Run before the first surgery, asked for or not: what surgeries read off a graph they find by its
+/// initializers, and with nothing in between.
+const READABLE: &[&dyn Pass] =
+    &[&lift_constants::LiftConstants, &identity_elimination::IdentityElimination];
+
+/// The passes in the order of a round; each line says why it stands where it does.
+const PASSES: &[&dyn Pass] = &[
     // Constants first: every other pass asks for values, and finds them only as initializers.
     &lift_constants::LiftConstants,
     &identity_elimination::IdentityElimination,
@@ -123,7 +196,22 @@ pub const ALL: &[&dyn Pass] = &[
     &unused_nodes::UnusedNodes,
 ];
 
-/// A pass by name.
-pub fn by_name(name: &str) -> Option<&'static dyn Pass> {
-    ALL.iter().copied().find(|pass| pass.name() == name)
+/// Every surgery and pass, in the order of [`ALL`].
+pub fn catalog() -> impl Iterator<Item = Entry> {
+    ALL.iter().flat_map(Step::entries)
+}
+
+/// A pass or surgery by name.
+///
+/// # Errors
+/// [`Error::Unknown`] with the name that is nearest.
+pub fn entry(name: &str) -> Result<Entry, Error> {
+    if let Some(entry) = catalog().find(|entry| entry.name == name) {
+        return Ok(entry);
+    }
+    let likeness = |entry: &Entry| strsim::jaro(entry.name, name);
+    let near = catalog().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let near = near.expect("there are passes").name;
+    let hint = format!("did you mean {near:?}? `soprano-export pass list` shows all");
+    Err(Error::Unknown { name: name.to_owned(), hint })
 }

@@ -5,6 +5,9 @@ use crate::ir::{
     Graph, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, initializer_f32, initializer_i64, node,
 };
 
+/// The pass's name, by which the products of an inverse DFT are known.
+pub const NAME: &str = "replace-istft";
+
 /// The inverse short-time Fourier transform in standard operators.
 ///
 /// With N = n_fft, H = hop, F = N/2 + 1 bins and T frames, `torch.istft(center=True)` is
@@ -22,7 +25,7 @@ pub(super) struct ReplaceIstft;
 
 impl Pass for ReplaceIstft {
     fn name(&self) -> &'static str {
-        "replace-istft"
+        NAME
     }
 
     fn rules(&self) -> &'static str {

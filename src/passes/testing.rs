@@ -1,5 +1,7 @@
 //! What the tests of passes share: apply one pass, run the model in tract, compare.
 
+pub(super) mod layer;
+
 use std::collections::BTreeSet;
 
 pub(super) use crate::ir::{
@@ -18,7 +20,7 @@ pub(super) type Feed<'a> = &'a [(&'a str, &'a [usize], &'a [f32])];
 /// Runs one pass to its fixed point and returns the number of patches. A model that was right stays right.
 pub(super) fn apply(model: &mut Model, pass: &str) -> usize {
     let valid = model.check().is_ok();
-    let report = Driver::of(&[pass]).unwrap().run(model);
+    let report = Driver::of(&[pass]).unwrap().run(model).unwrap();
     if valid {
         model.check().unwrap();
     }
@@ -27,7 +29,7 @@ pub(super) fn apply(model: &mut Model, pass: &str) -> usize {
 
 /// The reasons a pass gives for leaving nodes alone.
 pub(super) fn refusals(model: &mut Model, pass: &str) -> Vec<String> {
-    let report = Driver::of(&[pass]).unwrap().run(model);
+    let report = Driver::of(&[pass]).unwrap().run(model).unwrap();
     report.passes.into_iter().flat_map(|p| p.refused).map(|(_, why)| why).collect()
 }
 

@@ -18,7 +18,7 @@ pub enum Error {
     Model(#[from] ir::Error),
     #[error(transparent)]
     #[diagnostic(transparent)]
-    Pass(#[from] passes::UnknownPass),
+    Pass(#[from] passes::Error),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
@@ -28,9 +28,6 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
-    #[error(transparent)]
-    #[diagnostic(transparent)]
-    Interface(#[from] crate::passes::language_model::Refused),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] crate::quantize::Error),
@@ -49,9 +46,6 @@ pub enum Error {
     #[error("{}: {why}", path.display())]
     #[diagnostic(code(pipeline::damaged), help("soprano-export cache prune"))]
     Damaged { path: PathBuf, why: String },
-    #[error("the rewrite leaves {op} at node {node:?}, which no runtime can run: {why}")]
-    #[diagnostic(code(pipeline::placeholder), help("soprano-export pass explain replace-istft"))]
-    Placeholder { op: String, node: String, why: String },
     #[error("the exporter's result has no {field}")]
     #[diagnostic(
         code(pipeline::result),

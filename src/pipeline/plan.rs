@@ -2,13 +2,13 @@
 //! walks, `--until` cuts and a Snakefile is written from.
 
 use super::cache::{Cache, Key};
-use super::{Build, Error};
+use super::{Build, Error, work};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::family;
 use crate::hardware::Machine;
 use crate::names::Precision;
-use crate::passes;
+use crate::passes::Driver;
 use crate::recipe::{Form, Graph, Recipe};
 use crate::runtime::Format;
 use crate::source::{Checkpoint, Source};
@@ -186,7 +186,7 @@ impl Planner<'_> {
         let key = key.with("references", references).with("hidden states", &hidden_states);
         let record = self.add(work, &first, key);
         let work = Work::Rewrite(named());
-        let mut key = Self::key(&work).with("passes", pass_names(graph)?.join(" ")).with("tool", TOOL);
+        let mut key = Self::key(&work).with("passes", pass_names(graph)?).with("tool", TOOL);
         if let Graph::Causal(graph) = graph {
             key = key.with("hidden states", hidden_states).with("last logits", graph.last_logits);
         }
@@ -349,15 +349,10 @@ impl Planner<'_> {
     }
 }
 
-/// The passes of a graph: those that the recipe names, or all.
-fn pass_names(graph: &Graph) -> Result<Vec<String>, Error> {
-    match graph.passes() {
-        Some(names) => {
-            passes::Driver::of(names)?;
-            Ok(names.to_vec())
-        }
-        None => Ok(passes::ALL.iter().map(|pass| pass.name().to_owned()).collect()),
-    }
+/// The passes and surgeries of a graph: those that the recipe names, or its own.
+fn pass_names(graph: &Graph) -> Result<String, Error> {
+    let driver = graph.passes().map_or_else(|| Ok(Driver::new(work::steps(graph))), Driver::of)?;
+    Ok(driver.names().join(" "))
 }
 
 #[cfg(test)]

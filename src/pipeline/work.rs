@@ -12,11 +12,11 @@ use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
-use crate::ir::{self, Model, PLACEHOLDER_DOMAIN};
-use crate::passes::language_model::{self, Expose};
-use crate::passes::{self, Driver};
+use crate::ir::{self, Model};
+use crate::names::{Role, Word as _};
+use crate::passes::{self, Given, Step};
 use crate::quantize;
-use crate::recipe::{Causal, Form, Graph};
+use crate::recipe::{Form, Graph};
 use crate::runtime::built_in;
 use crate::source::Source;
 use crate::validate;
@@ -158,7 +158,7 @@ impl Context<'_> {
             subject: self.subject(name, graph, &ports),
             checkpoint: &self.checkpoint_folder()?,
             opset: graph.opset(),
-            exporter: graph.exporter(),
+            exporter: graph.exporter().name(),
         });
         let outcome = self.child(&request)?;
         left(&outcome, "model", MODEL)?;
@@ -208,10 +208,9 @@ impl Context<'_> {
     fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let exported = self.finds.stage(&Work::Export(name.to_owned()))?;
         let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
-        let rewrite = match graph {
-            Graph::Signal(graph) => rewrite_signal(graph.passes.as_deref(), &mut model)?,
-            Graph::Causal(graph) => rewrite_causal(graph, &mut model, &exported.result()?)?,
-        };
+        let given = given(graph, &exported.result()?);
+        let report = passes::rewrite(&mut model, steps(graph), graph.passes(), given)?;
+        let rewrite = Rewrite::from(report);
         write(&model, self.folder)?;
         Ok(serde_json::to_value(rewrite).expect("plain data"))
     }
@@ -288,69 +287,23 @@ fn write(model: &Model, folder: &Path) -> Result<(), Error> {
     })
 }
 
-fn rewrite_signal(passes: Option<&[String]>, model: &mut Model) -> Result<Rewrite, Error> {
-    let driver = match passes {
-        Some(names) => Driver::of(names)?,
-        None => Driver::default(),
-    };
-    let report = driver.run(model);
-    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
-    {
-        return Err(Error::Placeholder {
-            op: left.op_type().to_owned(),
-            node: left.name().to_owned(),
-            why: refusal(&report, left.name()),
-        });
+/// How a graph is rewritten where the recipe doesn't say.
+pub(super) fn steps(graph: &Graph) -> &'static [Step] {
+    match graph.role() {
+        Role::Signal => passes::SIGNAL,
+        Role::Causal if graph.exporter().leaves_cache() => passes::CAUSAL_CACHED,
+        Role::Causal => passes::CAUSAL,
     }
-    let sets = &mut model.proto_mut().opset_import;
-    sets.retain(|set| set.domain() != PLACEHOLDER_DOMAIN);
-    Ok(report.into())
 }
 
-/// Constants first, for the interface is found by them; the interface next, while attention still has the
-/// form in which it was exported; then everything else.
-fn rewrite_causal(lm: &Causal, model: &mut Model, exported: &Exported) -> Result<Rewrite, Error> {
-    let before: Rewrite = Driver::of(&["lift-constants", "identity-elimination"])?.run(model).into();
-    let expose = Expose { layers: &lm.hidden_states, last_logits: lm.last_logits };
-    language_model::expose_hidden_states(model, expose)?;
-    let mut passes = vec![("expose-hidden-states".to_owned(), 1 + lm.hidden_states.len())];
-    match lm.exporter.as_str() {
-        "torch" => {
-            let number = |name: &'static str| {
-                let value = exported.architecture.get(name).and_then(serde_json::Value::as_u64);
-                value.map(|n| n as usize).ok_or(Error::Result { field: name })
-            };
-            let (heads, size) = (number("kv_heads")?, number("head_dim")?);
-            passes.push(("add-kv-cache".to_owned(), language_model::add_kv_cache(model, heads, size)?));
-        }
-        _ => {
-            passes.push(("canonical-mask".to_owned(), language_model::canonical_mask(model)?));
-            passes.push(("group-query-heads".to_owned(), language_model::group_query_heads(model)?));
-            // Whole masks and repetitions lose their use at once.
-            let outputs = model.graph_proto().output.clone();
-            model.keep_outputs(outputs);
-        }
+/// What recipe and exporter say of a graph.
+fn given(graph: &Graph, exported: &Exported) -> Given {
+    let Graph::Causal(graph) = graph else { return Given::default() };
+    let number = |name: &str| Some(exported.architecture.get(name)?.as_u64()? as usize);
+    Given {
+        names: graph.interface.clone(),
+        layers: graph.hidden_states.clone(),
+        last_logits: graph.last_logits,
+        heads: number("kv_heads").zip(number("head_dim")).map(<[usize; 2]>::from),
     }
-    model.check_rewritten()?;
-    let after: Rewrite = Driver::default().run(model).into();
-    for (pass, applied) in before.passes.into_iter().chain(after.passes) {
-        match passes.iter_mut().find(|(name, _)| *name == pass) {
-            Some((_, count)) => *count += applied,
-            None => passes.push((pass, applied)),
-        }
-    }
-    Ok(Rewrite {
-        passes,
-        nodes: (before.nodes.0, after.nodes.1),
-        weight_bytes: (before.weight_bytes.0, after.weight_bytes.1),
-    })
-}
-
-fn refusal(report: &passes::Report, node: &str) -> String {
-    let reasons = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
-    let why = reasons
-        .filter(|(_, (name, _))| name == node)
-        .map(|(pass, (_, why))| format!("{pass}: {why}"))
-        .next();
-    why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned())
 }

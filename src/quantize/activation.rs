@@ -16,7 +16,7 @@
 //! added: ONNX Runtime fuses each with its scale, and even a step of one row is no slower than with both
 //! terms as rows of one product.
 
-use super::write::Body;
+use super::body::{Body, Quantized};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{initializer_f32, initializer_raw, node};
 use crate::recipe::Terms;
@@ -25,10 +25,6 @@ use crate::recipe::Terms;
 const LEVELS_ASIDE: f32 = 63.0;
 /// How much finer the second term is: its range is one level of the first.
 const TIMES_FINER: f32 = 2.0 * LEVELS_ASIDE;
-
-/// An activation in 8 bits, by the names of its values: each term with its scale and zero point.
-#[derive(Clone)]
-pub(super) struct Quantized(Vec<[String; 3]>);
 
 impl Body<'_, '_> {
     /// Nodes that give `output` = `input` (f32 `[..., k]`) times a weight (s8 `[k, n]`, f32 scale `[n]`).

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 
-use super::weights::{read, scale};
+use super::columns::{read, scale};
+use super::held::BLOCK;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{NodeBuilder, TensorProto, initializer_f32, initializer_raw, node};
 
-/// Rows that share a scale. ONNX Runtime and tract take 16, 32 and 64 alike.
-pub(super) const BLOCK: usize = 32;
 /// Activations in 8 bits within the kernel: left unset, products run in fp32 and take ten times as long.
 const ACCURACY_LEVEL: i64 = 4;
 /// The operator's domain.

@@ -1,9 +1,12 @@
 //! The ways to hold a weight in 8 bits, and which weights are the same ones.
 
-use super::blocks::BLOCK;
 use super::scopes::{Constant, Step};
-use super::weights::GROUP;
 use crate::recipe::{Form, Terms};
+
+/// Rows that share a scale. ONNX Runtime and tract take 16, 32 and 64 alike.
+pub(super) const BLOCK: usize = 32;
+/// Columns of a table that share a scale: 3 % of the table's bytes, and 2 dB at its rows.
+pub(super) const GROUP: usize = 32;
 
 /// How a weight is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

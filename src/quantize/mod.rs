@@ -6,7 +6,9 @@
 
 mod activation;
 mod blocks;
+mod body;
 mod calibration;
+mod columns;
 mod held;
 mod plan;
 mod qdq;
@@ -20,16 +22,18 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, constant_of, stored_bytes};
+use crate::passes::REPLACE_ISTFT;
 use crate::recipe::{Form, Int8, Terms};
 
 pub use calibration::{Calibration, Observed};
 pub use smooth::smooth;
 
+use body::{Stored, Writer};
 use held::Key;
 use plan::{Plan, Unused, Work};
 use scopes::{Constant, inner, label};
 use weights::Weight;
-use write::{Step, Stored, Writer, inner_mut};
+use write::{Step, inner_mut};
 
 /// How a model is quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -348,17 +352,14 @@ pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
 }
 
 /// Whether a node is a product of the inverse DFT.
-fn is_spectral(made: &NodeProto) -> bool {
-    let pass = |p: &crate::ir::proto::StringStringEntryProto| {
-        p.key() == "soprano_export.pass" && p.value() == "replace-istft"
-    };
-    made.op_type() == "MatMul" && made.metadata_props.iter().any(pass)
+fn is_spectral(node: &NodeProto) -> bool {
+    node.op_type() == "MatMul" && node.author() == Some(REPLACE_ISTFT)
 }
 
 /// The names of products that no file holds in 8 bits: the range of a spectrum is too wide.
 pub fn spectral_products(model: &Model) -> Vec<String> {
-    let nodes = model.graph_proto().node.iter().filter(|made| is_spectral(made));
-    nodes.map(|made| made.name().to_owned()).collect()
+    let nodes = model.graph_proto().node.iter().filter(|node| is_spectral(node));
+    nodes.map(|node| node.name().to_owned()).collect()
 }
 
 /// Whether a node's operator holds numbers in 8 bits or fewer.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::write::Body;
+use super::body::Body;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{initializer_f32, initializer_raw, node};
 

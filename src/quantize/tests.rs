@@ -1,7 +1,7 @@
 use std::io::Write as _;
 
 use super::blocks::Blocks;
-use super::weights::Columns;
+use super::columns::Columns;
 use super::*;
 use crate::export::Python;
 use crate::ir::{TestGraph, initializer_f32, node};

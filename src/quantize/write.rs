@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::activation::Quantized;
+use super::body::{Body, Stored, Writer};
 use super::calibration::Calibration;
 use super::held::Key;
 use super::plan::Gemm;
 use super::qdq;
 use super::weights::Weight;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{
-    GraphProto, Names, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node,
-};
+use crate::ir::{GraphProto, Names, NodeProto, initializer_f32, initializer_i64, node};
 use crate::recipe::{Form, Terms};
 
 /// What is done with a node of the old graph.
@@ -20,26 +18,6 @@ pub(super) enum Step {
     Drop,
     Product { key: Key, factor: f32, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
     Table { key: Key, dtype: DataType, rank: Option<usize> },
-}
-
-/// A weight in 8 bits, and the name of the value that it was first read by.
-pub(super) struct Stored {
-    pub(super) name: String,
-    pub(super) weight: Weight,
-}
-
-/// Writes the graphs of a model anew.
-pub(super) struct Writer<'a> {
-    pub(super) names: Names,
-    pub(super) form: Form,
-    pub(super) seen: &'a Calibration,
-    pub(super) held: HashMap<Key, Stored>,
-    /// Names of the weights' values so far.
-    values: HashMap<Key, String>,
-    /// Names of their scales, by the bits of the factor in them.
-    scales: HashMap<(Key, u32), String>,
-    /// The constants that each graph gains.
-    constants: Vec<Vec<TensorProto>>,
 }
 
 impl<'a> Writer<'a> {
@@ -92,46 +70,7 @@ pub(super) fn inner_mut(graph: &mut GraphProto) -> impl Iterator<Item = &mut Gra
     attributes.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs))
 }
 
-/// One graph in the writing.
-pub(super) struct Body<'w, 'a> {
-    scope: usize,
-    pub(super) nodes: Vec<NodeProto>,
-    /// The quantized forms of activations so far.
-    pub(super) made: HashMap<(String, Terms), Quantized>,
-    /// Activations as products take them, in f32 and not transposed; and in static form.
-    pub(super) floats: HashMap<(String, &'static str), String>,
-    /// Constants that several nodes share.
-    shared: HashMap<String, String>,
-    pub(super) writer: &'w mut Writer<'a>,
-}
-
 impl Body<'_, '_> {
-    /// A new name for a value.
-    pub(super) fn value(&mut self, base: &str) -> String {
-        self.writer.names.value(base)
-    }
-
-    /// Adds a node under a new name.
-    pub(super) fn add(&mut self, made: NodeBuilder, name: &str) {
-        let name = self.writer.names.node(name);
-        self.nodes.push(made.named(name).build());
-    }
-
-    pub(super) fn constant(&mut self, tensor: TensorProto) {
-        self.writer.constants[self.scope].push(tensor);
-    }
-
-    /// The name of a constant that is made once in a graph.
-    pub(super) fn shared(&mut self, base: &str, make: impl FnOnce(&str) -> TensorProto) -> String {
-        if let Some(known) = self.shared.get(base) {
-            return known.clone();
-        }
-        let name = self.value(base);
-        self.constant(make(&name));
-        self.shared.insert(base.to_owned(), name.clone());
-        name
-    }
-
     fn node(&mut self, old: NodeProto, step: Step) {
         let first = self.nodes.len();
         let name = match step {

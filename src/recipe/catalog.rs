@@ -8,7 +8,7 @@ use serde::Deserialize as _;
 use super::error::{self, closest, short};
 use super::yaml::{self, Fault, Node};
 use super::{Error, Misfit, Problem, Recipe};
-use crate::names::{Role, Word as _};
+use crate::names::{Exporter, Role, Word as _};
 
 /// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
 /// hostile text keeps the YAML parser busy.
@@ -32,8 +32,8 @@ pub struct GraphShape {
     pub role: Role,
     /// The file's name in a bundle, without `.onnx`.
     pub file: &'static str,
-    /// What can turn a checkpoint into it; the first is the default.
-    pub exporters: &'static [&'static str],
+    /// What can turn a checkpoint into it.
+    pub exporters: &'static [Exporter],
     /// The files of its weights in a checkpoint, each a name or a pattern with one `*`: at least one of them is
     /// there. The first is the one that a hub repository must have.
     pub weights: &'static [&'static str],
@@ -42,7 +42,7 @@ pub struct GraphShape {
 }
 
 /// The exporters of a graph that a recipe names.
-const OPEN_EXPORTERS: &[&str] = &["torch"];
+const OPEN_EXPORTERS: &[Exporter] = &[Exporter::Torch];
 
 /// Every family, and the recipes inside this program.
 #[derive(Clone, Debug)]
@@ -260,12 +260,12 @@ fn settle_graphs(graphs: &mut yaml::Entries, shape: &Shape) -> Result<(), Fault>
             graph.set_default("file", id, &format!("{name}_fp32"));
         }
         let exporters = known.map_or(OPEN_EXPORTERS, |known| known.exporters);
-        if let Some((exporter, at)) = graph.get("exporter").and_then(|e| Some((e.text()?, e.id)))
-            && !exporters.contains(&exporter)
-        {
-            let guess = closest(exporter, exporters.iter().copied());
-            let (value, known) = (short(exporter), exporters.join(", "));
-            return Err(Fault::from(Problem::Choice { value, guess, known }).at(at));
+        let asked =
+            graph.get("exporter").and_then(|node| Some((Exporter::named(node.text()?)?, node.id)));
+        if let Some((exporter, at)) = asked.filter(|(exporter, _)| !exporters.contains(exporter)) {
+            let known = exporters.iter().map(|exporter| exporter.name()).collect::<Vec<_>>().join(", ");
+            let value = exporter.name().to_owned();
+            return Err(Fault::from(Problem::Choice { value, guess: None, known }).at(at));
         }
     }
     if !shape.is_open() {

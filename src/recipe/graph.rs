@@ -10,7 +10,7 @@ use super::check::{
     LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
 };
 use super::{CausalGate, Int8, SignalGate, Targets, present};
-use crate::names::{self, Ports, Role, Word as _};
+use crate::names::{self, Exporter, Ports, Role, Word as _};
 
 /// How a graph is exported, and what its files must hold up to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,9 +54,9 @@ impl Graph {
         each!(self, graph => graph.opset)
     }
 
-    /// The name of what turns the checkpoint into a graph.
-    pub fn exporter(&self) -> &str {
-        each!(self, graph => &graph.exporter)
+    /// What turns the checkpoint into a graph.
+    pub fn exporter(&self) -> Exporter {
+        each!(self, graph => graph.exporter)
     }
 
     /// The file's name, without `.onnx`.
@@ -100,7 +100,7 @@ impl Graph {
     }
 
     /// The exporter, to change.
-    pub fn exporter_mut(&mut self) -> &mut String {
+    pub fn exporter_mut(&mut self) -> &mut Exporter {
         each!(self, graph => &mut graph.exporter)
     }
 }
@@ -140,8 +140,7 @@ pub struct Causal {
     #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
     pub opset: u32,
     /// What turns the checkpoint into a graph.
-    #[serde(alias = "route")]
-    pub exporter: String,
+    pub exporter: Exporter,
     /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
     #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
     pub file: String,
@@ -180,7 +179,7 @@ impl Default for Causal {
     fn default() -> Self {
         Self {
             opset: 17,
-            exporter: "torch".into(),
+            exporter: Exporter::Torch,
             file: Role::Causal.name().into(),
             hidden_states: Vec::new(),
             last_logits: false,
@@ -204,8 +203,7 @@ pub struct Signal {
     #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
     pub opset: u32,
     /// What turns the checkpoint into a graph.
-    #[serde(alias = "route")]
-    pub exporter: String,
+    pub exporter: Exporter,
     /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
     #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
     pub file: String,
@@ -241,7 +239,7 @@ impl Default for Signal {
     fn default() -> Self {
         Self {
             opset: 17,
-            exporter: "torch".into(),
+            exporter: Exporter::Torch,
             file: Role::Signal.name().into(),
             passes: None,
             time_limit_seconds: 1800,

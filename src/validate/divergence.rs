@@ -37,11 +37,10 @@ impl Divergence {
         // A graph may have no nodes, and pass an input through.
         let none = NodeProto::default();
         let node = graph.proto().node.get(at).unwrap_or(&none);
-        let pass = node.metadata_props.iter().find(|p| p.key() == "soprano_export.pass");
         Self {
             node: node.called().to_owned(),
             op: node.qualified_op(),
-            pass: pass.map(|p| p.value().to_owned()),
+            pass: node.author().map(str::to_owned),
             value: None,
             max_abs_of_peak: None,
             last_agreeing: last.map(|at| graph.proto().node[at].called().to_owned()),

@@ -23,5 +23,6 @@ mod registry;
 mod signing;
 mod speech;
 mod surface;
+mod surgery;
 mod synth;
 mod workflow;

@@ -8,6 +8,7 @@ README.md beside this file says what is checked and how to read the result. Exit
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
@@ -90,8 +91,9 @@ def main() -> int:
         print(f"no {options.tool}: cargo build --release --locked")
         return 1
     tool = options.tool.resolve()
-    listed = subprocess.run([tool, "pass", "list"], capture_output=True, text=True, check=True)
-    verbs.PASSES[:] = [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
+    listed = subprocess.run([tool, "pass", "list", "--json"], capture_output=True, text=True, check=True)
+    # Surgeries change what a model takes and gives.
+    verbs.PASSES[:] = [entry["name"] for entry in json.loads(listed.stdout) if not entry["surgery"]]
     start = time.monotonic()
     if options.only in (None, "fixtures"):
         KNOWN.extend(known.fixtures())

@@ -3,7 +3,7 @@
 mod format_1;
 
 use super::Family;
-use crate::names::Role;
+use crate::names::{Exporter, Role};
 use crate::recipe::{GraphShape, Shape};
 
 pub use format_1::upgrade;
@@ -35,7 +35,7 @@ pub const FAMILY: Family = Family {
                 name: DECODER,
                 role: Role::Signal,
                 file: "soprano_decoder_fp32",
-                exporters: &["torch"],
+                exporters: &[Exporter::Torch],
                 weights: &["decoder.pth"],
                 spoken_by: Some(LM),
             },
@@ -43,7 +43,7 @@ pub const FAMILY: Family = Family {
                 name: LM,
                 role: Role::Causal,
                 file: "soprano_backbone_kv_fp32",
-                exporters: &["torch", "optimum"],
+                exporters: &[Exporter::Torch, Exporter::Optimum],
                 weights: LANGUAGE_MODEL,
                 spoken_by: None,
             },

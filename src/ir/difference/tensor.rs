@@ -1,13 +1,12 @@
 //! The data of two tensors: in which field it stands, and how far the numbers are from each other.
 
-use std::borrow::Cow;
-
+use bytes::Bytes;
 use half::{bf16, f16};
 
 use super::parts::Part;
 use super::{Change, Walk};
 use crate::ir::proto::{TensorProto, tensor_proto::DataType};
-use crate::ir::tensors::bits_of;
+use crate::ir::tensors::{bits_of, plain_bytes};
 
 /// Whether data is equal bit by bit, in the same fields.
 pub(super) fn same_data(old: &TensorProto, new: &TensorProto) -> bool {
@@ -70,28 +69,10 @@ fn count(tensor: &TensorProto) -> usize {
     tensor.dims.iter().fold(1, |n: usize, &d| n.saturating_mul(d.max(0) as usize))
 }
 
-/// The numbers as raw data holds them, from whatever field they stand in; none of strings and of unknown
-/// types, and where they are not as many as the shape says.
-fn plain(tensor: &TensorProto) -> Option<Cow<'_, [u8]>> {
-    fn pack<T: Copy, const N: usize>(list: &[T], bytes: impl Fn(T) -> [u8; N]) -> Cow<'static, [u8]> {
-        list.iter().flat_map(|&v| bytes(v)).collect::<Vec<u8>>().into()
-    }
-    let dtype = DataType::try_from(tensor.data_type()).ok()?;
-    let bits = bits_of(tensor.data_type())?;
-    let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty());
-    let bytes = match (raw, dtype) {
-        (Some(raw), _) => Cow::Borrowed(raw.as_ref()),
-        (None, DataType::Float | DataType::Complex64) => pack(&tensor.float_data, f32::to_le_bytes),
-        (None, DataType::Double | DataType::Complex128) => pack(&tensor.double_data, f64::to_le_bytes),
-        (None, DataType::Int64) => pack(&tensor.int64_data, i64::to_le_bytes),
-        (None, DataType::Uint64) => pack(&tensor.uint64_data, u64::to_le_bytes),
-        (None, DataType::Uint32) => pack(&tensor.uint64_data, |v| (v as u32).to_le_bytes()),
-        (None, DataType::Int32) => pack(&tensor.int32_data, i32::to_le_bytes),
-        (None, _) if bits == 16 => pack(&tensor.int32_data, |v| (v as u16).to_le_bytes()),
-        (None, _) => pack(&tensor.int32_data, |v| [v as u8]),
-    };
-    let needs = (count(tensor) as u128 * bits as u128).div_ceil(8);
-    (bytes.len() as u128 == needs).then_some(bytes)
+/// The numbers as raw data holds them; none where they are not as many as the shape says.
+fn plain(tensor: &TensorProto) -> Option<Bytes> {
+    let needs = (count(tensor) as u128 * bits_of(tensor.data_type())? as u128).div_ceil(8);
+    plain_bytes(tensor).filter(|bytes| bytes.len() as u128 == needs)
 }
 
 /// `3 of 8 values differ, by 0.5 at most`.

@@ -59,7 +59,7 @@ class Vocoder(SignalGraph):
         return Exportable(self.model)
 
     def in_products(self) -> torch.nn.Module:
-        return InProducts(self.model, self.frames(*CHECKED))
+        return InProducts(self.model, self.frames(CHECKED[0], CHECKED[1] + self.lead))
 
     def export(self, exporter: str, opset: int, path: Path) -> dict[str, Any]:
         with explained(f"{self.module.path} cannot be exported at opset {opset}"):
@@ -95,6 +95,12 @@ class Vocoder(SignalGraph):
 
         with torch.no_grad():
             audio = self.model(frames)
+            if not torch.isfinite(audio).all():
+                raise ExportError(
+                    "reference-nonfinite",
+                    f"{self.module.path} gives NaN or infinite audio to ordinary frames",
+                    "the checkpoint's weights overflow float32",
+                )
             with RealPairs(inverse):
                 in_pairs = self.model(frames)
         self._compare("its audio in real numbers", in_pairs.numpy(), audio.numpy())
@@ -217,8 +223,10 @@ def build(module: Module, directory: Path) -> torch.nn.Module:
 
 
 def layout(model: torch.nn.Module, path: str) -> tuple[int, int]:
-    """The axis of the frames, and the channels: the largest dimension of its tensors that runs."""
+    """The axis of the frames, and the channels: the largest dimension of its tensors and layers that runs."""
     sizes = {size for tensor in model.state_dict().values() for size in tensor.shape}
+    # A grouped convolution's weight has a part of them alone.
+    sizes |= {getattr(layer, "in_channels", 1) for layer in model.modules()}
     first, second = [length for length in LENGTHS if length not in sizes][:2]
     fits, why = [], "it has no weights"
     for axis in (2, 1):

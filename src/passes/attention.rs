@@ -2,8 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{PAST, Refused};
+use super::surgery::Refused;
 use crate::ir::{Graph, List, NodeId, NodeProto};
+
+/// The length of a call's tokens, as `transformers` names it.
+pub(super) const LENGTH: &str = "sequence_length";
+/// The length of what is cached.
+pub(super) const PAST_LENGTH: &str = "past_sequence_length";
+/// That of both.
+pub(super) const TOTAL: &str = "past_sequence_length + sequence_length";
 
 /// One attention: `softmax(Q · Kᵀ + mask) · V`, scales anywhere before the mask.
 pub(super) struct Attention<'g> {
@@ -41,26 +48,16 @@ pub(super) struct Heads<'g> {
 /// Every attention of a graph, in its order.
 ///
 /// # Errors
-/// [`Refused::Attention`] names the pass that asks, and the softmax of one that is not understood.
-pub(super) fn attentions<'g>(
-    graph: &Graph<'g>,
-    pass: &'static str,
-) -> Result<Vec<Attention<'g>>, Refused> {
-    let softmaxes = graph.nodes().filter(|(_, n)| graph.is(n, "Softmax"));
-    let found = softmaxes
-        .map(|(id, softmax)| {
-            read(graph, id).map_err(|why| Refused::Attention {
-                pass,
-                at: Some(softmax.name().to_owned()),
-                why: why.to_owned(),
-            })
-        })
-        .collect::<Result<Vec<_>, Refused>>()?;
-    if found.is_empty() {
+/// [`Refused::Attention`] names the softmax of one that is not understood.
+pub(super) fn attentions<'g>(graph: &Graph<'g>) -> Result<Vec<Attention<'g>>, Refused> {
+    let softmaxes = graph.nodes().filter(|(_, node)| graph.is(node, "Softmax"));
+    let read = |(id, node)| read(graph, id).map_err(|why| Refused::attention(node, why));
+    let attentions = softmaxes.map(read).collect::<Result<Vec<_>, _>>()?;
+    if attentions.is_empty() {
         let why = "the graph has no softmax, so no attention".to_owned();
-        return Err(Refused::Attention { pass, at: None, why });
+        return Err(Refused::Attention { at: None, why });
     }
-    Ok(found)
+    Ok(attentions)
 }
 
 fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'static str> {
@@ -103,7 +100,6 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
         softmax,
         add,
         mask,
-
         queries: product.input_at(0).unwrap_or_default(),
         scale: behind * before,
         transpose,
@@ -190,34 +186,91 @@ fn repeated<'g>(graph: &Graph<'g>, value: &str) -> Option<(&'g str, usize)> {
     Some((opened.input_at(0)?, usize::try_from(repeats).ok().filter(|&n| n > 0)?))
 }
 
-/// The concatenation that makes a shape, behind the choice that replaces -1 and behind reshapes.
+/// The concatenation that makes a shape, before the choice that replaces -1 and before reshapes.
 fn dimensions<'g>(graph: &Graph<'g>, shape: &str) -> Option<&'g NodeProto> {
-    let node = graph.node(graph.maker(shape)?);
-    match node.op_type() {
-        op if !graph.is(node, op) => None,
-        "Concat" => Some(node),
-        "Reshape" => dimensions(graph, node.input_at(0)?),
-        "Where" => dimensions(graph, node.input_at(2)?),
-        _ => None,
+    let mut node = graph.node(graph.maker(shape)?);
+    loop {
+        let from = match node.op_type() {
+            op if !graph.is(node, op) => return None,
+            "Concat" => return Some(node),
+            "Reshape" => node.input_at(0)?,
+            "Where" => node.input_at(2)?,
+            _ => return None,
+        };
+        node = graph.node(graph.maker(from)?);
     }
 }
 
 impl Heads<'_> {
-    /// Whether a cache is concatenated to them.
-    pub(super) fn has_cache(&self, graph: &Graph<'_>) -> bool {
-        let made = graph.maker(self.whole).map(|id| graph.node(id));
-        made.is_some_and(|node| {
-            graph.is(node, "Concat") && node.input.iter().any(|input| graph.is_input(input))
-        })
+    /// The input that they are concatenated to, if a cache is.
+    pub(super) fn cache<'g>(&self, graph: &Graph<'g>) -> Option<&'g str> {
+        let (_, concat) = graph.maker_of(self.whole, "Concat")?;
+        concat.input.iter().map(String::as_str).find(|input| graph.is_input(input))
     }
 
-    /// Number and size of the heads of a cache, as its input declares them.
-    pub(super) fn declared(&self, graph: &Graph<'_>) -> Option<(usize, usize)> {
-        let node = graph.node(graph.maker(self.whole)?);
-        let past = node.input.iter().find(|input| input.starts_with(PAST))?;
-        let dims = graph.proto().input.iter().find(|input| input.name() == past)?.dims();
-        Some((dims.get(1)?.parse().ok()?, dims.get(3)?.parse().ok()?))
+    /// Their number and size, as far as a noted shape or the nodes that make them say.
+    pub(super) fn shape(&self, graph: &Graph<'_>, heads_second: bool) -> [Option<usize>; 2] {
+        let mut extents = [None; 2];
+        let (mut at, mut axes) = (self.whole, if heads_second { [1, 3] } else { [2, 3] });
+        // Exporters write three or four nodes between a projection and its heads.
+        for _ in 0..16 {
+            let noted = graph.noted(at).map(|info| info.dims());
+            for (extent, axis) in extents.iter_mut().zip(axes) {
+                let noted = noted.as_ref().and_then(|dims| dims.get(axis)?.parse().ok());
+                *extent = extent.or(noted);
+            }
+            let Some(from) = before(graph, at, &mut axes, &mut extents) else { break };
+            at = from;
+        }
+        extents
     }
+}
+
+/// The value of four axes that a node moves or cuts to make this one. The axes become those that they were, and the
+/// extents what the node says of them.
+fn before<'g>(
+    graph: &Graph<'g>,
+    value: &str,
+    axes: &mut [usize; 2],
+    extents: &mut [Option<usize>; 2],
+) -> Option<&'g str> {
+    let node = graph.node(graph.maker(value).filter(|_| extents.contains(&None))?);
+    let mut says = |at: usize, extent: Option<&i64>| {
+        let extent = extent.and_then(|&n| usize::try_from(n).ok()).filter(|&n| n > 0);
+        extents[at] = extents[at].or(extent);
+    };
+    match node.op_type() {
+        op if !graph.is(node, op) => return None,
+        "Identity" | "Cast" => {}
+        "Transpose" => {
+            let perm = node.attr_ints("perm").filter(|perm| perm.len() == 4)?;
+            *axes = axes.map(|axis| usize::try_from(perm[axis]).unwrap_or(usize::MAX));
+            axes.iter().all(|&axis| axis < 4).then_some(())?;
+        }
+        "Split" => {
+            let axis = node.attr_i("axis", 0);
+            let axis = if axis < 0 { axis + 4 } else { axis };
+            if let Some(at) = axes.iter().position(|&own| own as i64 == axis) {
+                let List::Given(sizes) = graph.list(node) else { return None };
+                says(at, sizes.get(node.output.iter().position(|output| output == value)?));
+            }
+        }
+        "Reshape" => {
+            for (at, &axis) in axes.iter().enumerate() {
+                match (graph.list(node), node.input_at(1)) {
+                    (List::Given(dims), _) if dims.len() == 4 => says(at, dims.get(axis)),
+                    (List::Unknown, Some(shape)) => {
+                        let parts = dimensions(graph, shape).filter(|parts| parts.input.len() == 4)?;
+                        says(at, graph.constant_i64(parts.input_at(axis)?).unwrap_or_default().first());
+                    }
+                    _ => return None,
+                }
+            }
+            return None;
+        }
+        _ => return None,
+    }
+    node.input_at(0)
 }
 
 /// Every value that depends on `from`.
@@ -234,4 +287,49 @@ pub(super) fn descendants<'g>(graph: &Graph<'g>, from: &'g str) -> HashSet<&'g s
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Model, TestGraph, initializer_i64, node};
+
+    /// Heads as `torch.onnx` writes those of one product for queries, keys and values: a shape that is put
+    /// together, a split along the heads, a transpose.
+    fn split(perm: [i64; 4]) -> Model {
+        let number = |name: &str, n: i64| initializer_i64(name, &[1], &[n]);
+        TestGraph::new()
+            .input("x", &["batch", "sequence", "48"])
+            .initializer(number("batch", 1))
+            .initializer(number("open", -1))
+            .initializer(number("heads", 6))
+            .initializer(number("size", 8))
+            .initializer(initializer_i64("sizes", &[2], &[4, 2]))
+            .node(node("Concat", ["batch", "open", "heads", "size"], "shape").int("axis", 0))
+            .node(node("Reshape", ["x", "shape"], "third"))
+            .node(node("Split", ["third", "sizes"], "queries").output("keys").int("axis", -2))
+            .node(node("Transpose", ["keys"], "second").ints("perm", perm))
+            .output("queries", &["batch", "sequence", "4", "8"])
+            .output("second", &["batch", "a", "b", "c"])
+            .model()
+    }
+
+    #[test]
+    fn heads_are_read_off_the_nodes_that_make_them() {
+        let shape = |model: &Model, value: &str, heads_second| {
+            let heads = Heads { read: value, whole: value, repeats: 1 };
+            heads.shape(&model.graph(), heads_second)
+        };
+        let model = split([0, 2, 1, 3]);
+        assert_eq!(shape(&model, "second", true), [Some(2), Some(8)]);
+        assert_eq!(shape(&model, "keys", false), [Some(2), Some(8)]);
+        // An output, of which the file notes the shape.
+        assert_eq!(shape(&model, "queries", false), [Some(4), Some(8)]);
+        // Axes that don't mean what they should are numbers all the same, and not those that were meant.
+        assert_eq!(shape(&model, "second", false), [None, Some(8)]);
+        for perm in [[0, 2, 1, 9], [0, -1, 1, 3]] {
+            assert_eq!(shape(&split(perm), "second", true), [None, None]);
+        }
+        assert_eq!(shape(&model, "x", true), [None, None]);
+    }
 }

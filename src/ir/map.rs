@@ -1,0 +1,40 @@
+//! Files mapped into memory.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+/// Maps a file read-only.
+#[allow(unsafe_code)]
+pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+    // Opening a pipe would wait for its other end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a plain file"));
+    }
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
+    // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
+    let map = unsafe { memmap2::Mmap::map(&file)? };
+    Ok(Bytes::from_owner(map))
+}
+
+/// The map of a model's own file, as a whole: only [`Model::open`] makes one.
+#[derive(Clone, Debug)]
+pub(super) struct Mapped(pub(super) Bytes);
+
+impl Mapped {
+    /// Gives the pages that were read back to the system, which reads them again if they are needed:
+    /// a rewrite that replaces every weight would otherwise hold each of them twice.
+    pub(super) fn release(&self) {
+        #[cfg(target_os = "linux")]
+        #[allow(unsafe_code)]
+        // SAFETY: the range is one read-only map of a file, whole, alive through the handle, and never
+        // written; dropped pages hold the file's own bytes when they are next read.
+        unsafe {
+            libc::madvise(self.0.as_ptr().cast_mut().cast(), self.0.len(), libc::MADV_DONTNEED);
+        }
+    }
+}

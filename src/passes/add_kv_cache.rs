@@ -1,0 +1,339 @@
+use std::collections::{BTreeMap, HashSet};
+
+use super::attention::{Attention, PAST_LENGTH, TOTAL, attentions, descendants};
+use super::surgery::{Given, Refused, Surgery, free, graph_of, splice};
+use crate::ir::{Graph, Model, Names, NodeId, NodeProto, node, value_f32, value_i64};
+use crate::names::Causal;
+
+const NAME: &str = "add-kv-cache";
+
+/// A graph exported without a cache gains one.
+///
+/// Keys are taken after their rotary embedding, and both before any transpose or repetition. Positions are an input,
+/// so that a step can say where it is. Inputs follow those that are there, outputs follow the logits, layer by
+/// layer in the order of the graph; the hidden states stay last. The cache's heads and their size stand in the
+/// interface as fixed numbers, read off the graph or told. An inner value that has the name of an input or output to
+/// be gets another.
+pub(super) struct AddKvCache;
+
+impl Surgery for AddKvCache {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static str {
+        "softmax(Q K^T + mask) V of layer i, K and V f32 [batch, heads, sequence, size]\n\
+         \u{20} =>  K' = present.i.key = Concat(past_key_values.i.key, K; axis 2), V' likewise\n\
+         \u{20}     softmax(Q K'^T + mask) V'\n\
+         the mask is made from the length of attention_mask, which then is past and sequence together\n\
+         not: a graph that has a cache, an attention of another form, a mask that attention_mask does not reach,\n\
+         keys or values that other nodes read too or whose heads nothing tells"
+    }
+
+    fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {
+        let names = &given.names;
+        let layers = insertions(&model.graph(), given)?.len();
+        let mut taken = Names::of(model.graph_proto());
+        let ports =
+            (0..layers).flat_map(|layer| [port(names, layer, "key"), port(names, layer, "value")]);
+        let graph = graph_of(model);
+        ports.flatten().for_each(|port| free(graph, &mut taken, &port));
+        // By the names that values have now.
+        let insertions = insertions(&model.graph(), given)?;
+        let graph = graph_of(model);
+        // Inner shapes are those without a past.
+        graph.value_info.clear();
+        let mut outputs = Vec::new();
+        let mut inserted: BTreeMap<usize, Vec<NodeProto>> = BTreeMap::new();
+        for (layer, insertion) in insertions.into_iter().enumerate() {
+            let Insertion { keys, values, readers, heads_second, shape } = insertion;
+            for (kind, mut value, reader) in [("key", keys, readers.0), ("value", values, readers.1)] {
+                let [past, present] = port(names, layer, kind);
+                let before = inserted.entry(reader.0).or_default();
+                let reading = &mut graph.node[reader.0];
+                reading
+                    .input
+                    .iter_mut()
+                    .filter(|name| **name == value)
+                    .for_each(|name| *name = present.clone());
+                if kind == "key" && !heads_second {
+                    let turned = taken.value(&format!("{NAME}/{layer}/keys"));
+                    let turn = node("Transpose", [&value], &turned).named(taken.node(&turned));
+                    before.push(turn.author(NAME).ints("perm", [0, 2, 1, 3]).build());
+                    let perm = reading.attribute.iter_mut().find(|a| a.name() == "perm");
+                    perm.expect("found by its perm").ints = vec![0, 1, 3, 2];
+                    value = turned;
+                }
+                let concat = node("Concat", [&past, &value], &present).author(NAME).int("axis", 2);
+                before.push(concat.named(taken.node(&format!("{NAME}/{layer}/{kind}"))).build());
+                let [heads, size] = shape.map(|n| n.to_string());
+                graph.input.push(value_f32(&past, &["batch", &heads, PAST_LENGTH, &size]));
+                outputs.push(value_f32(&present, &["batch", &heads, TOTAL, &size]));
+            }
+        }
+        splice(graph, inserted, &HashSet::new());
+        for input in graph.input.iter_mut().filter(|input| input.name() == names.mask) {
+            *input = value_i64(&names.mask, &["batch", TOTAL]);
+        }
+        let after = graph.output.iter().position(|o| o.name() == names.logits).map_or(0, |at| at + 1);
+        graph.output.splice(after..after, outputs);
+        Ok(layers)
+    }
+}
+
+/// The input and the output that carry a layer's keys or values.
+fn port(names: &Causal, layer: usize, kind: &str) -> [String; 2] {
+    [&names.past, &names.present].map(|prefix| format!("{prefix}.{layer}.{kind}"))
+}
+
+/// Where a layer's cache goes in.
+struct Insertion {
+    keys: String,
+    values: String,
+    /// The nodes that read them: the keys' transpose, the product with the values.
+    readers: (NodeId, NodeId),
+    heads_second: bool,
+    /// How many heads there are, and their size.
+    shape: [usize; 2],
+}
+
+/// Where the cache of each attention goes in, in the order of the graph.
+fn insertions(graph: &Graph<'_>, given: &Given) -> Result<Vec<Insertion>, Refused> {
+    let Causal { mask, past, present, .. } = &given.names;
+    let mut ports = graph.proto().input.iter().chain(&graph.proto().output).map(|port| port.name());
+    let is_cache = |name: &str| {
+        let mut rest =
+            [past, present].into_iter().filter_map(|prefix| name.strip_prefix(prefix.as_str()));
+        rest.any(|rest| rest.starts_with('.'))
+    };
+    if ports.any(is_cache) {
+        let why = "the graph has a cache already".to_owned();
+        return Err(Refused::Attention { at: None, why });
+    }
+    if !graph.is_input(mask) {
+        return Err(Refused::input("mask", mask));
+    }
+    let masked = descendants(graph, mask);
+    attentions(graph)?.iter().map(|attention| insertion(graph, attention, &masked, given)).collect()
+}
+
+/// Where the cache of one attention goes in: before heads are repeated, if they are.
+fn insertion(
+    graph: &Graph<'_>,
+    attention: &Attention<'_>,
+    masked: &HashSet<&str>,
+    given: &Given,
+) -> Result<Insertion, Refused> {
+    let softmax = graph.node(attention.softmax);
+    let refuse = |why: &str| Err(Refused::attention(softmax, why));
+    if !masked.contains(attention.mask) {
+        return refuse(&format!("what is added to the scores does not depend on {}", given.names.mask));
+    }
+    let (keys, values) = (attention.keys, attention.values);
+    for heads in [keys, values] {
+        if heads.cache(graph).is_some() {
+            return refuse("its keys or values are concatenated with an input: a cache is there");
+        }
+        if graph.maker(heads.whole).is_none() {
+            return refuse("its keys or values are computed by nothing");
+        }
+    }
+    let reader = |whole: &str, read: &str, direct: NodeId| {
+        if whole == read { Some(direct) } else { graph.sole_user(whole) }
+    };
+    let readers = (
+        reader(keys.whole, keys.read, attention.transpose),
+        reader(values.whole, values.read, attention.context),
+    );
+    let (Some(first), Some(second)) = readers else {
+        return refuse("its keys or values are read in other places too");
+    };
+    Ok(Insertion {
+        keys: keys.whole.to_owned(),
+        values: values.whole.to_owned(),
+        readers: (first, second),
+        heads_second: attention.heads_second,
+        shape: shape(graph, attention, given)
+            .map_err(|why| Refused::Heads { at: softmax.called().to_owned(), why })?,
+    })
+}
+
+/// Number and size of the heads of keys and values: as the graph says or else as told, and the same of both.
+fn shape(graph: &Graph<'_>, attention: &Attention<'_>, given: &Given) -> Result<[usize; 2], String> {
+    let keys = attention.keys.shape(graph, attention.heads_second);
+    let values = attention.values.shape(graph, true);
+    let one = |at: usize, what: &str| {
+        let known = [keys[at], values[at], given.heads.map(|heads| heads[at])];
+        let mut known = known.into_iter().flatten();
+        let first =
+            known.next().ok_or_else(|| format!("nothing tells the {what} of its keys and values"))?;
+        match known.find(|other| *other != first) {
+            Some(other) => Err(format!("the {what} of its keys and values is {first} and {other}")),
+            None => Ok(first),
+        }
+    };
+    Ok([one(0, "number of heads")?, one(1, "head size")?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Driver;
+    use super::super::testing::layer::*;
+    use super::*;
+    use crate::ir::rename_value;
+
+    #[test]
+    fn a_cache_gives_what_the_whole_prompt_gives() {
+        let plain = model(PLAIN);
+        let whole = logits(&call(&plain, &[&IDS_5], &[&ONES], None));
+        let mut cached = plain.clone();
+        assert_eq!(apply(&mut cached, "add-kv-cache"), Ok(1));
+        cached.check().unwrap();
+        let names = |infos: &[crate::ir::ValueInfoProto]| -> Vec<String> {
+            infos.iter().map(|info| info.name().to_owned()).collect()
+        };
+        assert_eq!(
+            names(&cached.graph_proto().input),
+            [IDS, MASK, "past_key_values.0.key", "past_key_values.0.value"]
+        );
+        assert_eq!(names(&cached.graph_proto().output), [LOGITS, "present.0.key", "present.0.value"]);
+        assert_eq!(cached.graph_proto().input[2].dims(), ["batch", "2", "past_sequence_length", "4"]);
+        for cut in 1..5 {
+            let first = call(&cached, &[&IDS_5[..cut]], &[&ONES[..cut]], None);
+            let second = call(&cached, &[&IDS_5[cut..]], &[&ONES], Some(&first));
+            assert!(close(&logits(&first), &whole[..cut * VOCABULARY]));
+            assert!(close(&logits(&second), &whole[cut * VOCABULARY..]), "cut at {cut}");
+            assert_eq!(second["present.0.key"].shape(), [1, KV_HEADS, 5, SIZE]);
+        }
+    }
+
+    #[test]
+    fn a_cache_goes_in_before_heads_are_repeated_and_only_once() {
+        let mut cached = model(PLAIN);
+        apply(&mut cached, "add-kv-cache").unwrap();
+        let graph = cached.graph();
+        let (_, opened) = graph.maker_of("keys_open", "Unsqueeze").unwrap();
+        assert_eq!(opened.input_at(0), Some("present.0.key"));
+        let again = apply(&mut cached, "add-kv-cache").unwrap_err();
+        assert_eq!(again, "add-kv-cache: the graph has a cache already");
+    }
+
+    #[test]
+    fn what_is_no_attention_is_refused_by_name() {
+        let refused =
+            |graph: TestGraph| apply(&mut finished(graph, PLAIN), "add-kv-cache").unwrap_err();
+        let constant = masked(base(PLAIN), PLAIN).initializer(initializer_f32("no_mask", &[], &[0.0]));
+        assert_eq!(
+            refused(attended(constant, PLAIN, "no_mask")),
+            "add-kv-cache: node \"softmax\": what is added to the scores does not depend on attention_mask"
+        );
+        let none = base(PLAIN).node(node("Identity", ["q_second"], "context"));
+        assert_eq!(refused(none), "add-kv-cache: the graph has no softmax, so no attention");
+        let alone =
+            base(PLAIN).node(node("Softmax", ["q_second"], "context").int("axis", -1).named("odd"));
+        assert_eq!(refused(alone), "add-kv-cache: node \"odd\": no mask is added before the softmax");
+        let twice = attended(masked(base(PLAIN), PLAIN), PLAIN, "mask").node(node(
+            "Neg",
+            ["k_second"],
+            "seen_elsewhere",
+        ));
+        assert!(refused(twice).ends_with("its keys or values are read in other places too"));
+    }
+
+    #[test]
+    fn a_softmax_along_another_axis_is_no_attention() {
+        let with_axis = |opset: i64, axis: Option<i64>| {
+            let mut proto = at_opset(&model(PLAIN), opset).proto().clone();
+            let nodes = &mut proto.graph.as_mut().unwrap().node;
+            let softmax = nodes.iter_mut().find(|node| node.is("Softmax")).unwrap();
+            softmax.attribute.clear();
+            if let Some(axis) = axis {
+                softmax.attribute = node("Softmax", ["x"], "y").int("axis", axis).build().attribute;
+            }
+            apply(&mut Model::from_proto(proto, "test.onnx").unwrap(), "add-kv-cache")
+        };
+        let why = "add-kv-cache: node \"softmax\": the softmax is not along the keys";
+        assert_eq!(with_axis(17, Some(2)).unwrap_err(), why);
+        assert_eq!(with_axis(12, None).unwrap_err(), why);
+        assert_eq!((with_axis(13, None), with_axis(17, Some(3))), (Ok(1), Ok(1)));
+    }
+
+    #[test]
+    fn operators_of_another_domain_are_no_attention() {
+        let mut proto = model(PLAIN).proto().clone();
+        let nodes = &mut proto.graph.as_mut().unwrap().node;
+        nodes.iter_mut().find(|node| node.output[0] == "scores").unwrap().domain =
+            Some("other".to_owned());
+        let mut model = Model::from_proto(proto, "test.onnx").unwrap();
+        let error = apply(&mut model, "add-kv-cache").unwrap_err();
+        assert!(error.ends_with("no product of queries and keys is before the mask"), "{error}");
+    }
+
+    #[test]
+    fn shapes_without_a_past_are_forgotten() {
+        let mut proto = model(PLAIN).proto().clone();
+        proto.graph.as_mut().unwrap().value_info =
+            vec![crate::ir::value_f32("raw", &["1", "4", "5", "5"])];
+        let mut model = Model::from_proto(proto, "test.onnx").unwrap();
+        apply(&mut model, "add-kv-cache").unwrap();
+        assert!(model.graph_proto().value_info.is_empty());
+    }
+
+    /// The layer with keys and values whose shape is an input, so that nothing in the graph tells their heads.
+    fn untold() -> Model {
+        let mut proto = model(PLAIN).proto().clone();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.initializer.retain(|tensor| tensor.name() != "kv_shape");
+        graph.input.push(crate::ir::value_i64("kv_shape", &["4"]));
+        Model::from_proto(proto, "test.onnx").unwrap()
+    }
+
+    #[test]
+    fn heads_that_the_graph_does_not_tell_are_asked_for() {
+        let error = Driver::of(&["add-kv-cache"]).unwrap().run(&mut untold()).unwrap_err();
+        let why =
+            "add-kv-cache: node \"softmax\": nothing tells the number of heads of its keys and values";
+        assert_eq!(error.to_string(), why);
+        let hint = miette::Diagnostic::help(&error).unwrap().to_string();
+        assert!(hint.ends_with("--kv-heads N --head-size N"), "{hint}");
+        let told = |heads| Given { heads: Some(heads), ..Given::default() };
+        let mut cached = untold();
+        assert_eq!(operate(&mut cached, "add-kv-cache", told([KV_HEADS, SIZE])), Ok(1));
+        let dims = cached.graph().noted("past_key_values.0.key").unwrap().dims();
+        assert_eq!(dims, ["batch", "2", "past_sequence_length", "4"]);
+        let why = "add-kv-cache: node \"softmax\": the head size of its keys and values is 4 and 8";
+        let error = operate(&mut model(PLAIN), "add-kv-cache", told([KV_HEADS, 8])).unwrap_err();
+        assert_eq!(error, why);
+    }
+
+    #[test]
+    fn ports_of_other_names_are_told() {
+        let renamed = {
+            let mut proto = model(PLAIN).proto().clone();
+            let graph = proto.graph.as_mut().unwrap();
+            rename_value(graph, "attention_mask", "seen");
+            graph.input[1].name = Some("seen".to_owned());
+            Model::from_proto(proto, "test.onnx").unwrap()
+        };
+        let error = Driver::of(&["add-kv-cache"]).unwrap().run(&mut renamed.clone()).unwrap_err();
+        assert_eq!(error.to_string(), "add-kv-cache: the graph has no input \"attention_mask\"");
+        let hint = miette::Diagnostic::help(&error).unwrap().to_string();
+        assert!(hint.contains("--name mask=NAME"), "{hint}");
+        let names = Causal {
+            mask: "seen".to_owned(),
+            past: "cache_in".to_owned(),
+            present: "cache_out".to_owned(),
+            ..Causal::default()
+        };
+        let mut cached = renamed;
+        let given = Given { names, ..Given::default() };
+        assert_eq!(operate(&mut cached, "add-kv-cache", given), Ok(1));
+        let ports = |infos: &[crate::ir::ValueInfoProto]| -> Vec<String> {
+            infos.iter().map(|info| info.name().to_owned()).collect()
+        };
+        let graph = cached.graph_proto();
+        assert_eq!(ports(&graph.input), ["input_ids", "seen", "cache_in.0.key", "cache_in.0.value"]);
+        assert_eq!(graph.input[1].dims(), ["batch", TOTAL]);
+        assert_eq!(ports(&graph.output), ["logits", "cache_out.0.key", "cache_out.0.value"]);
+    }
+}

@@ -1,0 +1,200 @@
+use std::collections::HashMap;
+
+use super::attention::attentions;
+use super::surgery::{Given, Refused, Surgery, graph_of};
+use crate::ir::proto::tensor_proto::DataType;
+use crate::ir::{Graph, Model, Names, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
+use crate::names::Causal;
+
+const NAME: &str = "canonical-mask";
+/// The mask as every attention adds it, f32 [batch, 1, sequence, past + sequence]; another name where the
+/// graph has a value of this one.
+const BIAS: &str = "attention_bias";
+/// Added to the score of a position that may not be seen: finite, so that a row of padding stays a number.
+const MASKED: f32 = -1e9;
+
+/// Whatever an exporter made of `attention_mask` becomes one mask for every layer.
+///
+/// That the old mask is causal is not read off it: the references hold it to that.
+pub(super) struct CanonicalMask;
+
+impl Surgery for CanonicalMask {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rules(&self) -> &'static str {
+        "of S ids and a mask of length T, query s at place T - S + s:\n\
+         \u{20} bias[b, 0, s, t] = 0 where t <= T - S + s and attention_mask[b, t] = 1, else -1e9\n\
+         softmax(scores + any mask made of attention_mask and shapes alone)  =>  softmax(scores + bias)\n\
+         Where(IsNaN(p), 0, p)  =>  p\n\
+         not: before opset 13, an attention of another form"
+    }
+
+    /// For `Range`, `LessOrEqual` and the axes of `Unsqueeze`.
+    fn opset(&self, _: &Given) -> i64 {
+        13
+    }
+
+    fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {
+        let changes = changes(&model.graph(), &given.names)?;
+        let count = changes.len();
+        model.free_constants_of_inputs();
+        let mut names = Names::of(model.graph_proto());
+        let canonical = Canonical::new(&mut names, &given.names);
+        let graph = graph_of(model);
+        let mut guards: HashMap<String, String> = HashMap::new();
+        for (add, mask, guarded) in changes {
+            let operand = graph.node[add].input.iter_mut().find(|input| **input == mask);
+            *operand.expect("read off this node") = canonical.bias.clone();
+            guards.extend(guarded);
+        }
+        // With a finite mask no probability is NaN.
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+            if let Some(plain) = guards.get(name) {
+                name.clone_from(plain);
+            }
+        }
+        graph.initializer.extend(canonical.constants);
+        graph.node.splice(0..0, canonical.nodes);
+        Ok(count)
+    }
+}
+
+/// The place of the addition, the mask, and where probabilities are guarded what they become and what they were.
+type Masking = (usize, String, Option<(String, String)>);
+
+/// How each attention is masked.
+fn changes(graph: &Graph<'_>, names: &Causal) -> Result<Vec<Masking>, Refused> {
+    for (role, name) in [("ids", &names.ids), ("mask", &names.mask)] {
+        if !graph.is_input(name) {
+            return Err(Refused::input(role, name));
+        }
+    }
+    let sources = sources(graph, &names.mask);
+    let masking = |a: &super::attention::Attention<'_>| {
+        let softmax = graph.node(a.softmax);
+        if sources.get(a.mask) != Some(&Source::Mask) {
+            let why = format!("what is added to the scores is not made of {} alone", names.mask);
+            return Err(Refused::attention(softmax, why));
+        }
+        let plain = softmax.output_at(0).unwrap_or_default().to_owned();
+        Ok((a.add.0, a.mask.to_owned(), a.guarded.map(|guarded| (guarded.to_owned(), plain))))
+    };
+    attentions(graph)?.iter().map(masking).collect()
+}
+
+/// Whether a value is a mask that this surgery made.
+pub(super) fn is_canonical(graph: &Graph<'_>, mask: &str) -> bool {
+    graph.maker_of(mask, "Unsqueeze").is_some_and(|(_, node)| node.author() == Some(NAME))
+}
+
+/// What the numbers of a value come from, beside constants and shapes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Mask,
+    Other,
+}
+
+/// The source of each value that has one.
+fn sources<'g>(graph: &Graph<'g>, mask: &str) -> HashMap<&'g str, Source> {
+    let inputs = graph.proto().input.iter().map(|input| input.name());
+    let given = inputs.filter(|name| graph.is_input(name));
+    let mut sources: HashMap<&str, Source> =
+        given.map(|name| (name, if name == mask { Source::Mask } else { Source::Other })).collect();
+    for (_, node) in graph.nodes().filter(|(_, node)| !graph.is(node, "Shape")) {
+        let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+        let read = node.input.iter().filter_map(|input| sources.get(input.as_str()).copied());
+        if let Some(source) = read.chain(nested.then_some(Source::Other)).max() {
+            sources.extend(node.output.iter().map(|output| (output.as_str(), source)));
+        }
+    }
+    sources
+}
+
+/// The nodes that make the mask, and their constants.
+struct Canonical {
+    bias: String,
+    constants: Vec<TensorProto>,
+    nodes: Vec<NodeProto>,
+}
+
+impl Canonical {
+    fn new(names: &mut Names, ports: &Causal) -> Self {
+        let mut value = |part: &str| names.value(&format!("{BIAS}/{part}"));
+        let [zero, one, axis, all, masked] = ["zero", "one", "axis_1", "all", "masked"].map(&mut value);
+        let constants = vec![
+            initializer_i64(&zero, &[], &[0]),
+            initializer_i64(&one, &[], &[1]),
+            initializer_i64(&axis, &[1], &[1]),
+            initializer_f32(&all, &[], &[1.0]),
+            initializer_f32(&masked, &[], &[MASKED]),
+        ];
+        let mut nodes = Vec::new();
+        let mut make = |op: &str, inputs: &[&str], name: &str, to: Option<DataType>| {
+            let output = names.value(name);
+            let made =
+                node(op, inputs.iter().copied(), &output).named(names.node(&output)).author(NAME);
+            let made = to.into_iter().fold(made, |made, to| made.int("to", to as i64));
+            nodes.push(made.build());
+            output
+        };
+        let float = Some(DataType::Float);
+        let mut part = |op: &str, inputs: &[&str], part: &str, to: Option<DataType>| {
+            make(op, inputs, &format!("{BIAS}/{part}"), to)
+        };
+        let mask_shape = part("Shape", &[&ports.mask], "mask_shape", None);
+        let total = part("Gather", &[&mask_shape, &one], "total", None);
+        let ids_shape = part("Shape", &[&ports.ids], "ids_shape", None);
+        let length = part("Gather", &[&ids_shape, &one], "length", None);
+        let keys = part("Range", &[&zero, &total, &one], "keys", None);
+        let places = part("Range", &[&zero, &length, &one], "places", None);
+        let rows = part("Unsqueeze", &[&places, &axis], "rows", None);
+        let past = part("Sub", &[&total, &length], "past", None);
+        let queries = part("Add", &[&rows, &past], "queries", None);
+        let causal = part("LessOrEqual", &[&keys, &queries], "causal", None);
+        let causal = part("Cast", &[&causal], "causal_f32", float);
+        let given = part("Cast", &[&ports.mask], "given_f32", float);
+        let given = part("Unsqueeze", &[&given, &axis], "given", None);
+        let seen = part("Mul", &[&causal, &given], "seen", None);
+        let unseen = part("Sub", &[&all, &seen], "unseen", None);
+        let bias = part("Mul", &[&unseen, &masked], "bias", None);
+        let bias = make("Unsqueeze", &[&bias, &axis], BIAS, None);
+        Self { bias, constants, nodes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::layer::*;
+    use super::*;
+
+    #[test]
+    fn a_mask_of_any_making_becomes_the_canonical_one() {
+        let mut changed = model(OPTIMUM);
+        let rows: [&[i64]; 2] = [&IDS_5, &[0, 0, 2, 7, 1]];
+        let mask: [&[i64]; 2] = [&ONES, &[0, 0, 1, 1, 1]];
+        let before = logits(&call(&changed, &rows, &mask, None));
+        assert_eq!(apply(&mut changed, "canonical-mask"), Ok(1));
+        changed.check().unwrap();
+        let after = logits(&call(&changed, &rows, &mask, None));
+        let given = |values: &[f32]| [&values[..45], &values[63..]].concat();
+        assert!(close(&given(&before), &given(&after)));
+        let left = |op: &str| changed.graph_proto().node.iter().filter(|made| made.is(op)).count();
+        assert_eq!((left("Where"), left("IsNaN"), left("And")), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_mask_of_more_than_the_attention_mask_is_refused() {
+        let graph = masked(base(OPTIMUM), OPTIMUM).input("slopes", &["4", "1", "1"]).node(node(
+            "Add",
+            ["mask", "slopes"],
+            "biased",
+        ));
+        let error = apply(&mut finished(attended(graph, OPTIMUM, "biased"), OPTIMUM), "canonical-mask");
+        assert_eq!(
+            error.unwrap_err(),
+            "canonical-mask: node \"softmax\": what is added to the scores is not made of attention_mask alone"
+        );
+    }
+}

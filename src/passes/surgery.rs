@@ -1,0 +1,122 @@
+//! Rewrites of a graph as a whole: of what it takes and gives, or of every attention at once.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crate::ir::{GraphProto, Model, Names, NodeProto, rename_value};
+use crate::names::Causal;
+
+/// A rewrite of a whole graph, where a [`Pass`](super::Pass) looks at one node. The driver lets it edit a copy,
+/// drops what has lost its use, [checks](Model::check) the result, and only then takes it: a surgery that refuses
+/// leaves the model as it was.
+///
+/// Constants are initializers, and nodes that do nothing are gone, by the time it runs.
+pub trait Surgery: Sync {
+    /// Kebab-case; used in recipes, logs and the metadata of the nodes it makes.
+    fn name(&self) -> &'static str;
+
+    /// The rules, as formulas: what is matched and what stands there afterwards.
+    fn rules(&self) -> &'static str;
+
+    /// The earliest opset that has the operators it writes, in the forms in which it writes them.
+    fn opset(&self, _given: &Given) -> i64 {
+        7
+    }
+
+    /// Changes the graph and returns in how many places.
+    ///
+    /// # Errors
+    /// [`Refused`] says what it does not find or understand.
+    fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused>;
+}
+
+/// What surgeries are told beside the graph.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// What the inputs and outputs are called.
+    pub names: Causal,
+    /// Layers whose input becomes an output, `hidden_states.{i}`; 0 is the embedding.
+    pub layers: Vec<u32>,
+    /// Logits of the last position alone: a prompt's others are never read.
+    pub last_logits: bool,
+    /// Number and size of the heads of keys and values, where the graph does not say.
+    pub heads: Option<[usize; 2]>,
+}
+
+/// Why a surgery leaves a graph as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
+#[allow(missing_docs)]
+pub enum Refused {
+    #[error("{0}")]
+    #[diagnostic(
+        code(passes::expose_hidden_states),
+        help("a causal language model ends in a product with a constant matrix that gives its logits")
+    )]
+    HiddenStates(String),
+    #[error("{}{why}", at.as_ref().map(|at| format!("node {at:?}: ")).unwrap_or_default())]
+    #[diagnostic(
+        code(passes::attention),
+        help("softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis")
+    )]
+    Attention { at: Option<String>, why: String },
+    #[error("the graph has no {kind} {name:?}")]
+    #[diagnostic(
+        code(passes::port),
+        help(
+            "`soprano-export inspect` lists what it has; --name {role}=NAME says what it is called there"
+        )
+    )]
+    Port { kind: &'static str, role: &'static str, name: String },
+    #[error("node {at:?}: {why}")]
+    #[diagnostic(
+        code(passes::heads),
+        help("a config has them as num_key_value_heads and head_dim: --kv-heads N --head-size N")
+    )]
+    Heads { at: String, why: String },
+    #[error("it needs opset {needs}, and the model has {has}")]
+    #[diagnostic(
+        code(passes::opset),
+        help(
+            "export the model at opset {needs} or later, or convert it: onnx.version_converter.convert_version"
+        )
+    )]
+    Opset { needs: i64, has: i64 },
+    #[error("the model describes its training too, which would no longer fit the graph")]
+    #[diagnostic(code(passes::training), help("export it for inference alone"))]
+    Training,
+}
+
+impl Refused {
+    /// The attention of this softmax is of another form.
+    pub(super) fn attention(softmax: &NodeProto, why: impl Into<String>) -> Self {
+        Refused::Attention { at: Some(softmax.called().to_owned()), why: why.into() }
+    }
+
+    /// There is no input of this name.
+    pub(super) fn input(role: &'static str, name: &str) -> Self {
+        Refused::Port { kind: "input", role, name: name.to_owned() }
+    }
+}
+
+pub(super) fn graph_of(model: &mut Model) -> &mut GraphProto {
+    model.proto_mut().graph.as_mut().expect("a checked model has a graph")
+}
+
+/// Frees a name that the interface needs: the inner value that has it gets another.
+pub(super) fn free(graph: &mut GraphProto, names: &mut Names, name: &str) {
+    if names.knows(name) {
+        let other = names.value(name);
+        rename_value(graph, name, &other);
+    }
+}
+
+/// Puts nodes before those at the given places, and drops those that are `gone`.
+pub(super) fn splice(
+    graph: &mut GraphProto,
+    mut nodes: BTreeMap<usize, Vec<NodeProto>>,
+    gone: &HashSet<usize>,
+) {
+    for (at, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
+        graph.node.extend(nodes.remove(&at).unwrap_or_default());
+        graph.node.extend((!gone.contains(&at)).then_some(node));
+    }
+}
