@@ -168,11 +168,7 @@ pub fn validate(
         done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
         Ok(result)
     };
-    // A model that remembers has one conversation at a time.
-    let cases = match signature.stateful {
-        true => references.cases.iter().map(one).collect::<Result<Vec<_>, Error>>()?,
-        false => references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?,
-    };
+    let cases = references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?;
     Ok(Verdict {
         sha256: artifact.sha256,
         weights: artifact.weights.as_ref().map(|weights| weights.sha256),
