@@ -6,14 +6,15 @@ use super::arguments::{RuntimeName, Shared, Validate};
 use super::bench::variants;
 use super::synth::load;
 use super::terminal::{Progress, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
+use super::{Answer, Failure, INTERRUPTED, Outcome, build, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{ArtifactEntry, Bundle, Manifest};
+use crate::export::{self, Python};
 use crate::pipeline::Reporter as _;
 use crate::recipe::{self, Recipe};
 use crate::runtime::{Format, Options, Runtime};
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
-use crate::validate::{Part, Scheme};
+use crate::validate::{Part, Scheme, pesq};
 
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
@@ -31,6 +32,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     let recipe = Recipe::read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
+    let mut python = with_pesq(recipe.family.name(), shared)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
     for (engine, runtime) in runtimes(options, shared)? {
@@ -42,12 +44,27 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(lm.scheme, &demands);
-            let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            let mut heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            if let Ok(found) = &python {
+                let cache = build::cache(shared);
+                let pieces = &recorded.pieces;
+                match pesq(found, cache.root(), pieces, &heard, sample_rate, &INTERRUPTED) {
+                    Ok(scores) => heard.iter_mut().zip(scores).for_each(|(h, s)| h.score(s, demand)),
+                    Err(export::Error::Interrupted) => return Err(export::Error::Interrupted.into()),
+                    Err(error) => python = Err(first_line(&error)),
+                }
+            }
             speakers.push(Speaker { name, heard });
         }
     }
     drop(progress);
     tell!("{}", table(&rows(&speakers)));
+    let pesq_missing = python.as_ref().err().map(String::as_str);
+    if let Some(why) = pesq_missing {
+        let held =
+            demands.int8.pesq.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
+        tellln!("PESQ is not measured: {why}{}", held.unwrap_or_default());
+    }
     for speaker in &speakers {
         for heard in &speaker.heard {
             for fault in &heard.faults {
@@ -57,13 +74,16 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     }
     if let Some(path) = &options.html {
         let pieces = &recorded.pieces;
-        let page = SpeechPage { name: &manifest.name, sample_rate, pieces, speakers: &speakers };
+        let (name, speakers) = (&manifest.name, &speakers);
+        let page = SpeechPage { name, sample_rate, pieces, speakers, pesq_missing };
         write_page(path, &speech_html(&page))?;
     }
     if options.json {
         let all: Vec<_> = speakers
             .iter()
-            .map(|speaker| serde_json::json!({"variant": speaker.name, "pieces": speaker.heard}))
+            .map(|Speaker { name, heard }| {
+                serde_json::json!({"variant": name, "pieces": heard, "pesq_missing": pesq_missing})
+            })
             .collect();
         say(&json(&all))?;
     }
@@ -79,8 +99,27 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
 fn demand(scheme: Scheme, demands: &recipe::Speech) -> Demand {
     match scheme {
         Scheme::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
-        _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
+        _ => {
+            let recipe::Int8Speech { stoi, mel_cepstral_distortion_db, pesq } = demands.int8;
+            Demand::Good { stoi, mel_cepstral_distortion_db, pesq }
+        }
     }
+}
+
+/// The Python environment that has the package `pesq`, or why PESQ can't be measured.
+fn with_pesq(family: &str, shared: &Shared) -> Result<Result<Python, String>, Failure> {
+    match Python::find(shared.python.as_deref(), family, build::cache(shared).root()) {
+        Ok(python) if python.packages().iter().any(|package| package.starts_with("pesq-")) => {
+            Ok(Ok(python))
+        }
+        Ok(_) => Ok(Err("the Python environment has no package `pesq`".to_owned())),
+        Err(export::Error::NoPython { .. }) => Ok(Err("no Python environment".to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn first_line(error: &export::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A runtime, and what it was asked for by.
@@ -143,8 +182,11 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
         "drift",
         "SNR own run",
         "SNR",
+        "SI-SDR",
         "LSD",
+        "MCD",
         "STOI",
+        "ESTOI",
         "PESQ"
     ]];
     for Speaker { name, heard } in speakers {
@@ -155,7 +197,7 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
         let show = |value: Option<f64>, digits: usize| {
             value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
         };
-        let most = heard.iter().map(|h| h.log_spectral_distance_db).reduce(f64::max);
+        let most = |of: &dyn Fn(&Heard) -> Option<f64>| heard.iter().filter_map(of).reduce(f64::max);
         let drift = heard.iter().map(|h| h.drift).max_by_key(|drift| drift.abs()).unwrap_or(0);
         rows.push(row![
             name,
@@ -165,8 +207,11 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
             drift,
             show(least(&|h| h.own_snr_db), 1),
             show(least(&|h| Some(h.snr_db)), 1),
-            show(most, 3),
+            show(least(&|h| h.si_sdr_db), 1),
+            show(most(&|h| Some(h.log_spectral_distance_db)), 3),
+            show(most(&|h| h.mel_cepstral_distortion_db), 3),
             show(least(&|h| h.stoi), 4),
+            show(least(&|h| h.estoi), 4),
             show(least(&|h| h.pesq), 3)
         ]);
     }

@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = package![
     "tasks/environment.py",
     "tasks/export_decoder.py",
     "tasks/export_lm.py",
+    "tasks/pesq.py",
     "tasks/publish.py",
     "tasks/speak.py",
     "tasks/synthesize.py",

@@ -54,6 +54,13 @@ pub enum Request<'a> {
     Speak(Speak<'a>),
     /// Time one half of a checkpoint in PyTorch.
     Bench(Bench<'a>),
+    /// Score speech by PESQ, in 16 kHz; the tensors of both files are `0`, `1`, ….
+    Pesq {
+        /// Undistorted signals.
+        reference: &'a Path,
+        /// What became of them, as many and as long.
+        degraded: &'a Path,
+    },
 }
 
 /// What the whole voice is to say.

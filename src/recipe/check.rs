@@ -134,7 +134,7 @@ impl Checks {
     }
 
     /// A bound that must be a number above 0 and no looser than `most`.
-    fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
+    pub(super) fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
         self.ensure(
             value.is_finite() && value > 0.0,
             format!("is {value}, which is not a bound"),

@@ -8,6 +8,7 @@ mod divergence;
 mod inputs;
 mod language_model;
 mod metric;
+mod pesq;
 mod references;
 mod sensitivity;
 mod signature;
@@ -33,6 +34,7 @@ pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_d
 pub use divergence::{Divergence, first_divergence};
 pub use inputs::{MadeUp, Sizes, given_inputs, name_dimensions, random_inputs, recorded_case};
 pub use metric::{Measured, Metric, Part, Scheme, Tolerance};
+pub use pesq::pesq;
 pub use references::{Case, Kind, References};
 pub use sensitivity::{
     Choice, Damage, Milliseconds, Sensitivity, Trial, choose, measure as sensitivity,
