@@ -153,7 +153,7 @@ mod tests {
             let quieter: Vec<f32> = clean.iter().map(|x| 0.01 * x).collect();
             for processed in [&clean, &quieter] {
                 let score = stoi(&clean, processed, rate).unwrap();
-                assert!((score - 1.0).abs() < 1e-6, "{score} at {rate}");
+                approx::assert_abs_diff_eq!(score, 1.0, epsilon = 1e-6);
             }
         }
     }

@@ -341,9 +341,9 @@ mod tests {
         let want = vec![0.0; 40];
         let steady: Vec<f32> = (0..40).map(|at| if at % 2 == 0 { 1e-6 } else { 0.0 }).collect();
         let growing: Vec<f32> = (0..40).map(|at| 1e-6 * at as f32).collect();
-        assert!((growth(&want, &steady, 20, 2) - 1.0).abs() < 1e-9);
+        approx::assert_abs_diff_eq!(growth(&want, &steady, 20, 2), 1.0, epsilon = 1e-9);
         // Two values a step: 13 at the sixth step, the last of the first quarter, and 39 at the last.
-        assert!((growth(&want, &growing, 20, 2) - 3.0).abs() < 1e-6);
+        approx::assert_abs_diff_eq!(growth(&want, &growing, 20, 2), 3.0, epsilon = 1e-6);
         assert_eq!(growth(&want, &want, 20, 2), 0.0);
         assert!(growth(&want, &[vec![0.0; 20], vec![1.0; 20]].concat(), 20, 2).is_infinite());
     }

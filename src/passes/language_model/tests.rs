@@ -173,7 +173,7 @@ fn logits(outputs: &Tensors) -> Vec<f32> {
 }
 
 fn close(a: &[f32], b: &[f32]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5)
+    approx::abs_diff_eq!(a, b, epsilon = 1e-5)
 }
 
 const IDS_5: [i64; 5] = [3, 1, 4, 1, 5];

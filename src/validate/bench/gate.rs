@@ -124,7 +124,8 @@ mod tests {
                 ("gate.decoder.faster_than_fp32", false),
             ]
         );
-        assert!((held[2].found.unwrap() - 3.56).abs() < 1e-9, "of the int8 row, not of PyTorch's");
+        // Of the int8 row, not of PyTorch's.
+        approx::assert_abs_diff_eq!(held[2].found.unwrap(), 3.56, epsilon = 1e-9);
         assert_eq!(held[5].found, None, "there is no smaller decoder");
     }
 }
