@@ -32,7 +32,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     let recipe = Recipe::read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
-    let mut python = with_pesq(recipe.family.name(), shared)?;
+    let mut python = python_with_pesq(recipe.family.name(), shared)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
     for (engine, runtime) in runtimes(options, shared)? {
@@ -45,10 +45,10 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(lm.scheme, &demands);
             let mut heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
-            if let Ok(found) = &python {
+            if let Ok(interpreter) = &python {
                 let cache = build::cache(shared);
                 let pieces = &recorded.pieces;
-                match pesq(found, cache.root(), pieces, &heard, sample_rate, &INTERRUPTED) {
+                match pesq(interpreter, cache.root(), pieces, &heard, sample_rate, &INTERRUPTED) {
                     Ok(scores) => heard.iter_mut().zip(scores).for_each(|(h, s)| h.score(s, demand)),
                     Err(export::Error::Interrupted) => return Err(export::Error::Interrupted.into()),
                     Err(error) => python = Err(first_line(&error)),
@@ -61,9 +61,9 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, shared: &Shared) -> 
     tell!("{}", table(&rows(&speakers)));
     let pesq_missing = python.as_ref().err().map(String::as_str);
     if let Some(why) = pesq_missing {
-        let held =
-            demands.int8.pesq.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
-        tellln!("PESQ is not measured: {why}{}", held.unwrap_or_default());
+        let least = demands.int8.pesq;
+        let demand = least.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
+        tellln!("PESQ is not measured: {why}{}", demand.unwrap_or_default());
     }
     for speaker in &speakers {
         for heard in &speaker.heard {
@@ -107,7 +107,7 @@ fn demand(scheme: Scheme, demands: &recipe::Speech) -> Demand {
 }
 
 /// The Python environment that has the package `pesq`, or why PESQ can't be measured.
-fn with_pesq(family: &str, shared: &Shared) -> Result<Result<Python, String>, Failure> {
+fn python_with_pesq(family: &str, shared: &Shared) -> Result<Result<Python, String>, Failure> {
     match Python::find(shared.python.as_deref(), family, build::cache(shared).root()) {
         Ok(python) if python.packages().iter().any(|package| package.starts_with("pesq-")) => {
             Ok(Ok(python))

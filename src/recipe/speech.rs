@@ -7,7 +7,7 @@ use super::check::{Checks, FLOOR, Outcome, SNR_DB};
 const PENALTY: std::ops::RangeInclusive<f64> = 1.0..=10.0;
 /// Below it words are lost.
 const LEAST_STOI: f64 = 0.75;
-/// Where white noise 30 dB below the speech brings it.
+/// About what white noise 30 dB below the speech makes of it.
 const MOST_DISTORTION_DB: f64 = 6.0;
 /// "Poor" on the scale of ITU-T P.800.
 const LEAST_PESQ: f64 = 2.0;
