@@ -1,10 +1,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::bounds::*;
 use super::graph::{
     Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
 };
-use super::bounds::*;
 use super::{Int8, Recipe, Shape, Step};
 
 /// Recordings that travel in a bundle, at most.
@@ -116,7 +116,7 @@ impl Checks {
     }
 
     /// A bound that must be a number above 0 and no looser than `most`.
-    fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
+    pub(super) fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
         self.ensure(
             value.is_finite() && value > 0.0,
             format!("is {value}, which is not a bound"),

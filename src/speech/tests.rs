@@ -302,7 +302,7 @@ proptest! {
         let whole = decoder.decode(&rows).unwrap();
         prop_assert_eq!(whole.len(), streamed.len());
         for (a, b) in whole.iter().zip(&streamed) {
-            prop_assert!((a - b).abs() < 1e-5);
+            approx::assert_abs_diff_eq!(a, b, epsilon = 1e-5);
         }
     }
 }
