@@ -6,8 +6,8 @@ BUNDLE := build/soprano-1.1
 # A small trained voice, and what PyTorch and the exported model make of its hidden states.
 MINI := build/soprano-mini
 # The full-size decoder as PyTorch exported it, among the finished stages.
-FOLDER := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "export"))
-EXPORTED = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(FOLDER)')/decoder.onnx
+FOLDER := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "export-decoder"))
+EXPORTED = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(FOLDER)')/model.onnx
 # The checkpoint that it was exported from.
 MADE := import json, sys; print(next(s["folder"] for s in json.load(sys.stdin)["stages"] if s["stage"] == "checkpoint"))
 CHECKPOINT = $$($(TOOL) plan soprano-1.1 --json | $(PYTHON) -c '$(MADE)')

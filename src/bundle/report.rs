@@ -423,32 +423,51 @@ struct Sound {
     note: Option<String>,
 }
 
+/// How far an artifact is from its reference, for people; nothing where they can't be compared.
+fn figures(reference: &[f32], artifact: &[f32]) -> String {
+    if let (Ok(snr), Ok(lsd), Ok(greatest)) = (
+        audio::snr_db(reference, artifact),
+        audio::log_spectral_distance_db(reference, artifact),
+        audio::max_abs_difference(reference, artifact),
+    ) {
+        let show = |x: f64, unit: &str| match x.is_finite() {
+            true => format!("{x:.2}{unit}"),
+            false => word(x).to_owned(),
+        };
+        let greatest =
+            if greatest.is_finite() { format!("{greatest:.2e}") } else { word(greatest).into() };
+        return format!(
+            "; SNR {}, log-spectral distance {}, greatest difference {greatest}",
+            show(snr, " dB"),
+            show(lsd, " dB")
+        );
+    }
+    String::new()
+}
+
+/// How many samples are not numbers, where some are.
+fn not_numbers(reference: &[f32], artifact: &[f32]) -> Option<String> {
+    let bad = |samples: &[f32]| samples.iter().filter(|s| !s.is_finite()).count();
+    let (bad_reference, bad_artifact) = (bad(reference), bad(artifact));
+    (bad_reference + bad_artifact > 0).then(|| {
+        format!(
+            "{} of the reference and {} of the artifact are not numbers or not finite; the pictures \
+             bar them in red.",
+            many(bad_reference, "sample", "samples"),
+            grouped(bad_artifact)
+        )
+    })
+}
+
 impl Sound {
     fn of(listening: &Listening) -> Self {
         let Listening { title, sample_rate, reference, artifact } = listening;
         let rate = *sample_rate;
         let seconds = reference.len() as f64 / f64::from(rate.max(1));
-        let mut facts = format!("{} s at {} Hz", plot::plain(seconds, 4), grouped(rate));
+        let facts = format!("{} s at {} Hz", plot::plain(seconds, 4), grouped(rate));
+        let facts = facts + &figures(reference, artifact);
         let difference: Option<Vec<f32>> = (reference.len() == artifact.len())
             .then(|| artifact.iter().zip(reference).map(|(a, r)| a - r).collect());
-        if let (Ok(snr), Ok(lsd), Ok(greatest)) = (
-            audio::snr_db(reference, artifact),
-            audio::log_spectral_distance_db(reference, artifact),
-            audio::max_abs_difference(reference, artifact),
-        ) {
-            let show = |x: f64, unit: &str| match x.is_finite() {
-                true => format!("{x:.2}{unit}"),
-                false => word(x).to_owned(),
-            };
-            let greatest =
-                if greatest.is_finite() { format!("{greatest:.2e}") } else { word(greatest).into() };
-            facts += &format!(
-                "; SNR {}, log-spectral distance {}, greatest difference {greatest}",
-                show(snr, " dB"),
-                show(lsd, " dB")
-            );
-        }
-
         let players =
             vec![("Reference", player(rate, reference)), ("Artifact", player(rate, artifact))];
 
@@ -500,16 +519,7 @@ impl Sound {
                 spectrograms.push((heading, draw("difference", &d, top)));
             }
         }
-        let bad = |samples: &[f32]| samples.iter().filter(|s| !s.is_finite()).count();
-        let (bad_reference, bad_artifact) = (bad(reference), bad(artifact));
-        if bad_reference + bad_artifact > 0 {
-            notes.push(format!(
-                "{} of the reference and {} of the artifact are not numbers or not finite; the pictures \
-                 bar them in red.",
-                many(bad_reference, "sample", "samples"),
-                grouped(bad_artifact)
-            ));
-        }
+        notes.extend(not_numbers(reference, artifact));
         let note = (!notes.is_empty()).then(|| notes.join(" "));
         Self { title: title.clone(), facts, players, waveforms, spectrograms, note }
     }

@@ -112,22 +112,7 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
     for file in present.keys().filter(|file| !known(file)) {
         find(file, Problem::Added);
     }
-    let checked: Vec<Finding> = expected
-        .par_iter()
-        .filter_map(|(file, digest)| {
-            let problem = match present.get(file) {
-                None => Problem::Missing,
-                Some(false) => Problem::Special,
-                Some(true) => match Digest::of_file(&folder.join(file)) {
-                    Ok(found) if found == *digest => return None,
-                    Ok(_) => Problem::Changed,
-                    Err(_) => Problem::Unreadable,
-                },
-            };
-            Some(Finding { file: file.clone(), problem })
-        })
-        .collect();
-    findings.extend(checked);
+    findings.extend(hashed(folder, &expected, &present));
     findings.sort();
     findings.dedup();
     match manifest {
@@ -135,6 +120,27 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
         Err(error) if findings.is_empty() => Err(error),
         _ => Ok(findings),
     }
+}
+
+/// What is wrong with each file that has a digest, every one hashed.
+fn hashed(
+    folder: &Path,
+    expected: &BTreeMap<String, Digest>,
+    present: &BTreeMap<String, bool>,
+) -> Vec<Finding> {
+    let problem = |(file, digest): (&String, &Digest)| {
+        let problem = match present.get(file) {
+            None => Problem::Missing,
+            Some(false) => Problem::Special,
+            Some(true) => match Digest::of_file(&folder.join(file)) {
+                Ok(found) if found == *digest => return None,
+                Ok(_) => Problem::Changed,
+                Err(_) => Problem::Unreadable,
+            },
+        };
+        Some(Finding { file: file.clone(), problem })
+    };
+    expected.par_iter().filter_map(problem).collect()
 }
 
 /// Every entry below a folder that isn't a folder itself, and whether it is a plain file.

@@ -1,12 +1,11 @@
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::here::{Asked, Libraries, asked, engine};
+use super::parsers::{Asked, Libraries, asked, engine, path, word};
 use super::synth::options::Synth;
-use crate::names::{Causal, Exporter, Precision, Word};
+use crate::names::{Causal, Exporter, Precision};
 use crate::runtime::Engine;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -59,11 +58,6 @@ fn dimension(text: &str) -> Result<(String, usize), String> {
         Ok(_) => Err("it has no name; it is NAME=SIZE, as in n=64".to_owned()),
         Err(_) => Err(format!("{size:?} is no size; it is NAME=SIZE, as in n=64")),
     }
-}
-
-/// A path that may be empty: an environment variable without a value counts as unset.
-pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
 }
 
 #[derive(Subcommand)]
@@ -189,12 +183,6 @@ pub(super) struct Lm {
     pub openvino: Option<Vec<Precision>>,
     #[command(flatten)]
     pub output: Output,
-}
-
-/// A word of a closed set.
-pub(super) fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
-    let values = T::ALL.iter().map(|word| PossibleValue::new(word.name()).help(word.about()));
-    PossibleValuesParser::new(values).map(|name| T::named(&name).expect("a possible value"))
 }
 
 #[derive(Args)]

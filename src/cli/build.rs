@@ -1,12 +1,12 @@
 use std::path::Path;
 
-use super::arguments::{BuildRecipe, Decoder, Lm, Output, PlanBuild, WorkflowFormat};
+use super::arguments::{BuildRecipe, Decoder, Lm, Output};
 use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Failure, INTERRUPTED, Outcome, json, say};
 use crate::family::{self, soprano};
 use crate::names::Precision;
-use crate::pipeline::{self, Build, Finished, Job, Plan, State};
+use crate::pipeline::{self, Build, Finished};
 use crate::recipe::{Graph, Int8, Recipe, Targets, Terms};
 use crate::runtime::Options;
 use crate::source::Source;
@@ -15,13 +15,13 @@ use crate::source::Source;
 const DEFAULT: &str = "soprano-1.1";
 
 /// The recipe of a call, its source, and the bundle's name where the recipe was meant for it.
-struct Chosen {
-    recipe: Recipe,
+pub(super) struct Chosen {
+    pub recipe: Recipe,
     source: Source,
     name: Option<String>,
 }
 
-fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
+pub(super) fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
     let mut recipe = match (named, model) {
         (Some(name), _) => family::recipes().find(name)?,
         (None, Some(model)) => made_for(model)?,
@@ -76,7 +76,7 @@ fn made_for(model: &str) -> Result<Recipe, Failure> {
     Ok(family::recipes().find(DEFAULT)?)
 }
 
-fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
+pub(super) fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
     let mut runtimes = here.runtimes(&[], Options::EXACT)?.runtimes;
     runtimes.retain(|runtime| runtime.engine().judges_builds());
     Ok(Build {
@@ -249,98 +249,4 @@ fn describe(finished: &Finished) -> String {
         summary.manifest.files.len() + 2,
         bytes(total)
     )
-}
-
-/// The options of a plan, as those of the build that it plans.
-fn planned(options: &PlanBuild) -> Output {
-    Output {
-        output: None,
-        overwrite: false,
-        rebuild: options.rebuild,
-        no_speed_gate: options.no_speed_gate,
-        json: options.json,
-    }
-}
-
-#[derive(Debug, thiserror::Error, miette::Diagnostic)]
-#[error("one recipe is planned at a time, not {0}")]
-#[diagnostic(code(cli::plan), help("--format github-matrix and --format snakemake take many"))]
-struct ManyRecipes(usize);
-
-pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
-    match options.format {
-        Some(WorkflowFormat::GithubMatrix) => return matrix(&options.recipes),
-        Some(WorkflowFormat::Snakemake) => return snakefile(options, here),
-        None if options.recipes.len() > 1 => return Err(Box::new(ManyRecipes(options.recipes.len()))),
-        None => {}
-    }
-    let chosen = choose(options.recipes.first().map(String::as_str), options.model.as_deref())?;
-    let output = planned(options);
-    let build = request(chosen, &output, here)?;
-    let plan = Plan::of(&build)?;
-    let state = |state: &State| match state {
-        State::Hit => ("hit", String::new()),
-        State::Miss(why) => ("miss", why.clone()),
-    };
-    if options.json {
-        let stages: Vec<_> = plan
-            .stages
-            .iter()
-            .map(|stage| {
-                let (state, why) = state(&stage.state);
-                serde_json::json!({
-                    "stage": stage.key.stage,
-                    "key": stage.key.digest(),
-                    "state": state,
-                    "why": why,
-                    "folder": build.cache.folder(&stage.key),
-                })
-            })
-            .collect();
-        return say(&json(
-            &serde_json::json!({ "source": build.source.to_string(), "stages": stages }),
-        ));
-    }
-    let mut rows = vec![row!["stage", "key", "cache", "why"]];
-    for stage in &plan.stages {
-        let (state, why) = state(&stage.state);
-        rows.push(row![stage.key.stage, stage.key.digest().short(), state, why]);
-    }
-    say(&table(&rows))?;
-    if let Err(error) = &plan.python
-        && plan.stages.iter().any(|stage| stage.state != State::Hit)
-    {
-        tellln!("note: {error}");
-    }
-    Ok(Answer::Yes)
-}
-
-fn matrix(recipes: &[String]) -> Outcome {
-    let found = recipes.iter().map(|name| Ok((name.clone(), family::recipes().find(name)?)));
-    say(&pipeline::github_matrix(&found.collect::<Result<Vec<_>, Failure>>()?)?)
-}
-
-fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
-    let jobs = options.recipes.iter().map(|named| {
-        let chosen = choose(Some(named), None)?;
-        let name = chosen.recipe.name.clone();
-        let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
-        // A file is named whole: the Snakefile may be run from elsewhere.
-        let recipe = match std::path::absolute(named) {
-            Ok(path)
-                if path.is_file()
-                    && family::recipes().builtin.iter().all(|(known, _)| known != named) =>
-            {
-                path.to_string_lossy().into_owned()
-            }
-            _ => named.clone(),
-        };
-        Ok(Job { recipe, name, plan })
-    });
-    let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
-    let words: Vec<String> =
-        here.words().into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let build: Vec<String> =
-        options.no_speed_gate.then(|| "--no-speed-gate".to_owned()).into_iter().collect();
-    say(&pipeline::snakefile(&jobs, &words, &build)?)
 }

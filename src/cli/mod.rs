@@ -19,19 +19,23 @@ macro_rules! tellln {
 mod arguments;
 mod bench;
 mod build;
-mod catalog;
-mod check;
+mod cache;
 mod diff;
 mod doctor;
 mod here;
 mod inspect;
+mod parsers;
+mod pass;
+mod plan;
 mod publish;
 mod quantize;
+mod recipe;
 mod sensitivity;
-mod speech;
 mod synth;
 mod terminal;
 mod validate;
+mod validate_speech;
+mod verify;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -118,7 +122,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Decoder(options) => build::decoder(&options, &here),
         Verb::Lm(options) => build::lm(&options, &here),
         Verb::Build(options) => build::recipe(&options, &here),
-        Verb::Plan(options) => build::plan(&options, &here),
+        Verb::Plan(options) => plan::plan(&options, &here),
         Verb::Inspect(options) => inspect::inspect(&options),
         Verb::Diff(options) => diff::diff(&options, &here),
         Verb::Validate(options) => validate::validate(&options, &here),
@@ -126,14 +130,14 @@ fn dispatch(arguments: Arguments) -> Outcome {
         Verb::Sensitivity(options) => sensitivity::sensitivity(&options, &here),
         Verb::Bench(options) => bench::bench(&options, &here),
         Verb::Synth(options) => synth::synth(&options, &here),
-        Verb::Verify(options) => check::verify(&options),
+        Verb::Verify(options) => verify::verify(&options),
         Verb::Sign(options) => publish::sign(&options),
         Verb::Publish(options) => publish::publish(&options, &here),
         Verb::Fetch(options) => publish::fetch(&options, &here),
         Verb::Doctor(options) => doctor::doctor(&options, &here),
-        Verb::Recipe(verb) => catalog::recipe(&verb),
-        Verb::Pass(verb) => catalog::pass(&verb),
-        Verb::Cache(verb) => catalog::cache(&verb, &here),
+        Verb::Recipe(verb) => recipe::recipe(&verb),
+        Verb::Pass(verb) => pass::pass(&verb),
+        Verb::Cache(verb) => cache::cache(&verb, &here),
         Verb::Completions { shell } => {
             let mut command = Arguments::command();
             let mut script = Vec::new();

@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use super::arguments::Validate;
-use super::here::{Asked, Found, Here};
+use super::here::{Found, Here};
+use super::parsers::Asked;
 use super::terminal::{self, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::audio::{Encoding, Wav};
@@ -15,7 +16,7 @@ use crate::validate::{self, Artifact, Claim, Kind, Metric, References, Verdict};
 pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
     if options.speech {
-        return super::speech::validate(options, &bundle, here);
+        return super::validate_speech::validate(options, &bundle, here);
     }
     let manifest = bundle.manifest();
     let staged = options.audio.as_deref().map(room_for_audio).transpose()?;

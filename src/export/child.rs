@@ -122,6 +122,23 @@ impl Drop for Group {
     }
 }
 
+/// The lines of a child's output as they come, read by a thread of their own.
+fn lines_of(stdout: std::process::ChildStdout) -> mpsc::Receiver<Vec<u8>> {
+    let (send, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        loop {
+            let mut line = Vec::new();
+            match reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) if send.send(line).is_err() => return,
+                Ok(_) => {}
+            }
+        }
+    });
+    lines
+}
+
 type Said = (BTreeMap<String, Artifact>, BTreeMap<String, String>, serde_json::Value);
 
 impl Child<'_> {
@@ -173,22 +190,7 @@ impl Child<'_> {
 
     fn listen(&self, group: &mut Group) -> Result<Said, Error> {
         let stdout = group.child.stdout.take().expect("piped");
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut reader = BufReader::new(stdout);
-            loop {
-                let mut line = Vec::new();
-                match reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line) {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {
-                        if send.send(line).is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
-
+        let lines = lines_of(stdout);
         let protocol = |why: String| Error::Protocol { why, log: self.log.to_owned() };
         let mut step = "start".to_owned();
         let mut artifacts = BTreeMap::new();

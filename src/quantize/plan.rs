@@ -333,6 +333,28 @@ fn asked<'m>(node: &NodeProto, options: &Options) -> Option<Work<'m>> {
     named.then(|| Work::Keep { why: "it is named to stay fp32".to_owned(), asked: true })
 }
 
+/// What a `Gemm` adds to a product, and the factor that its scales take in; its weight is turned and signed. Why it
+/// stays as it is, otherwise.
+fn gemm_of(node: &NodeProto, weight: &mut Constant<'_>) -> Result<(Option<Gemm>, f32), String> {
+    if weight.dims.len() != 2 {
+        return Err("its weight is not a matrix".to_owned());
+    }
+    if node.attr_i("transB", 0) != 0 {
+        weight.turn(vec![1, 0]);
+    }
+    // Scales are positive.
+    let alpha = node.attr_f("alpha", 1.0);
+    if alpha < 0.0 {
+        weight.negate();
+    }
+    if !alpha.is_finite() {
+        return Err(format!("its alpha is {alpha}"));
+    }
+    let bias = node.input_at(2).map(str::to_owned);
+    let turned = node.attr_i("transA", 0) != 0;
+    Ok((Some(Gemm { turned, beta: node.attr_f("beta", 1.0), bias }), alpha.abs()))
+}
+
 fn product<'m>(
     scopes: &Scopes<'m>,
     scope: usize,
@@ -364,24 +386,10 @@ fn product<'m>(
     let held = Held::of(options.form, terms, options.reduce_range);
     let (mut gemm, mut factor) = (None, 1.0);
     if node.is("Gemm") {
-        if weight.dims.len() != 2 {
-            return Ok(Work::keep("its weight is no matrix"));
+        match gemm_of(node, &mut weight) {
+            Ok(found) => (gemm, factor) = found,
+            Err(why) => return Ok(Work::keep(why)),
         }
-        if node.attr_i("transB", 0) != 0 {
-            weight.turn(vec![1, 0]);
-        }
-        // Scales are positive.
-        let alpha = node.attr_f("alpha", 1.0);
-        factor = alpha.abs();
-        if alpha < 0.0 {
-            weight.negate();
-        }
-        if !alpha.is_finite() {
-            return Ok(Work::keep(format!("its alpha is {alpha}")));
-        }
-        let bias = node.input_at(2).map(str::to_owned);
-        let turned = node.attr_i("transA", 0) != 0;
-        gemm = Some(Gemm { turned, beta: node.attr_f("beta", 1.0), bias });
     }
     let Some([rows, columns]) = matrix(&weight.dims) else {
         let kind = if weight.dims.len() < 2 { "a vector" } else { "a stack of matrices" };

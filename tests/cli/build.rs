@@ -77,7 +77,7 @@ fn a_second_run_is_up_to_date_and_starts_no_python() {
     let run = with(&["decoder", "--model", "synthetic:tiny", "-o", "fresh", "--json"]).exits(0);
     assert_eq!(run.json()["bundle"], "fresh");
     assert_eq!(run.json()["up_to_date"], false);
-    for stage in ["checkpoint", "export", "rewrite", "validate"] {
+    for stage in ["checkpoint", "export-decoder", "record-decoder", "rewrite-decoder", "validate-decoder"] {
         assert!(run.stderr.contains(&format!("{stage:<12} cached\n")), "{}", run.show());
     }
     assert_same(&world.work("fresh"), &shared.bundle);
@@ -117,9 +117,9 @@ fn a_plan_says_what_must_be_made_and_why() {
 
     let stages = plan("soprano-tiny", &["--json"]).json();
     let states: Vec<_> = stages["stages"].as_array().unwrap().iter().map(|s| &s["state"]).collect();
-    assert_eq!(states, ["hit"; 4]);
-    let key = stages["stages"][2]["key"].as_str().unwrap();
-    let rewritten = world.path(&format!("cache/stages/rewrite-{}/rewritten.onnx", &key[..16]));
+    assert_eq!(states, ["hit"; 5]);
+    let key = stages["stages"][3]["key"].as_str().unwrap();
+    let rewritten = world.path(&format!("cache/stages/rewrite-decoder-{}/rewritten.onnx", &key[..16]));
 
     // The plan trusts lengths; the run hashes, and makes a damaged stage anew.
     let mut bytes = std::fs::read(&rewritten).unwrap();

@@ -48,12 +48,16 @@ pub fn small_bundle(folder: &Path) {
         std::fs::write(path, text).unwrap();
     }
     let manifest = json!({
-        "format": 1, "name": "small", "key": Digest::of(b""),
+        "format": 2, "name": "small", "key": Digest::of(b""),
         "tool": {"name": "soprano-export", "version": "0"},
         "checkpoint": {"source": "local", "files": []},
-        "architecture": {}, "environment": {},
+        "family": "soprano", "environment": {},
+        "graphs": {"decoder": {
+            "interface": {"role": "signal", "frames": "hidden_states", "samples": "audio"},
+            "architecture": {},
+        }},
         "artifacts": [{
-            "file": MODEL, "part": "decoder", "scheme": "fp32", "sha256": "", "bytes": 0,
+            "file": MODEL, "graph": "decoder", "precision": "fp32", "sha256": "", "bytes": 0,
             "inputs": [{"name": "hidden_states", "dtype": "f32", "shape": ["batch", "512", "t"]}],
             "outputs": [{"name": "audio", "dtype": "f32", "shape": ["batch", "samples"]}],
             "references": REFERENCES,
@@ -162,10 +166,10 @@ fn what_is_no_bundle_is_said_so() {
         }
     }
     let bundle = small(&world);
-    forge(&bundle, |manifest| manifest["format"] = json!(2));
-    world.run(["validate", "small"]).exits(2).says("format 2; this version reads format 1");
+    forge(&bundle, |manifest| manifest["format"] = json!(3));
+    world.run(["validate", "small"]).exits(2).says("format 3");
     forge(&bundle, |manifest| {
-        manifest["format"] = json!(1);
+        manifest["format"] = json!(2);
         manifest["surprise"] = json!(1);
     });
     world.run(["validate", "small"]).exits(2).says("unknown field `surprise`");
@@ -217,6 +221,34 @@ fn spoil(path: &Path, weight: &str) {
     let bytes = model.to_bytes();
     drop(model);
     std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_bundle_of_the_first_format_is_read() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    let verdict = |world: &World| world.run(["validate", "bundle", "--json"]).exits(0).json();
+    let now = verdict(&world);
+    forge(&bundle, |manifest| {
+        let fields = manifest.as_object_mut().unwrap();
+        fields.remove("family");
+        let graphs = fields.remove("graphs").unwrap();
+        fields["format"] = json!(1);
+        fields.insert("architecture".to_owned(), graphs["decoder"]["architecture"].clone());
+        for artifact in manifest["artifacts"].as_array_mut().unwrap() {
+            let artifact = artifact.as_object_mut().unwrap();
+            for (from, to) in [("graph", "part"), ("precision", "scheme")] {
+                let value = artifact.remove(from).unwrap();
+                artifact.insert(to.to_owned(), value);
+            }
+        }
+    });
+    assert_eq!(verdict(&world), now);
+    world.run(["verify", "bundle"]).exits(0);
+    world.run(["validate", "bundle", "--audio", "audio"]).exits(0);
+    forge(&bundle, |manifest| manifest["artifacts"][0]["part"] = json!("codec"));
+    world.run(["validate", "bundle"]).exits(2).says("is a file of no graph that it lists").hints();
 }
 
 #[test]
@@ -395,8 +427,8 @@ fn references_that_prove_nothing_are_refused() {
 /// An exporter whose model is subtly wrong, in a folder that `FAKE_EXPORT` takes.
 fn spoiled_export(shared: &Shared, world: &World, weight: &str) -> PathBuf {
     let folder = world.path("spoiled");
-    copy_tree(&shared.stages["export"], &folder);
-    spoil(&folder.join("decoder.onnx"), weight);
+    copy_tree(&shared.stages["export-decoder"], &folder);
+    spoil(&folder.join("model.onnx"), weight);
     folder
 }
 

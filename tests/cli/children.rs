@@ -51,14 +51,14 @@ fn lies_about_a_file() {
     misbehaves("wrong-digest", &[&format!(r#"reports "model" with the digest {zeros}"#)]);
     misbehaves("no-digest", &[r#"not a SHA-256 digest: "abc""#]);
     misbehaves("wrong-length", &["with the length 2, and the file has 1"]);
-    misbehaves("missing", &["with the path decoder.onnx", "No such file"]);
+    misbehaves("missing", &["with the path model.onnx", "No such file"]);
     misbehaves("twice", &[r#"reports "model" twice"#]);
 }
 
 #[test]
 fn reports_what_is_no_file_of_its_folder() {
     misbehaves("absolute", &["with the path /", "to lie in the output folder"]);
-    misbehaves("symlink", &["with the path decoder.onnx", "no plain file there"]);
+    misbehaves("symlink", &["with the path model.onnx", "no plain file there"]);
     misbehaves("folder", &["no plain file there"]);
     misbehaves("fifo", &["no plain file there"]);
 
@@ -95,7 +95,7 @@ fn synthesizes_nothing() {
 fn exports_what_is_no_model() {
     let world = World::new();
     let run = Run::from(fake_build(&world, "no-model").output().unwrap()).exits(2);
-    run.says("decoder.onnx: ").hints();
+    run.says("model.onnx: ").hints();
 }
 
 #[test]

@@ -55,17 +55,19 @@ def replay():
         announce("checkpoint", "decoder.pth")
         say("result", **stage(folder))
         return
-    folder = os.environ["FAKE_EXPORT"]
-    result = stage(folder)
+    exports = task == "export"
+    folder = os.environ["FAKE_EXPORT" if exports else "FAKE_RECORD"]
+    result = stage(os.environ["FAKE_EXPORT"])
     packages = result.pop("environment")
     say("environment", python=packages.pop("python"), packages=packages)
-    names = {"model": "decoder.onnx", "references": "references.safetensors", "probes": "probes.safetensors"}
+    names = {"model": "model.onnx", "probes": "probes.safetensors"}
+    names = names if exports else {"references": "references.safetensors"}
     for done, (name, path) in enumerate(names.items()):
         say("progress", step="replay", done=done, total=len(names))
         shutil.copy(os.path.join(folder, path), output)
         time.sleep(float(os.environ.get("FAKE_DELAY", "0")) / len(names))
         announce(name, path)
-    say("result", **result)
+    say("result", **(result | result.pop("framing") if exports else {}))
 
 
 def hub():
@@ -148,48 +150,48 @@ elif mode == "slow":
     say("error", code="slow", message="it took its time and was not cut off", hint="be patient")
     sys.exit(2)
 elif mode == "wrong-digest":
-    put("decoder.onnx")
-    announce("model", "decoder.onnx", sha256="0" * 64)
+    put("model.onnx")
+    announce("model", "model.onnx", sha256="0" * 64)
     say("result")
 elif mode == "no-digest":
-    put("decoder.onnx")
-    announce("model", "decoder.onnx", sha256="abc")
+    put("model.onnx")
+    announce("model", "model.onnx", sha256="abc")
 elif mode == "wrong-length":
-    put("decoder.onnx")
-    announce("model", "decoder.onnx", bytes=2)
+    put("model.onnx")
+    announce("model", "model.onnx", bytes=2)
     say("result")
 elif mode == "twice":
-    put("decoder.onnx")
-    announce("model", "decoder.onnx")
-    announce("model", "decoder.onnx")
+    put("model.onnx")
+    announce("model", "model.onnx")
+    announce("model", "model.onnx")
 elif mode == "outside":
     put("../outside.onnx")
     announce("model", "../outside.onnx")
     say("result")
 elif mode == "absolute":
-    put("decoder.onnx")
-    announce("model", os.path.join(output, "decoder.onnx"))
+    put("model.onnx")
+    announce("model", os.path.join(output, "model.onnx"))
     say("result")
 elif mode == "symlink":
-    os.symlink("/etc/passwd", os.path.join(output, "decoder.onnx"))
-    announce("model", "decoder.onnx")
+    os.symlink("/etc/passwd", os.path.join(output, "model.onnx"))
+    announce("model", "model.onnx")
     say("result")
 elif mode == "folder":
-    os.mkdir(os.path.join(output, "decoder.onnx"))
-    say("artifact", name="model", path="decoder.onnx", sha256="0" * 64, bytes=4096)
+    os.mkdir(os.path.join(output, "model.onnx"))
+    say("artifact", name="model", path="model.onnx", sha256="0" * 64, bytes=4096)
     say("result")
 elif mode == "fifo":
-    os.mkfifo(os.path.join(output, "decoder.onnx"))
-    say("artifact", name="model", path="decoder.onnx", sha256="0" * 64, bytes=0)
+    os.mkfifo(os.path.join(output, "model.onnx"))
+    say("artifact", name="model", path="model.onnx", sha256="0" * 64, bytes=0)
     say("result")
 elif mode == "missing":
-    say("artifact", name="model", path="decoder.onnx", sha256="0" * 64, bytes=1)
+    say("artifact", name="model", path="model.onnx", sha256="0" * 64, bytes=1)
     say("result")
 elif mode == "nothing":
     say("result")
 elif mode == "half":
-    put("decoder.onnx")
-    announce("model", "decoder.onnx")
+    put("model.onnx")
+    announce("model", "model.onnx")
     say("result")
 elif mode == "other-names":
     for name in ("model", "references", "probes"):
@@ -198,11 +200,11 @@ elif mode == "other-names":
     say("result")
 elif mode == "no-model":
     for name, path in (
-        ("model", "decoder.onnx"),
+        ("model", "model.onnx"),
         ("references", "references.safetensors"),
         ("probes", "probes.safetensors"),
     ):
-        put(path, b"\x08\x08 this is no model")
+        put(path, b"\x08\x08 this is not a model")
         announce(name, path)
     say("result", architecture={}, sample_rate=32000)
 elif mode == "no-result":

@@ -311,7 +311,8 @@ pub fn replay(world: &World, shared: &Shared) -> Command {
         .arg(fake_environment(world))
         .env("FAKE", "replay")
         .env("FAKE_CHECKPOINT", &shared.stages["checkpoint"])
-        .env("FAKE_EXPORT", &shared.stages["export"]);
+        .env("FAKE_EXPORT", &shared.stages["export-decoder"])
+        .env("FAKE_RECORD", &shared.stages["record-decoder"]);
     command
 }
 

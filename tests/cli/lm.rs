@@ -87,7 +87,7 @@ fn both_routes_lead_to_the_same_interface_and_the_same_numbers() {
     assert!(a.len() == b.len() && worst < 2e-5, "{worst:e}");
     for bundle in [&torch, &optimum] {
         let artifacts = manifest(bundle)["artifacts"].clone();
-        assert_eq!(artifacts[1]["scheme"], "int8");
+        assert_eq!(artifacts[1]["precision"], "int8");
         assert_eq!(artifacts[1]["speed_gate"], "skipped");
         assert!(artifacts[0].get("speed_gate").is_none());
     }
@@ -159,7 +159,7 @@ fn sensitivity_lists_every_node_and_writes_what_reaches_a_ratio() {
     for snr in ["nan", "11.9", "100.1"] {
         world.run(["sensitivity", bundle, "--snr", snr]).exits(2).says("no signal-to-noise ratio");
     }
-    world.run(["sensitivity", bundle, "--part", "lm"]).exits(2).says("no fp32 model of that half");
+    world.run(["sensitivity", bundle, "--part", "lm"]).exits(2).says("no fp32 file of that graph");
     world.run(["sensitivity", "nowhere"]).exits(2);
 }
 

@@ -17,6 +17,7 @@ mod models;
 mod openvino;
 mod output;
 mod pages;
+mod plain;
 mod publish;
 mod quantize;
 mod registry;

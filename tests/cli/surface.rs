@@ -280,7 +280,7 @@ fn inspect_and_diff() {
 fn the_exported_model_can_be_looked_at() {
     let shared = shared_or_skip!();
     let world = World::new();
-    let (before, after) = (shared.stage("export", "decoder.onnx"), shared.model());
+    let (before, after) = (shared.stage("export-decoder", "model.onnx"), shared.model());
     let (before, after) = (before.to_str().unwrap(), after.to_str().unwrap());
     let summary = world.run(["inspect", before, "--json"]).exits(0).json();
     assert_eq!(summary["operators"]["soprano_export.ISTFT"], 1);

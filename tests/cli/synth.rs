@@ -251,7 +251,7 @@ fn bundles_that_can_not_speak() {
         ("halves of two models", {
             let wide = |manifest: &mut serde_json::Value| {
                 for artifact in manifest["artifacts"].as_array_mut().unwrap() {
-                    if artifact["part"] == "decoder" {
+                    if artifact["graph"] == "decoder" {
                         artifact["inputs"][0]["shape"][1] = json!("512");
                     }
                 }
@@ -260,11 +260,11 @@ fn bundles_that_can_not_speak() {
         }),
         ("no sample rate", {
             let silent = |manifest: &mut serde_json::Value| {
-                manifest["architecture"].as_object_mut().unwrap().remove("sample_rate");
+                manifest["graphs"]["decoder"].as_object_mut().unwrap().remove("sample_rate");
             };
             without("d", &nothing, &silent)
         }),
-        ("a scheme that it lacks", synth(&world, bundle, &[TEXT, "--scheme", "fp16"]).exits(2)),
+        ("a precision that it lacks", synth(&world, bundle, &[TEXT, "--precision", "fp16"]).exits(2)),
     ];
     let shown: String = shown.iter().map(|(what, run)| format!("{what}:\n{}\n", run.show())).collect();
     snapshot!("synth-bundles", world, shown);

@@ -59,10 +59,10 @@ fn a_snakefile_has_a_rule_for_each_stage_once() {
     command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
     let run = Run::from(command.output().unwrap()).exits(0);
     assert_eq!(run.stdout.matches("rule checkpoint_").count(), 1, "{}", run.show());
-    assert_eq!(run.stdout.matches("rule export_").count(), 2, "{}", run.show());
+    assert_eq!(run.stdout.matches("rule export_decoder_").count(), 2, "{}", run.show());
     snapshot!("plan-snakemake", world, run.show());
     let run = world.run(paths.iter().chain(&["--no-speed-gate"])).exits(0);
-    assert!(!run.stdout.contains("rule speed_"), "{}", run.show());
+    assert!(!run.stdout.contains("rule time_"), "{}", run.show());
     assert!(run.stdout.contains("--no-speed-gate"), "{}", run.show());
 }
 
@@ -71,7 +71,7 @@ fn a_stage_that_is_none() {
     let world = World::new();
     let run = world.run(["build", "soprano-tiny", "--until", "exprot"]).exits(2).hints();
     snapshot!("build-until-unknown", world, run.show());
-    world.run(["build", "soprano-tiny", "--until", "export", "-o", "x"]).exits(2);
+    world.run(["build", "soprano-tiny", "--until", "export-decoder", "-o", "x"]).exits(2);
     world.is_clean();
 }
 
@@ -103,16 +103,25 @@ fn snakemake_builds_two_recipes() {
     for name in ["one", "two"] {
         world.run(["verify", &format!("bundles/{name}")]).exits(0);
     }
-    // One checkpoint, two of everything behind it, and nothing made twice.
+    // One checkpoint and its recording, two of everything else, and nothing made twice.
     let stages = std::fs::read_dir(world.path("cache/stages")).unwrap();
     let mut made: Vec<String> = stages
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .map(|name| name.rsplit_once('-').unwrap().0.to_owned())
         .collect();
     made.sort();
-    let wanted = ["checkpoint", "export", "export", "rewrite", "rewrite", "validate", "validate"];
+    let wanted = [
+        "checkpoint",
+        "export-decoder",
+        "export-decoder",
+        "record-decoder",
+        "rewrite-decoder",
+        "rewrite-decoder",
+        "validate-decoder",
+        "validate-decoder",
+    ];
     assert_eq!(made, wanted, "{}", run.show());
-    assert_eq!(run.stderr.matches("\nlocalrule export_").count(), 2, "{}", run.show());
+    assert_eq!(run.stderr.matches("\nlocalrule export_decoder_").count(), 2, "{}", run.show());
     runs().exits(0).says("Nothing to be done");
 
     // A bundle that may not be is none here either; what it shares with the others is not made again.

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::arguments::Bench as Options;
-use super::super::here::{Asked, Here};
+use super::super::here::Here;
+use super::super::parsers::Asked;
 use super::super::{Failure, INTERRUPTED, Outcome, json, say};
 use super::Error;
 use super::variants::Variant;

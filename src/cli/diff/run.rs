@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::arguments::Diff;
-use super::super::here::{Asked, Here};
+use super::super::here::Here;
+use super::super::parsers::Asked;
 use super::super::inspect::open;
 use super::super::terminal::Progress;
 use super::super::{Answer, Failure, INTERRUPTED, Outcome, json, say};

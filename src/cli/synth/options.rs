@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use super::super::arguments::word;
-use super::super::here::engine;
+use super::super::parsers::{engine, word};
 use crate::names::Precision;
 use crate::runtime::Engine;
 

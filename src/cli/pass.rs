@@ -1,41 +1,8 @@
-use super::arguments::{CacheVerb, PassRun, PassVerb, RecipeVerb};
-use super::here::Here;
-use super::terminal::{self, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, save, say};
-use crate::family;
+use super::arguments::{PassRun, PassVerb};
+use super::terminal::{bytes, row, table};
+use super::{Failure, INTERRUPTED, Outcome, json, save, say};
 use crate::ir::Model;
 use crate::passes::{self, Driver, Given};
-
-pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
-    let recipes = family::recipes();
-    match verb {
-        RecipeVerb::List => {
-            let mut rows = vec![row!["recipe", "family", "source", "graphs"]];
-            for (name, _) in &recipes.builtin {
-                let recipe = recipes.find(name)?;
-                let graphs: Vec<&str> = recipe.graphs.iter().map(|(graph, _)| graph).collect();
-                rows.push(row![name, recipe.family, recipe.source, graphs.join(" + ")]);
-            }
-            say(&table(&rows))
-        }
-        RecipeVerb::Show { recipe } => say(&recipes.find(recipe)?.to_yaml()),
-        RecipeVerb::Schema => say(&json(&recipes.schema())),
-        RecipeVerb::Check { recipes: named } => {
-            let mut wrong = None;
-            for name in named {
-                match recipes.find(name) {
-                    Ok(_) => tellln!("{name}: good"),
-                    Err(error) => {
-                        let failure: Failure = Box::new(error);
-                        terminal::fail(failure.as_ref());
-                        wrong = Some(());
-                    }
-                }
-            }
-            Ok(if wrong.is_none() { Answer::Yes } else { Answer::No })
-        }
-    }
-}
 
 pub(super) fn pass(verb: &PassVerb) -> Outcome {
     match verb {
@@ -91,25 +58,5 @@ fn given(options: &PassRun) -> Given {
         layers: options.hidden_states.clone(),
         last_logits: options.last_logits,
         heads: options.kv_heads.zip(options.head_size).map(<[usize; 2]>::from),
-    }
-}
-
-pub(super) fn cache(verb: &CacheVerb, here: &Here) -> Outcome {
-    let cache = here.cache();
-    match verb {
-        CacheVerb::Dir => say(&format!("{}\n", cache.root().display())),
-        CacheVerb::Size => {
-            let sizes = cache.sizes();
-            let total = sizes.iter().map(|(_, n)| n).sum();
-            let mut rows = vec![row!["stage", "size"]];
-            rows.extend(sizes.iter().map(|(name, n)| row![name, bytes(*n)]));
-            rows.push(row!["total", bytes(total)]);
-            say(&table(&rows))
-        }
-        CacheVerb::Prune => {
-            let (count, freed) = cache.prune()?;
-            tellln!("{count} stages removed, {} freed", bytes(freed));
-            Ok(Answer::Yes)
-        }
     }
 }

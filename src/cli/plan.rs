@@ -1,0 +1,101 @@
+use super::arguments::{Output, PlanBuild, WorkflowFormat};
+use super::build::{choose, request};
+use super::here::Here;
+use super::terminal::{row, table};
+use super::{Answer, Failure, Outcome, json, say};
+use crate::family;
+use crate::pipeline::{self, Job, Plan, State};
+
+/// The options of a plan, as those of the build that it plans.
+fn planned(options: &PlanBuild) -> Output {
+    Output {
+        output: None,
+        overwrite: false,
+        rebuild: options.rebuild,
+        no_speed_gate: options.no_speed_gate,
+        json: options.json,
+    }
+}
+
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("one recipe is planned at a time, not {0}")]
+#[diagnostic(code(cli::plan), help("--format github-matrix and --format snakemake take many"))]
+struct ManyRecipes(usize);
+
+pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
+    match options.format {
+        Some(WorkflowFormat::GithubMatrix) => return matrix(&options.recipes),
+        Some(WorkflowFormat::Snakemake) => return snakefile(options, here),
+        None if options.recipes.len() > 1 => return Err(Box::new(ManyRecipes(options.recipes.len()))),
+        None => {}
+    }
+    let chosen = choose(options.recipes.first().map(String::as_str), options.model.as_deref())?;
+    let output = planned(options);
+    let build = request(chosen, &output, here)?;
+    let plan = Plan::of(&build)?;
+    let state = |state: &State| match state {
+        State::Hit => ("hit", String::new()),
+        State::Miss(why) => ("miss", why.clone()),
+    };
+    if options.json {
+        let stages: Vec<_> = plan
+            .stages
+            .iter()
+            .map(|stage| {
+                let (state, why) = state(&stage.state);
+                serde_json::json!({
+                    "stage": stage.key.stage,
+                    "key": stage.key.digest(),
+                    "state": state,
+                    "why": why,
+                    "folder": build.cache.folder(&stage.key),
+                })
+            })
+            .collect();
+        return say(&json(
+            &serde_json::json!({ "source": build.source.to_string(), "stages": stages }),
+        ));
+    }
+    let mut rows = vec![row!["stage", "key", "cache", "why"]];
+    for stage in &plan.stages {
+        let (state, why) = state(&stage.state);
+        rows.push(row![stage.key.stage, stage.key.digest().short(), state, why]);
+    }
+    say(&table(&rows))?;
+    if let Err(error) = &plan.python
+        && plan.stages.iter().any(|stage| stage.state != State::Hit)
+    {
+        tellln!("note: {error}");
+    }
+    Ok(Answer::Yes)
+}
+
+fn matrix(recipes: &[String]) -> Outcome {
+    let found = recipes.iter().map(|name| Ok((name.clone(), family::recipes().find(name)?)));
+    say(&pipeline::github_matrix(&found.collect::<Result<Vec<_>, Failure>>()?)?)
+}
+
+fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
+    let jobs = options.recipes.iter().map(|named| {
+        let chosen = choose(Some(named), None)?;
+        let name = chosen.recipe.name.clone();
+        let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
+        // A file is named whole: the Snakefile may be run from elsewhere.
+        let recipe = match std::path::absolute(named) {
+            Ok(path)
+                if path.is_file()
+                    && family::recipes().builtin.iter().all(|(known, _)| known != named) =>
+            {
+                path.to_string_lossy().into_owned()
+            }
+            _ => named.clone(),
+        };
+        Ok(Job { recipe, name, plan })
+    });
+    let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
+    let words: Vec<String> =
+        here.words().into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let build: Vec<String> =
+        options.no_speed_gate.then(|| "--no-speed-gate".to_owned()).into_iter().collect();
+    say(&pipeline::snakefile(&jobs, &words, &build)?)
+}

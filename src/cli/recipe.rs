@@ -1,0 +1,35 @@
+use super::arguments::RecipeVerb;
+use super::terminal::{self, row, table};
+use super::{Answer, Failure, Outcome, json, say};
+use crate::family;
+
+pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
+    let recipes = family::recipes();
+    match verb {
+        RecipeVerb::List => {
+            let mut rows = vec![row!["recipe", "family", "source", "graphs"]];
+            for (name, _) in &recipes.builtin {
+                let recipe = recipes.find(name)?;
+                let graphs: Vec<&str> = recipe.graphs.iter().map(|(graph, _)| graph).collect();
+                rows.push(row![name, recipe.family, recipe.source, graphs.join(" + ")]);
+            }
+            say(&table(&rows))
+        }
+        RecipeVerb::Show { recipe } => say(&recipes.find(recipe)?.to_yaml()),
+        RecipeVerb::Schema => say(&json(&recipes.schema())),
+        RecipeVerb::Check { recipes: named } => {
+            let mut wrong = None;
+            for name in named {
+                match recipes.find(name) {
+                    Ok(_) => tellln!("{name}: good"),
+                    Err(error) => {
+                        let failure: Failure = Box::new(error);
+                        terminal::fail(failure.as_ref());
+                        wrong = Some(());
+                    }
+                }
+            }
+            Ok(if wrong.is_none() { Answer::Yes } else { Answer::No })
+        }
+    }
+}
