@@ -15,16 +15,20 @@ use crate::recipe::OpenVinoTarget;
 /// How a conversion fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
+    /// The converter left out a file.
     #[error("the converter left no {file}")]
     #[diagnostic(
         code(convert::missing),
         help("the environment holds another version of the exporters: make setup")
     )]
     Missing { file: String },
+    /// The converted file has other inputs or outputs than its ONNX file.
     #[error("the converted model's {what} are {found}, and the ONNX file's {wanted}")]
     #[diagnostic(code(convert::interface), help("clients count them: use `via: onnx`"))]
     Interface { what: &'static str, found: String, wanted: String },

@@ -77,7 +77,9 @@ pub enum Source {
 /// How a source or a checkpoint can't be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The text names no checkpoint.
     #[error("{text:?} is not a checkpoint: neither a folder here, nor a hub id, nor synthetic:PRESET")]
     #[diagnostic(
         code(source::unknown),
@@ -86,18 +88,22 @@ pub enum Error {
         )
     )]
     Unknown { text: String },
+    /// The text begins with `~` and does not name the user's own home folder.
     #[error("{text:?}: {why}")]
     #[diagnostic(
         code(source::home),
         help("write the folder whole, as /home/NAME/checkpoint; one that is named so lies in ./~NAME")
     )]
     Home { text: String, why: &'static str },
+    /// The seed of a synthetic checkpoint is not a whole number.
     #[error("synthetic preset {preset:?}: the seed {seed:?} is not a whole number")]
     #[diagnostic(code(source::seed), help("synthetic:soprano-1.1#7"))]
     Seed { preset: String, seed: String },
+    /// A file could not be read.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(source::io), help("is the path right, and may you read it?"))]
     Io { path: PathBuf, source: std::io::Error },
+    /// The folder lacks weights that are needed.
     #[error("{}: no {missing} in this folder; it holds: {found}", path.display())]
     #[diagnostic(
         code(source::layout),

@@ -17,20 +17,32 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Element types that models use for inputs, outputs and weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
 pub enum DType {
+    /// IEEE 754 binary32.
     F32,
+    /// IEEE 754 binary64.
     F64,
+    /// IEEE 754 binary16.
     F16,
+    /// The upper half of a binary32.
     BF16,
+    /// 64-bit signed integers.
     I64,
+    /// 32-bit signed integers.
     I32,
+    /// 16-bit signed integers.
     I16,
+    /// 8-bit signed integers.
     I8,
+    /// 64-bit unsigned integers.
     U64,
+    /// 32-bit unsigned integers.
     U32,
+    /// 16-bit unsigned integers.
     U16,
+    /// 8-bit unsigned integers.
     U8,
+    /// One byte, 0 or 1.
     Bool,
 }
 
@@ -97,15 +109,21 @@ impl DType {
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[diagnostic(code(tensor))]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The bytes are not as many as shape and type need.
     #[error("a tensor of shape {shape:?} and type {} needs {needs} bytes and has {has}", dtype.name())]
     Length { shape: Vec<usize>, dtype: DType, needs: u128, has: usize },
+    /// The tensor is of another type.
     #[error("the tensor is {}, not {}", is.name(), wanted.name())]
     Type { is: DType, wanted: DType },
+    /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The file is not a safetensors file.
     #[error("{}: not a safetensors file: {why}", path.display())]
     Safetensors { path: PathBuf, why: String },
+    /// The file is not a NumPy file that can be read.
     #[error("{}: {}{why}", path.display(), array.as_ref().map_or(String::new(), |a| format!("array {a:?}: ")))]
     #[diagnostic(help(
         "numpy.savez(\"inputs.npz\", **{{\"NAME\": array}}) writes one that can be read"

@@ -29,22 +29,31 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[diagnostic(code(audio))]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// The file is not a WAV file that can be read.
     #[error("{}: not a WAV file that can be read: {why}", path.display())]
     Wav { path: PathBuf, why: String },
+    /// The samples have no form in the encoding that was asked for.
     #[error("{}: can't be written: {why}", path.display())]
     Encode { path: PathBuf, why: Unencodable },
+    /// Two signals that are to be compared have different lengths.
     #[error("the reference has {reference} samples and the signal held against it {test}")]
     Lengths { reference: usize, test: usize },
+    /// The metric is not defined at this sample rate.
     #[error("{metric} takes {lowest} to {highest} samples a second, not {rate}")]
     #[diagnostic(help("resample to a rate in between; what a lower one lost doesn't come back"))]
     Rate { metric: &'static str, rate: u32, lowest: u32, highest: u32 },
+    /// A sample is NaN or infinite.
     #[error("sample {index} of the {which} is {value}")]
     NotFinite { which: &'static str, index: usize, value: f32 },
+    /// The signal has no speech to judge.
     #[error("the {which} is silent: {metric} has no speech to judge")]
     Silent { metric: &'static str, which: &'static str },
+    /// The signal is too short for the metric.
     #[error("{metric} needs {needed:.3} s of speech, and the reference has {found:.3} s")]
     #[diagnostic(help("use a longer sentence, or join several"))]
     TooShort { metric: &'static str, needed: f64, found: f64 },

@@ -28,8 +28,10 @@ pub enum Encoding {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Unencodable {
+    /// A sample that 16-bit PCM has no number for.
     #[error("sample {index} is {value}, which 16-bit PCM has no number for")]
     NotFinite { index: usize, value: f32 },
+    /// More samples than the header of a WAV file can count.
     #[error("{samples} samples are more than the 4 GiB of a WAV file")]
     TooLong { samples: usize },
 }

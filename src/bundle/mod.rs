@@ -34,34 +34,42 @@ pub const SUMS: &str = "SHA256SUMS";
 /// How a bundle can't be written or read.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(bundle::io), help("{}", hint(source)))]
     Io { path: PathBuf, source: std::io::Error },
+    /// The output is there already.
     #[error("{} exists already", path.display())]
     #[diagnostic(
         code(bundle::exists),
         help("choose another folder with -o, or replace it with --overwrite")
     )]
     Exists { path: PathBuf },
+    /// What is in the way is not a bundle, and is never overwritten.
     #[error("{} is not a bundle, and nothing else is ever overwritten", path.display())]
     #[diagnostic(code(bundle::foreign), help("choose another folder with -o"))]
     Foreign { path: PathBuf },
+    /// The manifest is missing, or not of its format.
     #[error("{}: {why}", path.display())]
     #[diagnostic(
         code(bundle::manifest),
         help("is this the folder of a bundle, with its manifest.json?")
     )]
     Manifest { path: PathBuf, why: String },
-    #[error("{}: format {format}; this version reads format 1", path.display())]
+    /// The manifest is of a later format.
+    #[error("{}: format {format}; this version reads formats 1 and 2", path.display())]
     #[diagnostic(code(bundle::format), help("another version of soprano-export made it: use that one"))]
     Later { path: PathBuf, format: u32 },
+    /// A file was changed between its validation and its packing.
     #[error("{}: its digest is {found}, and {expected} was validated", path.display())]
     #[diagnostic(
         code(bundle::changed),
         help("something changed the file meanwhile: run the build again")
     )]
     Changed { path: PathBuf, expected: String, found: String },
+    /// A file is not the one that was accepted.
     #[error("{}: the artifact that {file} names did not pass its own validation", path.display())]
     #[diagnostic(code(bundle::unvalidated))]
     Unvalidated { path: PathBuf, file: String },

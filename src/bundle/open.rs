@@ -19,31 +19,38 @@ pub struct Bundle {
 /// How a file of a bundle can't be trusted, or read.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum OpenError {
+    /// A file of the manifest leads out of the folder, by its name or by a link.
     #[error("{}: {file:?} leads out of the bundle", folder.join(MANIFEST).display())]
     #[diagnostic(
         code(bundle::outside),
         help("a bundle's files lie in its own folder: build or fetch it again")
     )]
     Outside { folder: PathBuf, file: String },
+    /// The manifest does not list the file.
     #[error("{}: it doesn't list {file:?}", folder.join(MANIFEST).display())]
     #[diagnostic(
         code(bundle::unlisted),
         help("a bundle's manifest lists all of its files: build or fetch it again")
     )]
     Unlisted { folder: PathBuf, file: String },
+    /// The manifest gives the file more than one digest.
     #[error("{}: it gives {file:?} more than one digest", folder.join(MANIFEST).display())]
     #[diagnostic(code(bundle::disputed), help("build or fetch the bundle again"))]
     Disputed { folder: PathBuf, file: String },
+    /// A graph would be loaded with other weights than those that the manifest names.
     #[error("{}: the weights of {file:?} are not the file beside it", folder.join(MANIFEST).display())]
     #[diagnostic(
         code(bundle::weights),
         help("a .xml has its weights in the .bin of its name: build or fetch the bundle again")
     )]
     Weights { folder: PathBuf, file: String },
+    /// The file is a folder, a pipe or a device.
     #[error("{}: not a plain file", folder.join(file).display())]
     #[diagnostic(code(bundle::special), help("soprano-export verify {} lists every such file", folder.display()))]
     Special { folder: PathBuf, file: String },
+    /// The file's digest is not that of the manifest.
     #[error("{}: its digest is {found}, and {expected} was validated", folder.join(file).display())]
     #[diagnostic(
         code(bundle::altered),
@@ -53,12 +60,14 @@ pub enum OpenError {
         )
     )]
     Changed { folder: PathBuf, file: String, expected: Digest, found: Digest },
+    /// The file could not be read.
     #[error("{}: {source}", folder.join(file).display())]
     #[diagnostic(
         code(bundle::unreadable),
         help("soprano-export verify {} lists every file that is missing", folder.display())
     )]
     Io { folder: PathBuf, file: String, source: std::io::Error },
+    /// The bundle's graphs are not those of a voice.
     #[error("the bundle's graphs, of the family {family:?}, make no voice")]
     #[diagnostic(
         code(bundle::no_voice),
@@ -67,24 +76,30 @@ pub enum OpenError {
         )
     )]
     NoVoice { family: String },
+    /// The runtime takes no file of a graph that speaks.
     #[error("the bundle has no {graph} that {runtime} would speak with")]
     #[diagnostic(
         code(bundle::no_file),
         help("its manifest.json lists what it has: ask for another precision, or another runtime")
     )]
     NoFile { graph: String, runtime: &'static str },
+    /// A graph's inputs or outputs are not those of its role.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] crate::interface::Error),
+    /// The references prove nothing.
     #[error(transparent)]
     #[diagnostic(transparent)]
     References(#[from] validate::Error),
+    /// An ONNX file could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
+    /// A runtime does not take a file.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),
+    /// The files do not make a voice.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] speech::Error),

@@ -23,31 +23,38 @@ const OURS: &str = "signature of a soprano-export bundle, sha256 of the lines be
 /// How signing, or reading a key, fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(sign::io), help("does the file exist, and may you read or write it?"))]
     Io { path: PathBuf, source: std::io::Error },
+    /// The file is not a key.
     #[error("{}: not a minisign {what} key{why}", path.display())]
     #[diagnostic(
         code(sign::key),
         help("soprano-export sign --generate FILE   makes FILE and FILE.pub")
     )]
     Key { path: PathBuf, what: &'static str, why: String },
+    /// The secret key needs a password.
     #[error("{}: this secret key is encrypted, and no password is given", path.display())]
     #[diagnostic(
         code(sign::password),
         help("set SOPRANO_EXPORT_KEY_PASSWORD, or name a file with --password-file FILE")
     )]
     Password { path: PathBuf },
+    /// The password does not open the secret key.
     #[error("{}: the password does not open this secret key", path.display())]
     #[diagnostic(code(sign::wrong_password), help("is it the password of this key?"))]
     WrongPassword { path: PathBuf },
+    /// The output is there already.
     #[error("{} exists already", path.display())]
     #[diagnostic(
         code(sign::exists),
         help("choose another name; a signature is replaced with --overwrite, a key never")
     )]
     Exists { path: PathBuf },
+    /// The manifest could not be signed.
     #[error("{} can't be signed: {why}", path.display())]
     #[diagnostic(code(sign::failed), help("was the key file cut or changed?"))]
     Failed { path: PathBuf, why: String },

@@ -8,7 +8,9 @@ use super::wire::UnknownFields;
 /// Each way in which an ONNX file can't be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(ir::io),
@@ -16,6 +18,7 @@ pub enum Error {
     )]
     Io { path: PathBuf, source: std::io::Error },
 
+    /// The file is empty.
     #[error("{}: the file is empty", path.display())]
     #[diagnostic(
         code(ir::empty),
@@ -23,10 +26,12 @@ pub enum Error {
     )]
     Empty { path: PathBuf },
 
+    /// The file is not an ONNX file.
     #[error("{}: not an ONNX file: {why}", path.display())]
     #[diagnostic(code(ir::decode), help("the file is cut short, damaged, or of another format"))]
     Decode { path: PathBuf, why: String },
 
+    /// The file has fields that this program would lose.
     #[error("{}: {fields}", path.display())]
     #[diagnostic(
         code(ir::unknown_fields),
@@ -36,14 +41,17 @@ pub enum Error {
     )]
     UnknownFields { path: PathBuf, fields: UnknownFields },
 
+    /// The model is larger than protobuf can hold.
     #[error("{}: {bytes} bytes; protobuf ends at 2 GiB", path.display())]
     #[diagnostic(code(ir::too_large), help("keep the weights in a file beside it: --external-data"))]
     TooLarge { path: PathBuf, bytes: u64 },
 
+    /// The output is there already.
     #[error("{} exists already", path.display())]
     #[diagnostic(code(ir::exists), help("choose another file with -o, or replace it with --overwrite"))]
     Exists { path: PathBuf },
 
+    /// Writing would overwrite the weights of another model.
     #[error("{} holds the weights of {}, which would lose them", data.display(), model.display())]
     #[diagnostic(
         code(ir::weights_in_use),
@@ -51,6 +59,7 @@ pub enum Error {
     )]
     WeightsInUse { data: PathBuf, model: PathBuf },
 
+    /// The model breaks a rule of its format.
     #[error("{}: {place}: {why}", path.display())]
     #[diagnostic(code(ir::invalid))]
     Invalid {
@@ -61,6 +70,7 @@ pub enum Error {
         help: Box<str>,
     },
 
+    /// A rewrite left the model so that it breaks a rule of its format.
     #[error("{}, rewritten: {place}: {why}", path.display())]
     #[diagnostic(
         code(ir::rewritten),
@@ -70,6 +80,7 @@ pub enum Error {
     )]
     Rewritten { path: PathBuf, place: String, why: String },
 
+    /// The data of a tensor in another file cannot be had.
     #[error("{}: external data of {tensor}: {why}", path.display())]
     #[diagnostic(
         code(ir::external_data),

@@ -21,14 +21,17 @@ pub struct Patch {
 
 /// Why a patch can't be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum Unsafe {
+    /// A value that would be removed is used elsewhere.
     #[error("the value {0:?} that it removes is used elsewhere")]
     StillUsed(String),
+    /// A value that would be renamed is known by its name elsewhere.
     #[error("the value {0:?} that it renames is a graph output or read by a nested graph")]
     Pinned(String),
+    /// A new name is in use.
     #[error("the name {0:?} is taken")]
     Taken(String),
+    /// The graph would not be consistent afterwards.
     #[error("it leaves the graph inconsistent: {0}")]
     Inconsistent(String),
 }

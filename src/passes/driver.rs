@@ -7,16 +7,21 @@ use crate::ir::{self, Model, NodeId, PLACEHOLDER_DOMAIN};
 /// How a rewrite ends without a model.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// No pass or surgery has the name.
     #[error("there is no pass {name:?}")]
     #[diagnostic(code(passes::unknown), help("{hint}"))]
     Unknown { name: String, hint: String },
+    /// A surgery was refused.
     #[error("{surgery}: {refused}")]
     #[diagnostic(forward(refused))]
     Refused { surgery: &'static str, refused: Refused },
+    /// A rewrite left the model inconsistent.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
+    /// A placeholder of an exporter is left.
     #[error("the rewrite leaves {op} at node {node:?}, which no runtime can run: {why}")]
     #[diagnostic(code(passes::placeholder), help("soprano-export pass explain replace-istft"))]
     Placeholder { op: String, node: String, why: String },

@@ -45,22 +45,27 @@ pub struct Given {
 /// Why a surgery leaves a graph as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Refused {
+    /// The hidden states are not found in the graph.
     #[error("{0}")]
     #[diagnostic(
         code(passes::expose_hidden_states),
         help("a causal language model ends in a product with a constant matrix that gives its logits")
     )]
     HiddenStates(String),
+    /// The graph has fewer layers.
     #[error("layer {layer} is not there: the graph has {layers}")]
     #[diagnostic(code(passes::layer), help("layers are counted from 0, into which the embedding goes"))]
     Layer { layer: u32, layers: usize },
+    /// An attention has a form that is not known.
     #[error("{}{why}", at.as_ref().map(|at| format!("node {at:?}: ")).unwrap_or_default())]
     #[diagnostic(
         code(passes::attention),
         help("softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis")
     )]
     Attention { at: Option<String>, why: String },
+    /// The graph lacks an input or output that the surgery needs.
     #[error("the graph has no {kind} {name:?}")]
     #[diagnostic(
         code(passes::port),
@@ -69,12 +74,14 @@ pub enum Refused {
         )
     )]
     Port { kind: &'static str, role: &'static str, name: String },
+    /// The heads of an attention cannot be told.
     #[error("node {at:?}: {why}")]
     #[diagnostic(
         code(passes::heads),
         help("a config has them as num_key_value_heads and head_dim: --kv-heads N --head-size N")
     )]
     Heads { at: String, why: String },
+    /// The model's operator set lacks what the surgery writes.
     #[error("it needs opset {needs}, and the model has {has}")]
     #[diagnostic(
         code(passes::opset),
@@ -83,6 +90,7 @@ pub enum Refused {
         )
     )]
     Opset { needs: i64, has: i64 },
+    /// The model describes its training too.
     #[error("the model describes its training too, which would no longer fit the graph")]
     #[diagnostic(code(passes::training), help("export it for inference alone"))]
     Training,

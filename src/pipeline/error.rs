@@ -6,55 +6,71 @@ use crate::{bundle, export, ir, passes, source, tensor, validate};
 /// How a build ends without a bundle.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The checkpoint could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Source(#[from] source::Error),
+    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
+    /// A model could not be read or written.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
+    /// A rewrite was refused, or is unknown.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Pass(#[from] passes::Error),
+    /// A file of tensors could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
+    /// Nothing could be judged.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Validate(#[from] validate::Error),
+    /// The bundle could not be packed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
+    /// The graph could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] crate::quantize::Error),
+    /// The graph could not be converted.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Convert(#[from] crate::convert::Error),
+    /// A runtime could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] crate::runtime::Error),
+    /// The cache could not be read or written.
     #[error("{}: {source}", path.display())]
     #[diagnostic(
         code(pipeline::io),
         help("is the disk full, or the cache folder not writable? --cache-dir names another")
     )]
     Io { path: PathBuf, source: std::io::Error },
+    /// A finished stage is damaged.
     #[error("{}: {why}", path.display())]
     #[diagnostic(code(pipeline::damaged), help("soprano-export cache prune"))]
     Damaged { path: PathBuf, why: String },
+    /// A Python task left out part of its result.
     #[error("the exporter's result has no {field}")]
     #[diagnostic(
         code(pipeline::result),
         help("the environment holds another version of the exporters: make setup")
     )]
     Result { field: &'static str },
+    /// A file is out of tolerance.
     #[error("the artifact is out of tolerance and was not bundled; it is kept at {}", kept.display())]
     #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]
     Rejected { verdict: Box<Verdict>, kept: PathBuf },
+    /// An int8 file is slower than its fp32 one.
     #[error(
         "the int8 {graph} takes {:.2} ms, its fp32 {:.2} ms ({} in {}): slower, so it was not bundled",
         speed.int8_ms, speed.fp32_ms, speed.what, speed.runtime
@@ -66,30 +82,36 @@ pub enum Error {
         )
     )]
     Slow { graph: String, speed: Box<Speed> },
+    /// The file runs in ONNX Runtime alone, and there is none.
     #[error("weights in blocks of 8 bits run in ONNX Runtime alone, and there is none here")]
     #[diagnostic(
         code(pipeline::no_onnxruntime),
         help("make setup installs it, --onnxruntime names its library; or write `form: dynamic`")
     )]
     NoOnnxRuntime,
+    /// The file runs in OpenVINO alone, and there is none.
     #[error("OpenVINO's format is validated in OpenVINO, and there is none here")]
     #[diagnostic(
         code(pipeline::no_openvino),
         help("make setup installs it, SOPRANO_EXPORT_OPENVINO names its library; or leave it out")
     )]
     NoOpenVino,
+    /// There is no runtime to time an int8 file in.
     #[error("int8 must be faster than fp32, and there is no ONNX Runtime here to time them in")]
     #[diagnostic(
         code(pipeline::no_clock),
         help("make setup installs it, --onnxruntime names its library; --no-speed-gate goes without")
     )]
     NoClock,
+    /// The build has no stage of that name.
     #[error("the build has no stage {stage:?}; it has: {known}")]
     #[diagnostic(code(pipeline::no_stage), help("soprano-export plan RECIPE lists them"))]
     NoStage { stage: String, known: String },
+    /// Two recipes would write one bundle.
     #[error("two recipes make a bundle named {name:?}")]
     #[diagnostic(code(pipeline::same_name), help("give one of them another `name:`"))]
     SameName { name: String },
+    /// The build was stopped from outside.
     #[error("interrupted")]
     #[diagnostic(code(pipeline::interrupted))]
     Interrupted,

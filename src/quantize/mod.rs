@@ -70,19 +70,24 @@ impl From<&Int8> for Options {
 /// What goes wrong.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A weight has values that 8 bits have no numbers for.
     #[error("node {node:?}: the weight {weight:?} has NaN or infinite values")]
     #[diagnostic(code(quantize::values), help("the checkpoint is damaged, or its training diverged"))]
     NotFinite { node: String, weight: String },
+    /// The model has quantized operators already.
     #[error("node {node:?} ({op}): the model is quantized already")]
     #[diagnostic(code(quantize::twice), help("quantize the fp32 model it was made from"))]
     Twice { node: String, op: String },
+    /// No product is left that could be quantized.
     #[error("no product with a constant weight is left to quantize{}", listed(kept, others))]
     #[diagnostic(
         code(quantize::nothing),
         help("is this the model you meant? `soprano-export inspect` lists its operators")
     )]
     Nothing { kept: Vec<(String, String)>, others: Vec<Other> },
+    /// The model's operator set lacks the operators of this form.
     #[error("{form} products need opset {needs}; the model has {has}")]
     #[diagnostic(
         code(quantize::opset),
@@ -92,15 +97,18 @@ pub enum Error {
         )
     )]
     Opset { form: &'static str, needs: i64, has: i64 },
+    /// A static product has an activation that the calibration did not see.
     #[error("node {node:?}: the range of its activation {value:?} was not seen")]
     #[diagnostic(
         code(quantize::calibration),
         help("a static form needs references that reach every product: add lengths to the recipe")
     )]
     NotSeen { node: String, value: String },
+    /// A pattern of nodes to keep names no node.
     #[error("no node is named {pattern:?}")]
     #[diagnostic(code(quantize::keep), help("`soprano-export inspect` and `diff` show node names"))]
     Keep { pattern: String },
+    /// A pattern of nodes for two terms names no product.
     #[error("no node that is named {pattern:?} is a product")]
     #[diagnostic(
         code(quantize::two_terms),

@@ -10,15 +10,19 @@ use super::text::{line_of, printable};
 /// Each way in which a recipe can't be had.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The file could not be read.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(recipe::io))]
     Io { path: PathBuf, source: std::io::Error },
 
+    /// No built-in recipe has the name, and no file.
     #[error("no recipe named `{name}`{}", guess.as_ref().map(|g| format!("; did you mean `{g}`?")).unwrap_or_default())]
     #[diagnostic(code(recipe::unknown), help("built in: {builtin}; or give the path of a .yaml file"))]
     Unknown { name: String, guess: Option<String>, builtin: String },
 
+    /// The text is longer than any recipe.
     #[error("{name}: more than {most} bytes: no recipe is that large")]
     #[diagnostic(
         code(recipe::too_large),
@@ -26,10 +30,12 @@ pub enum Error {
     )]
     TooLarge { name: String, most: usize },
 
+    /// The file is not UTF-8.
     #[error("{name}:{line}:{column}: not UTF-8 from here on")]
     #[diagnostic(code(recipe::not_utf8), help("save the file as UTF-8; a recipe is plain text"))]
     NotUtf8 { name: String, line: usize, column: usize },
 
+    /// The text is not a recipe; says where.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Text(#[from] Box<Misfit>),
@@ -121,11 +127,14 @@ impl Diagnostic for Misfit {
 /// Each way in which a recipe's text is not a recipe.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Problem {
+    /// There is nothing in the text.
     #[error("the recipe is empty")]
     #[diagnostic(code(recipe::empty), help("the shortest recipe is\n{SHORTEST}"))]
     Empty,
 
+    /// The text is not YAML.
     #[error("not YAML: {why}")]
     #[diagnostic(
         code(recipe::syntax),
@@ -133,10 +142,12 @@ pub enum Problem {
     )]
     Syntax { why: String },
 
+    /// There is more than one document.
     #[error("a second document begins here")]
     #[diagnostic(code(recipe::documents), help("one recipe per file: split the file at the `---`"))]
     Documents,
 
+    /// More keys and values than any recipe has.
     #[error("more than {most} keys and values, aliases written out")]
     #[diagnostic(
         code(recipe::too_much),
@@ -144,10 +155,12 @@ pub enum Problem {
     )]
     TooMuch { most: u32 },
 
+    /// More open brackets than any recipe has.
     #[error("more than {most} opening brackets")]
     #[diagnostic(code(recipe::too_much), help("a recipe has some dozens; write lists line by line"))]
     Brackets { most: usize },
 
+    /// Deeper nesting than any recipe has.
     #[error("nests deeper than {deepest} levels")]
     #[diagnostic(
         code(recipe::too_deep),
@@ -157,26 +170,32 @@ pub enum Problem {
     )]
     TooDeep { deepest: u32 },
 
+    /// A YAML tag.
     #[error("the tag `!{tag}` has no meaning in a recipe")]
     #[diagnostic(code(recipe::tag), help("remove the tag, or put the value in quotes"))]
     Tag { tag: String },
 
+    /// A key that is not text.
     #[error("a key must be text")]
     #[diagnostic(code(recipe::key_type), help("write `key: value`"))]
     KeyType,
 
+    /// A key that is not known where it stands.
     #[error("unknown key `{key}`{}", guess.map(|g| format!("; did you mean `{g}`?")).unwrap_or_default())]
     #[diagnostic(code(recipe::unknown_key), help("keys known here: {known}"))]
     UnknownKey { key: String, guess: Option<&'static str>, known: String },
 
+    /// A key that stands there twice.
     #[error("key `{key}` stands here again, after line {first}")]
     #[diagnostic(code(recipe::duplicate_key), help("keep one of the two"))]
     Duplicate { key: String, first: usize },
 
+    /// A key that is needed.
     #[error("key `{key}` is missing")]
     #[diagnostic(code(recipe::missing_key), help("the shortest recipe is\n{SHORTEST}"))]
     Missing { key: &'static str },
 
+    /// A value of another type.
     #[error("expected {expected}, found {found}")]
     #[diagnostic(code(recipe::wrong_type))]
     Type {
@@ -186,10 +205,12 @@ pub enum Problem {
         help: Option<String>,
     },
 
+    /// A word that is not one of a closed set.
     #[error("unknown value `{value}`{}", guess.map(|g| format!("; did you mean `{g}`?")).unwrap_or_default())]
     #[diagnostic(code(recipe::unknown_value), help("known here: {known}"))]
     Choice { value: String, guess: Option<&'static str>, known: String },
 
+    /// A gate of a graph that the recipe does not export.
     #[error("the gate of `{graph}`, which this recipe doesn't export")]
     #[diagnostic(
         code(recipe::bad_value),
@@ -197,10 +218,12 @@ pub enum Problem {
     )]
     GateOfNothing { graph: &'static str },
 
+    /// A value that no recipe may have.
     #[error("{invalid}")]
     #[diagnostic(code(recipe::bad_value), help("{}", invalid.help))]
     Value { invalid: super::Invalid },
 
+    /// Anything else that a type refuses.
     #[error("{why}")]
     #[diagnostic(code(recipe::wrong_type))]
     Other { why: String },

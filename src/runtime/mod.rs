@@ -36,28 +36,36 @@ pub use tract::Tract;
 /// What goes wrong in a runtime.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// A model file could not be read.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(runtime::io))]
     Io { path: PathBuf, source: std::io::Error },
+    /// The runtime does not take the model.
     #[error("{runtime} can't load the model: {why}")]
     #[diagnostic(code(runtime::load))]
     Load { runtime: &'static str, why: String },
+    /// The runtime failed while it ran the model.
     #[error("{runtime} can't run the model: {why}")]
     #[diagnostic(code(runtime::run))]
     Run { runtime: &'static str, why: String },
+    /// The runtime's library was not found, or is not one.
     #[error("{runtime} is not there: {why}")]
     #[diagnostic(
         code(runtime::missing),
         help("make setup installs it; or name its library in {variable}")
     )]
     Missing { runtime: &'static str, why: String, variable: &'static str },
+    /// No runtime that is built in was compiled into this program.
     #[error("this program was compiled without a runtime of its own")]
     #[diagnostic(code(runtime::none_built_in), help("cargo build --release --features tract"))]
     NoneBuiltIn,
+    /// An input was given that the model does not have.
     #[error("the model has no input {name:?}; it has: {known}")]
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
+    /// An input of the model was not given.
     #[error("the model's input {name:?} is not given")]
     #[diagnostic(code(runtime::input))]
     MissingInput { name: String },

@@ -46,31 +46,39 @@ pub use verdict::{Accepted, Agreement, Artifact, Beside, CaseResult, Verdict, We
 /// What goes wrong before there is a verdict.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum Error {
+    /// The references prove nothing.
     #[error("{}: {why}", path.display())]
     #[diagnostic(
         code(validate::references),
         help("record the references again: run the build with --rebuild")
     )]
     References { path: PathBuf, why: String },
+    /// A runtime does not take the model.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),
+    /// A tensor is not of the type that is needed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
+    /// The model could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
+    /// A tolerance is looser than any may be.
     #[error("the tolerance {name} = {value} is looser than the floor {floor} of its precision")]
     #[diagnostic(
         code(validate::floor),
         help("a bundle's thresholds may be stricter than the floor, never looser")
     )]
     Floor { name: &'static str, value: f64, floor: f64 },
+    /// The graph's inputs or outputs are not those of its role.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] interface::Error),
+    /// An input cannot be made up.
     #[error("the model's input {name:?} {why}")]
     #[diagnostic(
         code(validate::inputs),
@@ -79,6 +87,7 @@ pub enum Error {
         )
     )]
     Inputs { name: String, why: String },
+    /// No input has the dimension that was set.
     #[error("no input has the open dimension {name:?}; {advice}")]
     #[diagnostic(
         code(validate::dimension),
@@ -87,6 +96,7 @@ pub enum Error {
         )
     )]
     Dimension { name: String, advice: String },
+    /// The file of inputs does not hold them.
     #[error("{}: {why}", path.display())]
     #[diagnostic(
         code(validate::given),
@@ -95,15 +105,19 @@ pub enum Error {
         )
     )]
     Given { path: PathBuf, why: String },
+    /// The model could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),
+    /// The voice could not speak.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] crate::speech::Error),
+    /// There is nothing to measure.
     #[error("{0}")]
     #[diagnostic(code(validate::nothing_to_measure))]
     NothingToMeasure(&'static str),
+    /// It was stopped from outside.
     #[error("interrupted")]
     #[diagnostic(code(validate::interrupted))]
     Interrupted,
