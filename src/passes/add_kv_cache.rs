@@ -107,8 +107,7 @@ fn insertions(graph: &Graph<'_>, given: &Given) -> Result<Vec<Insertion>, Refuse
         rest.any(|rest| rest.starts_with('.'))
     };
     if ports.any(is_cache) {
-        let why = "the graph has a cache already".to_owned();
-        return Err(Refused::Attention { at: None, why });
+        return Err(Refused::Cached);
     }
     if !graph.is_input(mask) {
         return Err(Refused::input("mask", mask));

@@ -65,6 +65,15 @@ pub enum Refused {
         help("softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis")
     )]
     Attention { at: Option<String>, why: String },
+    /// The graph has a cache, where one would be added.
+    #[error("the graph has a cache already")]
+    #[diagnostic(
+        code(passes::cached),
+        help(
+            "it needs no other: canonical-mask and group-query-heads are for a graph exported with its cache"
+        )
+    )]
+    Cached,
     /// The graph lacks an input or output that the surgery needs.
     #[error("the graph has no {kind} {name:?}")]
     #[diagnostic(
