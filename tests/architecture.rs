@@ -125,7 +125,7 @@ fn rooms() -> Vec<(String, String, String)> {
     let own = |path: PathBuf| {
         let inside = path.strip_prefix(&root).unwrap();
         let tests =
-            inside.iter().any(|part| ["tests", "tests.rs", "testing.rs"].iter().any(|t| part == *t));
+            inside.iter().any(|part| ["tests", "tests.rs", "testing", "testing.rs"].iter().any(|t| part == *t));
         if tests || inside == Path::new("main.rs") || inside == Path::new("lib.rs") {
             return None;
         }

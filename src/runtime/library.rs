@@ -1,11 +1,20 @@
 //! A runtime's shared library: where it is looked for, and checks that turn a loader's failures into readable
 //! errors.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::registry::Places;
-use super::{Engine, Error};
+use super::Error;
+
+/// Where shared libraries are looked for, before those of the system.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The library of a runtime, by the runtime's name; it must be there.
+    pub named: BTreeMap<String, PathBuf>,
+    /// Folders of Python packages (`site-packages`), some of which bring a library along.
+    pub folders: Vec<PathBuf>,
+}
 
 /// How the shared library of a runtime is named and found.
 #[derive(Debug)]
@@ -40,13 +49,13 @@ impl Library {
     /// [`Error::Missing`].
     pub(super) fn locate(
         &self,
-        engine: &dyn Engine,
+        runtime: &'static str,
         places: &Places,
     ) -> Result<(PathBuf, Option<String>), Error> {
-        if let Some(named) = places.named.get(engine.name()) {
+        if let Some(named) = places.named.get(runtime) {
             return match named.is_file() {
                 true => Ok((named.clone(), None)),
-                false => Err(self.missing(engine, format!("{}: no such file", named.display()))),
+                false => Err(self.missing(runtime, format!("{}: no such file", named.display()))),
             };
         }
         let packaged = places.folders.iter().find_map(|folder| {
@@ -65,8 +74,8 @@ impl Library {
     }
 
     /// Why the runtime is not here.
-    pub(super) fn missing(&self, engine: &dyn Engine, why: String) -> Error {
-        Error::Missing { runtime: engine.name(), why, variable: self.variable }
+    pub(super) fn missing(&self, runtime: &'static str, why: String) -> Error {
+        Error::Missing { runtime, why, variable: self.variable }
     }
 
     /// Checks that a file is a shared library of this machine which exports the symbol. A bare name is for the

@@ -1,6 +1,8 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
 mod conversation;
+mod engine;
+#[cfg_attr(not(any(feature = "onnxruntime", feature = "openvino")), allow(dead_code))]
 mod library;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
@@ -27,9 +29,10 @@ pub use crate::tensor::Tensors;
 pub use crate::names::Format;
 #[cfg(test)]
 pub(crate) use conversation::Copying;
-pub use library::Library;
+pub use engine::{Engine, Takes, Traits};
+pub use library::{Library, Places};
 pub use options::{Hint, Optimization, Options};
-pub use registry::{ALL, Engine, Places, Takes, Traits, built_in, named};
+pub use registry::{ALL, built_in, named};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
 

@@ -62,8 +62,8 @@ impl Engine for Known {
     }
 
     fn find(&self, places: &Places, options: Options) -> Result<Box<dyn Runtime>, Error> {
-        let (library, _) = LIBRARY.locate(self, places)?;
-        let missing = |why| LIBRARY.missing(self, why);
+        let (library, _) = LIBRARY.locate(self.name(), places)?;
+        let missing = |why| LIBRARY.missing(self.name(), why);
         let version = match version_of(&library) {
             Some(version) => version,
             None => commit(OnnxRuntime::loaded(&library).map_err(missing)?.1).to_owned(),
@@ -129,7 +129,7 @@ impl Runtime for OnnxRuntime {
     }
 
     fn check(&self) -> Result<(), Error> {
-        Self::loaded(&self.library).map(drop).map_err(|why| LIBRARY.missing(&ENGINE, why))
+        Self::loaded(&self.library).map(drop).map_err(|why| LIBRARY.missing(ENGINE.name(), why))
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {

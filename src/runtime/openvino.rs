@@ -69,8 +69,8 @@ impl Engine for Known {
     }
 
     fn find(&self, places: &Places, options: Options) -> Result<Box<dyn Runtime>, Error> {
-        let (library, version) = LIBRARY.locate(self, places)?;
-        let missing = |why| LIBRARY.missing(self, why);
+        let (library, version) = LIBRARY.locate(self.name(), places)?;
+        let missing = |why| LIBRARY.missing(self.name(), why);
         let version = match version {
             Some(version) => version,
             None => {
@@ -183,7 +183,7 @@ impl Runtime for OpenVino {
 
     fn check(&self) -> Result<(), Error> {
         // Its plugin for processors too.
-        super::quietly(|| self.core().map(drop)).map_err(|why| LIBRARY.missing(&ENGINE, why))
+        super::quietly(|| self.core().map(drop)).map_err(|why| LIBRARY.missing(ENGINE.name(), why))
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
