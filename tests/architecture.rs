@@ -124,8 +124,9 @@ fn rooms() -> Vec<(String, String, String)> {
     sources(&root, &mut files);
     let own = |path: PathBuf| {
         let inside = path.strip_prefix(&root).unwrap();
-        let tests =
-            inside.iter().any(|part| ["tests", "tests.rs", "testing", "testing.rs"].iter().any(|t| part == *t));
+        let tests = inside
+            .iter()
+            .any(|part| ["tests", "tests.rs", "testing", "testing.rs"].iter().any(|t| part == *t));
         if tests || inside == Path::new("main.rs") || inside == Path::new("lib.rs") {
             return None;
         }

@@ -1,6 +1,6 @@
 use super::arguments::{PassRun, PassVerb};
 use super::terminal::{bytes, row, table};
-use super::{Failure, INTERRUPTED, Outcome, json, save, say};
+use super::{INTERRUPTED, Outcome, json, save, say};
 use crate::ir::Model;
 use crate::passes::{self, Driver, Given};
 

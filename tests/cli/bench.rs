@@ -242,7 +242,11 @@ fn pytorch_stands_beside_a_whole_voice_in_every_runtime() {
         .iter()
         .map(|row| {
             let runtime = row["runtime"].as_str().unwrap().split(' ').next().unwrap();
-            format!("{} {} {runtime}", row["graph"].as_str().unwrap(), row["precision"].as_str().unwrap())
+            format!(
+                "{} {} {runtime}",
+                row["graph"].as_str().unwrap(),
+                row["precision"].as_str().unwrap()
+            )
         })
         .collect();
     for half in ["lm", "decoder"] {

@@ -77,7 +77,9 @@ fn a_second_run_is_up_to_date_and_starts_no_python() {
     let run = with(&["decoder", "--model", "synthetic:tiny", "-o", "fresh", "--json"]).exits(0);
     assert_eq!(run.json()["bundle"], "fresh");
     assert_eq!(run.json()["up_to_date"], false);
-    for stage in ["checkpoint", "export-decoder", "record-decoder", "rewrite-decoder", "validate-decoder"] {
+    for stage in
+        ["checkpoint", "export-decoder", "record-decoder", "rewrite-decoder", "validate-decoder"]
+    {
         assert!(run.stderr.contains(&format!("{stage:<12} cached\n")), "{}", run.show());
     }
     assert_same(&world.work("fresh"), &shared.bundle);

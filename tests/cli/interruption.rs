@@ -99,7 +99,9 @@ fn signals_at_any_moment_leave_a_whole_bundle_or_none() {
         Run::from(replay(&world, shared).output().unwrap()).exits(0);
         let whole = start.elapsed();
         let export = tree(&world.path("cache/stages"));
-        let export = export.keys().filter(|n| !n.starts_with("checkpoint") && !n.starts_with("export") && !n.starts_with("record"));
+        let export = export.keys().filter(|n| {
+            !n.starts_with("checkpoint") && !n.starts_with("export") && !n.starts_with("record")
+        });
         let later: Vec<String> = export.filter(|n| n.ends_with('/')).cloned().collect();
         let forget = || {
             for stage in &later {

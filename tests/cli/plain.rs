@@ -39,7 +39,10 @@ fn a_llama_with_a_tied_head_and_scaled_rotary_embedding() {
     let recipe = recipe("plain-llama.yaml");
     let build = ["build", &recipe, "--no-speed-gate", "-o", "llama"];
     let Some(mut build) = command(&world, &build) else {
-        return skipped("a_llama_with_a_tied_head_and_scaled_rotary_embedding", "no .venv; run make setup");
+        return skipped(
+            "a_llama_with_a_tied_head_and_scaled_rotary_embedding",
+            "no .venv; run make setup",
+        );
     };
     run(&mut build).exits(0);
     let manifest = manifest(&world, "llama");
@@ -83,7 +86,10 @@ fn a_vocoder_by_its_import_path() {
     let graph = &manifest["graphs"]["head"];
     assert_eq!(graph["framing"], json!({"per_frame": 160, "lead": 1}));
     let artifact = &manifest["artifacts"][0];
-    assert_eq!((names(&artifact["inputs"]), names(&artifact["outputs"])), (vec!["features"], vec!["waveform"]));
+    assert_eq!(
+        (names(&artifact["inputs"]), names(&artifact["outputs"])),
+        (vec!["features"], vec!["waveform"])
+    );
     run(&mut command(&world, &["validate", "vocoder", "--runtime", "all"]).unwrap()).exits(0);
 }
 
@@ -91,7 +97,10 @@ fn a_vocoder_by_its_import_path() {
 fn what_a_recipe_may_not_say_is_refused_at_its_place() {
     let world = World::new();
     let check = |graph: &str| {
-        world.write("r.yaml", format!("name: a\nfamily: plain\nsource: ./b\ngraphs:\n  head: {graph}\n"));
+        world.write(
+            "r.yaml",
+            format!("name: a\nfamily: plain\nsource: ./b\ngraphs:\n  head: {graph}\n"),
+        );
         world.run(["recipe", "check", "r.yaml"]).exits(1).hints()
     };
     check("{}").says("key `role` is missing");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::super::arguments::Diff;
 use super::super::here::Here;
-use super::super::parsers::Asked;
 use super::super::inspect::open;
+use super::super::parsers::Asked;
 use super::super::terminal::Progress;
 use super::super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::ir::Model;
