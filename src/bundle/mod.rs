@@ -51,7 +51,7 @@ pub enum Error {
         help("is this the folder of a bundle, with its manifest.json?")
     )]
     Manifest { path: PathBuf, why: String },
-    #[error("{}: format {format}; this version reads format 1", path.display())]
+    #[error("{}: format {format}; this version reads formats 1 and 2", path.display())]
     #[diagnostic(code(bundle::format), help("another version of soprano-export made it: use that one"))]
     Later { path: PathBuf, format: u32 },
     #[error("{}: its digest is {found}, and {expected} was validated", path.display())]

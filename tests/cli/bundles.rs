@@ -162,8 +162,8 @@ fn what_is_no_bundle_is_said_so() {
         }
     }
     let bundle = small(&world);
-    forge(&bundle, |manifest| manifest["format"] = json!(2));
-    world.run(["validate", "small"]).exits(2).says("format 2; this version reads format 1");
+    forge(&bundle, |manifest| manifest["format"] = json!(3));
+    world.run(["validate", "small"]).exits(2).says("format 3; this version reads formats 1 and 2");
     forge(&bundle, |manifest| {
         manifest["format"] = json!(1);
         manifest["surprise"] = json!(1);
