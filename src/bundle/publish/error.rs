@@ -72,7 +72,7 @@ pub enum Error {
         help("the versions themselves are untouched; move the file away, and a new one is begun")
     )]
     Index { path: PathBuf, why: String },
-    #[error("the manifest names {name:?}, which leads out of the bundle or is no plain file name")]
+    #[error("the manifest names {name:?}, which leads out of the bundle or is not a plain file name")]
     #[diagnostic(
         code(publish::outside),
         help("nobody should trust this bundle; nothing of it was kept")
