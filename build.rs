@@ -50,5 +50,6 @@ fn main() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     let lock = std::fs::read_to_string("Cargo.lock").unwrap_or_default();
     println!("cargo::rustc-env=SOPRANO_EXPORT_TRACT={}", locked(&lock, "tract-onnx"));
+    println!("cargo::rustc-env=SOPRANO_EXPORT_RTEN={}", locked(&lock, "rten"));
     println!("cargo::rustc-env=SOPRANO_EXPORT_FINGERPRINT={hash:016x}");
 }

@@ -23,7 +23,7 @@ from decoder_onnxruntime import session, table
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
-from soprano_export import language_model
+from soprano_export import families, language_model
 from soprano_export.target import Target
 
 HIDDEN = "last_hidden_state"
@@ -218,7 +218,7 @@ def main() -> None:
         if not exported:
             exported = to / "exported.onnx"
             target = Target(checkpoint=str(given.checkpoint), family="soprano", graph="lm", role="causal")
-            target.kind().load(target).export("optimum", 17, exported)
+            families.kind(target).load(target).export("optimum", 17, exported)
         optimum = Model(OPTIMUM, exported, head_input(exported))
         peers = [
             optimum,

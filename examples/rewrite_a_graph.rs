@@ -9,16 +9,18 @@ use soprano_export::passes::{self, Driver, Given, SIGNAL};
 use soprano_export::runtime::{Runtime, Tensors, Tract};
 use soprano_export::tensor::Tensor;
 
-/// `y = 2 · (x W)`, with the factor in a node of its own and a product that nothing reads, as exporters leave them.
+/// `y = 2 (x W + b)`, with the factor in a node of its own and a product that nothing reads, as exporters leave them.
 fn exported() -> Model {
     let factor = Attr::Tensor(initializer_f32("", &[1], &[2.0]));
     TestGraph::new()
         .input("x", &["rows", "2"])
         .initializer(initializer_f32("w", &[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+        .initializer(initializer_f32("b", &[3], &[0.5, -0.5, 0.25]))
         .node(node("Constant", [""; 0], "factor").attr("value", factor))
         .node(node("Identity", ["x"], "same"))
         .node(node("MatMul", ["same", "w"], "product"))
-        .node(node("Mul", ["product", "factor"], "y"))
+        .node(node("Add", ["product", "b"], "sum"))
+        .node(node("Mul", ["sum", "factor"], "y"))
         .node(node("Exp", ["product"], "forgotten"))
         .output("y", &["rows", "3"])
         .model()
@@ -43,8 +45,8 @@ fn main() {
         println!("{}: {} applied, {} refused", pass.pass, pass.applied, pass.refused.len());
     }
     println!("nodes {} -> {}", report.nodes.0, report.nodes.1);
-    // The factor is in the weights now, and one product is left.
-    assert_eq!(report.nodes, (5, 1));
+    // The factor is in the weights and the bias now.
+    assert_eq!(report.nodes, (6, 2));
     assert_eq!(says(&model), says(&before));
 
     // Some of them, up to a number of patches: how a bad patch is found.

@@ -1,4 +1,43 @@
-//! Turns a PyTorch text-to-speech checkpoint into a validated, CPU-ready model bundle.
+//! Turns a PyTorch text-to-speech checkpoint into a validated, CPU-ready model bundle, and lets it speak.
+//!
+//! # Speaking
+//!
+//! ```no_run
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use soprano_export::{Bundle, Script, Settings, runtime};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let bundle = Bundle::open("soprano-1.1".as_ref())?;
+//! let runtime = runtime::built_in()?;
+//! let voice = bundle.voice_in(runtime.as_ref(), None)?;
+//! let text = Script { name: "the text".into(), text: "Hello there.".into() };
+//! let mut samples: Vec<f32> = Vec::new();
+//! voice.speak(&[text], &Settings::default(), &mut samples, &AtomicBool::new(false))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Rewriting
+//!
+//! [`Model`] reads an ONNX file without loss, [`passes`] rewrites it, [`quantize`] writes it in 8 bits, and
+//! [`validate`] holds it to what PyTorch recorded. `examples/` has a program for each.
+//!
+//! # Features
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `cli` | the program; and with it the two below |
+//! | `publish` | bundles to and from a folder, a registry, a hub |
+//! | `report` | the pages of a bundle, and [`pipeline`], which builds one |
+//! | `tract`, `onnxruntime`, `openvino` | runtimes, the first built in, the others found when they are asked for |
+//!
+//! # Security
+//!
+//! A bundle's path comes from [`Bundle`] alone, contained in its folder and hashed; no checkpoint's code is run unless
+//! that is asked for. `SECURITY.md` says what a hostile file can and can't do.
+//!
+//! # Rooms
 //!
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
 //!
@@ -14,6 +53,8 @@
 
 pub mod audio;
 pub mod bundle;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod convert;
 pub mod digest;
@@ -25,6 +66,7 @@ pub mod interface;
 pub mod ir;
 pub mod names;
 pub mod passes;
+#[cfg(feature = "report")]
 pub mod pipeline;
 pub mod quantize;
 pub mod recipe;
@@ -33,3 +75,14 @@ pub mod source;
 pub mod speech;
 pub mod tensor;
 pub mod validate;
+
+pub use bundle::{Bundle, Manifest};
+pub use interface::{Interface, Signature};
+pub use ir::Model;
+pub use names::{Format, Precision, Role};
+pub use passes::{Driver, Pass, Surgery};
+pub use recipe::Recipe;
+pub use runtime::{Runtime, Session};
+pub use speech::{Audience, Script, Settings, Voice};
+pub use tensor::{Tensor, Tensors};
+pub use validate::Verdict;

@@ -14,7 +14,7 @@ use soprano_export::ir::{
     Attr, AttributeProto, Error, GraphProto, Model, ModelProto, NodeId, NodeProto, Patch, TensorProto,
     TestGraph, Unsafe, ValueInfoProto, initializer_f32, initializer_i64, initializer_raw, node,
 };
-use soprano_export::passes::Driver;
+use soprano_export::passes::{ALL, Driver};
 use soprano_export::runtime::{Runtime, Tract};
 
 /// The system's allocator, which notes the largest request: what a lying length would ask for.
@@ -66,6 +66,8 @@ fn survive(bytes: &[u8], tract: bool) -> Result<(), Error> {
     assert_eq!(again.to_bytes(), model.to_bytes());
     assert_eq!(again.unknown_fields(), None);
     Driver::default().run(&mut model).unwrap();
+    // Every surgery refuses, or leaves a model.
+    let _ = Driver::new(ALL).run(&mut model);
     model.consistent().unwrap();
     Model::from_bytes(model.to_bytes().into(), NAME).unwrap();
     if tract {

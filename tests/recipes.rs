@@ -192,9 +192,10 @@ prop_compose! {
         repetition_penalty in prop_oneof![1.0..=10.0, Just(1.0), Just(1.2)],
         snr_db in prop_oneof![40.0..=200.0, Just(60.0)],
         stoi in prop_oneof![0.75..=1.0, Just(1.0)],
-        pesq in 2.0..=4.5,
+        mel_cepstral_distortion_db in prop_oneof![f64::MIN_POSITIVE..=6.0, Just(6.0)],
+        pesq in prop::option::of(2.0..=4.5),
     ) -> Speech {
-        let (fp32, int8) = (Fp32Speech { snr_db }, Int8Speech { stoi, pesq });
+        let (fp32, int8) = (Fp32Speech { snr_db }, Int8Speech { stoi, mel_cepstral_distortion_db, pesq });
         Speech { sentences, repetition_penalty, fp32, int8 }
     }
 }

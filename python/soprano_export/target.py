@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import families, roles
-from .errors import ExportError
-from .families.base import Graph
+from . import roles
 from .hub import check_names
-from .request import parse, refuse
+from .request import parse
 from .roles import Role
 
 WORD = r"[^\W\d]\w*"
@@ -47,24 +45,6 @@ class Target:
     names: dict[str, Any] = field(default_factory=dict)
     hidden_states: list[int] = field(default_factory=list)
     module: Module | None = None
-
-    def kind(self) -> type[Graph]:
-        """The class of the graph. Raises ExportError("request") where its family has none of that name."""
-        kind = families.load(self.family).graph(self.graph, self.role)
-        if self.module is not None and not kind.takes_module:
-            refuse(f"`module`: the family {self.family!r} has its own code for `{self.graph}`")
-        if self.module is not None and not self.module.trust_code:
-            raise ExportError(
-                "code-not-trusted",
-                f"{self.module.path} is code that this program does not know; none of it was run",
-                "read it, then say `trust_code: true` beside `import`",
-            )
-        if self.hidden_states and self.role != "causal":
-            refuse("`hidden_states` are of a causal graph's layers")
-        self.tensors()
-        if not self.directory.is_dir():
-            refuse(f"`checkpoint` is not a directory: {self.checkpoint!r}")
-        return kind
 
     def tensors(self) -> Any:
         """The names of its tensors: `roles.CausalNames` or `roles.SignalNames`."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import DECODER, LM, run_task
 from safetensors.torch import save
-from soprano_export import language_model
+from soprano_export import families, language_model
 from soprano_export.errors import ExportError
 from soprano_export.families.base import Graph
 from soprano_export.families.soprano import checkpoint
@@ -21,7 +21,7 @@ from soprano_export.tasks import convert
 
 def graph(checkpoint: Path, fields: dict[str, Any]) -> Graph:
     target = Target(checkpoint=str(checkpoint), **fields)
-    return target.kind().load(target)
+    return families.kind(target).load(target)
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 17])

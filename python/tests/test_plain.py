@@ -13,7 +13,7 @@ import torch
 import vocoders
 from conftest import Ran, export_and_record, run_task
 from safetensors.torch import load_file, save_file
-from soprano_export import graph, istft
+from soprano_export import families, graph, istft
 from soprano_export.errors import ExportError
 from soprano_export.families.plain import synthetic
 from soprano_export.pairs import RealPairs
@@ -240,7 +240,7 @@ def test_vocoders_of_any_form(folder, tmp_path, kind, rate, shape, names):
 def test_the_module_for_openvino_computes_the_same(folder, kind):
     fields = written(folder, kind)
     target = parse(Target, fields)
-    loaded = target.kind().load(target)
+    loaded = families.kind(target).load(target)
     module, example, shapes = loaded.convertible()
     (frames,) = example.values()
     assert list(example) == list(shapes) == ["hidden_states"]
@@ -415,7 +415,7 @@ def test_more_frames_that_give_no_sample_than_any_example_has(folder, tmp_path):
     names = [case["name"] for case in ran.result["cases"]]
     assert names == ["b2_t21", "b2_t30", "loud_t24", "loud_t35", "zeros_t22"]
     target = parse(Target, {**fields, "checkpoint": str(folder)})
-    module, example, _ = target.kind().load(target).convertible()
+    module, example, _ = families.kind(target).load(target).convertible()
     assert module(*example.values()).shape == (2, 12)
 
 

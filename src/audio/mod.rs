@@ -1,8 +1,10 @@
 //! Signals: WAV, short-time spectra, how far two signals are apart, and how good speech sounds.
 
 mod distance;
-mod pesq;
+mod estoi;
+mod mel_cepstrum;
 mod resample;
+mod si_sdr;
 mod spectrum;
 mod stoi;
 mod stream;
@@ -12,8 +14,10 @@ mod wav;
 
 pub use distance::{LSD_FLOOR_DB, LSD_HOP, LSD_N_FFT};
 pub use distance::{log_spectral_distance_db, max_abs_difference, peak, snr_db};
-pub use pesq::pesq;
+pub use estoi::estoi;
+pub use mel_cepstrum::mel_cepstral_distortion_db;
 pub use resample::resample;
+pub use si_sdr::si_sdr_db;
 pub use spectrum::Stft;
 pub use stoi::stoi;
 pub use stream::WavStream;
@@ -48,8 +52,10 @@ pub enum Error {
 
 const REFERENCE: &str = "reference";
 const TEST: &str = "signal held against it";
+/// The highest rate that a metric resamples from, in Hz.
+const HIGHEST_RATE: u32 = 384_000;
 
-/// What both metrics of speech ask of two signals: as many samples in each, all numbers, and not all zero.
+/// What a metric of speech asks of two signals: as many samples in each, all finite, and not all zero.
 fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(), Error> {
     if reference.len() != test.len() {
         return Err(Error::Lengths { reference: reference.len(), test: test.len() });
@@ -63,6 +69,14 @@ fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether a metric that is defined at `lowest` Hz can be had of signals at `rate`.
+fn resampleable(metric: &'static str, rate: u32, lowest: u32) -> Result<(), Error> {
+    if (lowest..=HIGHEST_RATE).contains(&rate) {
+        return Ok(());
+    }
+    Err(Error::Rate { metric, rate, lowest, highest: HIGHEST_RATE })
 }
 
 /// The larger of two, and NaN where either is (`f64::max` drops it).

@@ -81,7 +81,7 @@ mod tests {
         for (k, &m) in middle.iter().enumerate() {
             let distance = k.abs_diff(bin);
             let expected = [16.0, 8.0].get(distance).copied().unwrap_or(0.0);
-            assert!((m - expected).abs() < 1e-5, "bin {k}: {m}");
+            approx::assert_abs_diff_eq!(m, expected, epsilon = 1e-5);
         }
     }
 

@@ -7,16 +7,15 @@ use super::resample::resampled;
 const METRIC: &str = "STOI";
 /// The rate that everything below is defined at, in Hz.
 const RATE: u32 = 10_000;
-const HIGHEST_RATE: u32 = 384_000;
 /// Samples in a frame.
 const FRAME: usize = 256;
 const HOP: usize = FRAME / 2;
 const N_FFT: usize = 512;
 /// Third-octave bands, the lowest around `LOWEST_BAND` Hz.
-const BANDS: usize = 15;
+pub(super) const BANDS: usize = 15;
 const LOWEST_BAND: f64 = 150.0;
 /// Frames that are correlated at a time: 384 ms.
-const SEGMENT: usize = 30;
+pub(super) const SEGMENT: usize = 30;
 /// Frames this far below the loudest, in dB, are silence.
 const DYNAMIC_RANGE_DB: f64 = 40.0;
 /// Lower bound of the signal-to-distortion ratio, in dB.
@@ -26,7 +25,7 @@ const LOWEST_SDR_DB: f64 = -15.0;
 /// correlation of third-octave envelopes over 384 ms.
 ///
 /// Taal, Hendriks, Heusdens & Jensen, *An Algorithm for Intelligibility Prediction of Time-Frequency
-/// Weighted Noisy Speech*, IEEE Trans. ASLP 19(7), 2011 (not the extended measure of 2016), with the
+/// Weighted Noisy Speech*, IEEE Trans. ASLP 19(7), 2011 (the extended measure is [`estoi`](fn@super::estoi)), with the
 /// framing of its authors' program: a signal's last frame is left out, and other rates than 10 kHz
 /// go through [`resample`](fn@super::resample). Does not depend on either signal's level.
 ///
@@ -36,25 +35,34 @@ const LOWEST_SDR_DB: f64 = -15.0;
 /// - [`Error::NotFinite`] and [`Error::Silent`] for either signal.
 /// - [`Error::TooShort`] where less than 30 frames of `clean` are speech.
 pub fn stoi(clean: &[f32], processed: &[f32], rate: u32) -> Result<f64, Error> {
-    super::comparable(METRIC, clean, processed)?;
-    if !(RATE..=HIGHEST_RATE).contains(&rate) {
-        return Err(Error::Rate { metric: METRIC, rate, lowest: RATE, highest: HIGHEST_RATE });
-    }
-    let (clean, processed) = (resampled(clean, rate, RATE), resampled(processed, rate, RATE));
-    let (clean, processed) = without_silence(&frames(&clean), &frames(&processed));
-    let (clean, processed) = (envelopes(&clean), envelopes(&processed));
-    let segments = (clean.len() + 1).saturating_sub(SEGMENT);
-    if segments == 0 {
-        let seconds = |frames: usize| (frames * HOP) as f64 / f64::from(RATE);
-        let (needed, found) = (seconds(SEGMENT), seconds(clean.len()));
-        return Err(Error::TooShort { metric: METRIC, needed, found });
-    }
+    let [clean, processed] = speech_envelopes(METRIC, clean, processed, rate)?;
     let of_band = |b: usize| {
         let envelope = |frames: &[[f64; BANDS]]| frames.iter().map(|f| f[b]).collect::<Vec<_>>();
         let (x, y) = (envelope(&clean), envelope(&processed));
         x.windows(SEGMENT).zip(y.windows(SEGMENT)).map(|(x, y)| correlation(x, y)).sum::<f64>()
     };
+    let segments = clean.len() + 1 - SEGMENT;
     Ok((0..BANDS).map(of_band).sum::<f64>() / (segments * BANDS) as f64)
+}
+
+/// Third-octave envelopes of both signals at 10 kHz, in the frames in which the clean one is not silent: at
+/// least [`SEGMENT`] frames.
+pub(super) fn speech_envelopes(
+    metric: &'static str,
+    clean: &[f32],
+    processed: &[f32],
+    rate: u32,
+) -> Result<[Vec<[f64; BANDS]>; 2], Error> {
+    super::comparable(metric, clean, processed)?;
+    super::resampleable(metric, rate, RATE)?;
+    let (clean, processed) = (resampled(clean, rate, RATE), resampled(processed, rate, RATE));
+    let (clean, processed) = without_silence(&frames(&clean), &frames(&processed));
+    let envelopes = [envelopes(&clean), envelopes(&processed)];
+    let seconds = |frames: usize| (frames * HOP) as f64 / f64::from(RATE);
+    match envelopes[0].len() {
+        SEGMENT.. => Ok(envelopes),
+        few => Err(Error::TooShort { metric, needed: seconds(SEGMENT), found: seconds(few) }),
+    }
 }
 
 /// Eqs. (3) to (5): `y` at the level of `x`, clipped where it is far louder; their correlation.
@@ -71,7 +79,7 @@ fn norm(v: &[f64]) -> f64 {
 }
 
 /// Mean 0, length 1.
-fn unit(v: &[f64]) -> Vec<f64> {
+pub(super) fn unit(v: &[f64]) -> Vec<f64> {
     let mean = v.iter().sum::<f64>() / v.len() as f64;
     let centred: Vec<f64> = v.iter().map(|x| x - mean).collect();
     let length = norm(&centred) + f64::EPSILON;
@@ -145,7 +153,7 @@ mod tests {
             let quieter: Vec<f32> = clean.iter().map(|x| 0.01 * x).collect();
             for processed in [&clean, &quieter] {
                 let score = stoi(&clean, processed, rate).unwrap();
-                assert!((score - 1.0).abs() < 1e-6, "{score} at {rate}");
+                approx::assert_abs_diff_eq!(score, 1.0, epsilon = 1e-6);
             }
         }
     }

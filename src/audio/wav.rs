@@ -151,7 +151,7 @@ mod tests {
         original.write(&path, Encoding::Pcm16).unwrap();
         let back = Wav::read(&path).unwrap();
         assert_eq!(back.samples[..4], original.samples[..4]);
-        assert!((back.samples[4] - 0.3).abs() <= 0.5 / 32768.0);
+        approx::assert_abs_diff_eq!(back.samples[4], 0.3, epsilon = 0.5 / 32768.0);
     }
 
     #[test]

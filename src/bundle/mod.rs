@@ -5,7 +5,9 @@ mod manifest;
 mod open;
 mod pack;
 mod provenance;
+#[cfg(feature = "publish")]
 pub mod publish;
+#[cfg(feature = "report")]
 pub mod report;
 pub mod sign;
 mod verify;

@@ -67,6 +67,12 @@ pub enum OpenError {
         )
     )]
     NoVoice { family: String },
+    #[error("the bundle has no {graph} that {runtime} would speak with")]
+    #[diagnostic(
+        code(bundle::no_file),
+        help("its manifest.json lists what it has: ask for another precision, or another runtime")
+    )]
+    NoFile { graph: String, runtime: &'static str },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] crate::interface::Error),

@@ -1,6 +1,7 @@
 //! A bundle that speaks: which of its files a runtime is to run, and the voice of some of them.
 
 use super::{ArtifactEntry, Bundle, OpenError};
+use crate::family;
 use crate::interface::Interface;
 use crate::names::Precision;
 use crate::runtime::{Runtime, Takes};
@@ -47,6 +48,25 @@ impl Bundle {
             }
         }
         Ok(None)
+    }
+
+    /// The voice of this bundle in one runtime: of each graph that speaks the file of the precision that is wanted,
+    /// or the smallest that the runtime is fast with.
+    ///
+    /// # Errors
+    /// As [`Bundle::voice`]; [`OpenError::NoFile`] where the runtime takes no file of a graph.
+    pub fn voice_in(
+        &self,
+        runtime: &dyn Runtime,
+        wanted: Option<Precision>,
+    ) -> Result<Voice, OpenError> {
+        let graphs = family::named(&self.manifest().family).map_or(&[][..], |family| family.voice);
+        let mut files = Vec::new();
+        for &graph in graphs {
+            let missing = || OpenError::NoFile { graph: graph.to_owned(), runtime: runtime.name() };
+            files.push(self.choose(graph, runtime, wanted)?.ok_or_else(missing)?);
+        }
+        self.voice(&files)
     }
 
     /// The voice of these files, one of each graph that speaks.

@@ -110,10 +110,9 @@ pub(super) struct Found {
 impl Here {
     /// Paths are made whole, for a child may run in another folder; one that is empty counts as not given.
     pub fn new(mut shared: Shared) -> Self {
-        let paths = [&mut shared.cache_dir, &mut shared.python];
-        paths.into_iter().for_each(|path| *path = path.take().filter(|p| !p.as_os_str().is_empty()));
-        let paths = [&mut shared.cache_dir, &mut shared.python].into_iter().flatten();
-        for path in paths.chain(shared.libraries.0.values_mut()) {
+        let mut own = [&mut shared.cache_dir, &mut shared.python];
+        own.iter_mut().for_each(|path| drop(path.take_if(|path| path.as_os_str().is_empty())));
+        for path in own.into_iter().flatten().chain(shared.libraries.0.values_mut()) {
             *path = std::path::absolute(&*path).unwrap_or_else(|_| std::mem::take(path));
         }
         let cache = Cache::at(&shared.cache_dir.clone().unwrap_or_else(Cache::default_root));

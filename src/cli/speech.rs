@@ -8,11 +8,13 @@ use super::terminal::{Progress, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{Bundle, Chosen, TOKENIZER};
+use crate::export::{self, Python};
 use crate::family;
 use crate::names::{Precision, Word as _};
 use crate::pipeline::Reporter as _;
 use crate::recipe;
 use crate::runtime::{Format, Options, Runtime};
+use crate::validate::pesq;
 use crate::validate::speech::{Demand, Heard, Recorded, hear};
 
 const RECIPE: &str = "recipe.lock.yaml";
@@ -31,6 +33,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     let recipe = family::recipes().read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
+    let mut python = python_with_pesq(here)?;
     let progress = Progress::new();
     let mut speakers = Vec::new();
     let found = here.runtimes(&options.runtime, Options::EXACT)?;
@@ -45,12 +48,27 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(precision, &demands);
-            let heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            let mut heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            if let Ok(interpreter) = &python {
+                let pieces = &recorded.pieces;
+                match pesq(interpreter, here.cache().root(), pieces, &heard, sample_rate, &INTERRUPTED)
+                {
+                    Ok(scores) => heard.iter_mut().zip(scores).for_each(|(h, s)| h.score(s, demand)),
+                    Err(export::Error::Interrupted) => return Err(export::Error::Interrupted.into()),
+                    Err(error) => python = Err(first_line(&error)),
+                }
+            }
             speakers.push(Speaker { name, heard });
         }
     }
     drop(progress);
     tell!("{}", table(&rows(&speakers)));
+    let pesq_missing = python.as_ref().err().map(String::as_str);
+    if let Some(why) = pesq_missing {
+        let least = demands.int8.pesq;
+        let demand = least.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
+        tellln!("PESQ is not measured: {why}{}", demand.unwrap_or_default());
+    }
     for speaker in &speakers {
         for heard in &speaker.heard {
             for fault in &heard.faults {
@@ -60,13 +78,16 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     }
     if let Some(path) = &options.html {
         let pieces = &recorded.pieces;
-        let page = SpeechPage { name: &manifest.name, sample_rate, pieces, speakers: &speakers };
+        let (name, speakers) = (&manifest.name, &speakers);
+        let page = SpeechPage { name, sample_rate, pieces, speakers, pesq_missing };
         write_page(path, &speech_html(&page))?;
     }
     if options.json {
         let all: Vec<_> = speakers
             .iter()
-            .map(|speaker| serde_json::json!({"variant": speaker.name, "pieces": speaker.heard}))
+            .map(|Speaker { name, heard }| {
+                serde_json::json!({"variant": name, "pieces": heard, "pesq_missing": pesq_missing})
+            })
             .collect();
         say(&json(&all))?;
     }
@@ -82,8 +103,27 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
 fn demand(precision: Precision, demands: &recipe::Speech) -> Demand {
     match precision {
         Precision::Fp32 => Demand::Same { snr_db: demands.fp32.snr_db },
-        _ => Demand::Good { stoi: demands.int8.stoi, pesq: demands.int8.pesq },
+        _ => {
+            let recipe::Int8Speech { stoi, mel_cepstral_distortion_db, pesq } = demands.int8;
+            Demand::Good { stoi, mel_cepstral_distortion_db, pesq }
+        }
     }
+}
+
+/// The Python environment that has the package `pesq`, or why PESQ can't be measured.
+fn python_with_pesq(here: &Here) -> Result<Result<Python, String>, Failure> {
+    match here.python() {
+        Ok(python) if python.packages().iter().any(|package| package.starts_with("pesq-")) => {
+            Ok(Ok(python))
+        }
+        Ok(_) => Ok(Err("the Python environment has no package `pesq`".to_owned())),
+        Err(export::Error::NoPython { .. }) => Ok(Err("no Python environment".to_owned())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn first_line(error: &export::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Every graph of the voice, in each precision and format that a runtime takes.
@@ -123,8 +163,11 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
         "drift",
         "SNR own run",
         "SNR",
+        "SI-SDR",
         "LSD",
+        "MCD",
         "STOI",
+        "ESTOI",
         "PESQ"
     ]];
     for Speaker { name, heard } in speakers {
@@ -135,7 +178,7 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
         let show = |value: Option<f64>, digits: usize| {
             value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
         };
-        let most = heard.iter().map(|h| h.log_spectral_distance_db).reduce(f64::max);
+        let most = |of: &dyn Fn(&Heard) -> Option<f64>| heard.iter().filter_map(of).reduce(f64::max);
         let drift = heard.iter().map(|h| h.drift).max_by_key(|drift| drift.abs()).unwrap_or(0);
         rows.push(row![
             name,
@@ -145,8 +188,11 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
             drift,
             show(least(&|h| h.own_snr_db), 1),
             show(least(&|h| Some(h.snr_db)), 1),
-            show(most, 3),
+            show(least(&|h| h.si_sdr_db), 1),
+            show(most(&|h| Some(h.log_spectral_distance_db)), 3),
+            show(most(&|h| h.mel_cepstral_distortion_db), 3),
             show(least(&|h| h.stoi), 4),
+            show(least(&|h| h.estoi), 4),
             show(least(&|h| h.pesq), 3)
         ]);
     }

@@ -60,6 +60,13 @@ pub enum Request<'a> {
     Speak(Speak<'a>),
     /// Time a graph of a checkpoint in PyTorch.
     Bench(Bench<'a>),
+    /// Score speech by PESQ, in 16 kHz; the tensors of both files are `0`, `1`, ….
+    Pesq {
+        /// Undistorted signals.
+        reference: &'a Path,
+        /// What became of them, as many and as long.
+        degraded: &'a Path,
+    },
 }
 
 /// Which graph of which model a task is about.

@@ -311,8 +311,8 @@ mod tests {
         let renamed = {
             let mut proto = model(PLAIN).proto().clone();
             let graph = proto.graph.as_mut().unwrap();
-            rename_value(graph, "attention_mask", "seen");
-            graph.input[1].name = Some("seen".to_owned());
+            rename_value(graph, "attention_mask", "padding");
+            graph.input[1].name = Some("padding".to_owned());
             Model::from_proto(proto, "test.onnx").unwrap()
         };
         let error = Driver::of(&["add-kv-cache"]).unwrap().run(&mut renamed.clone()).unwrap_err();
@@ -320,7 +320,7 @@ mod tests {
         let hint = miette::Diagnostic::help(&error).unwrap().to_string();
         assert!(hint.contains("--name mask=NAME"), "{hint}");
         let names = Causal {
-            mask: "seen".to_owned(),
+            mask: "padding".to_owned(),
             past: "cache_in".to_owned(),
             present: "cache_out".to_owned(),
             ..Causal::default()
@@ -332,7 +332,7 @@ mod tests {
             infos.iter().map(|info| info.name().to_owned()).collect()
         };
         let graph = cached.graph_proto();
-        assert_eq!(ports(&graph.input), ["input_ids", "seen", "cache_in.0.key", "cache_in.0.value"]);
+        assert_eq!(ports(&graph.input), ["input_ids", "padding", "cache_in.0.key", "cache_in.0.value"]);
         assert_eq!(graph.input[1].dims(), ["batch", TOTAL]);
         assert_eq!(ports(&graph.output), ["logits", "cache_out.0.key", "cache_out.0.value"]);
     }

@@ -20,14 +20,14 @@ pub(super) struct Attention<'g> {
     pub(super) mask: &'g str,
     /// The queries, as their product with the keys reads them.
     pub(super) queries: &'g str,
-    /// The product of the scale factors behind the queries and keys.
+    /// The product of the scale factors after the queries and keys.
     pub(super) scale: f32,
     pub(super) transpose: NodeId,
     /// Whether the keys are [batch, heads, sequence, size]; otherwise [batch, sequence, heads, size], and one
     /// transpose does what two would.
     pub(super) heads_second: bool,
     pub(super) keys: Heads<'g>,
-    /// Probabilities that are not a number are replaced by zeros behind the softmax: what they become.
+    /// Probabilities that are not a number are replaced by zeros after the softmax: what they become.
     pub(super) guarded: Option<&'g str>,
     /// The product with the values.
     pub(super) context: NodeId,
@@ -43,6 +43,15 @@ pub(super) struct Heads<'g> {
     /// are not.
     pub(super) whole: &'g str,
     pub(super) repeats: usize,
+}
+
+impl Attention<'_> {
+    /// Whether the rows of the queries are those of several heads: the product with the values is cut into heads
+    /// before these are moved.
+    pub(super) fn is_grouped(&self, graph: &Graph<'_>) -> bool {
+        let output = graph.node(self.context).output_at(0).unwrap_or_default();
+        graph.users(output).iter().any(|&user| graph.is(graph.node(user), "Reshape"))
+    }
 }
 
 /// Every attention of a graph, in its order.
@@ -70,7 +79,7 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
 
     let (add, sum) = graph.maker_of(masked, "Add").ok_or("no mask is added before the softmax")?;
     let operands = [sum.input_at(0), sum.input_at(1)];
-    let (scores, from, behind) = operands
+    let (scores, from, after) = operands
         .into_iter()
         .flatten()
         .find_map(|value| scores(graph, value))
@@ -101,7 +110,7 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
         add,
         mask,
         queries: product.input_at(0).unwrap_or_default(),
-        scale: behind * before,
+        scale: after * before,
         transpose,
         heads_second,
         keys: heads(graph, turned.input_at(0).unwrap_or_default()),
@@ -111,7 +120,7 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
     })
 }
 
-/// The product behind a value, through constant scales; the value itself, and the factor.
+/// The product that a value comes from, through constant scales; the value itself, and the factor.
 fn scores<'g>(graph: &Graph<'g>, value: &'g str) -> Option<(NodeId, &'g str, f32)> {
     let (at, factor) = scaled(graph, value);
     let (id, _) = graph.maker_of(at, "MatMul")?;
@@ -145,7 +154,7 @@ fn unscaled<'g>(graph: &Graph<'g>, value: &'g str) -> Option<(&'g str, f32)> {
     }
 }
 
-/// `Where(IsNaN(p), 0, p)`: what probabilities become behind a guard.
+/// `Where(IsNaN(p), 0, p)`: what probabilities become after a guard.
 fn guard<'g>(graph: &Graph<'g>, probabilities: &str) -> Option<&'g str> {
     let find = |op: &str| {
         let mut users = graph.users(probabilities).iter().map(|&id| graph.node(id));
@@ -275,18 +284,18 @@ fn before<'g>(
 
 /// Every value that depends on `from`.
 pub(super) fn descendants<'g>(graph: &Graph<'g>, from: &'g str) -> HashSet<&'g str> {
-    let mut found = HashSet::from([from]);
+    let mut reached = HashSet::from([from]);
     let mut open = vec![from];
     while let Some(value) = open.pop() {
         for &user in graph.users(value) {
             for output in &graph.node(user).output {
-                if found.insert(output) {
+                if reached.insert(output) {
                     open.push(output);
                 }
             }
         }
     }
-    found
+    reached
 }
 
 #[cfg(test)]

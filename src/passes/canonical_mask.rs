@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::attention::attentions;
+use super::attention::{Attention, attentions};
 use super::surgery::{Given, Refused, Surgery, graph_of};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{Graph, Model, Names, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
@@ -14,8 +14,6 @@ const BIAS: &str = "attention_bias";
 const MASKED: f32 = -1e9;
 
 /// Whatever an exporter made of `attention_mask` becomes one mask for every layer.
-///
-/// That the old mask is causal is not read off it: the references hold it to that.
 pub(super) struct CanonicalMask;
 
 impl Surgery for CanonicalMask {
@@ -28,7 +26,8 @@ impl Surgery for CanonicalMask {
          \u{20} bias[b, 0, s, t] = 0 where t <= T - S + s and attention_mask[b, t] = 1, else -1e9\n\
          softmax(scores + any mask made of attention_mask and shapes alone)  =>  softmax(scores + bias)\n\
          Where(IsNaN(p), 0, p)  =>  p\n\
-         not: before opset 13, an attention of another form"
+         that the old mask is causal is taken for granted: `diff --run` shows whether the numbers stay\n\
+         not: before opset 13, an attention of another form, queries that are grouped already"
     }
 
     /// For `Range`, `LessOrEqual` and the axes of `Unsqueeze`.
@@ -45,8 +44,8 @@ impl Surgery for CanonicalMask {
         let graph = graph_of(model);
         let mut guards: HashMap<String, String> = HashMap::new();
         for (add, mask, guarded) in changes {
-            let operand = graph.node[add].input.iter_mut().find(|input| **input == mask);
-            *operand.expect("read off this node") = canonical.bias.clone();
+            let operands = graph.node[add].input.iter_mut().filter(|input| **input == mask);
+            operands.for_each(|operand| operand.clone_from(&canonical.bias));
             guards.extend(guarded);
         }
         // With a finite mask no probability is NaN.
@@ -72,10 +71,19 @@ fn changes(graph: &Graph<'_>, names: &Causal) -> Result<Vec<Masking>, Refused> {
         }
     }
     let sources = sources(graph, &names.mask);
-    let masking = |a: &super::attention::Attention<'_>| {
+    let masking = |a: &Attention<'_>| {
         let softmax = graph.node(a.softmax);
-        if sources.get(a.mask) != Some(&Source::Mask) {
-            let why = format!("what is added to the scores is not made of {} alone", names.mask);
+        let why = match sources.get(a.mask) {
+            _ if a.is_grouped(graph) => {
+                "its queries are grouped: a mask has rows for one head alone".to_owned()
+            }
+            Some(Source::Mask) => String::new(),
+            Some(Source::Joined) => {
+                "its mask is joined of parts, and not a row to each of the ids".to_owned()
+            }
+            _ => format!("what is added to the scores is not made of {} alone", names.mask),
+        };
+        if !why.is_empty() {
             return Err(Refused::attention(softmax, why));
         }
         let plain = softmax.output_at(0).unwrap_or_default().to_owned();
@@ -93,6 +101,8 @@ pub(super) fn is_canonical(graph: &Graph<'_>, mask: &str) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Mask,
+    /// The mask, repeated or beside other numbers.
+    Joined,
     Other,
 }
 
@@ -104,7 +114,10 @@ fn sources<'g>(graph: &Graph<'g>, mask: &str) -> HashMap<&'g str, Source> {
         given.map(|name| (name, if name == mask { Source::Mask } else { Source::Other })).collect();
     for (_, node) in graph.nodes().filter(|(_, node)| !graph.is(node, "Shape")) {
         let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+        let joins = graph.is(node, "Concat") || graph.is(node, "Tile");
+        let least = if joins { Source::Joined } else { Source::Mask };
         let read = node.input.iter().filter_map(|input| sources.get(input.as_str()).copied());
+        let read = read.map(|source| source.max(least));
         if let Some(source) = read.chain(nested.then_some(Source::Other)).max() {
             sources.extend(node.output.iter().map(|output| (output.as_str(), source)));
         }
@@ -133,10 +146,9 @@ impl Canonical {
         let mut nodes = Vec::new();
         let mut make = |op: &str, inputs: &[&str], name: &str, to: Option<DataType>| {
             let output = names.value(name);
-            let made =
-                node(op, inputs.iter().copied(), &output).named(names.node(&output)).author(NAME);
-            let made = to.into_iter().fold(made, |made, to| made.int("to", to as i64));
-            nodes.push(made.build());
+            let step = node(op, inputs.iter().copied(), &output).named(names.node(&output));
+            let step = to.into_iter().fold(step.author(NAME), |step, to| step.int("to", to as i64));
+            nodes.push(step.build());
             output
         };
         let float = Some(DataType::Float);
@@ -196,5 +208,31 @@ mod tests {
             error.unwrap_err(),
             "canonical-mask: node \"softmax\": what is added to the scores is not made of attention_mask alone"
         );
+    }
+
+    #[test]
+    fn a_mask_of_other_rows_is_refused() {
+        let repeated = masked(base(OPTIMUM), OPTIMUM)
+            .node(node("Concat", ["mask", "mask"], "masks").int("axis", 2));
+        let error =
+            apply(&mut finished(attended(repeated, OPTIMUM, "masks"), OPTIMUM), "canonical-mask");
+        let why = "canonical-mask: node \"softmax\": its mask is joined of parts, and not a row to each of the ids";
+        assert_eq!(error.unwrap_err(), why);
+        let mut grouped = model(OPTIMUM);
+        apply(&mut grouped, "canonical-mask").unwrap();
+        apply(&mut grouped, "group-query-heads").unwrap();
+        let error = apply(&mut grouped, "canonical-mask").unwrap_err();
+        assert!(
+            error.ends_with("its queries are grouped: a mask has rows for one head alone"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn scores_that_two_attentions_share_are_masked_once() {
+        let shared = attended(masked(base(OPTIMUM), OPTIMUM), OPTIMUM, "mask")
+            .node(node("Softmax", ["masked"], "p_again").int("axis", -1))
+            .node(node("MatMul", ["p_again", "values"], "context_again"));
+        assert_eq!(apply(&mut finished(shared, OPTIMUM), "canonical-mask"), Ok(2));
     }
 }

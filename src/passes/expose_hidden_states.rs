@@ -199,12 +199,8 @@ fn layers(graph: &Graph<'_>, wanted: &[u32]) -> Result<Vec<(u32, String)>, Refus
     }
     let attentions = attentions(graph)?;
     let one = |&layer: &u32| {
-        let attention = attentions.get(layer as usize).ok_or_else(|| {
-            Refused::HiddenStates(format!(
-                "layer {layer} is not there: the graph has {}",
-                attentions.len()
-            ))
-        })?;
+        let layers = attentions.len();
+        let attention = attentions.get(layer as usize).ok_or(Refused::Layer { layer, layers })?;
         let value = residual(graph, attention.context).ok_or_else(|| {
             Refused::HiddenStates(format!("layer {layer} adds its attention to no residual"))
         })?;

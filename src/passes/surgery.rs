@@ -52,6 +52,9 @@ pub enum Refused {
         help("a causal language model ends in a product with a constant matrix that gives its logits")
     )]
     HiddenStates(String),
+    #[error("layer {layer} is not there: the graph has {layers}")]
+    #[diagnostic(code(passes::layer), help("layers are counted from 0, into which the embedding goes"))]
+    Layer { layer: u32, layers: usize },
     #[error("{}{why}", at.as_ref().map(|at| format!("node {at:?}: ")).unwrap_or_default())]
     #[diagnostic(
         code(passes::attention),

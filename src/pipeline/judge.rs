@@ -1,9 +1,9 @@
 //! The stages that judge: references through every file, in every runtime that takes it, and its time.
 
 use super::cache::Stage;
-use super::run::Finds;
-use super::work::{MODEL, PROBES, REFERENCES, REWRITTEN};
-use super::{Build, Error, Reporter, Rewrite, Work};
+use super::reject::reject;
+use super::stage::{Finds, MODEL, PROBES, REFERENCES, REWRITTEN, Work};
+use super::{Build, Error, Reporter, Rewrite};
 use crate::convert;
 use crate::interface::Signature;
 use crate::ir::Model;
@@ -146,7 +146,7 @@ pub(super) fn validate(
         look_for_divergence(build, &mut verdict, &model, exported, &references)?;
     }
     if !verdict.passed {
-        return Err(super::run::reject(build, verdict, &artifact));
+        return Err(reject(build, verdict, &artifact));
     }
     Ok(serde_json::to_value(verdict).expect("plain data"))
 }

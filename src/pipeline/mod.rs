@@ -6,7 +6,9 @@ mod judge;
 mod pack;
 mod pages;
 mod plan;
+mod reject;
 mod run;
+mod stage;
 mod work;
 mod workflow;
 
@@ -16,8 +18,9 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::{Plan, Planned, State, Work};
-pub use run::{Finished, run, run_until};
+pub use plan::Plan;
+pub use run::{run, run_until};
+pub use stage::{Planned, State, Work};
 pub use workflow::{Job, github_matrix, snakefile};
 
 use crate::bundle::Manifest;
@@ -65,6 +68,17 @@ pub trait Reporter: Sync {
     fn progress(&self, step: &str, done: u64, total: u64);
     /// A stage is finished.
     fn ends(&self, stage: &str, took: Duration);
+}
+
+/// How a build ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The bundle's folder.
+    pub folder: PathBuf,
+    /// What it holds.
+    pub summary: Summary,
+    /// Whether the bundle was there already, whole.
+    pub up_to_date: bool,
 }
 
 /// What the stages of a build found out: what its table shows.

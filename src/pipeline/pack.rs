@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::judge::{self, Judged};
-use super::plan::{Plan, Work};
-use super::run::{Finds, Finished, reject};
-use super::work::{Exported, REFERENCES, SPEECH};
-use super::{Build, Error, Outcome, Summary, pages};
+use super::plan::Plan;
+use super::reject::{file_stem, reject};
+use super::stage::{Exported, Finds, REFERENCES, SPEECH, Work};
+use super::{Build, Error, Finished, Outcome, Summary, pages};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, FORMAT, GraphEntry, Manifest, SpeedGate,
     Tool, WeightsEntry,
@@ -19,16 +19,6 @@ use crate::recipe::{Graph, Recipe};
 use crate::runtime::Format;
 use crate::source::Checkpoint;
 use crate::validate::{Accepted, Speed, Verdict};
-
-/// The name of a graph's file, without its extension: the recipe's for fp32, and after it the same in another
-/// precision.
-pub(super) fn file_stem(recipe: &Recipe, graph: &str, precision: Precision) -> String {
-    let fp32 = recipe.graph(graph).map_or(graph, Graph::file);
-    match precision {
-        Precision::Fp32 => fp32.to_owned(),
-        other => format!("{}_{other}", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
-    }
-}
 
 /// What an export found out.
 fn exported(finds: &dyn Finds, graph: &str) -> Result<Exported, Error> {

@@ -1,6 +1,6 @@
 //! What a build found out, as the pages of its bundle.
 
-use super::run::Finds;
+use super::stage::Finds;
 use super::{Build, Error, Outcome, Summary, judge};
 use crate::bundle::report::{ArtifactSection, Card, CardFile, CardSignal, CaseRow, Listening, Page};
 use crate::bundle::{self, Manifest};

@@ -6,21 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::cache::Stage;
-use super::plan::{Plan, State, Work};
-use super::{Build, Error, Reporter, Summary, pack, work};
+use super::plan::Plan;
+use super::stage::{Finds, State, Work};
+use super::{Build, Error, Finished, Reporter, Summary, pack, work};
 use crate::bundle;
-use crate::validate::{Artifact, Verdict};
-
-/// How a build ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// The bundle's folder.
-    pub folder: PathBuf,
-    /// What it holds.
-    pub summary: Summary,
-    /// Whether the bundle was there already, whole.
-    pub up_to_date: bool,
-}
 
 /// Builds a bundle: whatever is finished is taken from the cache, everything else is made, validated,
 /// packed, and renamed into place.
@@ -62,15 +51,6 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
     };
     Walk::of(build, &plan, reporter).finished(at)?;
     Ok(build.cache.folder(&plan.stages[at].key))
-}
-
-/// Finished stages, found by what they do.
-pub(super) trait Finds {
-    /// A stage that the one which asks comes after.
-    fn stage(&self, work: &Work) -> Result<&Stage, Error>;
-
-    /// The checkpoint's folder.
-    fn checkpoint(&self) -> Result<PathBuf, Error>;
 }
 
 /// A walk over a plan's stages.
@@ -175,26 +155,4 @@ fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error>
     }
     let outcomes = pack::outcomes(build, plan, &cached)?;
     Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
-}
-
-/// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
-/// they can't be kept there, the artifact stays in the cache. The answer is no either way.
-pub(super) fn reject(build: &Build<'_>, verdict: Verdict, artifact: &Artifact) -> Error {
-    let kept = keep(build, &verdict, artifact).unwrap_or_else(|_| artifact.path.clone());
-    Error::Rejected { verdict: Box::new(verdict), kept }
-}
-
-fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Artifact) -> std::io::Result<PathBuf> {
-    let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
-    let kept = home.join("rejected").join(format!("{}-{}", verdict.graph, verdict.sha256.short()));
-    std::fs::create_dir_all(&kept)?;
-    let stem = pack::file_stem(&build.recipe, &verdict.graph, verdict.precision);
-    let files = std::iter::once(&artifact.path).chain(artifact.weights.iter().map(|w| &w.path));
-    for file in files {
-        let kind = file.extension().unwrap_or_default().to_string_lossy();
-        std::fs::copy(file, kept.join(format!("{stem}.{kind}")))?;
-    }
-    let text = serde_json::to_string_pretty(verdict).expect("plain data");
-    std::fs::write(kept.join("verdict.json"), text)?;
-    Ok(kept)
 }

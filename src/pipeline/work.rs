@@ -1,36 +1,24 @@
 //! What each stage does, given those that it reads.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::run::Finds;
-use super::{Build, Error, Reporter, Rewrite, Work, judge};
-use crate::bundle::Framing;
+use super::plan::steps;
+use super::stage::{Exported, Finds, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
+use super::{Build, Error, Reporter, Rewrite, judge};
 use crate::convert;
 use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
 use crate::ir::{self, Model};
-use crate::names::{Role, Word as _};
-use crate::passes::{self, Given, Step};
+use crate::names::Word as _;
+use crate::passes::{self, Given};
 use crate::quantize;
 use crate::recipe::{Form, Graph};
 use crate::runtime::built_in;
 use crate::source::Source;
 use crate::validate;
-
-/// The file that an export leaves.
-pub(super) const MODEL: &str = "model.onnx";
-/// The file that a recording leaves.
-pub(super) const REFERENCES: &str = "references.safetensors";
-/// Inner values of PyTorch's module, where an export leaves them.
-pub(super) const PROBES: &str = "probes.safetensors";
-/// The file that a rewrite leaves.
-pub(super) const REWRITTEN: &str = "rewritten.onnx";
-/// The file that the original model's speech is in.
-pub(super) const SPEECH: &str = "speech.safetensors";
 
 /// What a stage of this work leaves in `folder`, and what it found out.
 pub(super) fn run(
@@ -55,17 +43,6 @@ pub(super) fn run(
         Work::Time(name) => judge::time(build, finds, name, of(name)),
         Work::Speak => context.speak(),
     }
-}
-
-/// What later stages and the bundle need of an export.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(super) struct Exported {
-    pub(super) architecture: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
-    pub(super) sample_rate: Option<u32>,
-    #[serde(default)]
-    pub(super) framing: Option<Framing>,
-    pub(super) environment: BTreeMap<String, String>,
 }
 
 /// A stage on its way.
@@ -285,15 +262,6 @@ fn write(model: &Model, folder: &Path) -> Result<(), Error> {
         ir::Error::Io { path, source } => Error::Io { path, source },
         other => other.into(),
     })
-}
-
-/// How a graph is rewritten where the recipe doesn't say.
-pub(super) fn steps(graph: &Graph) -> &'static [Step] {
-    match graph.role() {
-        Role::Signal => passes::SIGNAL,
-        Role::Causal if graph.exporter().leaves_cache() => passes::CAUSAL_CACHED,
-        Role::Causal => passes::CAUSAL,
-    }
 }
 
 /// What recipe and exporter say of a graph.

@@ -70,7 +70,7 @@ fn one_term_is_the_formula_of_dynamic_quantization() {
                 .sum();
             let want = sum * (scale * step);
             let got = got[row * n + column];
-            assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{row} {column}: {got} {want}");
+            approx::assert_relative_eq!(got, want, epsilon = 1e-5, max_relative = 1e-5);
         }
     }
 }

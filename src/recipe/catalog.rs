@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize as _;
 
 use super::error::{self, closest, short};
+use super::text::line_of;
 use super::yaml::{self, Fault, Node};
 use super::{Error, Misfit, Problem, Recipe};
 use crate::names::{Exporter, Role, Word as _};
@@ -118,7 +119,7 @@ impl Catalog {
             Err(error) => {
                 let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
                 let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                Err(Error::NotUtf8 { name, line: yaml::line_of(&good, good.len()), column })
+                Err(Error::NotUtf8 { name, line: line_of(&good, good.len()), column })
             }
         }
     }

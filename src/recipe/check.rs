@@ -1,35 +1,15 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::bounds::*;
 use super::graph::{
     Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
 };
 use super::{Int8, Recipe, Shape, Step};
 
-/// Below 13 there is no per-channel quantization, and above 20 not every runtime follows.
-pub(super) const OPSET: RangeInclusive<u32> = 13..=20;
-/// The inverse STFT needs two frames.
-pub(super) const LENGTH: RangeInclusive<u32> = 2..=4096;
-pub(super) const BATCH: RangeInclusive<u32> = 1..=64;
-pub(super) const TIME_LIMIT: RangeInclusive<u64> = 1..=7 * 24 * 3600;
-pub(super) const LOOSEST_MAX_ABS: f64 = 1e-4;
-pub(super) const LOOSEST_LSD_DB: f64 = 1.0;
-/// No float32 result reaches the upper end.
-pub(super) const SNR_DB: RangeInclusive<f64> = 40.0..=200.0;
-/// In tokens; beyond it a reference would be larger than the model.
-pub(super) const PREFILL: RangeInclusive<u32> = 1..=1024;
-pub(super) const PADDED_BATCH: RangeInclusive<u32> = 2..=64;
-/// Fewer would not show an error that grows.
-pub(super) const STEPS: RangeInclusive<u32> = 8..=512;
-pub(super) const LOOSEST_HIDDEN_ERROR: f64 = 1e-3;
-pub(super) const LEAST_HIDDEN_SNR_DB: f64 = 60.0;
-/// Below it an int8 file is noise, not a coarser version.
-pub(super) const LEAST_INT8_SNR_DB: f64 = 12.0;
-pub(super) const LEAST_AGREEMENT: f64 = 0.99;
-pub(super) const MOST_GROWTH: f64 = 4.0;
-pub(super) const MOST_LAYERS: u32 = 1023;
+/// Recordings that travel in a bundle, at most.
 const MOST_CASES: usize = 256;
-/// The longest sentence of a half's references, in characters.
+/// The longest sentence of a graph's references, in characters.
 const SENTENCE: usize = 300;
 
 /// A value that no recipe may have.
@@ -136,7 +116,7 @@ impl Checks {
     }
 
     /// A bound that must be a number above 0 and no looser than `most`.
-    fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
+    pub(super) fn at_most(&self, value: f64, most: f64, floor: &str) -> Outcome {
         self.ensure(
             value.is_finite() && value > 0.0,
             format!("is {value}, which is not a bound"),

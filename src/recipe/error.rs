@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 
-use super::yaml::{line_of, printable};
+use super::bounds::MOST_VALUES;
+use super::text::{line_of, printable};
 
 /// Each way in which a recipe can't be had.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -211,7 +212,7 @@ impl Problem {
     pub(super) fn from_yaml(error: &serde_yaml::Error) -> Self {
         let mut why = error.to_string();
         if why.contains("repetition limit") {
-            return Problem::TooMuch { most: super::yaml::MOST_VALUES };
+            return Problem::TooMuch { most: MOST_VALUES };
         }
         if let Some(at) = error.location() {
             // The place stands before the message already.

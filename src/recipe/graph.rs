@@ -5,7 +5,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::check::{
+use super::bounds::{
     BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
     LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
 };

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{LEAST_INT8_SNR_DB, SNR_DB};
+use super::bounds::{LEAST_INT8_SNR_DB, SNR_DB};
 
 /// How a graph is quantized to 8 bits, and what that file must reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

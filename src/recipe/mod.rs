@@ -1,9 +1,10 @@
 //! YAML recipes as plain data.
 //!
 //! A recipe says what to export and what the result must hold up to; it can't say less than the floors
-//! in [`check`], so that no recipe switches validation off. Text becomes a [`Recipe`] through a
+//! in `bounds`, so that no recipe switches validation off. Text becomes a [`Recipe`] through a
 //! [`Catalog`] only, which refuses whatever is unknown, repeated or out of range, at its place.
 
+mod bounds;
 mod catalog;
 mod check;
 mod error;
@@ -12,6 +13,7 @@ mod graph;
 mod int8;
 mod speech;
 mod targets;
+mod text;
 mod yaml;
 
 use std::fmt;

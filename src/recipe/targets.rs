@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Format, Precision, Role, Word as _};
 
-use super::check::{Checks, LEAST_INT8_SNR_DB, Outcome, SNR_DB};
+use super::bounds::{LEAST_INT8_SNR_DB, SNR_DB};
+use super::check::{Checks, Outcome};
 use super::{Step, present};
 
 /// The formats beside ONNX.

@@ -14,10 +14,10 @@ use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, Seq
 pub(super) use de::Fault;
 pub(super) use edit::Entries;
 
+use super::bounds::MOST_VALUES;
 use super::error::{Misfit, Problem, short};
+use super::text::{line_of, printable};
 
-/// Keys and values a recipe may hold, aliases written out; the longest sensible one has about 200.
-pub(super) const MOST_VALUES: u32 = 4096;
 /// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing ones
 /// aren't taken off, since they may stand in comments and quotes.
 const MOST_BRACKETS: usize = 512;
@@ -139,16 +139,6 @@ fn locate_in(text: &str, document: usize, id: Id) -> Option<usize> {
     let mut walk = Walk { target: Some(id), ..Walk::default() };
     let error = (ValueSeed { walk: &mut walk, depth: 0 }).deserialize(document).err()?;
     error.location().map(|location| location.index())
-}
-
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|&b| b == b'\n').count() + 1
-}
-
-/// What YAML allows in a text.
-pub(super) fn printable(c: char) -> bool {
-    !matches!(c, '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{84}' | '\u{86}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}')
-        || c == '\r'
 }
 
 #[derive(Default)]

@@ -1,5 +1,6 @@
 //! Things that run a model: one trait, `load` then `run`, by names.
 
+mod conversation;
 mod library;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
@@ -7,6 +8,8 @@ mod onnxruntime;
 mod openvino;
 mod options;
 mod registry;
+#[cfg(feature = "rten")]
+mod rten;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tract")]
@@ -18,11 +21,12 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::Instant;
 
 pub use crate::tensor::Tensors;
 
 pub use crate::names::Format;
+#[cfg(test)]
+pub(crate) use conversation::Copying;
 pub use library::Library;
 pub use options::{Hint, Optimization, Options};
 pub use registry::{ALL, Engine, Places, Takes, Traits, built_in, named};
@@ -115,7 +119,7 @@ pub trait Runtime: Sync {
     }
 }
 
-/// A loaded model.
+/// A loaded model. It holds no state: a conversation does.
 pub trait Session: Send + Sync {
     /// The names of its inputs, in the model's order.
     fn inputs(&self) -> &[String];
@@ -123,33 +127,28 @@ pub trait Session: Send + Sync {
     /// The names of its outputs, in the model's order.
     fn outputs(&self) -> &[String];
 
-    /// Runs the model once: every input by name, every output by name.
-    ///
-    /// # Errors
-    /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
-    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error>;
-
     /// Begins a row of calls in which outputs go back in: each of `carried` is an output, and the input that
-    /// takes it in the next call.
-    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_>;
-
-    /// Forgets what a model with a state of its own has been given; others have nothing to forget.
+    /// takes it in the next call. Conversations know nothing of each other; what a model keeps itself, each
+    /// keeps of its own.
     ///
     /// # Errors
     /// [`Error::Run`] with the runtime's words.
-    fn restart(&self) -> Result<(), Error> {
-        Ok(())
+    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error>;
+
+    /// Runs the model once, from its initial state: every input by name, every output by name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownInput`], [`Error::MissingInput`], or [`Error::Run`] with the runtime's words.
+    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
+        self.begin(&[])?.run(inputs)
     }
 
-    /// Seconds that one call takes, without making its inputs and reading its outputs where the runtime can
-    /// tell them apart.
+    /// Seconds that one call takes, as [`Conversation::seconds`].
     ///
     /// # Errors
     /// As [`Session::run`].
     fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
-        let start = Instant::now();
-        self.run(inputs)?;
-        Ok(start.elapsed().as_secs_f64())
+        self.begin(&[])?.seconds(inputs)
     }
 }
 
@@ -162,50 +161,12 @@ pub trait Conversation {
     /// # Errors
     /// As [`Session::run`]; [`Error::Run`] where the model has no output of that name.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error>;
-}
 
-/// A conversation with a runtime whose outputs can't go back as they are.
-pub(crate) struct Copying<'a> {
-    session: &'a dyn Session,
-    carried: Vec<(String, String)>,
-    held: Tensors,
-}
-
-impl<'a> Copying<'a> {
-    pub(crate) fn begin(
-        session: &'a dyn Session,
-        carried: &[(String, String)],
-    ) -> Box<dyn Conversation + 'a> {
-        Box::new(Self { session, carried: carried.to_vec(), held: Tensors::new() })
-    }
-}
-
-impl Conversation for Copying<'_> {
-    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let mut given = std::mem::take(&mut self.held);
-        given.extend(inputs.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
-        let mut outputs = self.session.run(&given)?;
-        for (from, to) in &self.carried {
-            let value = outputs.remove(from).ok_or_else(|| no_output("the runtime", from))?;
-            self.held.insert(to.clone(), value);
-        }
-        Ok(outputs)
-    }
-}
-
-fn no_output(runtime: &'static str, name: &str) -> Error {
-    Error::Run { runtime, why: format!("the model has no output {name:?}") }
-}
-
-/// Refuses inputs that a model doesn't have, and a missing one.
-fn check_inputs(known: &[String], given: &Tensors) -> Result<(), Error> {
-    if let Some(name) = given.keys().find(|name| !known.contains(name)) {
-        return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
-    }
-    match known.iter().find(|name| !given.contains_key(*name)) {
-        Some(name) => Err(Error::MissingInput { name: name.clone() }),
-        None => Ok(()),
-    }
+    /// Seconds that one call takes, without making its inputs and reading its outputs; none of these goes back.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn seconds(&mut self, inputs: &Tensors) -> Result<f64, Error>;
 }
 
 thread_local! {
@@ -219,7 +180,9 @@ fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     QUIET.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !CONTAINED.get() {
+            // rten calls a model in threads of its own, and gives their panics to the one that asked.
+            let its_own = std::thread::current().name().is_some_and(|name| name.starts_with("rten-"));
+            if !CONTAINED.get() && !its_own {
                 usual(info);
             }
         }));

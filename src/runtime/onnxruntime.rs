@@ -1,17 +1,17 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
-use std::time::Instant;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use half::{bf16, f16};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
 
+use super::conversation::{Calls, Take, Turns};
 use super::library::Library;
 use super::{
-    Conversation, Engine, Error, Optimization, Options, Places, Runtime, Session, Takes, Tensors,
-    Traits,
+    Conversation, Engine, Error, Optimization, Options, Places, Runtime, Session, Takes, Traits,
 };
 use crate::tensor::{DType, Tensor};
 
@@ -184,20 +184,8 @@ fn entries(options: &Options) -> Vec<(&'static str, &'static str)> {
     stop.into_iter().chain(exact).collect()
 }
 
-impl Loaded {
-    fn feed(&self, inputs: &Tensors) -> Result<Vec<(String, DynValue)>, Error> {
-        super::check_inputs(&self.inputs, inputs)?;
-        let given = |name: &String| Ok((name.clone(), to_ort(&inputs[name]).map_err(refuse)?));
-        self.inputs.iter().map(given).collect()
-    }
-}
-
 fn words(error: impl ToString) -> String {
     error.to_string()
-}
-
-fn refuse(why: impl ToString) -> Error {
-    Error::Run { runtime: NAME, why: why.to_string() }
 }
 
 impl Session for Loaded {
@@ -209,68 +197,41 @@ impl Session for Loaded {
         &self.outputs
     }
 
-    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let fed = self.feed(inputs)?;
-        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // By reference: an output may be an input's own memory, which must outlive its reading.
-        let outputs = session.run(views(&fed)).map_err(refuse)?;
-        let read = |(name, value): (&str, ort::value::ValueRef<'_>)| {
-            Ok((name.to_owned(), from_ort(&value).map_err(refuse)?))
-        };
-        outputs.iter().map(read).collect()
-    }
-
-    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
-        Box::new(Moving { loaded: self, carried: carried.to_vec(), held: Vec::new() })
-    }
-
-    fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
-        let fed = self.feed(inputs)?;
-        let mut session = self.session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let start = Instant::now();
-        session.run(fed).map(drop).map_err(refuse)?;
-        Ok(start.elapsed().as_secs_f64())
+    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
+        Ok(Turns::begin(self, carried))
     }
 }
 
-/// A conversation whose values go back as ONNX Runtime gave them.
-struct Moving<'a> {
-    loaded: &'a Loaded,
-    carried: Vec<(String, String)>,
-    held: Vec<(String, DynValue)>,
-}
+impl Calls for &Loaded {
+    type Value = DynValue;
 
-impl Conversation for Moving<'_> {
-    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let mut fed = std::mem::take(&mut self.held);
-        let given = |name: &String| fed.iter().any(|(held, _)| held == name);
-        let known = &self.loaded.inputs;
-        if let Some(name) = inputs.keys().find(|name| !known.contains(name) || given(name)) {
-            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
-        }
-        if let Some(name) = known.iter().find(|name| !given(name) && !inputs.contains_key(*name)) {
-            return Err(Error::MissingInput { name: name.clone() });
-        }
-        for (name, tensor) in inputs {
-            fed.push((name.clone(), to_ort(tensor).map_err(refuse)?));
-        }
-        let session = &self.loaded.session;
-        let mut session = session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut outputs = session.run(views(&fed)).map_err(refuse)?;
-        for (from, to) in &self.carried {
-            let value = outputs.remove(from).ok_or_else(|| super::no_output(NAME, from))?;
-            self.held.push((to.clone(), value));
-        }
-        let read = |(name, value): (&str, ort::value::ValueRef<'_>)| {
-            Ok((name.to_owned(), from_ort(&value).map_err(refuse)?))
-        };
-        outputs.iter().map(read).collect()
+    fn runtime(&self) -> &'static str {
+        NAME
     }
-}
 
-/// Values as ONNX Runtime is lent them.
-fn views(fed: &[(String, DynValue)]) -> Vec<(&str, ort::session::SessionInputValue<'_>)> {
-    fed.iter().map(|(name, value)| (name.as_str(), value.into())).collect()
+    fn ports(&self) -> [&[String]; 2] {
+        [&self.inputs, &self.outputs]
+    }
+
+    fn value(&self, tensor: &Tensor) -> Result<DynValue, String> {
+        to_ort(tensor)
+    }
+
+    fn tensor(&self, _at: usize, value: &DynValue) -> Result<Tensor, String> {
+        from_ort(value)
+    }
+
+    fn call(&self, inputs: Vec<DynValue>, take: Take<'_, DynValue>) -> Result<(), String> {
+        let lent = self.inputs.iter().zip(&inputs);
+        let lent: Vec<(&str, SessionInputValue<'_>)> =
+            lent.map(|(name, value)| (name.as_str(), value.into())).collect();
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = session.run(lent).map_err(words)?;
+        for (at, name) in self.outputs.iter().enumerate() {
+            take(at, outputs.remove(name).ok_or_else(|| format!("it gave no output {name:?}"))?)?;
+        }
+        Ok(())
+    }
 }
 
 fn to_ort(tensor: &Tensor) -> Result<DynValue, String> {

@@ -1,13 +1,13 @@
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
 use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape};
 
+use super::conversation::{Calls, Take, Turns};
 use super::library::Library;
 use super::{
-    Conversation, Copying, Engine, Error, Format, Hint, Options, Places, Runtime, Session, Takes,
-    Tensors, Traits,
+    Conversation, Engine, Error, Format, Hint, Options, Places, Runtime, Session, Takes, Traits,
 };
 use crate::ir::Model;
 use crate::names::Precision;
@@ -112,12 +112,13 @@ impl OpenVino {
     fn session(
         &self,
         onnx: Option<&Model>,
+        stateful: bool,
         read: impl FnOnce(&mut Core) -> Result<openvino::Model, String>,
     ) -> Result<Box<dyn Session>, Error> {
         let load = || {
             let mut core = self.core()?;
             let model = read(&mut core)?;
-            let mut compiled = core.compile_model(&model, DeviceType::CPU).map_err(words)?;
+            let compiled = core.compile_model(&model, DeviceType::CPU).map_err(words)?;
             let mut inputs: Vec<String> = (0..compiled.get_input_size().map_err(words)?)
                 .map(|index| compiled.get_input_by_index(index)?.get_name())
                 .collect::<Result<_, _>>()
@@ -134,9 +135,8 @@ impl OpenVino {
                     }
                 }
             }
-            let request = compiled.create_infer_request().map_err(words)?;
-            let running = Running { request, compiled, _core: core };
-            Ok(Loaded { running: Mutex::new(running), inputs, outputs })
+            let compiled = Mutex::new(Compiled { model: compiled, _core: core });
+            Ok(Loaded { compiled, idle: Mutex::default(), stateful, inputs, outputs })
         };
         let session = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
         Ok(Box::new(session))
@@ -188,7 +188,8 @@ impl Runtime for OpenVino {
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
         let parsed = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").ok();
-        self.session(parsed.as_ref(), |core| core.read_model_from_buffer(model, None).map_err(words))
+        let read = |core: &mut Core| core.read_model_from_buffer(model, None).map_err(words);
+        self.session(parsed.as_ref(), false, read)
     }
 
     fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
@@ -199,47 +200,34 @@ impl Runtime for OpenVino {
         })?;
         let weights = path.with_extension("bin");
         let beside = weights.to_str().filter(|_| Format::of(path) == Format::OpenVino);
-        if beside.is_some() {
-            super::weights::check(path, &weights)?;
-        }
-        let parsed = if beside.is_none() { Model::open(path).ok() } else { None };
+        let (parsed, stateful) = match beside {
+            Some(_) => (None, super::weights::check(path, &weights)?),
+            None => (Model::open(path).ok(), false),
+        };
         let read =
             |core: &mut Core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words);
-        self.session(parsed.as_ref(), read)
+        self.session(parsed.as_ref(), stateful, read)
     }
 }
 
-/// A request, and what it belongs to, which lives as long as it does.
-struct Running {
-    request: InferRequest,
-    compiled: openvino::CompiledModel,
+/// A compiled model, and what it belongs to, which lives as long as it does.
+struct Compiled {
+    model: openvino::CompiledModel,
     _core: Core,
 }
 
 struct Loaded {
-    /// A call needs the request for itself.
-    running: Mutex<Running>,
+    /// Requests that no conversation has now; one may take a model's state along, so that those of a model with
+    /// a state are never here.
+    idle: Mutex<Vec<InferRequest>>,
+    compiled: Mutex<Compiled>,
+    stateful: bool,
     inputs: Vec<String>,
     outputs: Vec<String>,
 }
 
 fn words(error: impl ToString) -> String {
     error.to_string().lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-fn refuse(why: impl ToString) -> Error {
-    Error::Run { runtime: NAME, why: words(why) }
-}
-
-impl Loaded {
-    fn feed(&self, request: &mut InferRequest, inputs: &Tensors) -> Result<(), Error> {
-        super::check_inputs(&self.inputs, inputs)?;
-        for (index, name) in self.inputs.iter().enumerate() {
-            let tensor = to_openvino(&inputs[name]).map_err(refuse)?;
-            request.set_input_tensor_by_index(index, &tensor).map_err(refuse)?;
-        }
-        Ok(())
-    }
 }
 
 impl Session for Loaded {
@@ -251,34 +239,71 @@ impl Session for Loaded {
         &self.outputs
     }
 
-    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let request = &mut self.running.lock().unwrap_or_else(PoisonError::into_inner).request;
-        self.feed(request, inputs)?;
-        request.infer().map_err(refuse)?;
-        let read = |(index, name): (usize, &String)| {
-            let tensor = request.get_output_tensor_by_index(index).map_err(refuse)?;
-            Ok((name.clone(), from_openvino(&tensor).map_err(refuse)?))
+    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let new = || {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            let request = compiled.model.create_infer_request();
+            request.map_err(|why| Error::Run { runtime: NAME, why: words(why) })
         };
-        self.outputs.iter().enumerate().map(read).collect()
+        let request = Some(idle.map_or_else(new, Ok)?);
+        Ok(Turns::begin(Requested { loaded: self, request: RefCell::new(request) }, carried))
+    }
+}
+
+/// A model with a request of one conversation, which holds what the model keeps itself.
+struct Requested<'a> {
+    loaded: &'a Loaded,
+    /// There until the conversation ends.
+    request: RefCell<Option<InferRequest>>,
+}
+
+impl Drop for Requested<'_> {
+    fn drop(&mut self) {
+        if !self.loaded.stateful {
+            let mut idle = self.loaded.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.extend(self.request.take());
+        }
+    }
+}
+
+impl Calls for Requested<'_> {
+    type Value = openvino::Tensor;
+
+    fn runtime(&self) -> &'static str {
+        NAME
+    }
+
+    fn ports(&self) -> [&[String]; 2] {
+        [&self.loaded.inputs, &self.loaded.outputs]
+    }
+
+    fn value(&self, tensor: &Tensor) -> Result<openvino::Tensor, String> {
+        to_openvino(tensor)
+    }
+
+    fn tensor(&self, _at: usize, value: &openvino::Tensor) -> Result<Tensor, String> {
+        from_openvino(value)
     }
 
     // A request writes each call's outputs where those of the last one were.
-    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
-        Copying::begin(self, carried)
+    fn kept(&self, value: openvino::Tensor) -> Result<openvino::Tensor, String> {
+        to_openvino(&from_openvino(&value)?)
     }
 
-    fn restart(&self) -> Result<(), Error> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.request = running.compiled.create_infer_request().map_err(refuse)?;
-        Ok(())
-    }
-
-    fn seconds(&self, inputs: &Tensors) -> Result<f64, Error> {
-        let request = &mut self.running.lock().unwrap_or_else(PoisonError::into_inner).request;
-        self.feed(request, inputs)?;
-        let start = Instant::now();
-        request.infer().map_err(refuse)?;
-        Ok(start.elapsed().as_secs_f64())
+    fn call(
+        &self,
+        inputs: Vec<openvino::Tensor>,
+        take: Take<'_, openvino::Tensor>,
+    ) -> Result<(), String> {
+        let mut request = self.request.borrow_mut();
+        let request = request.as_mut().expect("there until the conversation ends");
+        for (index, tensor) in inputs.iter().enumerate() {
+            request.set_input_tensor_by_index(index, tensor).map_err(words)?;
+        }
+        request.infer().map_err(words)?;
+        (0..self.loaded.outputs.len())
+            .try_for_each(|at| take(at, request.get_output_tensor_by_index(at).map_err(words)?))
     }
 }
 

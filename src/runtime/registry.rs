@@ -18,6 +18,8 @@ pub const ALL: &[&dyn Engine] = &[
     &super::onnxruntime::ENGINE,
     #[cfg(feature = "openvino")]
     &super::openvino::ENGINE,
+    #[cfg(feature = "rten")]
+    &super::rten::ENGINE,
 ];
 
 /// A runtime that this program knows, whether or not it is found here.

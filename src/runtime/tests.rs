@@ -215,3 +215,59 @@ fn openvinos_own_files_need_their_own_weights() {
         .unwrap();
     assert!(error(openvino.load(&path)).contains("Nonsense"));
 }
+
+/// A conversation of each of two speakers that take turns, in one session; each hears what it hears alone.
+fn interleaved(session: &dyn Session, carried: &[(String, String)], first: &Tensors, name: &str) {
+    let x = |value: f32| ("x".to_owned(), Tensor::from_f32(&[1, 4], &[value; 4]));
+    let heard = |values: &[f32], conversation: &mut dyn Conversation, at: usize| {
+        let mut inputs: Tensors = [x(values[at])].into();
+        if at == 0 {
+            inputs.extend(first.clone());
+        }
+        conversation.run(&inputs).unwrap()["y"].to_f32().unwrap()
+    };
+    let says = [[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]];
+    let alone = says.map(|values| {
+        let mut conversation = session.begin(carried).unwrap();
+        [0, 1, 2].map(|at| heard(&values, conversation.as_mut(), at))
+    });
+    let mut both = [session.begin(carried).unwrap(), session.begin(carried).unwrap()];
+    for at in [0, 1, 2] {
+        for (who, conversation) in both.iter_mut().enumerate() {
+            assert_eq!(heard(&says[who], conversation.as_mut(), at), alone[who][at], "{name}");
+        }
+    }
+    assert_eq!(alone[1][2], [60.0; 4], "{name}");
+}
+
+#[test]
+fn two_conversations_in_one_session_know_nothing_of_each_other() {
+    let test = "two_conversations_in_one_session_know_nothing_of_each_other";
+    let sum = TestGraph::new()
+        .input("past", &["1", "4"])
+        .input("x", &["1", "4"])
+        .node(node("Add", ["past", "x"], "present"))
+        .node(node("Identity", ["present"], "y"))
+        .output("present", &["1", "4"])
+        .output("y", &["1", "4"])
+        .model();
+    let first: Tensors = [("past".to_owned(), Tensor::from_f32(&[1, 4], &[0.0; 4]))].into();
+    let carried = [("present".to_owned(), "past".to_owned())];
+    for runtime in runtimes(test, Options::EXACT) {
+        let session = runtime.load_bytes(&sum.to_bytes()).unwrap();
+        interleaved(session.as_ref(), &carried, &first, runtime.name());
+    }
+    // The same as OpenVINO writes it for a model that keeps its sum itself.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sum.xml");
+    std::fs::write(&path, include_str!("sum.xml")).unwrap();
+    std::fs::write(path.with_extension("bin"), [0; 16]).unwrap();
+    for runtime in runtimes(test, Options::EXACT).iter().filter(|r| r.runs(Format::OpenVino)) {
+        let session = runtime.load(&path).unwrap();
+        interleaved(session.as_ref(), &[], &Tensors::new(), "the state of a model");
+        let inputs: Tensors = [("x".to_owned(), Tensor::from_f32(&[1, 4], &[5.0; 4]))].into();
+        for _ in 0..2 {
+            assert_eq!(session.run(&inputs).unwrap()["y"].to_f32().unwrap(), [5.0; 4]);
+        }
+    }
+}

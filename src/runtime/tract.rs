@@ -1,9 +1,9 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
-use super::{Conversation, Engine, Error, Options, Places, Runtime, Session, Takes, Tensors, Traits};
+use super::conversation::{Calls, Take, Turns};
+use super::{Conversation, Engine, Error, Options, Places, Runtime, Session, Takes, Traits};
 use crate::names::Precision;
 use crate::tensor::{DType, Tensor};
 
@@ -89,67 +89,33 @@ impl Session for Loaded {
         &self.outputs
     }
 
-    fn run(&self, inputs: &Tensors) -> Result<Tensors, Error> {
-        super::check_inputs(&self.inputs, inputs)?;
-        let refuse = |why| Error::Run { runtime: NAME, why };
-        let mut fed = TVec::new();
-        for name in &self.inputs {
-            fed.push(to_tract(&inputs[name]).map_err(|e| refuse(format!("{e:#}")))?.into());
-        }
-        let outputs = contained(|| self.plan.run(fed)).map_err(refuse)?;
-        self.outputs
-            .iter()
-            .zip(&outputs)
-            .map(|(name, value)| Ok((name.clone(), from_tract(value).map_err(refuse)?)))
-            .collect()
-    }
-
-    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
-        Box::new(Moving { loaded: self, carried: carried.to_vec(), held: BTreeMap::new() })
+    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
+        Ok(Turns::begin(self, carried))
     }
 }
 
-/// A conversation whose values go back as tract gave them.
-struct Moving<'a> {
-    loaded: &'a Loaded,
-    carried: Vec<(String, String)>,
-    held: BTreeMap<String, TValue>,
-}
+impl Calls for &Loaded {
+    type Value = TValue;
 
-impl Conversation for Moving<'_> {
-    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, Error> {
-        let refuse = |why| Error::Run { runtime: NAME, why };
-        let Loaded { plan, inputs: known, outputs: names } = self.loaded;
-        let mut held = std::mem::take(&mut self.held);
-        if let Some(name) = inputs.keys().find(|name| !known.contains(name) || held.contains_key(*name))
-        {
-            return Err(Error::UnknownInput { name: name.clone(), known: known.join(", ") });
-        }
-        let mut fed: TVec<TValue> = TVec::new();
-        for name in known {
-            let value = match (held.remove(name), inputs.get(name)) {
-                (Some(value), _) => value,
-                (None, Some(tensor)) => to_tract(tensor).map_err(|e| refuse(format!("{e:#}")))?.into(),
-                (None, None) => return Err(Error::MissingInput { name: name.clone() }),
-            };
-            fed.push(value);
-        }
-        let outputs = contained(|| plan.run(fed)).map_err(refuse)?;
-        let mut kept = Tensors::new();
-        for (name, value) in names.iter().zip(outputs) {
-            match self.carried.iter().find(|(from, _)| from == name) {
-                Some((_, to)) => {
-                    self.held.insert(to.clone(), value);
-                }
-                None => {
-                    kept.insert(name.clone(), from_tract(&value).map_err(refuse)?);
-                }
-            }
-        }
-        match self.carried.iter().find(|(_, to)| !self.held.contains_key(to)) {
-            Some((from, _)) => Err(super::no_output(NAME, from)),
-            None => Ok(kept),
-        }
+    fn runtime(&self) -> &'static str {
+        NAME
+    }
+
+    fn ports(&self) -> [&[String]; 2] {
+        [&self.inputs, &self.outputs]
+    }
+
+    fn value(&self, tensor: &Tensor) -> Result<TValue, String> {
+        to_tract(tensor).map(Into::into).map_err(|e| format!("{e:#}"))
+    }
+
+    fn tensor(&self, _at: usize, value: &TValue) -> Result<Tensor, String> {
+        from_tract(value)
+    }
+
+    fn call(&self, inputs: Vec<TValue>, take: Take<'_, TValue>) -> Result<(), String> {
+        let outputs = contained(|| self.plan.run(inputs.into()))?;
+        outputs.into_iter().enumerate().try_for_each(|(at, value)| take(at, value))
     }
 }
 

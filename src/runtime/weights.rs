@@ -1,4 +1,5 @@
-//! Whether the weights beside an OpenVINO graph can be its own.
+//! What an OpenVINO graph says before it is loaded: whether the weights beside it can be its own, and whether it
+//! keeps a state.
 
 use std::path::Path;
 
@@ -7,11 +8,11 @@ use super::Error;
 const NAME: &str = "openvino";
 
 /// Refuses a `.bin` that is not exactly as long as the constants of its graph say: one that is cut off, or
-/// that of another graph, whose bytes would be taken for weights.
+/// that of another graph, whose bytes would be taken for weights. Gives whether the graph keeps a state.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Load`] names the file and both lengths.
-pub(super) fn check(graph: &Path, weights: &Path) -> Result<(), Error> {
+pub(super) fn check(graph: &Path, weights: &Path) -> Result<bool, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
@@ -23,9 +24,9 @@ pub(super) fn check(graph: &Path, weights: &Path) -> Result<(), Error> {
         why: format!("{}: {why}", path.display()),
     };
     let text = String::from_utf8(text).map_err(|_| refuse(graph, "it is not UTF-8".into()))?;
-    let wanted = extent(&text).map_err(|why| refuse(graph, why))?;
+    let (wanted, stateful) = extent(&text).map_err(|why| refuse(graph, why))?;
     let which = match there.cmp(&wanted) {
-        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Equal => return Ok(stateful),
         std::cmp::Ordering::Less => "it is cut off, or belongs to another graph",
         std::cmp::Ordering::Greater => "it belongs to another graph",
     };
@@ -34,8 +35,9 @@ pub(super) fn check(graph: &Path, weights: &Path) -> Result<(), Error> {
     Err(refuse(weights, why))
 }
 
-/// Where the furthest constant of a graph ends, in bytes.
-fn extent(text: &str) -> Result<u64, String> {
+/// Where the furthest constant of a graph ends, in bytes, and whether it reads a variable that lasts from one
+/// call to the next.
+fn extent(text: &str) -> Result<(u64, bool), String> {
     let document = roxmltree::Document::parse(text).map_err(|e| format!("it is not XML: {e}"))?;
     if document.root_element().tag_name().name() != "net" {
         return Err("it is not a graph of OpenVINO".to_owned());
@@ -51,7 +53,10 @@ fn extent(text: &str) -> Result<u64, String> {
         let end = number("offset").zip(number("size")).and_then(|(at, size)| at.checked_add(size));
         furthest = end.ok_or_else(|| format!("constant {layer:?} lies nowhere"))?.max(furthest);
     }
-    Ok(furthest)
+    let reads = |node: roxmltree::Node<'_, '_>| {
+        node.has_tag_name("layer") && node.attribute("type") == Some("ReadValue")
+    };
+    Ok((furthest, document.descendants().any(reads)))
 }
 
 #[cfg(test)]
@@ -69,8 +74,10 @@ mod tests {
 
     #[test]
     fn the_furthest_end_counts() {
-        assert_eq!(extent(&net(&[("16", "8"), ("0", "16"), ("4", "4")])), Ok(24));
-        assert_eq!(extent(&net(&[])), Ok(0));
+        assert_eq!(extent(&net(&[("16", "8"), ("0", "16"), ("4", "4")])), Ok((24, false)));
+        assert_eq!(extent(&net(&[])), Ok((0, false)));
+        let reading = net(&[]).replace("type=\"Slice\"", "type=\"ReadValue\"");
+        assert_eq!(extent(&reading), Ok((0, true)));
     }
 
     #[test]

@@ -30,7 +30,6 @@ impl LanguageModel {
 
     /// Begins with these prompts; shorter ones are padded on the left with `pad`.
     pub(super) fn begin(&self, prompts: &[Vec<i64>], pad: i64) -> Result<Turn<'_>, Error> {
-        self.session.restart()?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
         let ids = prompts.iter().zip(&padding).flat_map(|(prompt, &padding)| {
@@ -41,7 +40,7 @@ impl LanguageModel {
             (0..longest).map(move |at| at.checked_sub(padding).map_or(1, |position| position as i64))
         });
         let positions = positions.collect();
-        let conversation = self.session.converse(&self.graph.carried());
+        let conversation = self.session.begin(&self.graph.carried())?;
         let answer = Answer::default();
         let mut turn = Turn { model: self, conversation, length: 0, padding, answer };
         let mut inputs = turn.inputs(longest, ids, positions);

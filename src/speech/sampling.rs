@@ -126,12 +126,12 @@ mod tests {
         let logits = probabilities.map(f32::ln);
         for (found, wanted) in counts(NONE, &logits, &[]).iter().zip(probabilities) {
             let share = *found as f32 / 20_000.0;
-            assert!((share - wanted).abs() < 0.012, "{share} for {wanted}");
+            approx::assert_abs_diff_eq!(share, wanted, epsilon = 0.012);
         }
         // Temperature 0.5 squares the odds.
         let sharp = counts(Sampling { temperature: 0.5, ..NONE }, &logits, &[]);
         let odds = sharp[0] as f32 / sharp[1] as f32;
-        assert!((odds - 25.0 / 9.0).abs() < 0.2, "{odds}");
+        approx::assert_abs_diff_eq!(odds, 25.0 / 9.0, epsilon = 0.2);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::hardware::Machine;
-use crate::interface::{Call, Causal, Interface};
+use crate::interface::{Call, Interface};
 use crate::names::{Precision, Role};
 use crate::runtime::{Runtime, Session, Tensors};
 
@@ -46,19 +46,23 @@ pub fn calls(role: Role, quick: bool) -> Vec<Call> {
     }
 }
 
-/// Brings a graph that keeps its cache itself to where a call begins; of any other, nothing.
+/// Seconds of one call, in a conversation of its own; a graph that keeps its cache itself fills it first, untimed.
 ///
 /// # Errors
 /// [`Error::Runtime`] where the graph can't be run.
-fn prepare(graph: &Interface, call: Call, session: &dyn Session) -> Result<(), Error> {
-    if !graph.causal().is_some_and(Causal::is_stateful) {
-        return Ok(());
+fn seconds(
+    graph: &Interface,
+    call: Call,
+    session: &dyn Session,
+    inputs: &Tensors,
+) -> Result<f64, Error> {
+    let mut conversation = session.begin(&[])?;
+    if let (Some(graph), Call::Step { past: past @ 1.., batch }) =
+        (graph.causal().filter(|graph| graph.is_stateful()), call)
+    {
+        conversation.run(&graph.prompt(batch, past))?;
     }
-    session.restart()?;
-    if let Call::Step { past: past @ 1.., batch } = call {
-        session.run(&graph.causal().map(|graph| graph.prompt(batch, past)).unwrap_or_default())?;
-    }
-    Ok(())
+    Ok(conversation.seconds(inputs)?)
 }
 
 /// The inputs of a call of this graph.
@@ -280,10 +284,7 @@ pub fn measure(
 /// The figure of one round: milliseconds.
 fn visit(graph: &Interface, point: Call, session: &dyn Session) -> Result<Option<f64>, Error> {
     let inputs = inputs(graph, point)?;
-    let call = || -> Result<f64, Error> {
-        prepare(graph, point, session)?;
-        Ok(1e3 * session.seconds(&inputs)?)
-    };
+    let call = || seconds(graph, point, session, &inputs).map(|seconds| 1e3 * seconds);
     call()?;
     let start = Instant::now();
     let mut took = vec![call()?];

@@ -1,9 +1,11 @@
 //! Runs a causal graph's references: prompts at once, and token after token from its own cache.
 
+use std::cell::RefCell;
+
 use super::{Case, CaseResult, Fault, Kind, Metric, References, output};
 use crate::audio;
 use crate::interface::Causal;
-use crate::runtime::{Session, Tensors};
+use crate::runtime::{Conversation, Session, Tensors};
 use crate::tensor::Tensor;
 
 /// Runs one case.
@@ -14,13 +16,14 @@ pub(super) fn run(
     session: &dyn Session,
     result: &mut CaseResult,
 ) -> Result<(), Fault> {
-    Runner { graph, session }.run(case, references, result)
+    let conversation = RefCell::new(session.begin(&[])?);
+    Runner { graph, conversation }.run(case, references, result)
 }
 
-/// A causal graph, loaded.
+/// A causal graph, and the one conversation with it that a case is.
 struct Runner<'a> {
     graph: &'a Causal,
-    session: &'a dyn Session,
+    conversation: RefCell<Box<dyn Conversation + 'a>>,
 }
 
 impl Runner<'_> {
@@ -56,12 +59,9 @@ impl Runner<'_> {
 
     /// One call, with an empty cache where none is given.
     fn call(&self, given: &Tensors, past: Option<Tensors>, batch: usize) -> Result<Tensors, Fault> {
-        if self.graph.is_stateful() && past.is_none() {
-            self.session.restart()?;
-        }
         let mut inputs = given.clone();
         inputs.extend(past.unwrap_or_else(|| self.graph.empty_cache(batch)));
-        Ok(self.session.run(&inputs)?)
+        Ok(self.conversation.borrow_mut().run(&inputs)?)
     }
 
     /// Feeds tokens `from..to` of one sequence, all that came before being in the cache.

@@ -8,6 +8,7 @@ mod disagreement;
 mod divergence;
 mod inputs;
 mod metric;
+mod pesq;
 mod references;
 mod sensitivity;
 pub mod speech;
@@ -34,6 +35,7 @@ pub use disagreement::{Comparison, Disagreement, Distance, Limits, Side, first_d
 pub use divergence::{Divergence, first_divergence};
 pub use inputs::{MadeUp, Sizes, given_inputs, name_dimensions, random_inputs, recorded_case};
 pub use metric::{Measured, Metric, Tolerance};
+pub use pesq::pesq;
 pub use references::{Case, Kind, References};
 pub use sensitivity::{
     Choice, Damage, Milliseconds, Sensitivity, Trial, choose, measure as sensitivity,
@@ -168,11 +170,7 @@ pub fn validate(
         done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
         Ok(result)
     };
-    // A model that remembers has one conversation at a time.
-    let cases = match signature.stateful {
-        true => references.cases.iter().map(one).collect::<Result<Vec<_>, Error>>()?,
-        false => references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?,
-    };
+    let cases = references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?;
     Ok(Verdict {
         sha256: artifact.sha256,
         weights: artifact.weights.as_ref().map(|weights| weights.sha256),

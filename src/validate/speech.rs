@@ -125,8 +125,10 @@ pub enum Demand {
     Good {
         /// The least STOI.
         stoi: f64,
-        /// The least PESQ, as MOS-LQO.
-        pesq: f64,
+        /// The greatest mel-cepstral distortion, in dB.
+        mel_cepstral_distortion_db: f64,
+        /// The least PESQ, as MOS-LQO, where it is demanded; held where it can be measured.
+        pesq: Option<f64>,
     },
 }
 
@@ -147,11 +149,18 @@ pub struct Heard {
     pub own_snr_db: Option<f64>,
     /// Of the decoder's audio of upstream's rows to upstream's: signal to noise.
     pub snr_db: f64,
+    /// Scale-invariant signal-to-distortion ratio, in dB; like the next three none where the piece is silent or
+    /// too short to judge, or the rate too low.
+    pub si_sdr_db: Option<f64>,
     /// Log-spectral distance, in dB.
     pub log_spectral_distance_db: f64,
-    /// Short-time objective intelligibility; none where the piece is too short to judge.
+    /// Mel-cepstral distortion, in dB.
+    pub mel_cepstral_distortion_db: Option<f64>,
+    /// Short-time objective intelligibility.
     pub stoi: Option<f64>,
-    /// Perceptual quality (P.862.2) as MOS-LQO, at 16 kHz; none where the piece is too short to judge.
+    /// Extended short-time objective intelligibility.
+    pub estoi: Option<f64>,
+    /// Perceptual quality (P.862.2) as MOS-LQO, at 16 kHz; none too where it was not measured.
     pub pesq: Option<f64>,
     /// What it fails in, each a sentence.
     pub faults: Vec<String>,
@@ -161,6 +170,18 @@ pub struct Heard {
     /// The decoder's samples of upstream's rows.
     #[serde(skip)]
     pub same_rows: Vec<f32>,
+}
+
+impl Heard {
+    /// Takes what [`pesq`](fn@super::pesq) measured, and holds it to what is demanded.
+    pub fn score(&mut self, pesq: Option<f64>, demand: Demand) {
+        self.pesq = pesq;
+        if let (Some(score), Demand::Good { pesq: Some(least), .. }) = (pesq, demand)
+            && score < least
+        {
+            self.faults.push(format!("PESQ {score:.3} (>= {least})"));
+        }
+    }
 }
 
 /// Lets a voice say what upstream said, and compares.
@@ -228,14 +249,19 @@ fn compare(found: &mut Heard, piece: &Piece, sample_rate: u32) -> Result<(), Err
     } else {
         audio::log_spectral_distance_db(want, got).map_err(refuse)?
     };
-    // A word of a quarter of a second can't be judged by either; what is silent is a fault, below.
+    // A word of a quarter of a second can't be judged by STOI; what is silent is a fault, below.
     let judged = |score: Result<f64, audio::Error>| match score {
         Ok(score) => Ok(Some(score)),
-        Err(audio::Error::TooShort { .. } | audio::Error::Silent { .. }) => Ok(None),
+        Err(
+            audio::Error::TooShort { .. } | audio::Error::Silent { .. } | audio::Error::Rate { .. },
+        ) => Ok(None),
         Err(other) => Err(refuse(other)),
     };
+    found.si_sdr_db = judged(audio::si_sdr_db(want, got))?;
+    found.mel_cepstral_distortion_db =
+        judged(audio::mel_cepstral_distortion_db(want, got, sample_rate))?;
     found.stoi = judged(audio::stoi(want, got, sample_rate))?;
-    found.pesq = judged(audio::pesq(want, got, sample_rate))?;
+    found.estoi = judged(audio::estoi(want, got, sample_rate))?;
     Ok(())
 }
 
@@ -263,10 +289,13 @@ fn judge(found: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
                 ),
             );
         }
-        Demand::Good { stoi, pesq } => {
-            for (name, found, least) in [("STOI", found.stoi, stoi), ("PESQ", found.pesq, pesq)] {
-                let enough = found.is_none_or(|found| found >= least);
-                ensure(enough, format!("{name} {:.3} (>= {least})", found.unwrap_or(f64::NAN)));
+        Demand::Good { stoi, mel_cepstral_distortion_db: most, .. } => {
+            if let Some(score) = found.stoi {
+                ensure(score >= stoi, format!("STOI {score:.3} (>= {stoi})"));
+            }
+            if let Some(distortion) = found.mel_cepstral_distortion_db {
+                let fault = format!("mel-cepstral distortion {distortion:.3} dB (<= {most})");
+                ensure(distortion <= most, fault);
             }
         }
     }
@@ -318,7 +347,7 @@ mod tests {
     }
 
     const SAME: Demand = Demand::Same { snr_db: 60.0 };
-    const GOOD: Demand = Demand::Good { stoi: 0.95, pesq: 4.0 };
+    const GOOD: Demand = Demand::Good { stoi: 0.95, mel_cepstral_distortion_db: 1.5, pesq: Some(4.0) };
 
     #[test]
     fn what_is_upstreams_passes_and_each_fault_has_its_sentence() {
@@ -329,11 +358,25 @@ mod tests {
         assert!(heard(SAME, whole, false).faults[0].contains("0 of 4 tokens"));
         assert!(heard(SAME, noise, true).faults[0].contains("dB from upstream's"));
         let noisy = heard(GOOD, noise, false);
-        assert!(noisy.faults.iter().any(|fault| fault.contains("PESQ")), "{:?}", noisy.faults);
+        assert!(noisy.faults.iter().any(|fault| fault.contains("mel-cepstral")), "{:?}", noisy.faults);
         let silent = heard(GOOD, |_, s| s * 0.01, false).faults;
         assert!(silent.iter().any(|fault| fault.contains("silent")), "{silent:?}");
         let loud = heard(GOOD, |_, s| (s * 9.0).clamp(-1.0, 1.0), false).faults;
         assert!(loud.iter().any(|fault| fault.contains("clipped")), "{loud:?}");
+    }
+
+    #[test]
+    fn pesq_is_held_where_it_is_demanded_and_measured() {
+        let faults = |score, demand| {
+            let mut heard = Heard::default();
+            heard.score(score, demand);
+            heard.faults
+        };
+        assert_eq!(faults(Some(3.1), GOOD), ["PESQ 3.100 (>= 4)"]);
+        let free = Demand::Good { stoi: 0.95, mel_cepstral_distortion_db: 1.5, pesq: None };
+        for (score, demand) in [(Some(4.0), GOOD), (None, GOOD), (Some(1.0), free), (Some(1.0), SAME)] {
+            assert_eq!(faults(score, demand), [""; 0]);
+        }
     }
 
     #[test]

@@ -287,12 +287,32 @@ fn references_of_another_digest_are_not_read() {
 fn a_library_that_is_named_must_be_one() {
     let shared = shared_or_skip!();
     let world = World::new();
-    for option in ["--onnxruntime", "--openvino-library"] {
-        for more in [&[][..], &["--runtime", "tract"], &["--runtime", "all"]] {
-            let mut command = world.command(["validate", option, "no-such.so"]);
-            let run = Run::from(command.arg(&shared.bundle).args(more).output().unwrap());
-            run.exits(2).says("no-such.so: no such file").hints();
+    let model = shared.model();
+    let [bundle, model] = [&shared.bundle, &model].map(|path| path.to_str().unwrap());
+    let verbs: [&[&str]; 9] = [
+        &["validate", bundle],
+        &["validate", bundle, "--runtime", "tract"],
+        &["validate", bundle, "--runtime", "all"],
+        &["bench", bundle, "--quick", "--runtime", "tract"],
+        &["sensitivity", bundle],
+        &["diff", model, model, "--run", "tract"],
+        &["plan", "soprano-tiny"],
+        &["build", "soprano-tiny", "-o", "out"],
+        &["decoder", "-o", "out"],
+    ];
+    for named in [
+        "--onnxruntime=no-such.so",
+        "--openvino-library=no-such.so",
+        "--library=onnxruntime=no-such.so",
+        "--library=openvino=no-such.so",
+    ] {
+        for verb in verbs {
+            world.run(verb.iter().chain([&named])).exits(2).says("no-such.so: no such file").hints();
         }
+    }
+    for wrong in ["--library=tract=x", "--library=openvino", "--library=openvino=", "--library=x=y"] {
+        let run = world.run(["validate", bundle, wrong]).exits(2);
+        run.says("it is NAME=FILE, where NAME is one of: onnxruntime, openvino");
     }
 }
 

@@ -14,5 +14,6 @@ TASKS = {
     "speak": "soprano_export.tasks.speak",
     "publish": "soprano_export.tasks.publish",
     "bench": "soprano_export.tasks.bench",
+    "pesq": "soprano_export.tasks.pesq",
     "environment": "soprano_export.tasks.environment",
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import families
 from ..protocol import Job
 from ..target import Target
 
@@ -46,7 +47,7 @@ class Request(Target):
 
 def run(request: Request, job: Job) -> dict[str, Any]:
     """Result: {"version", "load_ms", "first_ms", "peak_bytes" or null, "ms": for each point the runs}."""
-    kind = request.kind()
+    kind = families.kind(request)
 
     import torch
 

@@ -144,7 +144,7 @@ def from_torch(request: Request, path: Path) -> Any:
     import openvino
     import torch
 
-    module, example, shapes = request.kind().load(request).convertible()
+    module, example, shapes = families.kind(request).load(request).convertible()
     wanted = onnx.load(path, load_external_data=False).graph
     inputs, outputs = ([port.name for port in ports] for ports in (wanted.input, wanted.output))
     if inputs != list(example):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import families
 from ..protocol import Job
 from ..request import refuse
 from ..target import Target
@@ -22,7 +23,7 @@ def run(request: Request, job: Job) -> dict[str, Any]:
     """Writes artifact `model` (model.onnx), and `probes` (probes.safetensors) where the family records inner
     values. Result: the facts of the graph's role, "architecture" among them.
     """
-    kind = request.kind()
+    kind = families.kind(request)
     if request.exporter not in kind.exporters:
         refuse(f"`exporter` is {request.exporter!r}", f"one of: {', '.join(kind.exporters)}")
 

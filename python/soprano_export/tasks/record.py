@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import roles
+from .. import families, roles
 from ..protocol import Job
 from ..request import parse
 from ..target import Target
@@ -19,7 +19,7 @@ class Request(Target):
 def run(request: Request, job: Job) -> dict[str, Any]:
     """Writes artifact `references` (references.safetensors). Result: {"cases"}."""
     wanted = parse(roles.REFERENCES[request.role], request.references, "references")
-    kind = request.kind()
+    kind = families.kind(request)
     job.progress("load checkpoint", 0, 1)
     graph = kind.load(request)
     job.progress("load checkpoint", 1, 1)

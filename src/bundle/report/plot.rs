@@ -321,18 +321,14 @@ mod tests {
         };
         assert_eq!((cubehelix(0.0), cubehelix(1.0)), ([0; 3], [255; 3]));
         for n in 0..=254 {
-            assert!(
-                (brightness(n) - f64::from(n) * 255.0 / 254.0).abs() < 4.0,
-                "{n}: {}",
-                brightness(n)
-            );
+            approx::assert_abs_diff_eq!(brightness(n), f64::from(n) * 255.0 / 254.0, epsilon = 4.0);
         }
     }
 
     #[test]
     fn steps_are_round() {
         for (x, expected) in [(0.99, 0.5), (1.0, 1.0), (4.9, 2.0), (5.0, 5.0), (1234.0, 1000.0)] {
-            assert!((round_down(x) / expected - 1.0).abs() < 1e-9, "{x}");
+            approx::assert_relative_eq!(round_down(x), expected, max_relative = 1e-9);
         }
         assert_eq!(ticks(10.0, 10).len(), 11);
         assert_eq!(ticks(16_000.0, 5), [0.0, 5000.0, 10_000.0, 15_000.0]);

@@ -24,6 +24,8 @@ pub struct SpeechPage<'a> {
     pub pieces: &'a [Piece],
     /// What was said here.
     pub speakers: &'a [Speaker],
+    /// Why PESQ was not measured, where it wasn't.
+    pub pesq_missing: Option<&'a str>,
 }
 
 /// One sound of a piece.
@@ -48,6 +50,7 @@ struct Html<'a> {
     summary: Vec<(String, usize, usize)>,
     rows: Vec<Row>,
     range_db: f64,
+    pesq_missing: Option<&'a str>,
 }
 
 /// The page, which needs nothing beside it: no script, no other file.
@@ -76,24 +79,35 @@ pub fn html(page: &SpeechPage<'_>) -> String {
         });
         Row { prompt: piece.prompt.clone(), sounds: std::iter::once(upstream).chain(said).collect() }
     });
-    let html =
-        Html { name: page.name, summary: summary.collect(), rows: rows.collect(), range_db: RANGE_DB };
+    let html = Html {
+        name: page.name,
+        summary: summary.collect(),
+        rows: rows.collect(),
+        range_db: RANGE_DB,
+        pesq_missing: page.pesq_missing,
+    };
     html.render().expect("writing to memory, with filters that refuse nothing")
 }
 
 fn figures(heard: &Heard) -> String {
-    let score = |name: &str, score: Option<f64>| match score {
-        Some(score) => format!("{name} {score:.3}"),
+    let scores = [
+        ("SI-SDR", heard.si_sdr_db, 1, " dB"),
+        ("log-spectral distance", Some(heard.log_spectral_distance_db), 3, " dB"),
+        ("mel-cepstral distortion", heard.mel_cepstral_distortion_db, 3, " dB"),
+        ("STOI", heard.stoi, 3, ""),
+        ("ESTOI", heard.estoi, 3, ""),
+        ("PESQ", heard.pesq, 3, ""),
+    ];
+    let scores = scores.map(|(name, score, digits, unit)| match score {
+        Some(score) => format!("{name} {score:.digits$}{unit}"),
         None => format!("{name} –"),
-    };
+    });
     format!(
-        "{} of {} tokens the same; from upstream’s rows: {:.1} dB, log-spectral distance {:.3} dB, {}, {}",
+        "{} of {} tokens the same; from upstream’s rows: SNR {:.1} dB, {}",
         heard.agreeing,
         heard.tokens,
         heard.snr_db,
-        heard.log_spectral_distance_db,
-        score("STOI", heard.stoi),
-        score("PESQ", heard.pesq),
+        scores.join(", ")
     )
 }
 
@@ -117,13 +131,20 @@ mod tests {
         let bad = Heard { faults: vec!["PESQ 3.100 (>= 4)".into()], ..Heard::default() };
         let speaker = |name: &str, heard| Speaker { name: name.into(), heard: vec![heard] };
         let speakers = [speaker("fp32 in tract", good), speaker("int8 in tract", bad)];
-        let page =
-            SpeechPage { name: "mini", sample_rate: 8000, pieces: &[piece], speakers: &speakers };
+        let page = SpeechPage {
+            name: "mini",
+            sample_rate: 8000,
+            pieces: &[piece],
+            speakers: &speakers,
+            pesq_missing: Some("no Python environment"),
+        };
         let html = html(&page);
         assert_eq!(html.matches("<audio").count(), 2);
         assert_eq!(html.matches("<svg").count(), 3);
         for wanted in
             ["STOI 0.970", "PESQ 3.100", "FAILED", "1 of 1", "0 of 1", "&#60;b&#62;", "no samples"]
+                .into_iter()
+                .chain(["PESQ is not measured: no Python environment.", "ESTOI –"])
         {
             assert!(html.contains(wanted), "{wanted}");
         }

@@ -205,6 +205,34 @@ fn a_placeholder_that_is_left_is_an_error() {
     assert!(refused.starts_with(&format!("{left}replace-istft: ")), "{refused}");
 }
 
+/// A layer with something wrong at one place.
+fn damaged(model: &Model, what: usize, at: usize, other: usize) -> Option<Model> {
+    const OPS: [&str; 8] =
+        ["MatMul", "Add", "Transpose", "Reshape", "Softmax", "Concat", "Split", "Where"];
+    let mut proto = model.proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    let given: Vec<String> = graph.node.iter().flat_map(|node| node.output.clone()).collect();
+    let (nodes, tensors) = (graph.node.len(), graph.initializer.len());
+    let node = &mut graph.node[at % nodes];
+    let tensor = &mut graph.initializer[at % tensors];
+    match what {
+        0 => node.op_type = Some(OPS[other % OPS.len()].to_owned()),
+        1 => node.attribute.clear(),
+        2 => node.attribute.iter_mut().for_each(|a| a.ints = vec![other as i64 - 9; other % 6]),
+        3 => drop(node.input.pop()),
+        4 => node.input[0].clone_from(&given[other % given.len()]),
+        5 => node.input.push(given[other % given.len()].clone()),
+        6 => node.output.push(format!("more_{other}")),
+        7 => node.name = None,
+        8 => *tensor = initializer_i64(tensor.name(), &[other % 5], &vec![other as i64 - 9; other % 5]),
+        9 => *tensor = initializer_f32(tensor.name(), &[], &[f32::NAN]),
+        10 => graph.input[at % 2].r#type = None,
+        11 => graph.output[0].r#type = None,
+        _ => proto.opset_import[0].version = Some(other as i64),
+    }
+    Model::from_proto(proto, "test.onnx").ok()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -225,5 +253,34 @@ proptest! {
         prop_assert!(!matches!(run, Err(Error::Model(_))), "{:?}", run);
         after.check().unwrap();
         prop_assert!(close(&logits(&before), &logits(&call(&after, &[&IDS_5], &[&ONES], None))));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is wrong with a graph, a surgery says so or leaves a consistent one; none panics.
+    #[test]
+    fn any_graph_survives(
+        cached in any::<bool>(),
+        wrong in proptest::collection::vec((0usize..13, 0usize..64, 0usize..64), 1..4),
+        layers in proptest::collection::vec(0u32..3, 0..3),
+        last_logits in any::<bool>(),
+        heads in proptest::option::of([1usize..4, 3usize..6]),
+    ) {
+        let start = model(if cached { OPTIMUM } else { PLAIN });
+        let damage = |model: Model, &(what, at, other): &(usize, usize, usize)| {
+            damaged(&model, what, at, other).unwrap_or(model)
+        };
+        let start = wrong.iter().fold(start, damage);
+        let given = Given { layers, last_logits, heads, ..Given::default() };
+        for entry in catalog().filter(|entry| entry.surgery) {
+            let mut after = start.clone();
+            let _ = Driver::of(&[entry.name]).unwrap().given(given.clone()).run(&mut after);
+            after.consistent().unwrap();
+        }
+        let mut after = start;
+        let _ = Driver::new(crate::passes::ALL).given(given).run(&mut after);
+        after.consistent().unwrap();
     }
 }

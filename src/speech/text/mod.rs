@@ -17,7 +17,6 @@ mod ascii;
 mod faults;
 mod mend;
 mod numbers;
-mod overrides;
 mod rules;
 mod split;
 
@@ -34,7 +33,8 @@ pub enum Faults {
     /// Read as they are meant.
     #[default]
     Mended,
-    /// Read as upstream reads them, to the letter.
+    /// Read as upstream reads them, to the letter, in the characters that English is written with: letters of
+    /// other scripts may have another spelling, or one where upstream has none.
     Kept,
 }
 

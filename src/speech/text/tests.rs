@@ -5,7 +5,7 @@ use super::*;
 const BOTH: [Faults; 2] = [Faults::Kept, Faults::Mended];
 
 /// Upstream's own answers, a line each: a Python string, what its normalizer makes of it.
-fn recorded(file: &str) -> Vec<(String, String)> {
+pub(super) fn recorded(file: &str) -> Vec<(String, String)> {
     let line = |line: &str| {
         let (text, normalized) = line.split_once(" -> ")?;
         Some((python_string(text)?, python_string(normalized)?))

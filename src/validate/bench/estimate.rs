@@ -234,7 +234,7 @@ pub(super) mod tests {
         let curve = Curve::through(vec![(10.0, 3.0), (0.0, 1.0), (20.0, 8.0)]).unwrap();
         for (size, ms) in [(0.0, 1.0), (5.0, 2.0), (10.0, 3.0), (15.0, 5.5), (20.0, 8.0), (30.0, 13.0)]
         {
-            assert!((curve.at(size) - ms).abs() < 1e-12, "{size}: {}", curve.at(size));
+            approx::assert_abs_diff_eq!(curve.at(size), ms, epsilon = 1e-12);
         }
         let falling = Curve::through(vec![(1.0, 5.0), (2.0, 4.0)]).unwrap();
         assert_eq!((falling.at(0.0), falling.at(100.0)), (5.0, 4.0), "noise is not followed below");
@@ -247,13 +247,13 @@ pub(super) mod tests {
         let decoder = row(Role::Signal, Precision::Fp32, 10.0, Some("b"));
         let whole = rendition().estimate(&[&lm, &decoder], 100).unwrap();
         assert_eq!((whole.prompt_tokens, whole.audio_tokens), (32, 100));
-        assert!((whole.prefill_seconds - 1.32e-3).abs() < 1e-12);
+        approx::assert_abs_diff_eq!(whole.prefill_seconds, 1.32e-3, epsilon = 1e-12);
         // 100 steps of 1 ms, and (32 + ... + 131) / 100 more for their pasts.
-        assert!((whole.steps_seconds - (0.1 + 8150.0 / 100.0 / 1e3)).abs() < 1e-9, "{whole:?}");
-        assert!((whole.decode_seconds - 0.02).abs() < 1e-12);
-        assert!((whole.audio_seconds - 9.9).abs() < 1e-12);
+        approx::assert_abs_diff_eq!(whole.steps_seconds, 0.1 + 8150.0 / 100.0 / 1e3, epsilon = 1e-9);
+        approx::assert_abs_diff_eq!(whole.decode_seconds, 0.02, epsilon = 1e-12);
+        approx::assert_abs_diff_eq!(whole.audio_seconds, 9.9, epsilon = 1e-12);
         let seconds = whole.prefill_seconds + whole.steps_seconds + whole.decode_seconds;
-        assert!((whole.realtime_factor - 9.9 / seconds).abs() < 1e-9);
+        approx::assert_abs_diff_eq!(whole.realtime_factor, 9.9 / seconds, epsilon = 1e-9);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Spread, inputs, prepare};
+use super::{Spread, inputs, seconds};
 use crate::interface::{Call, Interface};
 use crate::runtime::Runtime;
 use crate::validate::Error;
@@ -53,11 +53,9 @@ pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fr
     let start = Instant::now();
     let session = runtime.load(path)?;
     let load_ms = 1e3 * start.elapsed().as_secs_f64();
-    prepare(graph, first, session.as_ref())?;
-    let first_ms = 1e3 * session.seconds(&given)?;
+    let first_ms = 1e3 * seconds(graph, first, session.as_ref(), &given)?;
     for point in longest {
-        prepare(graph, point, session.as_ref())?;
-        session.run(&inputs(graph, point)?)?;
+        seconds(graph, point, session.as_ref(), &inputs(graph, point)?)?;
     }
     let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Fresh { load_ms: once(load_ms), first_ms: once(first_ms), peak_bytes: peak_memory_bytes() })

@@ -127,7 +127,8 @@ mod tests {
                 ("lm.gate.size_mb", false),
             ]
         );
-        assert!((found[3].found.unwrap() - 3.56).abs() < 1e-9, "of the int8 row, not of PyTorch's");
+        // Of the int8 row, not of PyTorch's.
+        approx::assert_abs_diff_eq!(found[3].found.unwrap(), 3.56, epsilon = 1e-9);
         assert_eq!(found[1].found, None, "there is no smaller decoder");
     }
 }

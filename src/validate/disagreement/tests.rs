@@ -36,8 +36,11 @@ impl Session for FaultySession {
         }
         Ok(outputs)
     }
-    fn converse(&self, carried: &[(String, String)]) -> Box<dyn Conversation + '_> {
-        self.0.converse(carried)
+    fn begin(
+        &self,
+        carried: &[(String, String)],
+    ) -> Result<Box<dyn Conversation + '_>, crate::runtime::Error> {
+        self.0.begin(carried)
     }
 }
 

@@ -181,7 +181,7 @@ def first_line(error: Exception) -> str:
 
 
 def build(module: Module, directory: Path) -> torch.nn.Module:
-    """The module with its weights, f32 and frozen. Runs its code, which `Target.kind` saw trusted."""
+    """The module with its weights, f32 and frozen. Runs its code, which `families.kind` saw trusted."""
     package, name = module.path.split(":")
     try:
         kind = getattr(importlib.import_module(package), name)

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::ascii::ascii_char;
+use super::super::ascii::{ascii_char, decomposition};
 use super::is_digit;
 use super::re;
 
@@ -107,23 +107,15 @@ pub(super) fn plain(text: &str) -> String {
             'Ω' => out.push('Ω'),
             '”' if !before_open && out.ends_with(is_digit) => out.push('"'),
             '«' | '»' | '‹' | '›' => out.push('"'),
-            '①'..='⓿' | '❶'..='➓'
-                if !ascii_char(c).is_empty() && ascii_char(c).chars().all(is_digit) =>
-            {
+            '①'..='⓿' if ascii_char(c).chars().all(is_digit) => {
                 out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });
-                out.push_str(ascii_char(c));
+                out.push_str(&ascii_char(c));
                 let touches = chars.peek().is_some_and(|next| next.is_alphanumeric());
                 out.push_str(if touches { " " } else { "" });
             }
-            '㏀' => out.push_str("kΩ"),
-            '㏁' => out.push_str("MΩ"),
-            // Units in one character, as their compatibility decomposition has them.
+            // Units in one character; their only digits are exponents.
             '㍱'..='㏟' => {
-                let unit = ascii_char(c).replace("^2", "²").replace("^3", "³");
-                out += &match unit.strip_prefix('u') {
-                    Some(of) => format!("μ{of}"),
-                    None => unit,
-                };
+                out += &decomposition(c).replace('2', "²").replace('3', "³").replace('∕', "/")
             }
             '‘' | '’' | 'ʼ' => out.push('\''),
             '″' => out.push('"'),
@@ -132,9 +124,9 @@ pub(super) fn plain(text: &str) -> String {
             '∕' | '⁄' => out.push('/'),
             '∶' => out.push(':'),
             // Roman numerals, and the digits of every script; not those above and below a line.
-            'Ⅰ'..='ⅿ' => out.push_str(ascii_char(c)),
+            'Ⅰ'..='ⅿ' => out.push_str(&ascii_char(c)),
             '²' | '³' | '¹' | '⁰'..='⁹' | '₀'..='₉' => out.push(c),
-            c if c.is_numeric() && is_one_digit(ascii_char(c)) => out.push_str(ascii_char(c)),
+            c if c.is_numeric() && is_one_digit(&ascii_char(c)) => out.push_str(&ascii_char(c)),
             c => match FRACTIONS.iter().find(|(of, _)| *of == c) {
                 Some((_, fraction)) => {
                     out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });

@@ -1,0 +1,40 @@
+//! Where a file that is out of tolerance is kept.
+
+use std::path::{Path, PathBuf};
+
+use super::{Build, Error};
+use crate::names::Precision;
+use crate::recipe::{Graph, Recipe};
+use crate::validate::{Artifact, Verdict};
+
+/// The name of a graph's file, without its extension: the recipe's for fp32, and after it the same in another
+/// precision.
+pub(super) fn file_stem(recipe: &Recipe, graph: &str, precision: Precision) -> String {
+    let fp32 = recipe.graph(graph).map_or(graph, Graph::file);
+    match precision {
+        Precision::Fp32 => fp32.to_owned(),
+        other => format!("{}_{other}", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
+    }
+}
+
+/// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
+/// they can't be kept there, the artifact stays in the cache. The answer is no either way.
+pub(super) fn reject(build: &Build<'_>, verdict: Verdict, artifact: &Artifact) -> Error {
+    let kept = keep(build, &verdict, artifact).unwrap_or_else(|_| artifact.path.clone());
+    Error::Rejected { verdict: Box::new(verdict), kept }
+}
+
+fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Artifact) -> std::io::Result<PathBuf> {
+    let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let kept = home.join("rejected").join(format!("{}-{}", verdict.graph, verdict.sha256.short()));
+    std::fs::create_dir_all(&kept)?;
+    let stem = file_stem(&build.recipe, &verdict.graph, verdict.precision);
+    let files = std::iter::once(&artifact.path).chain(artifact.weights.iter().map(|w| &w.path));
+    for file in files {
+        let kind = file.extension().unwrap_or_default().to_string_lossy();
+        std::fs::copy(file, kept.join(format!("{stem}.{kind}")))?;
+    }
+    let text = serde_json::to_string_pretty(verdict).expect("plain data");
+    std::fs::write(kept.join("verdict.json"), text)?;
+    Ok(kept)
+}

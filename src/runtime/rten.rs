@@ -1,0 +1,184 @@
+use std::sync::Arc;
+
+use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
+use rten_tensor::prelude::*;
+
+use super::conversation::{Calls, Take, Turns};
+use super::{Conversation, Engine, Error, Options, Places, Runtime, Session, Takes, Traits};
+use crate::ir::{Model, dtype_of};
+use crate::tensor::{DType, Tensor};
+
+const NAME: &str = "rten";
+/// The version that is linked in.
+const VERSION: &str = env!("SOPRANO_EXPORT_RTEN");
+
+/// rten, built in: pure Rust, on as many threads as are asked for. It holds whole numbers in 32 bits.
+struct Rten {
+    options: Options,
+}
+
+/// rten, as the registry knows it.
+pub(super) struct Known;
+
+pub(super) static ENGINE: Known = Known;
+
+impl Engine for Known {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn about(&self) -> &'static str {
+        "Built in, on several threads"
+    }
+
+    fn takes(&self, _file: &Traits) -> Takes {
+        Takes::Well
+    }
+
+    fn judges_builds(&self) -> bool {
+        false
+    }
+
+    fn find(&self, _places: &Places, options: Options) -> Result<Box<dyn Runtime>, Error> {
+        Ok(Box::new(Rten { options }))
+    }
+}
+
+impl Runtime for Rten {
+    fn engine(&self) -> &'static dyn Engine {
+        &ENGINE
+    }
+
+    fn name_and_version(&self) -> String {
+        format!("{NAME} {VERSION}")
+    }
+
+    fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
+        let load = || {
+            let types = types(model)?;
+            let mut options = ModelOptions::with_all_ops();
+            let model = options.prepack_weights(true).load(model.to_vec()).map_err(words)?;
+            let names = |ids: &[NodeId]| -> Vec<String> {
+                let name = |id: &NodeId| Some(model.node_info(*id)?.name()?.to_owned());
+                ids.iter().map(|id| name(id).unwrap_or_default()).collect()
+            };
+            let (inputs, outputs) = (names(model.input_ids()), names(model.output_ids()));
+            let pool = Arc::new(ThreadPool::with_num_threads(self.options.threads));
+            Ok(Loaded { model, pool, inputs, outputs, types })
+        };
+        let loaded = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
+        Ok(Box::new(loaded))
+    }
+}
+
+/// The type of each of a model's outputs, which rten may hold in another.
+fn types(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
+    let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(words)?;
+    let outputs = model.graph_proto().output.iter();
+    Ok(outputs.map(|output| dtype_of(output.element_type())).collect())
+}
+
+struct Loaded {
+    model: rten::Model,
+    pool: Arc<ThreadPool>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    types: Vec<Option<DType>>,
+}
+
+fn words(error: impl ToString) -> String {
+    error.to_string()
+}
+
+impl Session for Loaded {
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+
+    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
+        Ok(Turns::begin(self, carried))
+    }
+}
+
+impl Calls for &Loaded {
+    type Value = Value;
+
+    fn runtime(&self) -> &'static str {
+        NAME
+    }
+
+    fn ports(&self) -> [&[String]; 2] {
+        [&self.inputs, &self.outputs]
+    }
+
+    fn value(&self, tensor: &Tensor) -> Result<Value, String> {
+        to_rten(tensor)
+    }
+
+    fn tensor(&self, at: usize, value: &Value) -> Result<Tensor, String> {
+        from_rten(value, self.types.get(at).copied().flatten())
+    }
+
+    fn call(&self, inputs: Vec<Value>, take: Take<'_, Value>) -> Result<(), String> {
+        let ids = self.model.input_ids().iter().copied();
+        let inputs = ids.zip(inputs.into_iter().map(ValueOrView::Value)).collect();
+        let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
+        let run = || self.model.run(inputs, self.model.output_ids(), Some(options)).map_err(words);
+        let outputs = super::quietly(run)?;
+        outputs.into_iter().enumerate().try_for_each(|(at, value)| take(at, value))
+    }
+}
+
+fn to_rten(tensor: &Tensor) -> Result<Value, String> {
+    fn owned<U, const N: usize>(
+        tensor: &Tensor,
+        read: impl Fn([u8; N]) -> Result<U, String>,
+    ) -> Result<Value, String>
+    where
+        Value: From<rten_tensor::Tensor<U>>,
+    {
+        let values = tensor.bytes().as_chunks::<N>().0.iter().map(|bytes| read(*bytes));
+        Value::from_shape(tensor.shape(), values.collect::<Result<Vec<U>, _>>()?).map_err(words)
+    }
+    let narrow = |value: i64| {
+        i32::try_from(value).map_err(|_| format!("{value}: {NAME} holds whole numbers in 32 bits"))
+    };
+    match tensor.dtype() {
+        DType::F32 => owned(tensor, |bytes| Ok(f32::from_le_bytes(bytes))),
+        DType::I64 => owned(tensor, |bytes| narrow(i64::from_le_bytes(bytes))),
+        DType::I32 => owned(tensor, |bytes| Ok(i32::from_le_bytes(bytes))),
+        DType::I8 => owned(tensor, |bytes| Ok(i8::from_le_bytes(bytes))),
+        DType::U8 => owned(tensor, |[byte]| Ok(byte)),
+        DType::Bool => owned(tensor, |[byte]| Ok(i32::from(byte != 0))),
+        other => Err(format!("{NAME} has no {}", other.name())),
+    }
+}
+
+/// A value as a tensor of the type that the model says, where that is one which rten holds in 32 bits.
+fn from_rten(value: &Value, dtype: Option<DType>) -> Result<Tensor, String> {
+    let (dtype, shape, bytes): (DType, Vec<usize>, Vec<u8>) = match (value, dtype) {
+        (Value::FloatTensor(t), _) => {
+            (DType::F32, t.shape().to_vec(), t.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        (Value::Int32Tensor(t), Some(DType::I64)) => {
+            let wide = t.iter().flat_map(|v| i64::from(*v).to_le_bytes());
+            (DType::I64, t.shape().to_vec(), wide.collect())
+        }
+        (Value::Int32Tensor(t), Some(DType::Bool)) => {
+            (DType::Bool, t.shape().to_vec(), t.iter().map(|v| u8::from(*v != 0)).collect())
+        }
+        (Value::Int32Tensor(t), _) => {
+            (DType::I32, t.shape().to_vec(), t.iter().flat_map(|v| v.to_le_bytes()).collect())
+        }
+        (Value::Int8Tensor(t), _) => {
+            (DType::I8, t.shape().to_vec(), t.iter().map(|v| v.cast_unsigned()).collect())
+        }
+        (Value::UInt8Tensor(t), _) => (DType::U8, t.shape().to_vec(), t.iter().copied().collect()),
+        (other, _) => return Err(format!("an output of type {}", other.dtype())),
+    };
+    Tensor::new(dtype, shape, bytes.into()).map_err(words)
+}
