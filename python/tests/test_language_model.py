@@ -149,7 +149,7 @@ def test_counts_that_are_none(folder, field, value):
         ({"architectures": 3}, "checkpoint-config", "`architectures` is 3"),
         ({"model_type": "t5"}, "lm-unsupported", "no causal language model"),
         ({"hidden_act": "nonsense"}, "lm-unsupported", "'nonsense'"),
-        ({"eos_token_id": 160}, "checkpoint-config", "eos_token_id 160 is not a token of a vocabulary of 160"),
+        ({"eos_token_id": 160}, "checkpoint-config", "160 is not a token of a vocabulary of 160"),
         ({"eos_token_id": -1}, "checkpoint-config", "eos_token_id -1"),
         ({"eos_token_id": [3, "4"]}, "checkpoint-config", "eos_token_id '4'"),
     ],
