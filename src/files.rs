@@ -1,4 +1,4 @@
-//! Files that come into being whole: written beside their place, and renamed there.
+//! Files that are written whole or not at all: next to their place, then renamed.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};

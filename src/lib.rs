@@ -30,7 +30,8 @@
 //! | `cli` | the program; and with it the two below |
 //! | `publish` | bundles to and from a folder, a registry, a hub |
 //! | `report` | the pages of a bundle, and [`pipeline`], which builds one |
-//! | `tract`, `onnxruntime`, `openvino` | runtimes, the first built in, the others found when they are asked for |
+//! | `tract`, `rten` | runtimes that are built in |
+//! | `onnxruntime`, `openvino` | runtimes whose libraries are found when they are asked for |
 //!
 //! # Security
 //!

@@ -238,7 +238,7 @@ def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path],
             if not isinstance(file, str) or not SHARD.fullmatch(file):
                 raise ExportError(
                     "checkpoint-format",
-                    f"{index}: {file!r:.80} is no name of a safetensors file beside it",
+                    f"{index}: {file!r:.80} is not the name of a safetensors file beside it",
                     "fetch it again",
                 )
             files.setdefault(directory / file, []).append(name)  # type: ignore[union-attr]
@@ -265,7 +265,7 @@ def _check(
     if extra := sorted(set(state) - set(expected)):
         raise ExportError(
             "checkpoint-shape",
-            f"{places[extra[0]]}: tensor `{extra[0]}` is no part of the model that {CONFIG} describes",
+            f"{places[extra[0]]}: tensor `{extra[0]}` is not part of the model that {CONFIG} describes",
             MISMATCH,
         )
     for name, tensor in state.items():
@@ -296,7 +296,7 @@ def _ends(content: dict[str, Any], path: Path, vocabulary: int) -> list[int]:
         if type(each) is not int or not 0 <= each < vocabulary:
             raise ExportError(
                 "checkpoint-config",
-                f"{path}: eos_token_id {each!r:.40} is no token of a vocabulary of {vocabulary}",
+                f"{path}: eos_token_id {each!r:.40} is not a token of a vocabulary of {vocabulary}",
                 "fetch it again",
             )
     return listed

@@ -35,7 +35,7 @@ def unsupported(what: str, hint: str = SUPPORTED) -> NoReturn:
 
 
 def _sum(left: Part, right: Part, sign: int = 1) -> Part:
-    """A zero that is no tensor is left out of the graph."""
+    """A zero that is not a tensor is left out of the graph."""
     if isinstance(right, float) and right == 0:
         return left
     if isinstance(left, float) and left == 0:

@@ -53,7 +53,7 @@ def _unpickle(path: Path, hint: str) -> Any:
         what = asked[1] if asked else "code"
         raise ExportError(
             "checkpoint-unsafe",
-            f"{path} was not loaded: it asks to run {what}, which is no part of a tensor",
+            f"{path} was not loaded: it asks to run {what}, which is not part of a tensor",
             "save the weights alone, torch.save(model.state_dict(), ...), or use a checkpoint you can trust",
         ) from None
     except Exception as error:

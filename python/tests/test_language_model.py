@@ -105,7 +105,7 @@ def test_config_that_contradicts_the_tensors(folder, field, value, says):
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        (1, "`model.layers.1.input_layernorm.weight` is no part of the model"),
+        (1, "`model.layers.1.input_layernorm.weight` is not part of the model"),
         (3, "`model.layers.2.input_layernorm.weight` is missing (11 in all)"),
         (26, "25 tensors, and config.json asks for num_hidden_layers = 26"),
     ],
@@ -149,7 +149,7 @@ def test_counts_that_are_none(folder, field, value):
         ({"architectures": 3}, "checkpoint-config", "`architectures` is 3"),
         ({"model_type": "t5"}, "lm-unsupported", "no causal language model"),
         ({"hidden_act": "nonsense"}, "lm-unsupported", "'nonsense'"),
-        ({"eos_token_id": 160}, "checkpoint-config", "eos_token_id 160 is no token of a vocabulary of 160"),
+        ({"eos_token_id": 160}, "checkpoint-config", "160 is not a token of a vocabulary of 160"),
         ({"eos_token_id": -1}, "checkpoint-config", "eos_token_id -1"),
         ({"eos_token_id": [3, "4"]}, "checkpoint-config", "eos_token_id '4'"),
     ],

@@ -34,7 +34,7 @@ def test_missing_tensor(folder):
 def test_extra_tensor(folder):
     store(folder, model__adapter__weight=torch.zeros(4, 4))
     error = refusal(folder, WEIGHTS)
-    assert error.code == "checkpoint-shape" and "`model.adapter.weight` is no part" in error.message
+    assert error.code == "checkpoint-shape" and "`model.adapter.weight` is not part" in error.message
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
@@ -18,7 +19,7 @@ pub const FORMAT: u32 = 2;
 
 /// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
 /// built: two builds of one checkpoint are equal byte for byte.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of this format; now 2.
@@ -47,7 +48,7 @@ pub struct Manifest {
 }
 
 /// A graph of a bundle's model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GraphEntry {
     /// Its role, and the names of its inputs and outputs.
@@ -63,7 +64,7 @@ pub struct GraphEntry {
 }
 
 /// How frames become samples: there are `per_frame * (frames - lead)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Framing {
     /// Samples of a frame.
@@ -79,7 +80,7 @@ struct Version {
 }
 
 /// The program that built a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tool {
     /// `soprano-export`.
@@ -89,7 +90,7 @@ pub struct Tool {
 }
 
 /// The checkpoint of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointEntry {
     /// `local`, a hub repository with its revision, or a synthetic preset.
@@ -99,14 +100,14 @@ pub struct CheckpointEntry {
 }
 
 /// A model of a bundle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactEntry {
     /// Path inside the bundle.
     pub file: String,
     /// The graph that it is a file of.
     pub graph: String,
-    /// How its numbers are held: `fp32`.
+    /// How its numbers are held.
     pub precision: Precision,
     /// What the file is.
     #[serde(default, skip_serializing_if = "is_onnx")]
@@ -125,7 +126,7 @@ pub struct ArtifactEntry {
     pub inputs: Vec<Port>,
     /// Outputs in order.
     pub outputs: Vec<Port>,
-    /// References it is held against, by path inside the bundle.
+    /// The references that it is validated against, by path inside the bundle.
     pub references: String,
     /// What it must reach.
     pub tolerance: Tolerance,
@@ -160,7 +161,7 @@ impl ArtifactEntry {
 }
 
 /// The weights of a model in a file of their own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightsEntry {
     /// Path inside the bundle.
@@ -172,12 +173,12 @@ pub struct WeightsEntry {
 }
 
 /// How the question whether int8 is faster was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeedGate {
-    /// It is.
+    /// It was faster.
     Passed,
-    /// It was not asked.
+    /// The two were not compared.
     Skipped,
 }
 
@@ -233,7 +234,9 @@ impl Manifest {
         };
         let manifest: Self = manifest.map_err(|e| refuse(e.to_string()))?;
         match manifest.artifacts.iter().find(|entry| !manifest.graphs.contains_key(&entry.graph)) {
-            Some(entry) => Err(refuse(format!("{:?} is a file of no graph that it lists", entry.file))),
+            Some(entry) => {
+                Err(refuse(format!("{:?} is a file of a graph that it doesn't list", entry.file)))
+            }
             None => Ok(manifest),
         }
     }

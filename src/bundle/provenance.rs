@@ -1,4 +1,4 @@
-//! Where a bundle comes from, in the two forms that other tools read: an in-toto statement with SLSA's
+//! The provenance of a bundle, in the two forms that other tools read: an in-toto statement with SLSA's
 //! provenance, and a CycloneDX bill of materials. Both follow from the manifest and the bundle's other
 //! files alone: no time, no machine, no person; so two builds of one checkpoint write them equal.
 

@@ -87,7 +87,7 @@ pub struct CaseRow {
     /// [`audio::snr_db`] of the output.
     #[serde(serialize_with = "number_or_word")]
     pub snr_db: f64,
-    /// [`audio::log_spectral_distance_db`] of the output; nothing where the output is no sound.
+    /// [`audio::log_spectral_distance_db`] of the output; nothing where the output is not sound.
     #[serde(serialize_with = "number_or_word_or_nothing")]
     pub log_spectral_distance_db: Option<f64>,
     /// Whether every metric is within its limit.

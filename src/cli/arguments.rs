@@ -56,7 +56,7 @@ fn dimension(text: &str) -> Result<(String, usize), String> {
     match size.trim().parse() {
         Ok(size) if !name.trim().is_empty() => Ok((name.trim().to_owned(), size)),
         Ok(_) => Err("it has no name; it is NAME=SIZE, as in n=64".to_owned()),
-        Err(_) => Err(format!("{size:?} is no size; it is NAME=SIZE, as in n=64")),
+        Err(_) => Err(format!("{size:?} is not a size; it is NAME=SIZE, as in n=64")),
     }
 }
 
@@ -76,13 +76,13 @@ pub(super) enum Verb {
     Diff(Diff),
     /// Run a bundle's models against its own references, without Python.
     Validate(Validate),
-    /// Hold the large products of any ONNX file in 8 bits or fewer.
+    /// Quantize the large matrix products of any ONNX file to 8 or 4 bits.
     Quantize(Quantize),
     /// Find what each node costs in 8 bits, and the cheapest form that reaches a signal-to-noise ratio.
     Sensitivity(Sensitivity),
     /// Time a bundle's models in every runtime here, and name the best variant for this machine.
     Bench(Bench),
-    /// Let a bundle speak: a text to a WAV file, or to stdout while it is said.
+    /// Speak a text with a bundle: to a WAV file, or to stdout while it is being said.
     Synth(Box<Synth>),
     /// Find files of a bundle that were changed, are missing, or were added.
     Verify(Verify),
@@ -90,7 +90,7 @@ pub(super) enum Verb {
     Sign(Sign),
     /// Publish a bundle that verifies: to a folder, an OCI registry, or the Hugging Face hub.
     Publish(Publish),
-    /// Fetch a published bundle, and verify it before it stands here.
+    /// Fetch a published bundle, and verify it before it is put in place.
     Fetch(Fetch),
     /// Say what this machine has, what is missing, and the command that mends it.
     Doctor(Doctor),
@@ -500,7 +500,7 @@ pub(super) struct Fetch {
     /// The version [default: the tag; of a folder the last, of a registry the only one, of the hub the newest].
     #[arg(long, value_name = "VERSION")]
     pub version: Option<String>,
-    /// Where it shall stand [default: its name, in the current folder].
+    /// Output directory [default: its name, in the current folder].
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// Replace a bundle that is in the way.

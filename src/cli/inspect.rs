@@ -83,7 +83,7 @@ fn text(summary: &Summary) -> String {
     text
 }
 
-/// `[n, 2]`, or `?` where it is not known; a value that is no tensor has none.
+/// `[n, 2]`, or `?` where it is not known; a value that is not a tensor has none.
 fn shape(port: &Port) -> String {
     match &port.shape {
         Some(shape) => format!("[{}]", shape.join(", ")),

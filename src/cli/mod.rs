@@ -1,6 +1,6 @@
-//! The only room that speaks to a person: verbs, printing, progress, exit codes.
+//! The surface for a person at a terminal: verbs, printing, progress, exit codes.
 
-/// `eprint!` without its panic: whoever read stderr may have gone, and that is no failure.
+/// `eprint!` without its panic: whoever read stderr may have gone, and that is not a failure.
 macro_rules! tell {
     ($($part:tt)*) => {{
         use std::io::Write as _;
@@ -147,7 +147,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Writes data to stdout; a reader that has gone is no failure.
+/// Writes data to stdout; a reader that has gone is not a failure.
 fn say(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

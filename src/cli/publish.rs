@@ -1,4 +1,4 @@
-//! Bundles on their way: publishing, fetching, signing.
+//! `publish`, `fetch` and `sign`.
 
 use std::io::IsTerminal;
 use std::path::Path;

@@ -159,7 +159,7 @@ fn tell(summary: &Summary, with: &[String], sample_rate: u32, threads: usize) {
     }
     if !summary.humming.is_empty() {
         let which: Vec<_> = summary.humming.iter().map(sentence).collect();
-        tellln!("warning: the model hums in sentence {}, after the last try", which.join(", "));
+        tellln!("warning: sentence {} still repeats one sound after the last retry", which.join(", "));
     }
     let audio = seconds(summary, sample_rate);
     let ms = |duration: std::time::Duration| format!("{:.0} ms", duration.as_secs_f64() * 1e3);

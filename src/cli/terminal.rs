@@ -1,4 +1,4 @@
-//! How things look: errors, progress, tables, numbers.
+//! Terminal output: errors, progress, tables, numbers.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;

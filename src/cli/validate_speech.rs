@@ -1,4 +1,4 @@
-//! `validate --speech`: every variant of a bundle, in every runtime, says what upstream said.
+//! `validate --speech`: every variant of a bundle, in every runtime, says the sentences that upstream said.
 
 use std::path::PathBuf;
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Python, Request, package};
 use crate::digest::Digest;
 
-/// A line longer than this is no protocol.
+/// A line longer than this breaks the protocol.
 const LINE_LIMIT: u64 = 4 << 20;
 /// How often the child's life, the time limit and an interruption are looked at.
 const TICK: Duration = Duration::from_millis(50);

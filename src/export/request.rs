@@ -54,7 +54,7 @@ pub enum Request<'a> {
     Export(Export<'a>),
     /// Record what the unmodified module answers.
     Record(Record<'a>),
-    /// Convert an ONNX file, or the module behind it, to OpenVINO's intermediate representation.
+    /// Convert an ONNX file, or the module that it was exported from, to OpenVINO's intermediate representation.
     Convert(Convert<'a>),
     /// Say sentences with upstream's own code and record it.
     Speak(Speak<'a>),
@@ -81,7 +81,7 @@ pub struct Subject<'a> {
     /// The names of its inputs and outputs.
     #[serde(serialize_with = "without_role")]
     pub names: &'a Ports,
-    /// The module behind it, where the recipe names one.
+    /// Its module, where the recipe names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<TrustedModule<'a>>,
 }

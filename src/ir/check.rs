@@ -2,8 +2,8 @@
 //!
 //! Only what is certainly wrong is refused, by the rules of ONNX's IR specification and of its checker
 //! (`onnx/checker.cc` and `OpSchema::Verify`), and one of ONNX Runtime: no two nodes of a graph may
-//! share a name. Of the rules on IR versions the checker holds one, that an initializer which is no
-//! input needs version 4; functions, overloads and narrow types in files of an older version are read
+//! share a name. Of the rules on IR versions the checker holds one, that an initializer which is not
+//! an input needs version 4; functions, overloads and narrow types in files of an older version are read
 //! by everybody. Operator sets newer than the table are not judged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -132,8 +132,7 @@ struct Checker<'c, 'm> {
 impl<'m> Checker<'_, 'm> {
     /// No function calls itself, over others or not.
     fn no_recursion(&self) -> Result<(), Fault> {
-        // Functions are done in an order in which each has all that it calls behind it; those that
-        // are never done call themselves.
+        // Each function is done after all that it calls; those that are never done call themselves.
         let mut waits: HashMap<Id<'m>, HashSet<Id<'m>>> = HashMap::new();
         for (&id, &function) in self.functions {
             let mut calls = HashSet::new();
@@ -307,7 +306,7 @@ impl<'m> Body<'_, 'm> {
             let input = scope.own.get(name).copied();
             if input.is_none() && self.checker.ir < FREE_INITIALIZERS {
                 let why = format!(
-                    "it is no graph input; that needs IR version {FREE_INITIALIZERS}, and the model has {}",
+                    "it is not a graph input; that needs IR version {FREE_INITIALIZERS}, and the model has {}",
                     self.checker.ir
                 );
                 return Err(fault(place(), why).remedy(Remedy::IrVersion(FREE_INITIALIZERS)));

@@ -74,7 +74,7 @@ impl Graph<'_> {
     }
 
     /// Whether a `Softmax` normalizes along the last of so many axes alone. Before opset 13 it takes its axis
-    /// and all behind it together, and the axis that is not given is 1, not the last.
+    /// and all after it together, and the axis that is not given is 1, not the last.
     pub fn is_along_last_axis(&self, softmax: &NodeProto, rank: usize) -> bool {
         let last = rank as i64 - 1;
         let default = if self.opset() < 13 { 1 } else { -1 };

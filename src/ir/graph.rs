@@ -23,7 +23,7 @@ pub struct Graph<'m> {
     redefined: Vec<&'m str>,
     ids: HashMap<&'m str, usize, foldhash::fast::RandomState>,
     values: Vec<Value>,
-    /// The users of all values, those of one value side by side.
+    /// The users of all values, those of one value next to each other.
     users: Vec<NodeId>,
     alike: OnceLock<HashMap<u64, Vec<usize>>>,
     pure_functions: OnceLock<Vec<bool>>,
@@ -156,7 +156,7 @@ impl<'m> Graph<'m> {
         self.ids.get(name).map(|&id| &self.values[id])
     }
 
-    /// The protobuf message behind the index.
+    /// The protobuf message under the index.
     pub fn proto(&self) -> &'m GraphProto {
         self.proto
     }
@@ -253,12 +253,12 @@ impl<'m> Graph<'m> {
         self.ids.contains_key(value)
     }
 
-    /// The place of the initializer behind a value; none where a caller may override it or training does.
+    /// The place of a value's initializer; none where a caller may override it or training does.
     pub(super) fn initializer_at(&self, value: &str) -> Option<usize> {
         self.get(value).filter(|v| !v.input && !v.variable)?.initializer
     }
 
-    /// The initializer behind a value; none where a caller may override it (it is an input too), or training
+    /// The initializer of a value; none where a caller may override it (it is an input too), or training
     /// assigns to it.
     pub fn initializer(&self, value: &str) -> Option<&'m TensorProto> {
         self.initializer_at(value).map(|at| &self.proto.initializer[at])
@@ -294,7 +294,7 @@ impl<'m> Graph<'m> {
         infos.find(|info| info.name() == value)
     }
 
-    /// The constant behind a value, from an initializer.
+    /// The constant of a value, from an initializer.
     pub fn constant(&self, value: &str) -> Option<Tensor> {
         self.initializer(value).and_then(|tensor| value_of(tensor).ok())
     }
@@ -310,12 +310,12 @@ impl<'m> Graph<'m> {
         }
     }
 
-    /// The constant behind a value, if it is int64.
+    /// The constant of a value, if it is int64.
     pub fn constant_i64(&self, value: &str) -> Option<Vec<i64>> {
         self.constant(value)?.to_i64().ok()
     }
 
-    /// The constant behind a value, if it is float: shape and values.
+    /// The constant of a value, if it is float: shape and values.
     pub fn constant_f32(&self, value: &str) -> Option<(Vec<usize>, Vec<f32>)> {
         let tensor = self.constant(value)?;
         Some((tensor.shape().to_vec(), tensor.to_f32().ok()?))

@@ -41,7 +41,7 @@ impl Model {
         let path = path.as_ref();
         let bytes = map(path).map_err(Error::io(path))?;
         let mut model = Self::from_bytes(bytes.clone(), path)?;
-        // An empty file is no map, and was refused above.
+        // An empty file can't be mapped, and was refused above.
         model.mapped = Some(Mapped(bytes));
         Ok(model)
     }

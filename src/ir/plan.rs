@@ -329,7 +329,7 @@ impl Plan<'_, '_> {
             .collect();
         for name in release {
             match self.graph.initializer_at(name) {
-                None => return Err(Unsafe::Inconsistent(format!("{name:?} is no constant"))),
+                None => return Err(Unsafe::Inconsistent(format!("{name:?} is not a constant"))),
                 Some(_) if used(name) => return Err(Unsafe::StillUsed(name.clone())),
                 Some(at) => released.insert(at),
             };

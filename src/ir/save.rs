@@ -124,7 +124,7 @@ impl Model {
     fn save_beside(&self, path: &Path, overwrite: bool, limit: u64) -> Result<Saved, Error> {
         self.check_rewritten()?;
         let name = path.file_name().and_then(|name| name.to_str());
-        let no_text = || io::Error::new(io::ErrorKind::InvalidInput, "the name is no text");
+        let no_text = || io::Error::new(io::ErrorKind::InvalidInput, "the name is not text");
         let location = data_name(name.ok_or_else(no_text).map_err(Error::io(path))?);
         let place = path.with_file_name(&location);
         is_free(&place, overwrite)?;

@@ -140,7 +140,7 @@ fn an_operator_is_no_newer_than_the_operator_set() {
     bad(of([node("MatMull", ["x", "x"], "y")]), &["no operator \"MatMull\"", "\"MatMul\""]);
     bad(at(10, of([node("Upsample", ["x", "x"], "y")])), &["Upsample ended with opset 9"]);
     good(at(9, of([node("Upsample", ["x", "x"], "y")])));
-    // Nothing is known of so new a set; its version alone is no fault.
+    // Nothing is known of so new a set; its version alone is not a fault.
     good(at(1000, of([node("MatMull", ["x", "x"], "y")])));
 }
 

@@ -15,7 +15,7 @@ impl ValueInfoProto {
     }
 
     /// Dimensions as text: a number, the name of an open one, or `?`. None where the shape is not known, and
-    /// where the value is no tensor; a scalar has a list without entries.
+    /// where the value is not a tensor; a scalar has a list without entries.
     pub fn shape(&self) -> Option<Vec<String>> {
         self.r#type.as_ref()?.shape().map(TensorShapeProto::sizes)
     }

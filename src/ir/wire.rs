@@ -1,5 +1,5 @@
 //! Fields that no known ONNX version has, found in a file's own bytes: to decode drops them, so a
-//! rewrite would lose them. How a known field is written is no loss: lists of numbers may be packed or
+//! rewrite would lose them. How a known field is written is not a loss: lists of numbers may be packed or
 //! not, as protobuf's readers must take both.
 
 use super::fields::MESSAGES;

@@ -59,7 +59,7 @@ impl Body<'_, '_> {
         }
     }
 
-    /// A product, its cast and one scale behind it: ONNX Runtime makes one node of these.
+    /// A product, its cast and one scale after it: ONNX Runtime makes one node of these.
     fn scaled(
         &mut self,
         [bytes, own_scale, zero]: &[String; 3],

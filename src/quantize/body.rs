@@ -1,4 +1,4 @@
-//! A quantized model in the writing: the nodes and constants so far, and what they share.
+//! A quantized model while it is written: the nodes and constants so far, and what they share.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What activations were seen to be.
+//! The ranges of activations that references show.
 
 use std::collections::BTreeMap;
 

@@ -89,7 +89,7 @@ fn nearest(value: f32) -> u8 {
 /// Values as a file holds them.
 type Raw<'a> = Cow<'a, [[u8; 4]]>;
 
-/// Shape and values of a matrix, perhaps behind axes of 1; nothing where it is none, or has no columns.
+/// Shape and values of a matrix, perhaps after axes of 1; nothing where it is not a matrix, or has no columns.
 fn raw(tensor: &TensorProto) -> Option<([usize; 2], Raw<'_>)> {
     let [.., rows, columns] = tensor.dims[..] else { return None };
     let shape = [usize::try_from(rows).ok()?, usize::try_from(columns).ok()?];

@@ -115,7 +115,7 @@ impl<'m> Plan<'m> {
         self.scopes.nodes().map(|(at, id, node)| (node, &self.work[at][id.0]))
     }
 
-    /// The data behind weights that are to be held in 8 bits, with the nodes that read it.
+    /// The data of weights that are to be held in 8 bits, with the nodes that read it.
     fn roots(&self) -> BTreeMap<Value<'m>, Vec<(usize, NodeId)>> {
         let mut roots: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (at, id, _) in self.scopes.nodes() {
@@ -176,7 +176,7 @@ impl<'m> Plan<'m> {
     /// What needs a value as it is: a node that was named before anything else.
     fn holder(&self, value: Value<'m>) -> Option<Holder> {
         let mut asked = None;
-        // Readers of it, and behind links; the next one last.
+        // Readers of it, and those after links; the next one last.
         let mut left: Vec<Reader> = self.scopes.readers(value).iter().rev().copied().collect();
         while let Some(reader) = left.pop() {
             let (at, id, place) = match reader {
@@ -434,7 +434,7 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
     }
     let axis = node.attr_i("axis", 0);
     let Ok(shape) = <[usize; 2]>::try_from(weight.dims.as_slice()) else {
-        return Work::keep("its table is no matrix");
+        return Work::keep("its table is not a matrix");
     };
     if axis != 0 && axis != -2 {
         return Work::keep("it reads no whole rows");

@@ -1,4 +1,4 @@
-//! The graphs of a model, one inside another, and the constants behind their values.
+//! The graphs of a model, one inside another, and the constants that their values come from.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -189,8 +189,8 @@ impl<'m> Scopes<'m> {
         }
     }
 
-    /// The constant behind a value: an initializer that no caller may replace, or a `Constant`; as it is, or
-    /// behind `Identity`, `Transpose`, `Reshape` and a `Cast` that loses nothing.
+    /// The constant of a value: an initializer that no caller may replace, or a `Constant`; as it is, or after
+    /// `Identity`, `Transpose`, `Reshape` and a `Cast` that loses nothing.
     pub(super) fn constant(&self, scope: usize, name: &'m str) -> Option<Constant<'m>> {
         self.behind(scope, name, LONGEST)
     }

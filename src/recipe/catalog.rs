@@ -161,10 +161,13 @@ impl Catalog {
                 .next()
                 .expect("a word")
                 .to_owned();
-            schema["$defs"][name.as_str()]["properties"]["role"] = serde_json::json!({
-                "const": role.name(),
-                "description": "What kind of graph it is; needed where the family leaves graphs to the recipe.",
-            });
+            let properties = &mut schema["$defs"][name.as_str()]["properties"];
+            // Left out, the family names the file.
+            properties["file"].as_object_mut().expect("an object").remove("default");
+            let about =
+                "What kind of graph it is; needed where the family leaves graphs to the recipe.";
+            let kind = serde_json::json!({ "const": role.name(), "description": about });
+            properties.as_object_mut().expect("an object").shift_insert(0, "role".to_owned(), kind);
         }
         let named = self.families.iter().flat_map(|shape| shape.graphs);
         let named = named.map(|graph| (graph.name.to_owned(), by_role(graph.role)));

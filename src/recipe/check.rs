@@ -272,7 +272,7 @@ impl Graph {
     }
 }
 
-/// Refuses names of inputs and outputs that are no names, or not different ones.
+/// Refuses names of inputs and outputs that are not names, or not distinct.
 fn interface(here: &Checks, open: bool, changed: bool, names: &[(&str, &str)]) -> Outcome {
     here.ensure(
         open || !changed,

@@ -141,7 +141,8 @@ pub struct Causal {
     pub opset: u32,
     /// What turns the checkpoint into a graph.
     pub exporter: Exporter,
-    /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
+    /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
+    /// or `NAME_fp32` of the graph's.
     #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
     pub file: String,
     /// Layers whose input becomes an output `hidden_states.{i}`; 0 is the embedding.
@@ -204,7 +205,8 @@ pub struct Signal {
     pub opset: u32,
     /// What turns the checkpoint into a graph.
     pub exporter: Exporter,
-    /// The file's name in the bundle's `onnx/` folder, without `.onnx`.
+    /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
+    /// or `NAME_fp32` of the graph's.
     #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
     pub file: String,
     /// Passes and surgeries by name, in their order; left out, all that a graph of this role needs.
@@ -230,7 +232,7 @@ pub struct Signal {
     /// Names of the input and the output, where the family leaves them to the recipe.
     #[serde(skip_serializing_if = "is_default")]
     pub interface: names::Signal,
-    /// The `torch.nn.Module` behind it, where the family leaves it to the recipe.
+    /// The `torch.nn.Module` that it is exported from, where the family leaves it to the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<Module>,
 }

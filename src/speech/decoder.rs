@@ -23,7 +23,7 @@ impl Decoder {
     /// two rows are silence, of no length.
     ///
     /// # Errors
-    /// [`Error::Runtime`], [`Error::Interface`], [`Error::Audio`] for a sample that is no number.
+    /// [`Error::Runtime`], [`Error::Interface`], [`Error::Audio`] for a sample that is not a number.
     pub fn decode(&self, rows: &[Vec<f32>]) -> Result<Vec<f32>, Error> {
         if rows.len() < 2 {
             return Ok(Vec::new());

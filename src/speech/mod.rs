@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A sentence of T kept tokens has T rows of hidden states: those that *predicted* each token, so that the
-//! first is the prompt's last position and the row behind the last token is dropped with the stop. That is
+//! first is the prompt's last position and the row after the last token is dropped with the stop. That is
 //! what upstream's `infer` decodes; its streaming drops the first row instead. Here both ways decode the same
 //! rows, so that the streamed signal is the offline one. T rows are 2048 (T - 1) samples in Soprano.
 

@@ -2,10 +2,10 @@
 const CHANNELS: f32 = 512.0;
 /// The least distance (sum of absolute differences) of two rows that aren't alike, in upstream's detector.
 const ALIKE: f32 = 300.0;
-/// More rows in a row than this that are alike are no speech.
+/// More rows in a row than this that are alike are not speech.
 const LONGEST: usize = 16;
 
-/// Whether rows of hidden states stay where they are for too long, as they do where a model only hums:
+/// Whether rows of hidden states stay where they are for too long, as they do where a model only repeats one sound:
 /// upstream's `hallucination_detector`. Its threshold is of 512 channels, and scaled to as many as there are.
 pub fn hallucinates(rows: &[Vec<f32>]) -> bool {
     let mut run = 0usize;

@@ -1,6 +1,6 @@
 use super::{Decoder, Error};
 
-/// Rows behind a row that can still change its samples, rounded up: upstream's figure. A row's samples depend
+/// Rows after a row that can still change its samples, rounded up: upstream's figure. A row's samples depend
 /// on those within 2.2 of it.
 pub const RECEPTIVE_FIELD: usize = 4;
 

@@ -101,7 +101,7 @@ mod tests {
             "model":{"type":"BPE","dropout":null,"unk_token":"a","continuing_subword_prefix":null,
             "end_of_word_suffix":null,"fuse_unk":false,"vocab":{"a":0},"merges":[]}}"#;
         assert!(why(none).contains("it has no token [STOP]"), "{}", why(none));
-        // Its vocabulary has the marks, but they are no tokens in a text.
+        // Its vocabulary has the marks, but they are not tokens in a text.
         let spelled = none.replace(
             r#"{"a":0}"#,
             r#"{"a":0,"[STOP]":1,"[TEXT]":2,"[START]":3,"[":4,"]":5,"S":6,"T":7,"O":8,"P":9,"E":10,"X":11,"R":12,"A":13}"#,

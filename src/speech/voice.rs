@@ -13,9 +13,9 @@ pub struct Settings {
     pub sampling: Sampling,
     /// The most tokens of a sentence; upstream's is 512.
     pub limit: usize,
-    /// How often a sentence is said again in which the model only hums ([`hallucinates`]).
+    /// How often a sentence is said again in which the model only repeats one sound ([`hallucinates`]).
     pub retries: usize,
-    /// Sentences that are said side by side; one while streaming.
+    /// Sentences that are said at once; one while streaming.
     pub batch: usize,
     /// The most pieces (64 ms in Soprano) that are given out at a time while a sentence is being said
     /// ([`Stream`]); none gives out whole sentences.
@@ -42,7 +42,7 @@ pub struct Summary {
     pub samples: usize,
     /// Sentences (from 0) that didn't stop by themselves.
     pub endless: Vec<usize>,
-    /// Sentences in which the model hums, after the last try.
+    /// Sentences that still repeat one sound after the last retry.
     pub humming: Vec<usize>,
     /// Texts (from 0) of several that have nothing to say and were passed over.
     pub unsaid: Vec<usize>,
@@ -77,7 +77,7 @@ pub trait Audience {
     fn progress(&mut self, _done: usize, _of: usize) {}
 }
 
-/// All samples, one text behind the other.
+/// All samples, one text after the other.
 impl Audience for Vec<f32> {
     fn hear(&mut self, _text: usize, samples: &[f32]) -> Result<(), Error> {
         self.extend_from_slice(samples);
@@ -128,7 +128,7 @@ impl Voice {
         }
     }
 
-    /// Says prompts side by side, without a sound; `first` is the number of the first of them in its text.
+    /// Says prompts at once, without a sound; `first` is the number of the first of them in its text.
     ///
     /// # Errors
     /// As [`Generation::begin`] and [`Generation::step`], and [`Error::Interrupted`].
@@ -241,7 +241,7 @@ struct Speech<'a> {
 }
 
 impl Speech<'_> {
-    /// Says sentences side by side, each to its end before it is heard.
+    /// Says sentences at once, each to its end before it is heard.
     fn sentences(&mut self, prompts: &[(usize, Vec<i64>)]) -> Result<(), Error> {
         let start = Instant::now();
         let first = self.summary.sentences;

@@ -228,7 +228,7 @@ pub struct Subject<'a> {
     pub runtime: &'a dyn Runtime,
 }
 
-/// How long threads of a runtime may go on looking for work behind a call: ONNX Runtime's do, and would
+/// How long threads of a runtime may go on looking for work after a call: ONNX Runtime's do, and would
 /// take the cores from what is timed next.
 const PAUSE: Duration = Duration::from_millis(60);
 /// A visit repeats short calls until this much time has gone.
@@ -240,7 +240,7 @@ const FEWEST: usize = 3;
 
 /// Milliseconds of every subject at every point. Subjects take turns, round by round, so that whatever
 /// else the machine does meets all of them alike; a subject's first call of a visit is not counted, the
-/// median of those behind it is that round's figure.
+/// median of those after it is that round's figure.
 ///
 /// # Errors
 /// [`Error::Runtime`] where a model can't be loaded or run, [`Error::Interrupted`].

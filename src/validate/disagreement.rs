@@ -1,4 +1,4 @@
-//! Two runtimes, or two models, held against each other at every inner value.
+//! Two runtimes, or two models, compared at every inner value.
 
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// At a node, behind the last that agrees; no value is named yet.
+    /// At a node, after the last that agrees; no value is named yet.
     pub(super) fn at(graph: &Graph<'_>, at: usize, last: Option<usize>) -> Self {
         // A graph may have no nodes, and pass an input through.
         let none = NodeProto::default();
@@ -71,7 +71,7 @@ const DIFFERS: f64 = 1e-3;
 /// Where the fault lies: in the export, if the exported graph's own values differ from PyTorch's
 /// (`probes`: values by their ONNX names, with the input they belong to); else in the rewrite, if a
 /// value that `model` shares with the graph before it differs where both are given `inputs`, those of a
-/// case that failed; else behind the last that agrees.
+/// case that failed; else after the last that agrees.
 ///
 /// # Errors
 /// [`Error`] where a runtime can't run the parts.
@@ -99,7 +99,7 @@ pub fn first_divergence(
     let names = runnable_among(model, &expected.keys().cloned().collect());
     let found = values(model, &names, inputs, runtime)?;
     let (divergence, last) = compare(model, &expected, &found);
-    // Everything that can be compared agrees: the fault lies behind the last of it.
+    // Everything that can be compared agrees: the fault lies after the last of it.
     let next = last.map_or(0, |at| at + 1);
     let graph = model.graph();
     let behind = || (next < graph.proto().node.len()).then(|| Divergence::at(&graph, next, last));

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::names::{Precision, Role};
 
 /// A figure that says how far an output is from its reference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Largest absolute difference, in the output's own unit.
@@ -109,9 +110,16 @@ impl Metric {
 }
 
 /// What an artifact must reach, in every case that has the metric.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(transform = of_metrics)]
 pub struct Tolerance(BTreeMap<Metric, f64>);
+
+/// Names the keys in a schema, which a mapping of described words leaves open.
+fn of_metrics(schema: &mut Schema) {
+    let words = Metric::json_schema(&mut SchemaGenerator::default());
+    schema.insert("propertyNames".to_owned(), words.to_value());
+}
 
 impl Tolerance {
     /// A tolerance of these limits.

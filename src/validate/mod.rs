@@ -130,7 +130,7 @@ pub const AGREEMENT_OF_PEAK: f64 = 1e-4;
 pub const AGREEMENT_DB: f64 = 45.0;
 /// How much nearer two runtimes must be to each other than to PyTorch; two that share nothing but their
 /// distance from it would be 3 dB further apart. In 8 bits a last bit before a rounding is a whole step
-/// behind it, and each layer multiplies such steps: one runtime alone, its input changed by a millionth,
+/// after it, and each layer multiplies such steps: one runtime alone, its input changed by a millionth,
 /// agrees with itself to no more than 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`,
 /// activations in one term).
 pub const CLOSER_DB: f64 = 3.0;
@@ -397,7 +397,7 @@ fn measure(
     let error = audio::max_abs_difference(reference, test)?;
     measured.add(Metric::MaxAbsOfPeak, error / audio::peak(reference));
     measured.add(Metric::SnrDb, audio::snr_db(reference, test)?);
-    // Row by row: the end of one signal and the start of the next are no spectrum.
+    // Row by row: the end of one signal and the start of the next are not a spectrum.
     for (r, t) in reference.chunks(samples).zip(test.chunks(samples)) {
         measured.add(Metric::LogSpectralDistanceDb, audio::log_spectral_distance_db(r, t)?);
     }

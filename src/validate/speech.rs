@@ -1,4 +1,4 @@
-//! A whole voice held against what upstream's own code said in PyTorch, from text to sound.
+//! A whole voice compared with what upstream's own code says in PyTorch, from text to sound.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,4 @@
-//! Whether an int8 artifact is faster than its fp32 one, here.
+//! Whether an int8 artifact is faster than its fp32 one on this machine.
 
 use serde::{Deserialize, Serialize};
 

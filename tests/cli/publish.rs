@@ -193,12 +193,12 @@ fn only_what_verifies_is_published() {
             "a later schema",
             |b| {
                 forge(b, |m| {
-                    m["format"] = json!(2);
+                    m["format"] = json!(3);
                     m["shards"] = json!([]);
                 });
             },
             2,
-            "format 2; this version reads format 1",
+            "format 3; this version reads formats 1 and 2",
         ),
         (
             "a path outside",

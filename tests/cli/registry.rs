@@ -313,7 +313,12 @@ fn artifacts_that_are_no_bundle() {
             2,
             "leave a gap, overlap, or have no digest",
         ),
-        ("a huge paper", |m| m["layers"][0]["size"] = json!(1u64 << 40), 2, "is no paper of a bundle"),
+        (
+            "a huge paper",
+            |m| m["layers"][0]["size"] = json!(1u64 << 40),
+            2,
+            "is not a paper of a bundle",
+        ),
     ];
     for (what, harm, code, words) in cases {
         let world = World::new();

@@ -255,7 +255,7 @@ def lifelike(path: Path, inputs: list[str]) -> list[dict[str, Any]]:
             ]
             samples = [{name: file.get_tensor(f"{case}/{name}") for name in inputs} for case in cases]
     except Exception as error:
-        refuse(f"`calibration`: {path.name} is no file of references: {first_line(error)}")
+        refuse(f"`calibration`: {path.name} is not a file of references: {first_line(error)}")
     if not samples:
         refuse(f"`calibration`: {path.name} has no lifelike input")
     return samples

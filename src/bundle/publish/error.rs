@@ -88,7 +88,7 @@ pub enum Error {
     )]
     Index { path: PathBuf, why: String },
     /// The manifest of what was fetched names a file outside of the bundle.
-    #[error("the manifest names {name:?}, which leads out of the bundle or is no plain file name")]
+    #[error("the manifest names {name:?}, which leads out of the bundle or is not a plain file name")]
     #[diagnostic(
         code(publish::outside),
         help("nobody should trust this bundle; nothing of it was kept")

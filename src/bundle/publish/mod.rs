@@ -178,7 +178,7 @@ fn store<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 
     let found = STORES.iter().find_map(|(scheme, open)| Some((open, address.strip_prefix(scheme)?)));
     match found {
         Some((open, rest)) if !rest.is_empty() && !rest.contains("://") => open(rest, context),
-        _ => Err(Error::address(address, "is no place for bundles")),
+        _ => Err(Error::address(address, "is not a place for bundles")),
     }
 }
 
@@ -276,7 +276,7 @@ fn check_signature(folder: &Path, key: Option<&PublicKey>) -> Result<(), Error> 
     key.check(folder)?.map_err(refuse)
 }
 
-/// Refuses a manifest whose names lead out of the bundle, or whose own name is no folder's.
+/// Refuses a manifest whose names lead out of the bundle, or whose own name can't be a folder's.
 fn check_names(manifest: &Manifest) -> Result<(), Error> {
     if !is_version(&manifest.name) {
         return Err(Error::Outside { name: manifest.name.clone() });

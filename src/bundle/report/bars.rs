@@ -22,7 +22,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
-/// A picture of bars over one axis in `unit`; bars whose value is no number are left out.
+/// A picture of bars over one axis in `unit`; bars whose value is not a number are left out.
 pub(super) fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let bars: Vec<&Bar> = bars.iter().filter(|bar| bar.value.is_finite() && bar.value >= 0.0).collect();
     let end = bars.iter().map(|bar| bar.greatest.max(bar.value)).fold(f64::MIN_POSITIVE, f64::max);

@@ -24,7 +24,7 @@ const HOP: usize = N_FFT / 4;
 
 /// Decibels from the darkest colour to the brightest.
 pub(super) const RANGE_DB: f64 = 90.0;
-/// The palette's last entry stands for what is no number.
+/// The palette's last entry stands for what is not a number.
 const BAD: u8 = 255;
 const COLOURS: u8 = 254;
 
@@ -107,7 +107,7 @@ fn part(part: usize, parts: usize, length: usize) -> std::ops::Range<usize> {
 }
 
 /// The envelope of a signal, least and greatest sample of each pixel column, drawn from
-/// −`full_scale` to +`full_scale`. Columns with a sample that is no number are barred from top to
+/// −`full_scale` to +`full_scale`. Columns with a sample that is not a number are barred from top to
 /// bottom.
 pub(super) fn waveform(samples: &[f32], sample_rate: u32, full_scale: f64, label: &str) -> String {
     let half = WAVEFORM_HEIGHT as f64 / 2.0;

@@ -1,4 +1,4 @@
-//! The page of a voice that was heard: players, spectrograms, and the numbers.
+//! The page of `validate --speech`: players, spectrograms, and the numbers.
 
 use askama::Template;
 

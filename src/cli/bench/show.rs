@@ -1,4 +1,4 @@
-//! What was measured, for a terminal.
+//! The results of `bench`, for a terminal.
 
 use super::super::terminal::{bytes, row, table};
 use crate::interface::Call;

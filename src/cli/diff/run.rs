@@ -1,4 +1,4 @@
-//! `diff --run`: models run side by side, value by value.
+//! `diff --run`: two runtimes or two models compared value by value.
 
 use std::collections::BTreeMap;
 

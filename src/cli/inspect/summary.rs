@@ -37,7 +37,7 @@ pub(super) struct Summary {
 pub(super) struct Port {
     pub name: String,
     pub dtype: String,
-    /// None where it is not known, and of what is no tensor.
+    /// None where it is not known, and of what is not a tensor.
     pub shape: Option<Vec<String>>,
     #[serde(skip)]
     pub tensor: bool,

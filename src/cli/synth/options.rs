@@ -48,7 +48,7 @@ pub(in super::super) struct Synth {
     /// Threads of every runtime but tract, which has one [default: this machine's physical cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Sentences that are said side by side.
+    /// Sentences that are said at once.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "stream",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub at_once: u16,
@@ -73,7 +73,7 @@ pub(in super::super) struct Synth {
     /// The most tokens of a sentence.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub max_tokens: u16,
-    /// How often a sentence is said again in which the model only hums.
+    /// How often a sentence is said again in which the model only repeats one sound.
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "stream",
           value_parser = clap::value_parser!(u16).range(0..=100))]
     pub retries: u16,

@@ -122,7 +122,7 @@ impl Output {
     }
 }
 
-/// Whether nobody reads any more, which is no failure.
+/// Whether nobody reads any more, which is not a failure.
 pub(super) fn is_gone(error: &speech::Error) -> bool {
     matches!(error, speech::Error::Output(error) if error.kind() == ErrorKind::BrokenPipe)
 }

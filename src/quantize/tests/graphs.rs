@@ -424,7 +424,7 @@ fn inside(nodes: Vec<NodeBuilder>, constants: Vec<TensorProto>, output: &str) ->
 #[test]
 fn products_in_branches_and_loops_are_held_in_8_bits_too() {
     let (weight, other) = (noise(64 * 64, 101), noise(64 * 64, 102));
-    // One weight of the graph around, one of the branch's own, behind a `Transpose`.
+    // One weight of the graph around, one of the branch's own, after a `Transpose`.
     let then = inside(vec![node("MatMul", ["x", "w"], "then").named("")], vec![], "then");
     let turned = node("Transpose", ["v"], "t").ints("perm", [1, 0]);
     let own = initializer_f32("v", &[64, 64], &other);

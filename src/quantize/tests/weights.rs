@@ -117,7 +117,7 @@ fn readers_of_one_weight_share_its_values() {
 
 #[test]
 fn no_weight_takes_more_bytes_than_the_file_held_it_in() {
-    // Half the bytes already, behind a cast that shows twice as many.
+    // Half the bytes already, before a cast that shows twice as many.
     let cast = |shape: [usize; 2]| {
         let [k, n] = shape.map(|dim| dim.to_string());
         TestGraph::new()
@@ -232,7 +232,7 @@ fn patterns_that_change_nothing_are_named() {
     assert!(matches!(idle(&["nobody"], &[]), Err(Error::Keep { .. })));
 }
 
-/// Two products in a row, `w` and `v`, with `w` behind a `Transpose`.
+/// Two products in a row, `w` and `v`, with `w` after a `Transpose`.
 fn two() -> Model {
     graph()
         .initializer(initializer_f32("w", &[64, 64], &noise(64 * 64, 140)))

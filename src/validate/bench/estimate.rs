@@ -52,7 +52,7 @@ pub struct Estimate {
     pub audio_seconds: f64,
     /// Seconds until the first token; 0 without a language model.
     pub prefill_seconds: f64,
-    /// Seconds of all steps behind it, each behind a longer past.
+    /// Seconds of all steps after it, each with more cached positions.
     pub steps_seconds: f64,
     /// Seconds of the decoder; 0 without one.
     pub decode_seconds: f64,

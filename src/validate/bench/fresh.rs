@@ -1,4 +1,4 @@
-//! What only a process of its own can show: the time to load, the first call, the memory it took.
+//! What needs a fresh process to measure: the time to load, the first call, peak memory.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! How much a voice says to a text: tokens for each character.
+//! How long a text becomes as speech: tokens for each character.
 
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,7 @@ mod tests {
             source: String::new(),
         };
         assert_eq!(rate.units(100), TextUnits { prompt: 53, audio: 125 });
-        assert_eq!(rate.units(0), TextUnits { prompt: 3, audio: 2 }, "one frame is no sound");
+        assert_eq!(rate.units(0), TextUnits { prompt: 3, audio: 2 }, "one frame is not sound");
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Term {
     }
 }
 
-/// A dimension as a term; none where it is no text at all. What is no arithmetic is a name as a whole.
+/// A dimension as a term; none where it is not text at all. What is not arithmetic is a name as a whole.
 pub(super) fn parse(dim: &str) -> Option<Term> {
     let dim = dim.trim();
     if dim.is_empty() || dim == "?" {

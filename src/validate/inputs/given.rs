@@ -38,7 +38,7 @@ pub fn given_inputs(models: &[&Model], path: &Path) -> Result<Tensors, Error> {
             }
             if let Some(extra) = names.iter().find(|name| !ports.contains_key(name.as_str())) {
                 return Err(refuse(format!(
-                    "the array {extra:?} is no input; the inputs are: {}",
+                    "the array {extra:?} is not an input; the inputs are: {}",
                     list()
                 )));
             }

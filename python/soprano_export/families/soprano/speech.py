@@ -112,7 +112,7 @@ def cannot_say(place: int, sentence: str, error: Exception) -> ExportError:
 
 
 class Upstream:
-    """Upstream's language model behind its own loop, and its decoder in the checkpoint's sizes."""
+    """Upstream's language model in its own loop, and its decoder in the checkpoint's sizes."""
 
     def __init__(self, directory: Path) -> None:
         """Raises ExportError("checkpoint-...") as the exports do, and where the two halves do not fit."""

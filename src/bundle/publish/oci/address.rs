@@ -17,7 +17,7 @@ impl Address {
         let (named, digest) = match text.split_once('@') {
             Some((named, digest)) => {
                 let digest = digest.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
-                (named, Some(digest.ok_or_else(|| refuse("names no sha256 digest behind its @"))?))
+                (named, Some(digest.ok_or_else(|| refuse("names no sha256 digest after its @"))?))
             }
             None => (text, None),
         };

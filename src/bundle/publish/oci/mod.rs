@@ -327,7 +327,7 @@ impl Store for Registry<'_> {
             let layers = self.layers(paper)?;
             let size = layers.iter().map(|layer| layer.size).sum::<u64>();
             if size > LONGEST_PAPER {
-                let why = format!("{paper} of {size} bytes is no paper of a bundle");
+                let why = format!("{paper} of {size} bytes is not a paper of a bundle");
                 return Err(Error::Foreign { url: place, why });
             }
             if !layers.is_empty() {
@@ -337,7 +337,7 @@ impl Store for Registry<'_> {
         match into.join(MANIFEST).exists() {
             true => Ok(place),
             false => {
-                let why = format!("it is no bundle: it has no {MANIFEST}");
+                let why = format!("it is not a bundle: it has no {MANIFEST}");
                 Err(Error::Foreign { url: place, why })
             }
         }
