@@ -181,8 +181,8 @@ pub(super) fn time(
     name: &str,
     graph: &Graph,
 ) -> Result<serde_json::Value, Error> {
-    let fast = |runtime: &&Box<dyn Runtime>| runtime.takes(&Traits::INT8) == Takes::Well;
-    let runtime = build.runtimes.iter().find(fast).ok_or(Error::NoClock)?.as_ref();
+    let fast = |runtime: &&dyn Runtime| runtime.takes(&Traits::INT8) == Takes::Well;
+    let runtime = build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;
     let file =
         |precision| Ok::<_, Error>(judged(finds, (name, graph), (precision, Format::Onnx))?.artifact);
     let [fp32, int8] = [file(Precision::Fp32)?, file(Precision::Int8)?];

@@ -37,7 +37,7 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     };
     let mut old = open(&options.old)?;
     let mut new = options.new.as_deref().map(open).transpose()?;
-    let asked = names.map(|engine| Asked::One(engine));
+    let asked = names.map(Asked::One);
     let found = here.runtimes(&asked, Options::EXACT)?.runtimes;
     let of = |engine: &'static dyn Engine| {
         found.iter().find(|runtime| runtime.engine() == engine).expect("it was asked for")
