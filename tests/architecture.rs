@@ -176,7 +176,9 @@ fn graphs_named(file: &str, source: &str) -> Vec<String> {
 
 #[test]
 fn a_graph_is_named_by_its_family_alone() {
-    let others = rooms().into_iter().filter(|(_, room, _)| room != "family");
+    // The units of a text have an `lm` too: lumens.
+    let elsewhere = |file: &str, room: &str| room != "family" && !file.starts_with("src/speech/text/");
+    let others = rooms().into_iter().filter(|(file, room, _)| elsewhere(file, room));
     let named: Vec<String> = others.flat_map(|(file, _, text)| graphs_named(&file, &text)).collect();
     assert!(named.is_empty(), "a graph's name is data, its role is what to ask:\n{}", named.join("\n"));
     let found = graphs_named("a.rs", "if graph.name == \"lm\" {\n}\n// \"lm\"\n\"lm_head\"\n");

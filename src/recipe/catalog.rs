@@ -9,7 +9,7 @@ use super::error::{self, closest, short};
 use super::text::line_of;
 use super::yaml::{self, Fault, Node};
 use super::{Error, Misfit, Problem, Recipe};
-use crate::names::{Exporter, Role, Word as _};
+use crate::names::{Exporter, Format, Role, Word as _};
 
 /// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
 /// hostile text keeps the YAML parser busy.
@@ -246,7 +246,8 @@ fn settle_graphs(graphs: &mut yaml::Entries, shape: &Shape) -> Result<(), Fault>
         let Some(graph) = node.entries_or_empty() else { continue };
         graph.rename("route", "exporter");
         let openvino = graph.get_mut("targets").and_then(Node::entries_mut);
-        if let Some(openvino) = openvino.and_then(|t| t.get_mut("openvino")?.entries_mut()) {
+        if let Some(openvino) = openvino.and_then(|t| t.get_mut(Format::OpenVino.name())?.entries_mut())
+        {
             openvino.rename("schemes", "precisions");
         }
         match (known, graph.get("role")) {

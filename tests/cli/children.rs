@@ -71,7 +71,7 @@ fn reports_what_is_no_file_of_its_folder() {
 #[test]
 fn leaves_out_what_was_asked_for() {
     misbehaves("nothing", &["the exporter's result has no model"]);
-    misbehaves("half", &["the exporter's result has no references"]);
+    misbehaves("half", &["the exporter's result has no architecture"]);
     misbehaves("other-names", &["the exporter's result has no model"]);
     misbehaves("no-result", &["ended without a result (exit code 0)"]);
     misbehaves("result-but-fails", &["ended without a result (exit code 2)"]);

@@ -33,13 +33,11 @@ fn undisturbed(shared: &Shared) -> std::collections::BTreeMap<String, Vec<u8>> {
 fn ctrl_c_during_an_export_ends_the_exporter_too() {
     let shared = shared_or_skip!();
     let world = World::new();
-    for (task, which) in [
-        ("synthesize", libc::SIGINT),
-        ("export-decoder", libc::SIGINT),
-        ("export-decoder", libc::SIGTERM),
-    ] {
+    for (task, which) in
+        [("synthesize", libc::SIGINT), ("export", libc::SIGINT), ("export", libc::SIGTERM)]
+    {
         let _ = std::fs::remove_file(world.path("home").join(task));
-        if task == "export-decoder" {
+        if task == "export" {
             // The checkpoint is there already: only the export is slow.
             finish_checkpoint(&world, shared);
         }
@@ -53,7 +51,7 @@ fn ctrl_c_during_an_export_ends_the_exporter_too() {
         assert!(!world.work("out/bundle").exists());
     }
     let run = Run::from(replay(&world, shared).output().unwrap()).exits(0);
-    run.says("checkpoint   cached");
+    run.says("checkpoint           cached");
     assert!(tree(&world.work("out")) == undisturbed(shared));
 }
 
@@ -67,8 +65,8 @@ fn finish_checkpoint(world: &World, shared: &Shared) {
 fn kill_9_during_an_export_leaves_what_the_next_run_sweeps() {
     let shared = shared_or_skip!();
     let world = World::new();
-    for task in ["synthesize", "export-decoder"] {
-        if task == "export-decoder" {
+    for task in ["synthesize", "export"] {
+        if task == "export" {
             finish_checkpoint(&world, shared);
         }
         let (mut child, pid) = stuck_in(task, &world, shared);

@@ -59,8 +59,8 @@ fn every_scheme_is_validated_bundled_and_checked_again_in_every_runtime() {
     let all = ["validate", "ir", "--runtime", "all"];
     let run = world.run(all.iter().chain(&place)).exits(0);
     let rows = run.stderr.lines().filter(|line| line.ends_with(" passed")).count();
-    // Seven references, one file in three runtimes and three files in one.
-    let cases = artifacts.len() + 2;
+    // Seven references, one file in four runtimes and three files in one.
+    let cases = artifacts.len() + 3;
     assert!(rows > 0 && rows % cases == 0, "{rows} rows of {cases}");
     let run = world.run(["validate", "ir", "--runtime", "tract"]).exits(0);
     run.says(

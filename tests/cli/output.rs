@@ -116,7 +116,7 @@ fn a_full_disk_leaves_nothing_half_written() {
     // In the cache, too.
     let cache = world.path("cache");
     std::fs::remove_dir_all(&cache).unwrap();
-    let _disk = Disk::mount(&cache, "2900k");
+    let _disk = Disk::mount(&cache, "3200k");
     let run = Run::from(replay(&world, shared).output().unwrap()).exits(2).hints();
     run.says("No space left on device");
     let stages = tree(&cache.join("stages"));

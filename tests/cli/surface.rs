@@ -311,7 +311,8 @@ fn cache() {
     let root = world.path("cache");
     let run = world.run(["cache", "dir"]).exits(0);
     assert_eq!(run.stdout, format!("{}\n", root.display()));
-    assert_eq!(world.run(["cache", "dir", "--cache-dir", "x"]).exits(0).stdout, "x\n");
+    let whole = format!("{}\n", world.work("x").display());
+    assert_eq!(world.run(["cache", "dir", "--cache-dir", "x"]).exits(0).stdout, whole);
     let unset = world.command(["cache", "dir"]).env("SOPRANO_EXPORT_CACHE", "").output().unwrap();
     let home = world.path("home").join(".cache/soprano-export");
     assert_eq!(Run::from(unset).exits(0).stdout, format!("{}\n", home.display()));

@@ -368,7 +368,7 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
     let run = validate(bundle, &["--html", "page.html", "--json"]).exits(0);
     let found = run.json();
     let variants = found.as_array().unwrap();
-    assert_eq!(variants.len(), 4, "fp32 in three runtimes, int8 in one: {found}");
+    assert_eq!(variants.len(), 6, "fp32 in four runtimes, int8 in two: {found}");
     for variant in variants {
         for piece in variant["pieces"].as_array().unwrap() {
             assert_eq!(piece["faults"], json!([]), "{variant}");
@@ -382,7 +382,7 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
         }
     }
     let page = std::fs::read_to_string(world.work("page.html")).unwrap();
-    assert_eq!(page.matches("<audio").count(), 2 * 5, "upstream and four variants, two sentences");
+    assert_eq!(page.matches("<audio").count(), 2 * 7, "upstream and six variants, two sentences");
     crate::pages::fits(&world.work("page.html"));
     // Both halves: a language model's dimensions too.
     crate::pages::fits(&bundle.join("report.html"));
