@@ -114,7 +114,7 @@ fn what_a_recipe_may_not_say_is_refused_at_its_place() {
     module("a:B", "w.exe").says("`head.module.weights` is not the name of a file of weights");
     check("{role: causal, interface: {ids: logits}}").says("is `logits` again");
     check("{role: causal, exporter: optimum}").says("unknown value `optimum`");
-    check("{role: causal, references: {sentences: [Hello.]}}").says("has no text front end");
+    check("{role: causal, references: {sentences: [Hello.]}}").says("asks for sentences");
     world.write("r.yaml", "name: a\nsource: ./b\ngraphs:\n  decoder: {interface: {frames: x}}\n");
     world.run(["recipe", "check", "r.yaml"]).exits(1).says("the family has names of its own");
     world.write("r.yaml", "name: a\nsource: ./b\ngraphs:\n  vocoder: {}\n");
