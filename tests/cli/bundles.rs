@@ -247,7 +247,11 @@ fn a_bundle_of_the_first_format_is_read() {
     assert_eq!(verdict(&world), now);
     world.run(["verify", "bundle"]).exits(0);
     forge(&bundle, |manifest| manifest["artifacts"][0]["part"] = json!("codec"));
-    world.run(["validate", "bundle"]).exits(2).says("is a file of a graph that it doesn't list").hints();
+    world
+        .run(["validate", "bundle"])
+        .exits(2)
+        .says("is a file of a graph that it doesn't list")
+        .hints();
 }
 
 #[test]
