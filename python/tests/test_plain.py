@@ -278,7 +278,7 @@ def test_code_that_is_not_trusted_is_not_run(folder, tmp_path, monkeypatch):
         ):
             error = refused(tmp_path / "out", task, {**fields, **more, "module": {**named, **trust}})
             assert error.code == "code-not-trusted" and "hostile_vocoder:Voice" in error.message
-            assert "trust_code: true" in error.hint
+            assert "--trust-code" in error.hint
     assert not mark.exists() and "hostile_vocoder" not in sys.modules
     error = refused(tmp_path / "out", "export", {**fields, "module": {**named, "trust_code": True}})
     assert error.code == "module-import" and "not a class of torch.nn.Module" in error.message
