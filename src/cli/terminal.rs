@@ -67,7 +67,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix:<20} {bar:24} {msg} [{elapsed}]");
+            let style = ProgressStyle::with_template("{prefix:<24} {bar:24} {msg} [{elapsed}]");
             ProgressBar::no_length().with_style(style.expect("a fixed template"))
         });
         Self { bar, stage: Mutex::new(String::new()) }
@@ -96,7 +96,7 @@ impl Reporter for Progress {
                 bar.set_message(words);
                 bar.enable_steady_tick(Duration::from_millis(200));
             }
-            None if *state != State::Hit => tellln!("{stage:<20} {words}"),
+            None if *state != State::Hit => tellln!("{stage:<24} {words}"),
             None => {}
         }
     }
@@ -112,8 +112,8 @@ impl Reporter for Progress {
     fn ends(&self, stage: &str, took: Duration) {
         let words = self.stage.lock().expect("no panic holds it").clone();
         let line = match words.as_str() {
-            "cached" => format!("{stage:<20} cached"),
-            _ => format!("{stage:<20} done in {:.1} s", took.as_secs_f64()),
+            "cached" => format!("{stage:<24} cached"),
+            _ => format!("{stage:<24} done in {:.1} s", took.as_secs_f64()),
         };
         match &self.bar {
             Some(bar) => bar.println(line),
