@@ -21,8 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let script = Script { name: "the text".to_owned(), text: text.clone() };
     let mut samples: Vec<f32> = Vec::new();
     let said = voice.speak(&[script], &Settings::default(), &mut samples, &AtomicBool::new(false))?;
-    let rate = bundle.manifest().sample_rate().ok_or("the manifest names no sample rate")?;
-    let sound = Wav { sample_rate: rate, samples };
+    let sound = Wav { sample_rate: voice.sample_rate(), samples };
     sound.write(Path::new(output), Encoding::Pcm16)?;
     println!(
         "{} sentences, {:.1} s of sound, in {}",

@@ -1,11 +1,13 @@
 //! A bundle that speaks: which of its files a runtime is to run, and the voice of some of them.
 
+use std::collections::BTreeMap;
+
 use super::{ArtifactEntry, Bundle, OpenError};
 use crate::family;
 use crate::interface::Interface;
 use crate::names::Precision;
 use crate::runtime::{Runtime, Takes};
-use crate::speech::{Decoder, LanguageModel, Tokenizer, Voice};
+use crate::speech::{Parts, Tokenizer, Voice};
 use crate::validate::Artifact;
 
 /// The tokenizer's file, which a bundle that speaks has.
@@ -75,18 +77,16 @@ impl Bundle {
     /// [`OpenError`] where a file isn't what the manifest says, or can't be loaded; [`OpenError::NoVoice`] where
     /// the graphs make none.
     pub fn voice(&self, files: &[Chosen<'_>]) -> Result<Voice, OpenError> {
+        let manifest = self.manifest();
+        let missing = || OpenError::NoVoice { family: manifest.family.clone() };
+        let speaker = family::named(&manifest.family).and_then(|family| family.speaker);
+        let (speaker, sample_rate) = speaker.zip(manifest.sample_rate()).ok_or_else(missing)?;
         let tokenizer = Tokenizer::read(&self.file(TOKENIZER)?)?;
-        let (mut lm, mut decoder) = (None, None);
+        let mut graphs = BTreeMap::new();
         for Chosen { entry, artifact, runtime } in files {
-            let session = runtime.load(&artifact.path)?;
-            match Interface::bind(&self.manifest().graph(entry).interface, &entry.signature())? {
-                Interface::Causal(graph) => lm = Some(LanguageModel::new(session, graph)?),
-                Interface::Signal(graph) => decoder = Some(Decoder::new(session, graph)),
-            }
+            let interface = Interface::bind(&manifest.graph(entry).interface, &entry.signature())?;
+            graphs.insert(entry.graph.clone(), (interface, runtime.load(&artifact.path)?));
         }
-        match lm.zip(decoder) {
-            Some((lm, decoder)) => Ok(Voice::new(tokenizer, lm, decoder)?),
-            None => Err(OpenError::NoVoice { family: self.manifest().family.clone() }),
-        }
+        Ok(Voice::new(speaker(Parts { tokenizer, sample_rate, graphs })?))
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
             let step = format!("{name}: pieces heard");
             let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(precision, &demands);
-            let mut heard = hear(&voice, &recorded, demand, sample_rate, &INTERRUPTED, &told)?;
+            let mut heard = hear(&voice, &recorded, demand, &INTERRUPTED, &told)?;
             if let Ok(interpreter) = &python {
                 let pieces = &recorded.pieces;
                 match pesq(interpreter, here.cache().root(), pieces, &heard, sample_rate, &INTERRUPTED)

@@ -8,6 +8,7 @@ pub mod soprano;
 
 use crate::recipe::{Catalog, Graph, Recipe, Shape};
 use crate::source::{Files, Wanted};
+use crate::speech::Assemble;
 
 /// A model family.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,8 @@ pub struct Family {
     pub causal_weights: &'static [&'static str],
     /// The graphs that speak together, in the order of their calls; none where the family has no voice.
     pub voice: &'static [&'static str],
+    /// Puts them together.
+    pub speaker: Option<Assemble>,
     /// Samples of a frame and samples a second, where no graph of a bundle says them.
     pub usual_sound: Option<(usize, usize)>,
     /// Built-in recipes: name and text.

@@ -12,6 +12,7 @@ pub const FAMILY: Family = Family {
     companions: COMPANIONS,
     causal_weights: LANGUAGE_MODEL,
     voice: &[],
+    speaker: None,
     usual_sound: None,
     recipes: &[],
     tags: &[],

@@ -1,4 +1,4 @@
-use super::Error;
+use super::{Error, Frame};
 use crate::interface::Signal;
 use crate::runtime::Session;
 
@@ -24,7 +24,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Runtime`], [`Error::Interface`], [`Error::Audio`] for a sample that is not a number.
-    pub fn decode(&self, rows: &[Vec<f32>]) -> Result<Vec<f32>, Error> {
+    pub fn decode(&self, rows: &[Frame]) -> Result<Vec<f32>, Error> {
         if rows.len() < 2 {
             return Ok(Vec::new());
         }
@@ -33,6 +33,9 @@ impl Decoder {
         // [channels, T]: time is innermost.
         let mut values = vec![0.0; channels * rows.len()];
         for (at, row) in rows.iter().enumerate() {
+            let Frame::Row(row) = row else {
+                return Err(refuse("takes rows of hidden states, not codes".to_owned()));
+            };
             if row.len() != channels {
                 return Err(Error::Width { lm: row.len(), decoder: channels });
             }

@@ -1,24 +1,13 @@
 use super::language_model::{LanguageModel, Turn};
-use super::{Error, Sampler, Sampling};
+use super::{Error, Frame, Said, Sampler, Sampling, Speaking};
 
-/// What was said to one prompt.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
-    /// Audio tokens, without the one that stops.
-    pub tokens: Vec<i64>,
-    /// For each token the row of hidden states that predicted it, each [channels].
-    pub rows: Vec<Vec<f32>>,
-    /// Whether it stopped by itself.
-    pub stopped: bool,
-}
-
-/// A batch of prompts that is being answered, a token of each at a time.
+/// A batch of prompts that a language model answers, a token of each at a time; the frame of a token is the row
+/// of hidden states that predicted it.
 pub struct Generation<'a> {
     turn: Turn<'a>,
     sentences: Vec<Sentence>,
     stop: i64,
     limit: usize,
-    steps: usize,
 }
 
 struct Sentence {
@@ -57,20 +46,16 @@ impl<'a> Generation<'a> {
             let sampler = Sampler::new(sampling, stream);
             sentences.push(Sentence { sampler, seen, said: Said::default(), done: limit == 0 });
         }
-        Ok(Self { turn, sentences, stop, limit, steps: 0 })
+        Ok(Self { turn, sentences, stop, limit })
     }
+}
 
-    /// Whether every sentence has ended.
-    pub fn is_done(&self) -> bool {
+impl Speaking for Generation<'_> {
+    fn is_done(&self) -> bool {
         self.sentences.iter().all(|sentence| sentence.done)
     }
 
-    /// Chooses the next token of every sentence that goes on, and lets the model answer. Calls `heard` with
-    /// the sentence's number and its new row; at an end there is none.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`]; [`Error::Runtime`] and [`Error::Interface`] of the model.
-    pub fn step(&mut self, mut heard: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+    fn step(&mut self, take: &mut dyn FnMut(usize, &Frame)) -> Result<(), Error> {
         let mut next = vec![self.stop; self.sentences.len()];
         let answers = self.turn.answer.logits.iter().zip(&mut self.turn.answer.rows);
         for (at, (sentence, (logits, row))) in self.sentences.iter_mut().zip(answers).enumerate() {
@@ -85,27 +70,18 @@ impl<'a> Generation<'a> {
                 (sentence.said.stopped, sentence.done) = (true, true);
                 continue;
             }
-            heard(at, row);
+            let frame = Frame::Row(std::mem::take(row));
+            take(at, &frame);
             next[at] = chosen as i64;
             sentence.seen[chosen] = true;
             sentence.said.tokens.push(chosen as i64);
-            sentence.said.rows.push(std::mem::take(row));
+            sentence.said.frames.push(frame);
             sentence.done = sentence.said.tokens.len() >= self.limit;
         }
-        self.steps += 1;
-        if !self.is_done() {
-            self.turn.step(&next)?;
-        }
-        Ok(())
+        if self.is_done() { Ok(()) } else { self.turn.step(&next) }
     }
 
-    /// Calls of the model so far, the prompt's included.
-    pub fn calls(&self) -> usize {
-        self.steps
-    }
-
-    /// What was said, in the order of the prompts.
-    pub fn finish(self) -> Vec<Said> {
+    fn finish(self: Box<Self>) -> Vec<Said> {
         self.sentences.into_iter().map(|sentence| sentence.said).collect()
     }
 }

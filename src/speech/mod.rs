@@ -12,8 +12,8 @@
 mod decoder;
 mod generation;
 mod language_model;
-mod repetition;
 mod sampling;
+mod speaker;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,11 +24,11 @@ mod voice;
 use std::path::PathBuf;
 
 pub use decoder::Decoder;
-pub use generation::{Generation, Said};
+pub use generation::Generation;
 pub use language_model::LanguageModel;
-pub use repetition::hallucinates;
-pub use sampling::{Sampler, Sampling};
-pub use stream::{RECEPTIVE_FIELD, Stream};
+pub use sampling::{Candidate, Filter, Sampler, Sampling};
+pub use speaker::{Assemble, Frame, Parts, Said, Speaker, Speaking};
+pub use stream::Stream;
 pub use tokenizer::Tokenizer;
 pub use voice::{Audience, Script, Settings, Summary, Voice};
 

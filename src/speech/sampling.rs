@@ -2,7 +2,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// How a token is chosen from its logits, in the order in which `transformers` applies each: repetition
-/// penalty, temperature, top-k, top-p, min-p.
+/// penalty, temperature, top-k, top-p, min-p. Each is a [`Filter`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// 0 takes the likeliest (upstream's 0 is 0.001, which does the same but where two are equally likely).
@@ -27,10 +27,115 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// These steps in their order.
+    fn filters(&self) -> Vec<Box<dyn Filter>> {
+        let mut filters: Vec<Box<dyn Filter>> =
+            vec![Box::new(RepetitionPenalty(self.repetition_penalty))];
+        if self.temperature > 0.0 {
+            filters.push(Box::new(Temperature(self.temperature)));
+            filters.push(Box::new(TopK(self.top_k)));
+            filters.push(Box::new(TopP(self.top_p)));
+            filters.push(Box::new(MinP(self.min_p)));
+        }
+        filters
+    }
+}
+
+/// A token and its logit.
+pub type Candidate = (usize, f32);
+
+/// Changes the logits of the tokens that may come next, or takes tokens out: a link of a chain.
+pub trait Filter: Send + Sync {
+    /// `seen[t]` says whether token t is in the prompt or was said. The first filter gets the candidates by token;
+    /// after [`TopK`] they are in the order of their logits, the likeliest first.
+    fn apply(&self, candidates: &mut Vec<Candidate>, seen: &[bool]);
+}
+
+/// [`Sampling::repetition_penalty`], after Keskar et al. 2019 (CTRL), section 4.1.
+struct RepetitionPenalty(f32);
+
+impl Filter for RepetitionPenalty {
+    fn apply(&self, candidates: &mut Vec<Candidate>, seen: &[bool]) {
+        for (token, logit) in candidates {
+            match seen.get(*token) {
+                Some(true) if *logit < 0.0 => *logit *= self.0,
+                Some(true) => *logit /= self.0,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Divides logits; what is then below every finite number is out.
+struct Temperature(f32);
+
+impl Filter for Temperature {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+        candidates.iter_mut().for_each(|(_, logit)| *logit /= self.0);
+        candidates.retain(|(_, logit)| *logit > f32::MIN);
+    }
+}
+
+/// [`Sampling::top_k`], after Fan et al. 2018; sorts.
+struct TopK(usize);
+
+impl Filter for TopK {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+        // Equal logits stand in the order of their tokens, so that nothing depends on the sort.
+        candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if self.0 > 0 {
+            candidates.truncate(self.0);
+        }
+    }
+}
+
+/// [`Sampling::top_p`], after Holtzman et al. 2020.
+struct TopP(f32);
+
+impl Filter for TopP {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+        if self.0 < 1.0 {
+            let weights = weights(candidates);
+            let enough = f64::from(self.0.max(0.0)) * weights.iter().sum::<f64>();
+            let count = count_up_to(&weights, |before| before >= enough);
+            candidates.truncate(count.map_or(weights.len(), |at| at + 1));
+        }
+    }
+}
+
+/// [`Sampling::min_p`], after Nguyen et al. 2024.
+struct MinP(f32);
+
+impl Filter for MinP {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+        // The likeliest weighs 1.
+        let likely =
+            weights(candidates).iter().take_while(|&&weight| weight >= f64::from(self.0)).count();
+        candidates.truncate(likely.max(1));
+    }
+}
+
+/// Probabilities of candidates in the order of their logits, as shares of the first one's.
+fn weights(candidates: &[Candidate]) -> Vec<f64> {
+    let largest = candidates.first().map_or(0.0, |(_, logit)| *logit);
+    candidates.iter().map(|(_, logit)| f64::from(logit - largest).exp()).collect()
+}
+
+/// The place of the first weight at which the sum, that weight included, is enough.
+fn count_up_to(weights: &[f64], enough: impl Fn(f64) -> bool) -> Option<usize> {
+    let mut sum = 0.0;
+    weights.iter().position(|weight| {
+        sum += weight;
+        enough(sum)
+    })
+}
+
 /// Chooses the tokens of one sentence.
 pub struct Sampler {
-    sampling: Sampling,
-    random: ChaCha8Rng,
+    filters: Vec<Box<dyn Filter>>,
+    /// None takes the likeliest.
+    random: Option<ChaCha8Rng>,
 }
 
 impl Sampler {
@@ -38,63 +143,29 @@ impl Sampler {
     pub fn new(sampling: Sampling, stream: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(sampling.seed);
         random.set_stream(stream);
-        Self { sampling, random }
+        Self { filters: sampling.filters(), random: (sampling.temperature > 0.0).then_some(random) }
     }
 
     /// The token that comes next; `seen[t]` says whether token t is in the prompt or was said. None where a
     /// logit is NaN, or none is finite.
     pub fn choose(&mut self, logits: &[f32], seen: &[bool]) -> Option<usize> {
-        let Sampling { temperature, repetition_penalty: penalty, .. } = self.sampling;
         if logits.iter().any(|logit| logit.is_nan()) {
             return None;
         }
-        let penalized = |(token, &logit): (usize, &f32)| match seen.get(token) {
-            Some(true) if logit < 0.0 => logit * penalty,
-            Some(true) => logit / penalty,
-            _ => logit,
+        let mut candidates: Vec<Candidate> = logits.iter().copied().enumerate().collect();
+        self.filters.iter().for_each(|filter| filter.apply(&mut candidates, seen));
+        let Some(random) = &mut self.random else {
+            let best = candidates.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
+            return best.filter(|(_, logit)| logit.is_finite()).map(|(token, _)| token);
         };
-        let scores = logits.iter().enumerate().map(penalized);
-        if temperature <= 0.0 {
-            let best = scores.enumerate().reduce(|a, b| if b.1 > a.1 { b } else { a });
-            return best.filter(|(_, score)| score.is_finite()).map(|(token, _)| token);
+        let &(_, largest) = candidates.first()?;
+        if !largest.is_finite() {
+            return None;
         }
-        let mut likeliest: Vec<(usize, f32)> = scores
-            .map(|score| score / temperature)
-            .enumerate()
-            .filter(|(_, s)| *s > f32::MIN)
-            .collect();
-        // Equal scores stand in the order of their tokens, so that nothing depends on the sort.
-        likeliest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let kept = self.kept(&likeliest)?;
-        let drawn = self.random.next_u64() as f64 / 2f64.powi(64) * kept.iter().sum::<f64>();
-        let mut upto = 0.0;
-        let at = kept.iter().position(|weight| {
-            upto += weight;
-            drawn < upto
-        });
-        Some(likeliest[at.unwrap_or(kept.len() - 1)].0)
-    }
-
-    /// The weights of the tokens that are kept, likeliest first; of an empty list none.
-    fn kept(&self, likeliest: &[(usize, f32)]) -> Option<Vec<f64>> {
-        let Sampling { top_k, top_p, min_p, .. } = self.sampling;
-        let largest = likeliest.first().filter(|(_, score)| score.is_finite())?.1;
-        let count = if top_k == 0 { likeliest.len() } else { top_k.min(likeliest.len()) };
-        let weight = |&(_, score): &(usize, f32)| f64::from(score - largest).exp();
-        let mut weights: Vec<f64> = likeliest[..count].iter().map(weight).collect();
-        if top_p < 1.0 {
-            let wanted = f64::from(top_p.max(0.0)) * weights.iter().sum::<f64>();
-            let mut before = 0.0;
-            let enough = weights.iter().position(|weight| {
-                before += weight;
-                before >= wanted
-            });
-            weights.truncate(enough.map_or(weights.len(), |at| at + 1));
-        }
-        let least = f64::from(min_p) * weights[0];
-        let likely = weights.iter().take_while(|&&weight| weight >= least).count().max(1);
-        weights.truncate(likely);
-        Some(weights)
+        let weights = weights(&candidates);
+        let drawn = random.next_u64() as f64 / 2f64.powi(64) * weights.iter().sum::<f64>();
+        let at = count_up_to(&weights, |sum| drawn < sum);
+        Some(candidates[at.unwrap_or(weights.len() - 1)].0)
     }
 }
 

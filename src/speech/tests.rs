@@ -2,11 +2,13 @@
 //! the cache alone.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::family::soprano::Soprano;
 use crate::interface::{Causal, Port, Signal, Signature};
 use crate::names;
 use crate::runtime::{self, Conversation, Session, Tensors};
@@ -163,9 +165,14 @@ fn decoder() -> Decoder {
     decoder_of("3")
 }
 
-fn voice(fault: Fault) -> Voice {
+fn soprano(fault: Fault) -> Soprano {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/soprano-mini/tokenizer.json");
-    Voice::new(Tokenizer::read(Path::new(file)).unwrap(), lm(fault), decoder()).unwrap()
+    let tokenizer = Tokenizer::read(Path::new(file)).unwrap();
+    Soprano::new(tokenizer, lm(fault), decoder(), 32_000).unwrap()
+}
+
+fn voice(fault: Fault) -> Voice {
+    Voice::new(Arc::new(soprano(fault)))
 }
 
 fn script(text: &str) -> Vec<Script> {
@@ -263,7 +270,7 @@ fn an_audience_that_has_gone_ends_it() {
 fn halves_of_two_models_and_interfaces_that_are_none_are_refused() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/soprano-mini/tokenizer.json");
     let tokenizer = Tokenizer::read(Path::new(file)).unwrap();
-    let met = Voice::new(tokenizer, lm(Fault::None), decoder_of("5")).err().unwrap();
+    let met = Soprano::new(tokenizer, lm(Fault::None), decoder_of("5"), 32_000).err().unwrap();
     assert!(matches!(met, Error::Width { lm: 3, decoder: 5 }));
     let without = signature(&[("past_key_values.0.key", &["b", "1", "p", "1"])], &[]);
     let graph = Causal::bind(&names::Causal::default(), &without).unwrap();
@@ -281,6 +288,89 @@ fn a_token_that_the_model_does_not_know_is_refused() {
     assert!(matches!(begin(&[-1]), Some(Error::Vocabulary { token: -1, .. })));
 }
 
+/// A speaker of another kind: a prompt is a letter's number, which it counts down to 0 in codes, each of which is
+/// that many samples. It is stuck at a count from 5, unless that is the second try.
+struct Countdown;
+
+impl Speaker for Countdown {
+    fn sample_rate(&self) -> u32 {
+        8
+    }
+    fn read(&self, script: &Script, _: text::Faults) -> Result<Vec<Vec<i64>>, Error> {
+        Ok(script.text.bytes().map(|letter| vec![i64::from(letter - b'a')]).collect())
+    }
+    fn begin<'a>(
+        &'a self,
+        prompts: &[Vec<i64>],
+        _: &Settings,
+        streams: &[u64],
+    ) -> Result<Box<dyn Speaking + 'a>, Error> {
+        let less = |stream: &u64| i64::from(*stream >= 1 << 32);
+        let left = prompts.iter().zip(streams).map(|(prompt, stream)| prompt[0] - less(stream));
+        Ok(Box::new(Counting(left.map(|left| (left, Said::default())).collect())))
+    }
+    fn render(&self, frames: &[Frame]) -> Result<Vec<f32>, Error> {
+        let samples = |frame: &Frame| match frame {
+            Frame::Codes(codes) => vec![codes[0] as f32; codes[0] as usize],
+            Frame::Row(_) => panic!("not one of its frames"),
+        };
+        Ok(frames.iter().flat_map(samples).collect())
+    }
+    fn receptive_field(&self) -> usize {
+        0
+    }
+    fn is_stuck(&self, frames: &[Frame]) -> bool {
+        frames.first() == Some(&Frame::Codes(vec![5]))
+    }
+}
+
+struct Counting(Vec<(i64, Said)>);
+
+impl Speaking for Counting {
+    fn is_done(&self) -> bool {
+        self.0.iter().all(|(left, _)| *left == 0)
+    }
+    fn step(&mut self, take: &mut dyn FnMut(usize, &Frame)) -> Result<(), Error> {
+        for (at, (left, said)) in self.0.iter_mut().enumerate().filter(|(_, (left, _))| *left > 0) {
+            let frame = Frame::Codes(vec![*left]);
+            take(at, &frame);
+            said.tokens.push(*left);
+            said.frames.push(frame);
+            *left -= 1;
+            said.stopped = *left == 0;
+        }
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> Vec<Said> {
+        self.0.into_iter().map(|(_, said)| said).collect()
+    }
+}
+
+#[test]
+fn a_speaker_of_another_kind_is_said_side_by_side_and_again_where_it_is_stuck() {
+    let voice = Voice::new(Arc::new(Countdown));
+    let say = |settings: Settings| {
+        let mut samples = Vec::new();
+        let summary = voice.speak(&script("cfb"), &settings, &mut samples, &ON).unwrap();
+        (samples, summary.tokens, summary.humming)
+    };
+    let count = |from: i16| (1..=from).rev().flat_map(|n| vec![f32::from(n); n as usize]);
+    let once: Vec<f32> = count(2).chain(count(5)).chain(count(1)).collect();
+    for batch in [1, 2, 3] {
+        assert_eq!(say(Settings { batch, ..Settings::default() }), (once.clone(), 8, vec![]));
+    }
+    let again: Vec<f32> = count(2).chain(count(4)).chain(count(1)).collect();
+    assert_eq!(say(Settings { retries: 1, ..Settings::default() }), (again, 7, vec![]));
+    assert_eq!(voice.sample_rate(), 8);
+}
+
+#[test]
+fn a_decoder_of_rows_takes_no_codes() {
+    let codes = [Frame::Codes(vec![1]), Frame::Codes(vec![2])];
+    let refused = soprano(Fault::None).render(&codes).unwrap_err();
+    assert!(matches!(refused, Error::Interface { .. }), "{refused}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -289,9 +379,9 @@ proptest! {
         rows in prop::collection::vec(prop::array::uniform3(-1.0f32..1.0), 0..60),
         chunk in 1usize..20,
     ) {
-        let decoder = decoder();
-        let rows: Vec<Vec<f32>> = rows.into_iter().map(|row| row.to_vec()).collect();
-        let mut stream = Stream::new(&decoder, chunk);
+        let speaker = soprano(Fault::None);
+        let rows: Vec<Frame> = rows.into_iter().map(|row| Frame::Row(row.to_vec())).collect();
+        let mut stream = Stream::new(&speaker, chunk);
         let mut streamed = Vec::new();
         for row in &rows {
             let new = stream.push(row).unwrap().unwrap_or_default();
@@ -299,7 +389,7 @@ proptest! {
             streamed.extend(new);
         }
         streamed.extend(stream.finish().unwrap());
-        let whole = decoder.decode(&rows).unwrap();
+        let whole = speaker.render(&rows).unwrap();
         prop_assert_eq!(whole.len(), streamed.len());
         for (a, b) in whole.iter().zip(&streamed) {
             approx::assert_abs_diff_eq!(a, b, epsilon = 1e-5);

@@ -1,10 +1,9 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::text::{self, Faults};
-use super::{
-    Decoder, Error, Generation, LanguageModel, Said, Sampling, Stream, Tokenizer, hallucinates,
-};
+use super::text::Faults;
+use super::{Error, Frame, Said, Sampling, Speaker, Stream};
 
 /// How a text is said.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +12,7 @@ pub struct Settings {
     pub sampling: Sampling,
     /// The most tokens of a sentence; upstream's is 512.
     pub limit: usize,
-    /// How often a sentence is said again in which the model only repeats one sound ([`hallucinates`]).
+    /// How often a sentence is said again in which the model only repeats one sound ([`Speaker::is_stuck`]).
     pub retries: usize,
     /// Sentences that are said at once; one while streaming.
     pub batch: usize,
@@ -58,11 +57,9 @@ pub struct Summary {
     pub whole: Duration,
 }
 
-/// A whole bundle that speaks.
+/// A whole bundle that speaks, text by text.
 pub struct Voice {
-    tokenizer: Tokenizer,
-    lm: LanguageModel,
-    decoder: Decoder,
+    speaker: Arc<dyn Speaker>,
 }
 
 /// Where samples go, and who is told how far it is.
@@ -95,43 +92,36 @@ pub struct Script {
 }
 
 impl Voice {
-    /// Puts the halves together.
-    ///
-    /// # Errors
-    /// [`Error::Width`] where they are of different checkpoints.
-    pub fn new(tokenizer: Tokenizer, lm: LanguageModel, decoder: Decoder) -> Result<Self, Error> {
-        let (wide, taken) = (lm.channels(), decoder.channels());
-        match wide == taken {
-            true => Ok(Self { tokenizer, lm, decoder }),
-            false => Err(Error::Width { lm: wide, decoder: taken }),
-        }
+    /// The voice of a speaker.
+    pub fn new(speaker: Arc<dyn Speaker>) -> Self {
+        Self { speaker }
     }
 
-    /// The decoder.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
+    /// Samples a second.
+    pub fn sample_rate(&self) -> u32 {
+        self.speaker.sample_rate()
     }
 
     /// The prompts' tokens of a text, sentence by sentence.
     ///
     /// # Errors
-    /// [`Error::Nothing`] where nothing of the text can be said; [`Error::Tokenizer`].
+    /// As [`Speaker::read`].
     pub fn read(&self, script: &Script, faults: Faults) -> Result<Vec<Vec<i64>>, Error> {
-        let sentences = text::sentences(&text::normalize(script.text.trim(), faults), faults);
-        let heard =
-            sentences.iter().filter(|sentence| sentence.contains(|c: char| c.is_alphanumeric()));
-        let prompts = heard.map(|sentence| self.tokenizer.encode(&text::prompt(sentence)));
-        let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-        match prompts.is_empty() {
-            true => Err(Error::Nothing { name: script.name.clone() }),
-            false => Ok(prompts),
-        }
+        self.speaker.read(script, faults)
+    }
+
+    /// Samples of frames that follow each other, full scale ±1.
+    ///
+    /// # Errors
+    /// As [`Speaker::render`].
+    pub fn render(&self, frames: &[Frame]) -> Result<Vec<f32>, Error> {
+        self.speaker.render(frames)
     }
 
     /// Says prompts at once, without a sound; `first` is the number of the first of them in its text.
     ///
     /// # Errors
-    /// As [`Generation::begin`] and [`Generation::step`], and [`Error::Interrupted`].
+    /// As [`Speaker::begin`] and [`Speaking::step`](super::Speaking::step), and [`Error::Interrupted`].
     pub fn say(
         &self,
         prompts: &[Vec<i64>],
@@ -144,15 +134,15 @@ impl Voice {
         for attempt in 0..=settings.retries {
             let again: Vec<Vec<i64>> = open.iter().map(|&at| prompts[at].clone()).collect();
             let streams: Vec<u64> = open.iter().map(|&at| stream(first + at, attempt)).collect();
-            let mut generation = self.generation(&again, &streams, settings)?;
-            while !generation.is_done() {
+            let mut speaking = self.speaker.begin(&again, settings, &streams)?;
+            while !speaking.is_done() {
                 stop_if(interrupted)?;
-                generation.step(|_, _| {})?;
+                speaking.step(&mut |_, _| {})?;
             }
-            for (&at, found) in open.iter().zip(generation.finish()) {
+            for (&at, found) in open.iter().zip(speaking.finish()) {
                 said[at] = found;
             }
-            open.retain(|&at| hallucinates(&said[at].rows));
+            open.retain(|&at| self.speaker.is_stuck(&said[at].frames));
             if open.is_empty() {
                 break;
             }
@@ -160,21 +150,12 @@ impl Voice {
         Ok(said)
     }
 
-    fn generation(
-        &self,
-        prompts: &[Vec<i64>],
-        streams: &[u64],
-        settings: &Settings,
-    ) -> Result<Generation<'_>, Error> {
-        let stop = self.tokenizer.stop();
-        Generation::begin(&self.lm, prompts, stop, settings.sampling, streams, settings.limit)
-    }
-
     /// Says texts of any length, sentence by sentence, to an audience. Of several texts those that have
     /// nothing to say are passed over, and named in the summary.
     ///
     /// # Errors
-    /// [`Error::Nothing`] where no text has anything to say; otherwise as [`Voice::read`], [`Voice::say`] and [`Decoder::decode`]; [`Error::Output`] of the audience.
+    /// [`Error::Nothing`] where no text has anything to say; otherwise as [`Voice::read`], [`Voice::say`]
+    /// and [`Voice::render`]; [`Error::Output`] of the audience.
     pub fn speak(
         &self,
         scripts: &[Script],
@@ -251,7 +232,7 @@ impl Speech<'_> {
         for (text, said) in texts.into_iter().zip(said) {
             stop_if(self.interrupted)?;
             let start = Instant::now();
-            let samples = self.voice.decoder.decode(&said.rows)?;
+            let samples = self.voice.render(&said.frames)?;
             self.summary.decoding += start.elapsed();
             self.hear(text, &samples)?;
             self.said(&said);
@@ -261,18 +242,18 @@ impl Speech<'_> {
 
     /// Says a sentence that is heard while it is said.
     fn stream(&mut self, text: usize, prompt: &[i64], chunk: usize) -> Result<(), Error> {
-        let voice = self.voice;
-        let mut stream = Stream::new(&voice.decoder, chunk);
+        let speaker = self.voice.speaker.as_ref();
+        let mut stream = Stream::new(speaker, chunk);
         let mut start = Instant::now();
         let streams = [self::stream(self.summary.sentences, 0)];
-        let mut generation = voice.generation(&[prompt.to_vec()], &streams, self.settings)?;
-        while !generation.is_done() {
+        let mut speaking = speaker.begin(&[prompt.to_vec()], self.settings, &streams)?;
+        while !speaking.is_done() {
             stop_if(self.interrupted)?;
             let mut new = None;
-            generation.step(|_, row| new = Some(row.to_vec()))?;
+            speaking.step(&mut |_, frame| new = Some(frame.clone()))?;
             self.summary.speaking += start.elapsed();
             start = Instant::now();
-            let samples = new.map(|row| stream.push(&row)).transpose()?.flatten();
+            let samples = new.map(|frame| stream.push(&frame)).transpose()?.flatten();
             self.summary.decoding += start.elapsed();
             samples.map(|samples| self.hear(text, &samples)).transpose()?;
             start = Instant::now();
@@ -280,7 +261,7 @@ impl Speech<'_> {
         let rest = stream.finish()?;
         self.summary.decoding += start.elapsed();
         self.hear(text, &rest)?;
-        let said = generation.finish();
+        let said = speaking.finish();
         said.iter().for_each(|said| self.said(said));
         Ok(())
     }
@@ -299,7 +280,7 @@ impl Speech<'_> {
         if !said.stopped {
             summary.endless.push(summary.sentences);
         }
-        if self.settings.retries > 0 && hallucinates(&said.rows) {
+        if self.settings.retries > 0 && self.voice.speaker.is_stuck(&said.frames) {
             summary.humming.push(summary.sentences);
         }
         summary.tokens += said.tokens.len();

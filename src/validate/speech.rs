@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::audio;
-use crate::speech::{self, Sampling, Script, Settings, Voice, text::Faults};
+use crate::speech::{self, Frame, Sampling, Script, Settings, Voice, text::Faults};
 use crate::tensor::TensorFile;
 
 /// Samples this close to full scale are clipped.
@@ -39,8 +39,8 @@ pub struct Piece {
     pub tokens: Vec<i64>,
     /// Whether it stopped by itself.
     pub stopped: bool,
-    /// The rows that were decoded, each [channels].
-    pub rows: Vec<Vec<f32>>,
+    /// The rows of hidden states that were decoded, each [channels].
+    pub frames: Vec<Frame>,
     /// The samples that they became.
     pub audio: Vec<f32>,
 }
@@ -86,13 +86,13 @@ impl Recorded {
                 return Err(refuse(format!("piece {at}: its hidden states are {:?}", hidden.shape())));
             };
             let values = hidden.to_f32()?;
-            let row = |t: usize| (0..channels).map(|c| values[c * length + t]).collect();
+            let row = |t: usize| Frame::Row((0..channels).map(|c| values[c * length + t]).collect());
             let piece = Piece {
                 prompt: entry.prompt,
                 stopped: entry.stopped,
                 ids: tensor("prompt")?.to_i64()?,
                 tokens: tensor("tokens")?.to_i64()?,
-                rows: (0..length).map(row).collect(),
+                frames: (0..length).map(row).collect(),
                 audio: tensor("audio")?.to_f32()?,
             };
             let pieces = length.saturating_sub(1);
@@ -192,7 +192,6 @@ pub fn hear(
     voice: &Voice,
     recorded: &Recorded,
     demand: Demand,
-    sample_rate: u32,
     interrupted: &AtomicBool,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Vec<Heard>, Error> {
@@ -214,8 +213,8 @@ pub fn hear(
             agreeing: pairs.take_while(|(a, b)| a == b).count(),
             drift: said.tokens.len() as i64 - piece.tokens.len() as i64,
             stops: said.stopped == piece.stopped,
-            samples: voice.decoder().decode(&said.rows)?,
-            same_rows: voice.decoder().decode(&piece.rows)?,
+            samples: voice.render(&said.frames)?,
+            same_rows: voice.render(&piece.frames)?,
             ..Heard::default()
         };
         if prompts.get(at) != Some(&piece.ids) {
@@ -225,7 +224,7 @@ pub fn hear(
         if same && !piece.audio.is_empty() {
             found.own_snr_db = Some(audio::snr_db(&piece.audio, &found.samples).map_err(refuse)?);
         }
-        compare(&mut found, piece, sample_rate)?;
+        compare(&mut found, piece, voice.sample_rate())?;
         judge(&mut found, piece, demand, same);
         heard.push(found);
     }
@@ -334,7 +333,7 @@ mod tests {
             ids: vec![],
             tokens: vec![1; 4],
             stopped: true,
-            rows: vec![],
+            frames: vec![],
             audio,
         };
         let own_snr_db = same.then(|| audio::snr_db(&piece.audio, &samples).unwrap());
@@ -406,7 +405,7 @@ mod tests {
         assert!(why(&file).contains("piece 0 is not whole"), "two tokens, three rows");
         file.tensors.insert("0/tokens".into(), Tensor::from_i64(&[3], &[5, 6, 7]));
         std::fs::write(&path, file.to_bytes().unwrap()).unwrap();
-        assert_eq!(Recorded::read(&path).unwrap().pieces[0].rows.len(), 3);
+        assert_eq!(Recorded::read(&path).unwrap().pieces[0].frames.len(), 3);
         file.tensors.insert("0/audio".into(), Tensor::from_f32(&[4], &[f32::NAN; 4]));
         std::fs::write(&path, file.to_bytes().unwrap()).unwrap();
         assert!(Recorded::read(&path).is_err());

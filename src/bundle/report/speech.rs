@@ -123,7 +123,7 @@ mod tests {
             ids: vec![],
             tokens: vec![1, 2],
             stopped: true,
-            rows: vec![],
+            frames: vec![],
             audio: audio.clone(),
         };
         let good =

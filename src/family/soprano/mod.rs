@@ -1,12 +1,15 @@
 //! Soprano: a Qwen3 language model that writes hidden states, and a Vocos decoder that makes sound of them.
 
 mod format_1;
+mod repetition;
+mod speaker;
 
 use super::Family;
 use crate::names::{Exporter, Role};
 use crate::recipe::{GraphShape, Shape};
 
 pub use format_1::upgrade;
+pub use speaker::Soprano;
 
 /// Hidden states to audio.
 pub const DECODER: &str = "decoder";
@@ -53,6 +56,7 @@ pub const FAMILY: Family = Family {
     companions: COMPANIONS,
     causal_weights: &[],
     voice: &[LM, DECODER],
+    speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),

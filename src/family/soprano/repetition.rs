@@ -1,3 +1,5 @@
+use crate::speech::Frame;
+
 /// Channels of upstream's hidden states, for which its threshold was found.
 const CHANNELS: f32 = 512.0;
 /// The least distance (sum of absolute differences) of two rows that aren't alike, in upstream's detector.
@@ -7,12 +9,13 @@ const LONGEST: usize = 16;
 
 /// Whether rows of hidden states stay where they are for too long, as they do where a model only repeats one sound:
 /// upstream's `hallucination_detector`. Its threshold is of 512 channels, and scaled to as many as there are.
-pub fn hallucinates(rows: &[Vec<f32>]) -> bool {
+pub(super) fn hallucinates(frames: &[Frame]) -> bool {
     let mut run = 0usize;
-    rows.len() > LONGEST
-        && rows.windows(2).any(|pair| {
-            let distance: f32 = pair[0].iter().zip(&pair[1]).map(|(a, b)| (a - b).abs()).sum();
-            let alike = distance < ALIKE * pair[0].len() as f32 / CHANNELS;
+    frames.len() > LONGEST
+        && frames.windows(2).any(|pair| {
+            let [Frame::Row(before), Frame::Row(row)] = pair else { return false };
+            let distance: f32 = before.iter().zip(row).map(|(a, b)| (a - b).abs()).sum();
+            let alike = distance < ALIKE * before.len() as f32 / CHANNELS;
             run = if alike { run + 1 } else { run.saturating_sub(1) };
             run > LONGEST
         })
@@ -23,13 +26,13 @@ mod tests {
     use super::*;
 
     /// Rows of 8 channels, each so far from the last.
-    fn rows(steps: &[f32]) -> Vec<Vec<f32>> {
+    fn rows(steps: &[f32]) -> Vec<Frame> {
         let mut at = 0.0;
         let row = |step: &f32| {
             at += step;
-            vec![at; 8]
+            Frame::Row(vec![at; 8])
         };
-        std::iter::once(vec![0.0; 8]).chain(steps.iter().map(row)).collect()
+        std::iter::once(Frame::Row(vec![0.0; 8])).chain(steps.iter().map(row)).collect()
     }
 
     #[test]
