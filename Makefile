@@ -66,6 +66,7 @@ bench: demo
 lint: setup
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --no-default-features --features tract --lib --example speak -- -D warnings
 	.venv/bin/ruff check $(RUFF)
 	.venv/bin/ruff format --check $(RUFF)
 

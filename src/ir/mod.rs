@@ -47,7 +47,9 @@ pub use proto::{
 };
 pub use save::{Saved, Weights, Written};
 pub use scope::{Home, Scope};
-pub(crate) use tensors::{constant_of, dtype_of, value_of};
+#[cfg(feature = "rten")]
+pub(crate) use tensors::dtype_of;
+pub(crate) use tensors::{constant_of, value_of};
 pub use tensors::{
     dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of, stored_bytes,
 };

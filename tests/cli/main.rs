@@ -12,6 +12,7 @@ mod harness;
 mod inspect;
 mod interruption;
 mod job;
+mod library;
 mod lm;
 mod models;
 mod openvino;

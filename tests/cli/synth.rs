@@ -12,7 +12,7 @@ use crate::harness::{ROOT, Run, World, copy_tree, python, shared, skipped};
 use crate::snapshot;
 
 /// The trained voice of this repository, built once.
-fn voice() -> Option<&'static Path> {
+pub fn voice() -> Option<&'static Path> {
     static VOICE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let make = || {
         let shared = shared()?;
