@@ -13,6 +13,8 @@ mod registry;
 #[cfg(feature = "rten")]
 mod rten;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "tract")]
 mod tract;
@@ -27,12 +29,12 @@ use std::sync::Once;
 pub use crate::tensor::Tensors;
 
 pub use crate::names::Format;
-#[cfg(test)]
-pub(crate) use conversation::Copying;
 pub use engine::{Engine, Takes, Traits};
 pub use library::{Library, Places};
 pub use options::{Hint, Optimization, Options};
 pub use registry::{ALL, built_in, named};
+#[cfg(test)]
+pub(crate) use testing::Copying;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
 
@@ -54,10 +56,10 @@ pub enum Error {
     #[diagnostic(code(runtime::run))]
     Run { runtime: &'static str, why: String },
     /// The runtime's library was not found, or is not one.
-    #[error("{runtime} is not there: {why}")]
+    #[error("{runtime} is not available: {why}")]
     #[diagnostic(
         code(runtime::missing),
-        help("make setup installs it; or name its library in {variable}")
+        help("install it with `make setup`, or set {variable} to the path of its library")
     )]
     Missing { runtime: &'static str, why: String, variable: &'static str },
     /// No runtime that is built in was compiled into this program.
@@ -69,7 +71,7 @@ pub enum Error {
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
     /// An input of the model was not given.
-    #[error("the model's input {name:?} is not given")]
+    #[error("the model's input {name:?} has no value")]
     #[diagnostic(code(runtime::input))]
     MissingInput { name: String },
 }
@@ -182,6 +184,21 @@ pub trait Conversation {
 
 thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A session of what `load` loads, or the runtime's own words on why it does not.
+fn session<S: Session + 'static>(
+    runtime: &'static str,
+    load: impl FnOnce() -> Result<S, String>,
+) -> Result<Box<dyn Session>, Error> {
+    match quietly(load) {
+        Ok(session) => Ok(Box::new(session)),
+        Err(why) => Err(Error::Load { runtime, why }),
+    }
+}
+
+fn message(error: impl ToString) -> String {
+    error.to_string()
 }
 
 /// Runs foreign code whose panics are errors here: a model of a hostile shape must not end the
