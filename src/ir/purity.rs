@@ -61,8 +61,7 @@ fn function_is_pure(
 
 /// Asks of a node and of all nodes in graphs nested in it.
 fn draws_nothing(node: &NodeProto, pure: &mut dyn FnMut(&NodeProto) -> bool) -> bool {
-    let nested = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
-    pure(node) && nested.flat_map(|graph| &graph.node).all(|inner| draws_nothing(inner, pure))
+    pure(node) && node.nested().flat_map(|graph| &graph.node).all(|inner| draws_nothing(inner, pure))
 }
 
 fn is_operator(node: &NodeProto, functions: &[FunctionProto]) -> bool {

@@ -157,16 +157,17 @@ pub fn rewrite(
 ) -> Result<Report, Error> {
     let driver = names.map_or_else(|| Ok(Driver::new(steps)), Driver::of)?;
     let report = driver.given(given).run(model)?;
-    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
+    if let Some(placeholder) =
+        model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
     {
         let refused = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
         let why = refused
-            .filter(|(_, (node, _))| node == left.called())
+            .filter(|(_, (node, _))| node == placeholder.called())
             .map(|(pass, (_, why))| format!("{pass}: {why}"))
             .next();
         return Err(Error::Placeholder {
-            op: left.op_type().to_owned(),
-            node: left.called().to_owned(),
+            op: placeholder.op_type().to_owned(),
+            node: placeholder.called().to_owned(),
             why: why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned()),
         });
     }
@@ -305,8 +306,7 @@ fn sweep(
                         continue;
                     }
                 };
-                let name = Some(graph.node(id).called()).filter(|name| !name.is_empty());
-                refused.push((name.map_or_else(|| format!("#{at}"), str::to_owned), why));
+                refused.push((graph.node(id).title(at), why));
                 at += 1;
             }
         };

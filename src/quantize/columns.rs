@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::held::GROUP;
+use super::layout::GROUP;
 use crate::ir::TensorProto;
 
 /// A matrix in 8 bits. `w ≈ q · scale`, with `scale = max |w| / 127` over the column or row; 1 where all of

@@ -1,10 +1,10 @@
 //! Outliers moved from activations into weights before either is quantized (Xiao et al. 2023, "SmoothQuant",
 //! eq. 4), exact in fp32.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::calibration::Calibration;
-use crate::ir::{Graph, Model, Names, NodeId, initializer_f32};
+use crate::ir::{Graph, Model, Names, NodeId, TensorProto, initializer_f32};
 
 /// `Y = (X / s) · (s W)`, with `s_j = max |X_j|^a / max |W_j|^(1 − a)` over channel j of the activation and
 /// over row j of every weight that reads it; `1 / s` goes into the scale (and bias) of the norm that makes
@@ -59,7 +59,7 @@ pub fn smooth(model: &mut Model, seen: &Calibration, strength: f64) -> usize {
     }
     let count = changes.len();
     let mut names = Names::of(model.graph_proto());
-    let mut added: HashMap<String, crate::ir::TensorProto> = HashMap::new();
+    let mut added: BTreeMap<String, TensorProto> = BTreeMap::new();
     let mut renamed: Vec<(NodeId, usize, String)> = Vec::new();
     {
         let graph = model.graph();
@@ -80,13 +80,11 @@ pub fn smooth(model: &mut Model, seen: &Calibration, strength: f64) -> usize {
             }
         }
     }
-    let graph = model.proto_mut().graph.as_mut().expect("a checked model has a graph");
+    let graph = model.graph_proto_mut();
     for (id, at, new) in renamed {
         graph.node[id.0].input[at] = new;
     }
-    let mut added: Vec<_> = added.into_values().collect();
-    added.sort_by(|a, b| a.name().cmp(b.name()));
-    graph.initializer.extend(added);
+    graph.initializer.extend(added.into_values());
     model.drop_unused_constants();
     count
 }

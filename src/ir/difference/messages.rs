@@ -126,13 +126,13 @@ messages! {
     // A shape is read as a whole; what its text doesn't tell is looked for field by field.
     first |old, new, walk| {
         let texts = [old.text(), new.text()];
-        let told = texts[0] != texts[1];
-        if told {
+        let differ = texts[0] != texts[1];
+        if differ {
             let [old_text, new_text] = texts;
             walk.changed(old_text, new_text, false);
             walk.field("denotation", &old.denotation, &new.denotation);
         }
-        told
+        differ
     };
     show |of| of.text();
 
