@@ -1,9 +1,9 @@
 use super::language_model::{LanguageModel, Turn};
 use super::{Error, Sampler, Sampling};
 
-/// What was said to one prompt.
+/// The answer to one prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct Utterance {
     /// Audio tokens, without the one that stops.
     pub tokens: Vec<i64>,
     /// For each token the row of hidden states that predicted it, each [channels].
@@ -23,9 +23,9 @@ pub struct Generation<'a> {
 
 struct Sentence {
     sampler: Sampler,
-    /// Which tokens are in the prompt or were said.
-    seen: Vec<bool>,
-    said: Said,
+    /// Which tokens are in the prompt or the utterance.
+    used: Vec<bool>,
+    utterance: Utterance,
     done: bool,
 }
 
@@ -45,17 +45,18 @@ impl<'a> Generation<'a> {
     ) -> Result<Self, Error> {
         let turn = model.begin(prompts, stop)?;
         let vocabulary = turn.answer.logits.first().map_or(0, Vec::len);
-        let known = |token: i64| usize::try_from(token).ok().filter(|&at| at < vocabulary);
+        let place = |token: i64| usize::try_from(token).ok().filter(|&at| at < vocabulary);
         let mut sentences = Vec::with_capacity(prompts.len());
         for (prompt, &stream) in prompts.iter().zip(streams) {
-            let mut seen = vec![false; vocabulary];
+            let mut used = vec![false; vocabulary];
             // The stop stands for padding too, which upstream's penalty sees.
             for &token in prompt.iter().chain([&stop]) {
-                let at = known(token).ok_or(Error::Vocabulary { token, vocabulary })?;
-                seen[at] = true;
+                let at = place(token).ok_or(Error::Vocabulary { token, vocabulary })?;
+                used[at] = true;
             }
             let sampler = Sampler::new(sampling, stream);
-            sentences.push(Sentence { sampler, seen, said: Said::default(), done: limit == 0 });
+            let utterance = Utterance::default();
+            sentences.push(Sentence { sampler, used, utterance, done: limit == 0 });
         }
         Ok(Self { turn, sentences, stop, limit, steps: 0 })
     }
@@ -65,32 +66,32 @@ impl<'a> Generation<'a> {
         self.sentences.iter().all(|sentence| sentence.done)
     }
 
-    /// Chooses the next token of every sentence that goes on, and lets the model answer. Calls `heard` with
+    /// Chooses the next token of every sentence that goes on, and lets the model answer. Calls `take` with
     /// the sentence's number and its new row; at an end there is none.
     ///
     /// # Errors
     /// [`Error::NotFinite`]; [`Error::Runtime`] and [`Error::Interface`] of the model.
-    pub fn step(&mut self, mut heard: impl FnMut(usize, &[f32])) -> Result<(), Error> {
+    pub fn step(&mut self, mut take: impl FnMut(usize, &[f32])) -> Result<(), Error> {
         let mut next = vec![self.stop; self.sentences.len()];
         let answers = self.turn.answer.logits.iter().zip(&mut self.turn.answer.rows);
         for (at, (sentence, (logits, row))) in self.sentences.iter_mut().zip(answers).enumerate() {
             if sentence.done {
                 continue;
             }
-            let refuse = || Error::NotFinite { sentence: at, step: sentence.said.tokens.len() };
-            let chosen = sentence.sampler.choose(logits, &sentence.seen);
+            let refuse = || Error::NotFinite { sentence: at, step: sentence.utterance.tokens.len() };
+            let chosen = sentence.sampler.choose(logits, &sentence.used);
             let chosen = chosen.filter(|_| row.iter().all(|value| value.is_finite()));
             let chosen = chosen.ok_or_else(refuse)?;
             if chosen as i64 == self.stop {
-                (sentence.said.stopped, sentence.done) = (true, true);
+                (sentence.utterance.stopped, sentence.done) = (true, true);
                 continue;
             }
-            heard(at, row);
+            take(at, row);
             next[at] = chosen as i64;
-            sentence.seen[chosen] = true;
-            sentence.said.tokens.push(chosen as i64);
-            sentence.said.rows.push(std::mem::take(row));
-            sentence.done = sentence.said.tokens.len() >= self.limit;
+            sentence.used[chosen] = true;
+            sentence.utterance.tokens.push(chosen as i64);
+            sentence.utterance.rows.push(std::mem::take(row));
+            sentence.done = sentence.utterance.tokens.len() >= self.limit;
         }
         self.steps += 1;
         if !self.is_done() {
@@ -104,8 +105,8 @@ impl<'a> Generation<'a> {
         self.steps
     }
 
-    /// What was said, in the order of the prompts.
-    pub fn finish(self) -> Vec<Said> {
-        self.sentences.into_iter().map(|sentence| sentence.said).collect()
+    /// The utterances, in the order of the prompts.
+    pub fn finish(self) -> Vec<Utterance> {
+        self.sentences.into_iter().map(|sentence| sentence.utterance).collect()
     }
 }

@@ -24,7 +24,7 @@ mod voice;
 use std::path::PathBuf;
 
 pub use decoder::Decoder;
-pub use generation::{Generation, Said};
+pub use generation::{Generation, Utterance};
 pub use language_model::LanguageModel;
 pub use repetition::hallucinates;
 pub use sampling::{Sampler, Sampling};
@@ -45,11 +45,11 @@ pub enum Error {
     #[error("{}: {why}", path.display())]
     #[diagnostic(
         code(speech::tokenizer),
-        help("a tokenizer.json of the checkpoint that the bundle was built from is needed")
+        help("use the tokenizer.json of the checkpoint that the bundle was built from")
     )]
     Tokenizer { path: PathBuf, why: String },
     /// Nothing of the text can be said.
-    #[error("{name} has nothing to say: no letter and no number is left of it")]
+    #[error("{name} has nothing to say: it has no letters or digits")]
     #[diagnostic(
         code(speech::empty),
         help("write a word: soprano-export synth BUNDLE \"Hello there.\"")

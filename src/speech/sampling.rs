@@ -41,14 +41,14 @@ impl Sampler {
         Self { sampling, random }
     }
 
-    /// The token that comes next; `seen[t]` says whether token t is in the prompt or was said. None where a
+    /// The token that comes next; `used[t]` says whether token t is in the prompt or was said. None where a
     /// logit is NaN, or none is finite.
-    pub fn choose(&mut self, logits: &[f32], seen: &[bool]) -> Option<usize> {
+    pub fn choose(&mut self, logits: &[f32], used: &[bool]) -> Option<usize> {
         let Sampling { temperature, repetition_penalty: penalty, .. } = self.sampling;
         if logits.iter().any(|logit| logit.is_nan()) {
             return None;
         }
-        let penalized = |(token, &logit): (usize, &f32)| match seen.get(token) {
+        let penalized = |(token, &logit): (usize, &f32)| match used.get(token) {
             Some(true) if logit < 0.0 => logit * penalty,
             Some(true) => logit / penalty,
             _ => logit,
@@ -65,29 +65,29 @@ impl Sampler {
             .collect();
         // Equal scores stand in the order of their tokens, so that nothing depends on the sort.
         likeliest.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let kept = self.kept(&likeliest)?;
-        let drawn = self.random.next_u64() as f64 / 2f64.powi(64) * kept.iter().sum::<f64>();
+        let weights = self.weights(&likeliest)?;
+        let target = self.random.next_u64() as f64 / 2f64.powi(64) * weights.iter().sum::<f64>();
         let mut upto = 0.0;
-        let at = kept.iter().position(|weight| {
+        let at = weights.iter().position(|weight| {
             upto += weight;
-            drawn < upto
+            target < upto
         });
-        Some(likeliest[at.unwrap_or(kept.len() - 1)].0)
+        Some(likeliest[at.unwrap_or(weights.len() - 1)].0)
     }
 
     /// The weights of the tokens that are kept, likeliest first; of an empty list none.
-    fn kept(&self, likeliest: &[(usize, f32)]) -> Option<Vec<f64>> {
+    fn weights(&self, likeliest: &[(usize, f32)]) -> Option<Vec<f64>> {
         let Sampling { top_k, top_p, min_p, .. } = self.sampling;
         let largest = likeliest.first().filter(|(_, score)| score.is_finite())?.1;
         let count = if top_k == 0 { likeliest.len() } else { top_k.min(likeliest.len()) };
         let weight = |&(_, score): &(usize, f32)| f64::from(score - largest).exp();
         let mut weights: Vec<f64> = likeliest[..count].iter().map(weight).collect();
         if top_p < 1.0 {
-            let wanted = f64::from(top_p.max(0.0)) * weights.iter().sum::<f64>();
+            let share = f64::from(top_p.max(0.0)) * weights.iter().sum::<f64>();
             let mut before = 0.0;
             let enough = weights.iter().position(|weight| {
                 before += weight;
-                before >= wanted
+                before >= share
             });
             weights.truncate(enough.map_or(weights.len(), |at| at + 1));
         }

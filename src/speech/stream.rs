@@ -18,15 +18,15 @@ pub struct Stream<'a> {
     /// The rows that are still needed, the first of them being row `first`.
     rows: Vec<Vec<f32>>,
     first: usize,
-    /// Pieces between two rows that have been given out.
-    given: usize,
+    /// Pieces between two rows that were returned already.
+    done: usize,
 }
 
 impl<'a> Stream<'a> {
     /// A stream whose first chunk is one piece (64 ms in Soprano), and each one twice the last, up to `most`
     /// pieces: the first sound is there soon, and what follows is decoded with less that is decoded again.
     pub fn new(decoder: &'a Decoder, most: usize) -> Self {
-        Self { decoder, chunk: 1, most: most.max(1), rows: Vec::new(), first: 0, given: 0 }
+        Self { decoder, chunk: 1, most: most.max(1), rows: Vec::new(), first: 0, done: 0 }
     }
 
     /// Takes a row; gives the samples that are ready, if there are enough.
@@ -37,7 +37,7 @@ impl<'a> Stream<'a> {
         self.rows.push(row.to_vec());
         let there = self.first + self.rows.len();
         let ready = there.saturating_sub(RECEPTIVE_FIELD);
-        if ready < self.given + self.chunk {
+        if ready < self.done + self.chunk {
             return Ok(None);
         }
         self.chunk = (2 * self.chunk).min(self.most);
@@ -50,15 +50,15 @@ impl<'a> Stream<'a> {
     /// As [`Decoder::decode`].
     pub fn finish(&mut self) -> Result<Vec<f32>, Error> {
         let pieces = (self.first + self.rows.len()).saturating_sub(1);
-        if pieces == self.given { Ok(Vec::new()) } else { self.decode(pieces) }
+        if pieces == self.done { Ok(Vec::new()) } else { self.decode(pieces) }
     }
 
-    /// The samples of the pieces that were not given out yet, up to piece `to`.
+    /// The samples of the pieces that were not returned yet, up to piece `to`.
     fn decode(&mut self, to: usize) -> Result<Vec<f32>, Error> {
         let samples = self.decoder.decode(&self.rows)?;
         let piece = samples.len() / (self.rows.len() - 1).max(1);
-        let new = samples[(self.given - self.first) * piece..(to - self.first) * piece].to_vec();
-        self.given = to;
+        let new = samples[(self.done - self.first) * piece..(to - self.first) * piece].to_vec();
+        self.done = to;
         let unneeded = to.saturating_sub(RECEPTIVE_FIELD).saturating_sub(self.first);
         self.rows.drain(..unneeded);
         self.first += unneeded;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::text::{self, Faults};
 use super::{
-    Decoder, Error, Generation, LanguageModel, Said, Sampling, Stream, Tokenizer, hallucinates,
+    Decoder, Error, Generation, LanguageModel, Sampling, Stream, Tokenizer, Utterance, hallucinates,
 };
 
 /// How a text is said.
@@ -65,7 +65,7 @@ pub struct Voice {
     decoder: Decoder,
 }
 
-/// Where samples go, and who is told how far it is.
+/// Where samples go, and what progress is reported to.
 pub trait Audience {
     /// Takes the next samples of text `text`.
     ///
@@ -73,7 +73,7 @@ pub trait Audience {
     /// [`Error::Output`] where they can't be put anywhere.
     fn hear(&mut self, text: usize, samples: &[f32]) -> Result<(), Error>;
 
-    /// Is told that so many of so many sentences are said.
+    /// Reports that so many of so many sentences are said.
     fn progress(&mut self, _done: usize, _of: usize) {}
 }
 
@@ -100,11 +100,10 @@ impl Voice {
     /// # Errors
     /// [`Error::Width`] where they are of different checkpoints.
     pub fn new(tokenizer: Tokenizer, lm: LanguageModel, decoder: Decoder) -> Result<Self, Error> {
-        let (wide, taken) = (lm.channels(), decoder.channels());
-        match wide == taken {
-            true => Ok(Self { tokenizer, lm, decoder }),
-            false => Err(Error::Width { lm: wide, decoder: taken }),
+        if lm.channels() != decoder.channels() {
+            return Err(Error::Width { lm: lm.channels(), decoder: decoder.channels() });
         }
+        Ok(Self { tokenizer, lm, decoder })
     }
 
     /// The decoder.
@@ -118,9 +117,9 @@ impl Voice {
     /// [`Error::Nothing`] where nothing of the text can be said; [`Error::Tokenizer`].
     pub fn read(&self, script: &Script, faults: Faults) -> Result<Vec<Vec<i64>>, Error> {
         let sentences = text::sentences(&text::normalize(script.text.trim(), faults), faults);
-        let heard =
+        let speakable =
             sentences.iter().filter(|sentence| sentence.contains(|c: char| c.is_alphanumeric()));
-        let prompts = heard.map(|sentence| self.tokenizer.encode(&text::prompt(sentence)));
+        let prompts = speakable.map(|sentence| self.tokenizer.encode(&text::prompt(sentence)));
         let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
         match prompts.is_empty() {
             true => Err(Error::Nothing { name: script.name.clone() }),
@@ -138,8 +137,8 @@ impl Voice {
         first: usize,
         settings: &Settings,
         interrupted: &AtomicBool,
-    ) -> Result<Vec<Said>, Error> {
-        let mut said = vec![Said::default(); prompts.len()];
+    ) -> Result<Vec<Utterance>, Error> {
+        let mut utterances = vec![Utterance::default(); prompts.len()];
         let mut open: Vec<usize> = (0..prompts.len()).collect();
         for attempt in 0..=settings.retries {
             let again: Vec<Vec<i64>> = open.iter().map(|&at| prompts[at].clone()).collect();
@@ -149,15 +148,15 @@ impl Voice {
                 stop_if(interrupted)?;
                 generation.step(|_, _| {})?;
             }
-            for (&at, found) in open.iter().zip(generation.finish()) {
-                said[at] = found;
+            for (&at, utterance) in open.iter().zip(generation.finish()) {
+                utterances[at] = utterance;
             }
-            open.retain(|&at| hallucinates(&said[at].rows));
+            open.retain(|&at| hallucinates(&utterances[at].rows));
             if open.is_empty() {
                 break;
             }
         }
-        Ok(said)
+        Ok(utterances)
     }
 
     fn generation(
@@ -174,7 +173,8 @@ impl Voice {
     /// nothing to say are passed over, and named in the summary.
     ///
     /// # Errors
-    /// [`Error::Nothing`] where no text has anything to say; otherwise as [`Voice::read`], [`Voice::say`] and [`Decoder::decode`]; [`Error::Output`] of the audience.
+    /// [`Error::Nothing`] where no text has anything to say; otherwise as [`Voice::read`], [`Voice::say`] and
+    /// [`Decoder::decode`]; [`Error::Output`] of the audience.
     pub fn speak(
         &self,
         scripts: &[Script],
@@ -187,7 +187,7 @@ impl Voice {
         for (text, script) in scripts.iter().enumerate() {
             stop_if(interrupted)?;
             match self.read(script, settings.faults) {
-                Ok(read) => prompts.extend(read.into_iter().map(|prompt| (text, prompt))),
+                Ok(sentences) => prompts.extend(sentences.into_iter().map(|prompt| (text, prompt))),
                 Err(Error::Nothing { .. }) => unsaid.push(text),
                 Err(error) => return Err(error),
             }
@@ -246,15 +246,15 @@ impl Speech<'_> {
         let start = Instant::now();
         let first = self.summary.sentences;
         let (texts, prompts): (Vec<usize>, Vec<Vec<i64>>) = prompts.iter().cloned().unzip();
-        let said = self.voice.say(&prompts, first, self.settings, self.interrupted)?;
+        let utterances = self.voice.say(&prompts, first, self.settings, self.interrupted)?;
         self.summary.speaking += start.elapsed();
-        for (text, said) in texts.into_iter().zip(said) {
+        for (text, utterance) in texts.into_iter().zip(utterances) {
             stop_if(self.interrupted)?;
             let start = Instant::now();
-            let samples = self.voice.decoder.decode(&said.rows)?;
+            let samples = self.voice.decoder.decode(&utterance.rows)?;
             self.summary.decoding += start.elapsed();
             self.hear(text, &samples)?;
-            self.said(&said);
+            self.count(&utterance);
         }
         Ok(())
     }
@@ -280,8 +280,7 @@ impl Speech<'_> {
         let rest = stream.finish()?;
         self.summary.decoding += start.elapsed();
         self.hear(text, &rest)?;
-        let said = generation.finish();
-        said.iter().for_each(|said| self.said(said));
+        generation.finish().iter().for_each(|utterance| self.count(utterance));
         Ok(())
     }
 
@@ -294,15 +293,15 @@ impl Speech<'_> {
         self.audience.hear(text, samples)
     }
 
-    fn said(&mut self, said: &Said) {
+    fn count(&mut self, utterance: &Utterance) {
         let summary = &mut self.summary;
-        if !said.stopped {
+        if !utterance.stopped {
             summary.endless.push(summary.sentences);
         }
-        if self.settings.retries > 0 && hallucinates(&said.rows) {
+        if self.settings.retries > 0 && hallucinates(&utterance.rows) {
             summary.humming.push(summary.sentences);
         }
-        summary.tokens += said.tokens.len();
+        summary.tokens += utterance.tokens.len();
         summary.sentences += 1;
         self.audience.progress(summary.sentences, self.of);
     }

@@ -122,14 +122,8 @@ pub(super) fn below_hundred(n: usize) -> String {
 }
 
 pub(super) fn spelled(digits: &str) -> String {
-    let mut out = String::with_capacity(6 * digits.len());
-    for digit in digits.bytes() {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(DIGITS[usize::from(digit - b'0')]);
-    }
-    out
+    let words = digits.bytes().map(|digit| DIGITS[usize::from(digit - b'0')]);
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::dates::is_month;
 use super::{
     STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit,
-    last_word, next_word, re, tail,
+    last_word, next_word, re, require, tail,
 };
 use super::{rewrite, roman, stop, times};
 
@@ -126,9 +126,7 @@ pub(super) fn mend(text: &mut String) {
         let mut name = after.chars();
         let named =
             name.next().is_some_and(char::is_uppercase) && name.next().is_some_and(char::is_lowercase);
-        if !named || before.ends_with(char::is_alphanumeric) {
-            return None;
-        }
+        require(named && !before.ends_with(char::is_alphanumeric))?;
         let long = long(&TITLES, &c[1]).or_else(|| long(&UPSTREAM, &c[1]))?;
         Some(format!("{long} "))
     });

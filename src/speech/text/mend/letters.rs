@@ -70,9 +70,9 @@ fn is_acronym(word: &str) -> bool {
         return word != "III";
     }
     // "COOOL": a vowel is held, but for those that are known.
-    let held =
+    let drawn_vowel =
         letters.windows(3).any(|run| b"AEOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
-    if held && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
+    if drawn_vowel && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
         return false;
     }
     // "Stage IIIB".

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use regex::Captures;
+
 use super::{each, re, rewrite};
 
 mod abbreviations;
@@ -255,6 +257,16 @@ fn stop(dot: &str, after: &str) -> &'static str {
 /// A space where `text` would touch a word.
 fn gap(touches: bool) -> &'static str {
     if touches { " " } else { "" }
+}
+
+/// A group of a match; empty where it takes no part.
+fn group<'a>(c: &'a Captures, at: usize) -> &'a str {
+    c.get(at).map_or("", |m| m.as_str())
+}
+
+/// Ends a rule where a condition does not hold.
+fn require(condition: bool) -> Option<()> {
+    condition.then_some(())
 }
 
 fn is_word(c: char) -> bool {

@@ -1,8 +1,6 @@
 //! Amounts of money, their sign or code before or after: "1234 pounds, 50 pence", "5.5 million dollars".
 
-use regex::Captures;
-
-use super::{each, gap, guarded, is_digit, next_word, re};
+use super::{each, gap, group, guarded, is_digit, next_word, re, require};
 
 /// One, and many.
 type Names = [&'static str; 2];
@@ -181,10 +179,6 @@ pub(super) fn mend(text: &mut String) {
     }
 }
 
-fn group<'a>(c: &'a Captures, at: usize) -> &'a str {
-    c.get(at).map_or("", |m| m.as_str())
-}
-
 struct Amount<'a> {
     sign: &'a str,
     number: &'a str,
@@ -209,9 +203,7 @@ impl Amount<'_> {
             }
             _ => parts(self.number)?,
         };
-        if more || within {
-            return None;
-        }
+        require(!more && !within)?;
         let &(_, names, hundredths) =
             CURRENCIES.iter().chain(&CODES).find(|(of, ..)| *of == self.sign)?;
         let whose = PREFIXES.iter().find(|(of, _)| *of == self.whose).map_or("", |(_, words)| words);

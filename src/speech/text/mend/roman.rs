@@ -1,6 +1,6 @@
 //! Roman numerals, where what stands around them says that they are numbers.
 
-use super::{each, ends_line, is_capitalised, last_word, next_word, re};
+use super::{each, ends_line, is_capitalised, last_word, next_word, re, require};
 
 /// Names of those who are counted: "Henry the eighth".
 const RULERS: &[&str] = &[
@@ -180,9 +180,7 @@ pub(super) fn mend(text: &mut String) {
         // In a word with an accent or an apostrophe: "I'm", "l'XI".
         let ruler = after.starts_with("'s") && RULERS.contains(&last_word(before));
         let apostrophe = after.starts_with('\'') && &c[1] == "I" && !ruler;
-        if apostrophe || before.ends_with('\'') || before.ends_with(char::is_alphanumeric) {
-            return None;
-        }
+        require(!(apostrophe || before.ends_with('\'') || before.ends_with(char::is_alphanumeric)))?;
         match c.get(2) {
             Some(_) => (c[1].len() > 1).then(|| ordinal(n)),
             None => read(&c[1], n, before, after),
