@@ -1,4 +1,4 @@
-//! Signals: WAV, short-time spectra, how far two signals are apart, and how good speech sounds.
+//! Signals: WAV files, short-time spectra, distances between signals, and the quality of speech.
 
 mod distance;
 mod estoi;

@@ -51,10 +51,6 @@ pub(super) fn outputs<'m>(
     })
 }
 
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 /// As many inputs and outputs as there may be, and those that must have a name with one.
 fn count(node: &NodeProto, form: &Form) -> Result<(), String> {
     let lists = [("input", &node.input, &form.inputs), ("output", &node.output, &form.outputs)];
@@ -62,9 +58,9 @@ fn count(node: &NodeProto, form: &Form) -> Result<(), String> {
         let (least, most) = Form::count(parameters);
         if names.len() < least || names.len() > most && !form.open {
             let wants = match () {
-                () if least == most => plural(most, what),
-                () if most == usize::MAX => format!("{} or more", plural(least, what)),
-                () => format!("{least} to {}", plural(most, what)),
+                () if least == most => super::counted(most, what),
+                () if most == usize::MAX => format!("{} or more", super::counted(least, what)),
+                () => format!("{least} to {}", super::counted(most, what)),
             };
             return Err(format!("it has {}; {} takes {wants}", names.len(), node.op_type()));
         }

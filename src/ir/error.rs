@@ -5,7 +5,7 @@ use miette::Diagnostic;
 use super::check::{Fault, Remedy};
 use super::wire::UnknownFields;
 
-/// Each way in which an ONNX file can't be used.
+/// Why an ONNX file can't be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]

@@ -57,3 +57,8 @@ pub use wire::UnknownFields;
 
 /// The domain of nodes that the exporters leave for Rust to replace.
 pub const PLACEHOLDER_DOMAIN: &str = "soprano_export";
+
+/// `1 node`, `2 nodes`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

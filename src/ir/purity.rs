@@ -71,8 +71,8 @@ fn is_operator(node: &NodeProto, functions: &[FunctionProto]) -> bool {
         && !functions.iter().any(redefined)
 }
 
-/// The function that a node calls. One that takes the name of an operator of ONNX's own is none: which of
-/// the two a runtime takes is open.
+/// The function that a node calls. One with the name of an operator of ONNX's own doesn't count: which of the
+/// two a runtime takes is open.
 fn called(node: &NodeProto, functions: &[FunctionProto]) -> Option<usize> {
     functions.iter().position(|f| {
         !is_own_domain(f.domain())

@@ -4,7 +4,7 @@ use super::surgery::{Given, Refused, Surgery};
 use super::{ALL, Pass, SMALL, Skip, Step, catalog};
 use crate::ir::{self, Model, NodeId, PLACEHOLDER_DOMAIN};
 
-/// How a rewrite ends without a model.
+/// Why a rewrite fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -96,7 +96,7 @@ impl Driver {
         self.only.as_ref().is_none_or(|only| only.contains(name))
     }
 
-    /// What surgeries are told.
+    /// Sets what surgeries need to know besides the graph.
     pub fn given(mut self, given: Given) -> Self {
         self.given = given;
         self
@@ -314,7 +314,7 @@ fn sweep(
         model.commit(change);
         applied += 1;
         left.patches -= 1;
-        // Nodes may be gone before `at`: step back by as many as the graph lost.
+        // Nodes before `at` may be gone: step back by as many as the graph lost.
         let after = model.graph_proto().node.len();
         at = at.saturating_sub(before.saturating_sub(after));
     }

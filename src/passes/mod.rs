@@ -59,7 +59,7 @@ pub trait Pass: Sync {
     /// Proposes a change at a node.
     ///
     /// # Errors
-    /// [`Skip`] says why there is none.
+    /// [`Skip`] says why nothing changes.
     fn visit(&self, graph: &Graph<'_>, node: NodeId) -> Result<Patch, Skip>;
 }
 

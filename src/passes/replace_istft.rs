@@ -253,15 +253,15 @@ impl Emitter<'_, '_> {
         self.emit(what, "Pad", &[x, &pads], |n| n)
     }
 
-    /// The bases, [bins, columns], built in the graph from one turn of each wave: 8 MB that a runtime makes
-    /// when it loads the model instead of the file. With part c_k and window w:
+    /// The products of the frames with the bases, even and odd about the middle. The bases, [bins, columns], are
+    /// built in the graph from one turn of each wave: 8 MB that a runtime makes when it loads the model, and that
+    /// the file does not have. With part c_k and window w:
     ///
     /// ```text
     /// basis[k, n] = wave(2π (k n mod N) / N) · c_k w[n]
     /// ```
     ///
     /// k·n mod N keeps the angle exact: a product of large floats would not.
-    /// Returns the products of the frames with them, even and odd about the middle.
     fn products(&mut self, transform: &Transform, columns: usize, [re, im]: [&str; 2]) -> [String; 2] {
         let bins = transform.bins();
         let count = |n: usize| (0..n as i64).collect::<Vec<_>>();

@@ -25,11 +25,11 @@ pub trait Surgery: Sync {
     /// Changes the graph and returns in how many places.
     ///
     /// # Errors
-    /// [`Refused`] says what it does not find or understand.
+    /// [`Refused`] says what is missing, or has an unknown form.
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused>;
 }
 
-/// What surgeries are told beside the graph.
+/// What surgeries need to know besides the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// What the inputs and outputs are called.
@@ -83,7 +83,7 @@ pub enum Refused {
         )
     )]
     Port { kind: &'static str, role: &'static str, name: String },
-    /// The heads of an attention cannot be told.
+    /// The number or size of an attention's heads is unknown.
     #[error("node {at:?}: {why}")]
     #[diagnostic(
         code(passes::heads),

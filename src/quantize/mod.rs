@@ -67,7 +67,7 @@ impl From<&Int8> for Options {
     }
 }
 
-/// What goes wrong.
+/// Why a model can't be quantized.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -117,7 +117,7 @@ pub enum Error {
     NoProduct { pattern: String },
 }
 
-/// What was done.
+/// What quantization did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Products in 8 bits, by node; one without a name by its first output, here and below.

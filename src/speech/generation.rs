@@ -67,7 +67,7 @@ impl<'a> Generation<'a> {
     }
 
     /// Chooses the next token of every sentence that goes on, and lets the model answer. Calls `take` with
-    /// the sentence's number and its new row; at an end there is none.
+    /// the sentence's number and its new row; not for the token that stops.
     ///
     /// # Errors
     /// [`Error::NotFinite`]; [`Error::Runtime`] and [`Error::Interface`] of the model.

@@ -32,7 +32,7 @@ pub use stream::{RECEPTIVE_FIELD, Stream};
 pub use tokenizer::Tokenizer;
 pub use voice::{Audience, Script, Settings, Summary, Voice};
 
-/// Why nothing is said.
+/// Why a text can't be spoken.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]

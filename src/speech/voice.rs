@@ -6,7 +6,7 @@ use super::{
     Decoder, Error, Generation, LanguageModel, Sampling, Stream, Tokenizer, Utterance, hallucinates,
 };
 
-/// How a text is said.
+/// How a text is spoken.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// How tokens are chosen.
@@ -31,7 +31,7 @@ impl Default for Settings {
     }
 }
 
-/// What saying a text took.
+/// What speaking a text took.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Sentences that were said.
@@ -127,7 +127,8 @@ impl Voice {
         }
     }
 
-    /// Says prompts at once, without a sound; `first` is the number of the first of them in its text.
+    /// Generates the utterances of several prompts at once, without decoding them; `first` is the number of the
+    /// first of them in its text.
     ///
     /// # Errors
     /// As [`Generation::begin`] and [`Generation::step`], and [`Error::Interrupted`].

@@ -4,6 +4,7 @@
 use super::parts::Part;
 use super::{Walk, tensor};
 use crate::ir::proto::*;
+use crate::ir::{counted, dtype_name};
 
 macro_rules! messages {
     ($($type:ty { $($field:ident),* } $(key $key:expr;)? $(alias $alias:expr;)? $(label $label:expr;)?
@@ -285,14 +286,6 @@ impl AttributeProto {
             false => parts.join(", "),
         }
     }
-}
-
-fn dtype_name(code: i32) -> String {
-    crate::ir::dtype_name(code)
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn list(names: &[String]) -> String {

@@ -232,18 +232,16 @@ fn lists(text: &mut String) {
             .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
             || after.starts_with(['-', '–', '\'', '/']);
         let rising = values.is_sorted_by(|a, b| a < b);
+        let written = |write: fn(u32) -> String| {
+            let numeral = |c: &regex::Captures| value(&c[0]).map_or_else(String::new, write);
+            re!("[IVXL]+").replace_all(&c[0], numeral).into_owned()
+        };
         // "Charles I, II and III".
         if RULERS.contains(&word) && rising && told && !inside && !joined {
-            let counted = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
-                value(&c[0]).map_or_else(String::new, |n| format!("the {}", ordinal(n)))
-            });
-            return Some(counted.into_owned());
+            return Some(written(|n| format!("the {}", ordinal(n))));
         }
         let numbers = rising && !inside && (labelled || (long && told && first));
-        let written = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
-            value(&c[0]).map_or_else(String::new, |n| n.to_string())
-        });
-        numbers.then(|| written.replace(['-', '–'], " to "))
+        numbers.then(|| written(|n| n.to_string()).replace(['-', '–'], " to "))
     });
     let small = re!(
         r"(?i)(?-u:\b)((?:act|book|chapter|page|part|section|volume)s?) ([ivxl]{1,6})[-–]([ivxl]{1,6})(?-u:\b)"
