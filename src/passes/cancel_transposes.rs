@@ -9,26 +9,8 @@ pub(super) struct CancelTransposes;
 
 /// Elementwise operators of one input (further inputs of `Clip` are scalars).
 const UNARY: &[&str] = &[
-    "Abs",
-    "Ceil",
-    "Clip",
-    "Cos",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Log",
-    "Neg",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Softplus",
-    "Sqrt",
-    "Tanh",
-    "Cast",
-    "Identity",
+    "Abs", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Relu", "Round",
+    "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Tanh", "Cast", "Identity",
 ];
 /// Elementwise operators of two inputs.
 const BINARY: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];

@@ -8,18 +8,8 @@ use super::super::numbers::{below_hundred, ordinal};
 use super::{comes_from, each, goes_on, last_word, next_word, re, require, tail};
 
 const MONTHS: [&str; 12] = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
 ];
 
 pub(super) fn mend(text: &mut String) {
@@ -119,41 +109,10 @@ pub(super) fn decades(text: &mut String) {
 
 /// What lasts for seconds: "a 30s timer".
 const TIMED: &[&str] = &[
-    "ago",
-    "break",
-    "burst",
-    "bursts",
-    "clip",
-    "clips",
-    "cooldown",
-    "countdown",
-    "delay",
-    "delays",
-    "earlier",
-    "exposure",
-    "faster",
-    "interval",
-    "intervals",
-    "lap",
-    "later",
-    "left",
-    "limit",
-    "pause",
-    "penalty",
-    "per",
-    "read",
-    "remaining",
-    "shot",
-    "slower",
-    "sprint",
-    "timeout",
-    "timeouts",
-    "timer",
-    "timers",
-    "video",
-    "videos",
-    "wait",
-    "window",
+    "ago", "break", "burst", "bursts", "clip", "clips", "cooldown", "countdown", "delay", "delays",
+    "earlier", "exposure", "faster", "interval", "intervals", "lap", "later", "left", "limit", "pause",
+    "penalty", "per", "read", "remaining", "shot", "slower", "sprint", "timeout", "timeouts", "timer",
+    "timers", "video", "videos", "wait", "window",
 ];
 /// What goes before seconds.
 const LASTING: &[&str] = &[

@@ -4,30 +4,13 @@ use super::super::numbers::{spelled, year_or_cardinal};
 use super::{each, re, require};
 
 /// What the signs of an address are called.
+#[rustfmt::skip]
 const SIGNS: [(char, &str); 23] = [
-    ('.', "dot"),
-    ('/', "slash"),
-    (':', "colon"),
-    ('?', "question mark"),
-    ('&', "and"),
-    ('=', "equals"),
-    ('#', "hash"),
-    ('%', "percent"),
-    ('-', "dash"),
-    ('_', "underscore"),
-    ('~', "tilde"),
-    ('+', "plus"),
-    ('@', "at"),
-    (',', "comma"),
-    (';', "semicolon"),
-    ('!', "exclamation mark"),
-    ('$', "dollar"),
-    ('*', "star"),
-    ('(', "open parenthesis"),
-    (')', "close parenthesis"),
-    ('\'', "apostrophe"),
-    ('[', "open bracket"),
-    (']', "close bracket"),
+    ('.', "dot"), ('/', "slash"), (':', "colon"), ('?', "question mark"), ('&', "and"),
+    ('=', "equals"), ('#', "hash"), ('%', "percent"), ('-', "dash"), ('_', "underscore"),
+    ('~', "tilde"), ('+', "plus"), ('@', "at"), (',', "comma"), (';', "semicolon"),
+    ('!', "exclamation mark"), ('$', "dollar"), ('*', "star"), ('(', "open parenthesis"),
+    (')', "close parenthesis"), ('\'', "apostrophe"), ('[', "open bracket"), (']', "close bracket"),
 ];
 
 pub(super) fn mend(text: &mut String) {

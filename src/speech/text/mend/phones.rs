@@ -5,19 +5,8 @@ use super::{comes_from, each, goes_on, last_word, re};
 
 /// What stands before a number that is called, where its digits don't say so.
 const CALLED: &[&str] = &[
-    "call",
-    "called",
-    "cell",
-    "dial",
-    "fax",
-    "line",
-    "mobile",
-    "number",
-    "phone",
-    "ring",
-    "tel",
-    "telephone",
-    "text",
+    "call", "called", "cell", "dial", "fax", "line", "mobile", "number", "phone", "ring", "tel",
+    "telephone", "text",
 ];
 
 pub(super) fn mend(text: &mut String) {
