@@ -27,7 +27,7 @@ impl Surgery for AddKvCache {
          \u{20}     softmax(Q K'^T + mask) V'\n\
          the mask is made from the length of attention_mask, which then is past and sequence together\n\
          not: a graph that has a cache, an attention of another form, a mask that attention_mask does not reach,\n\
-         keys or values that other nodes read too or whose heads nothing tells"
+         keys or values that other nodes read too or whose heads are unknown"
     }
 
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {

@@ -26,7 +26,7 @@ impl Surgery for CanonicalMask {
          \u{20} bias[b, 0, s, t] = 0 where t <= T - S + s and attention_mask[b, t] = 1, else -1e9\n\
          softmax(scores + any mask made of attention_mask and shapes alone)  =>  softmax(scores + bias)\n\
          Where(IsNaN(p), 0, p)  =>  p\n\
-         that the old mask is causal is taken for granted: `diff --run` shows whether the numbers stay\n\
+         the old mask is assumed to be causal: `diff --run` shows whether the numbers stay the same\n\
          not: before opset 13, an attention of another form, queries that are grouped already"
     }
 

@@ -119,12 +119,7 @@ pub(super) fn numbers(text: &mut String, faults: Faults) {
 }
 
 fn apart(digits: &str, out: &mut String) {
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
+    *out += &digits.chars().map(String::from).collect::<Vec<_>>().join(" ");
 }
 
 fn phone(number: &str, out: &mut String) {
