@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -65,47 +64,39 @@ impl DType {
 
     /// The name that ONNX tools print: `f32`, `i64`, …
     pub fn name(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The names that ONNX tools, NumPy and safetensors have for it.
+    fn names(self) -> (&'static str, &'static str, Dtype) {
         match self {
-            DType::F32 => "f32",
-            DType::F64 => "f64",
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-            DType::I64 => "i64",
-            DType::I32 => "i32",
-            DType::I16 => "i16",
-            DType::I8 => "i8",
-            DType::U64 => "u64",
-            DType::U32 => "u32",
-            DType::U16 => "u16",
-            DType::U8 => "u8",
-            DType::Bool => "bool",
+            DType::F32 => ("f32", "f4", Dtype::F32),
+            DType::F64 => ("f64", "f8", Dtype::F64),
+            DType::F16 => ("f16", "f2", Dtype::F16),
+            // NumPy has no such type, and keeps two raw bytes.
+            DType::BF16 => ("bf16", "V2", Dtype::BF16),
+            DType::I64 => ("i64", "i8", Dtype::I64),
+            DType::I32 => ("i32", "i4", Dtype::I32),
+            DType::I16 => ("i16", "i2", Dtype::I16),
+            DType::I8 => ("i8", "i1", Dtype::I8),
+            DType::U64 => ("u64", "u8", Dtype::U64),
+            DType::U32 => ("u32", "u4", Dtype::U32),
+            DType::U16 => ("u16", "u2", Dtype::U16),
+            DType::U8 => ("u8", "u1", Dtype::U8),
+            DType::Bool => ("bool", "b1", Dtype::BOOL),
         }
     }
 
-    fn to_safetensors(self) -> Dtype {
-        match self {
-            DType::F32 => Dtype::F32,
-            DType::F64 => Dtype::F64,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-            DType::I64 => Dtype::I64,
-            DType::I32 => Dtype::I32,
-            DType::I16 => Dtype::I16,
-            DType::I8 => Dtype::I8,
-            DType::U64 => Dtype::U64,
-            DType::U32 => Dtype::U32,
-            DType::U16 => Dtype::U16,
-            DType::U8 => Dtype::U8,
-            DType::Bool => Dtype::BOOL,
-        }
+    fn from_numpy(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.names().1 == code)
     }
 
-    fn from_safetensors(dtype: Dtype) -> Option<Self> {
-        Self::ALL.into_iter().find(|ours| ours.to_safetensors() == dtype)
+    fn from_safetensors(theirs: Dtype) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.names().2 == theirs)
     }
 }
 
-/// How a tensor or a file of tensors is not what it says.
+/// Why a tensor or a file of tensors can't be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[diagnostic(code(tensor))]
 #[allow(missing_docs)]
@@ -115,8 +106,8 @@ pub enum Error {
     #[error("a tensor of shape {shape:?} and type {} needs {needs} bytes and has {has}", dtype.name())]
     Length { shape: Vec<usize>, dtype: DType, needs: u128, has: usize },
     /// The tensor is of another type.
-    #[error("the tensor is {}, not {}", is.name(), wanted.name())]
-    Type { is: DType, wanted: DType },
+    #[error("the tensor is {}, not {}", is.name(), needed.name())]
+    Type { is: DType, needed: DType },
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -167,12 +158,6 @@ impl Tensor {
         Self::new(DType::I64, shape.to_vec(), data.into()).expect("as many values as the shape says")
     }
 
-    /// A float tensor from an array.
-    pub fn from_array(array: ArrayViewD<'_, f32>) -> Self {
-        let values: Vec<f32> = array.iter().copied().collect();
-        Self::from_f32(array.shape(), &values)
-    }
-
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -193,8 +178,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Type`] where the tensor isn't `f32`.
     pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
-        self.want(DType::F32)?;
-        Ok(self.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+        self.row(0, self.data.len() / 4)
     }
 
     /// Row `at` of a tensor seen as rows of `size` values; past its end an empty one.
@@ -202,9 +186,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Type`] where the tensor isn't `f32`.
     pub fn row(&self, at: usize, size: usize) -> Result<Vec<f32>, Error> {
-        self.want(DType::F32)?;
+        self.require(DType::F32)?;
         let bytes = self.data.get(at * size * 4..(at + 1) * size * 4).unwrap_or_default();
-        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
 
     /// The values as int64.
@@ -212,20 +196,44 @@ impl Tensor {
     /// # Errors
     /// [`Error::Type`] where the tensor isn't `i64`.
     pub fn to_i64(&self) -> Result<Vec<i64>, Error> {
-        self.want(DType::I64)?;
-        Ok(self.data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect())
+        self.require(DType::I64)?;
+        Ok(self.data.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
-    /// The values as an array.
-    ///
-    /// # Errors
-    /// [`Error::Type`] where the tensor isn't `f32`.
-    pub fn to_array(&self) -> Result<ArrayD<f32>, Error> {
-        Ok(ArrayD::from_shape_vec(IxDyn(&self.shape), self.to_f32()?).expect("checked in new()"))
+    /// The axes in another order; none where the order is not one of all axes.
+    pub(crate) fn transposed(&self, order: &[usize]) -> Option<Self> {
+        let rank = self.shape.len();
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..rank) {
+            return None;
+        }
+        let size = self.dtype.size();
+        let mut strides = vec![size; rank];
+        for axis in (1..rank).rev() {
+            // A dimension of zero leaves nothing to walk, and the others free to be huge.
+            strides[axis - 1] = strides[axis].checked_mul(self.shape[axis])?;
+        }
+        let shape: Vec<usize> = order.iter().map(|&axis| self.shape[axis]).collect();
+        let steps: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
+        let mut data = Vec::with_capacity(self.data.len());
+        let mut at = vec![0; rank];
+        while data.len() < self.data.len() {
+            let from: usize = at.iter().zip(&steps).map(|(at, step)| at * step).sum();
+            data.extend_from_slice(&self.data[from..from + size]);
+            for axis in (0..rank).rev() {
+                at[axis] += 1;
+                if at[axis] < shape[axis] {
+                    break;
+                }
+                at[axis] = 0;
+            }
+        }
+        Some(Self { dtype: self.dtype, shape, data: data.into() })
     }
 
-    fn want(&self, wanted: DType) -> Result<(), Error> {
-        if self.dtype == wanted { Ok(()) } else { Err(Error::Type { is: self.dtype, wanted }) }
+    fn require(&self, needed: DType) -> Result<(), Error> {
+        if self.dtype == needed { Ok(()) } else { Err(Error::Type { is: self.dtype, needed }) }
     }
 }
 
@@ -265,15 +273,11 @@ impl TensorFile {
     /// [`Error::Safetensors`] where a tensor can't be written.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let refuse = |why: String| Error::Safetensors { path: PathBuf::new(), why };
-        let views: Vec<(&str, TensorView<'_>)> = self
-            .tensors
-            .iter()
-            .map(|(name, t)| {
-                TensorView::new(t.dtype.to_safetensors(), t.shape.clone(), &t.data)
-                    .map(|view| (name.as_str(), view))
-                    .map_err(|e| refuse(e.to_string()))
-            })
-            .collect::<Result<_, _>>()?;
+        let mut views = Vec::new();
+        for (name, t) in &self.tensors {
+            let view = TensorView::new(t.dtype.names().2, t.shape.clone(), &t.data);
+            views.push((name.as_str(), view.map_err(|e| refuse(e.to_string()))?));
+        }
         let metadata = (!self.metadata.is_empty())
             .then(|| self.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
         safetensors::serialize(views, metadata).map_err(|e| refuse(e.to_string()))

@@ -4,27 +4,9 @@
 use std::path::{Path, PathBuf};
 
 const ROOMS: &[&str] = &[
-    "files",
-    "digest",
-    "tensor",
-    "audio",
-    "hardware",
-    "names",
-    "recipe",
-    "source",
-    "export",
-    "ir",
-    "interface",
-    "passes",
-    "quantize",
-    "convert",
-    "runtime",
-    "speech",
-    "family",
-    "validate",
-    "bundle",
-    "pipeline",
-    "cli",
+    "files", "digest", "tensor", "audio", "hardware", "names", "recipe", "source", "export", "ir",
+    "interface", "passes", "quantize", "convert", "runtime", "speech", "family", "validate", "bundle",
+    "pipeline", "cli",
 ];
 
 fn rank(room: &str) -> Option<usize> {

@@ -424,25 +424,8 @@ fn nodes_that_passes_trip_over() {
         |perm: &[i64], from: &str, to: &str| with(bare("Transpose", &[from], &[to]), "perm", perm);
     let mut cases: Vec<Vec<NodeProto>> = Vec::new();
     for op in [
-        "Identity",
-        "Transpose",
-        "Concat",
-        "Pad",
-        "Dropout",
-        "Constant",
-        "Conv",
-        "Mul",
-        "Add",
-        "MatMul",
-        "Split",
-        "Clip",
-        "Shape",
-        "Reshape",
-        "Unsqueeze",
-        "Squeeze",
-        "Gather",
-        "Cast",
-        "Max",
+        "Identity", "Transpose", "Concat", "Pad", "Dropout", "Constant", "Conv", "Mul", "Add",
+        "MatMul", "Split", "Clip", "Shape", "Reshape", "Unsqueeze", "Squeeze", "Gather", "Cast", "Max",
         "If",
     ] {
         for inputs in [&[][..], &[""], &["x"], &["w"], &["w", "w"], &["", "w"], &["e", "s", "w"]] {
@@ -772,19 +755,8 @@ const OPS: &[&str] = &[
 ];
 
 const ATTRIBUTES: &[&str] = &[
-    "perm",
-    "axis",
-    "to",
-    "value_ints",
-    "value_int",
-    "group",
-    "pads",
-    "strides",
-    "num_outputs",
-    "n_fft",
-    "hop_length",
-    "win_length",
-    "alpha",
+    "perm", "axis", "to", "value_ints", "value_int", "group", "pads", "strides", "num_outputs",
+    "n_fft", "hop_length", "win_length", "alpha",
 ];
 
 #[derive(Clone, Debug)]

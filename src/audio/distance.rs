@@ -1,4 +1,4 @@
-use super::{Error, Stft, max_or_nan};
+use super::{Error, Stft, max_or_nan, pairs, same_length};
 
 /// Window of [`log_spectral_distance_db`], in samples.
 pub const LSD_N_FFT: usize = 2048;
@@ -6,17 +6,6 @@ pub const LSD_N_FFT: usize = 2048;
 pub const LSD_HOP: usize = 512;
 /// Floor of [`log_spectral_distance_db`], in dB from the reference's loudest bin.
 pub const LSD_FLOOR_DB: f64 = -100.0;
-
-fn same_length(reference: &[f32], test: &[f32]) -> Result<(), Error> {
-    if reference.len() == test.len() {
-        return Ok(());
-    }
-    Err(Error::Lengths { reference: reference.len(), test: test.len() })
-}
-
-fn pairs<'a>(reference: &'a [f32], test: &'a [f32]) -> impl Iterator<Item = (f64, f64)> + 'a {
-    reference.iter().zip(test).map(|(&r, &t)| (f64::from(r), f64::from(t)))
-}
 
 /// Signal-to-noise ratio in dB, `10 log10(Σ r² / Σ (r − t)²)`, summed in f64.
 ///

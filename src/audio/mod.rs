@@ -1,4 +1,4 @@
-//! Signals: WAV, short-time spectra, how far two signals are apart, and how good speech sounds.
+//! Signals: WAV files, short-time spectra, distances between signals, and the quality of speech.
 
 mod distance;
 mod estoi;
@@ -41,7 +41,7 @@ pub enum Error {
     #[error("{}: can't be written: {why}", path.display())]
     Encode { path: PathBuf, why: Unencodable },
     /// Two signals that are to be compared have different lengths.
-    #[error("the reference has {reference} samples and the signal held against it {test}")]
+    #[error("the reference has {reference} samples, and the signal compared with it has {test}")]
     Lengths { reference: usize, test: usize },
     /// The metric is not defined at this sample rate.
     #[error("{metric} takes {lowest} to {highest} samples a second, not {rate}")]
@@ -54,21 +54,31 @@ pub enum Error {
     #[error("the {which} is silent: {metric} has no speech to judge")]
     Silent { metric: &'static str, which: &'static str },
     /// The signal is too short for the metric.
-    #[error("{metric} needs {needed:.3} s of speech, and the reference has {found:.3} s")]
+    #[error("{metric} needs {needed:.3} s of speech, and the reference has {has:.3} s")]
     #[diagnostic(help("use a longer sentence, or join several"))]
-    TooShort { metric: &'static str, needed: f64, found: f64 },
+    TooShort { metric: &'static str, needed: f64, has: f64 },
 }
 
 const REFERENCE: &str = "reference";
-const TEST: &str = "signal held against it";
+const TEST: &str = "signal compared with it";
 /// The highest rate that a metric resamples from, in Hz.
 const HIGHEST_RATE: u32 = 384_000;
 
-/// What a metric of speech asks of two signals: as many samples in each, all finite, and not all zero.
-fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(), Error> {
-    if reference.len() != test.len() {
-        return Err(Error::Lengths { reference: reference.len(), test: test.len() });
+fn same_length(reference: &[f32], test: &[f32]) -> Result<(), Error> {
+    if reference.len() == test.len() {
+        return Ok(());
     }
+    Err(Error::Lengths { reference: reference.len(), test: test.len() })
+}
+
+/// Samples of two signals at the same places.
+fn pairs<'a>(reference: &'a [f32], test: &'a [f32]) -> impl Iterator<Item = (f64, f64)> + 'a {
+    reference.iter().zip(test).map(|(&r, &t)| (f64::from(r), f64::from(t)))
+}
+
+/// What a metric of speech needs of two signals: as many samples in each, all finite, and not all zero.
+fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(), Error> {
+    same_length(reference, test)?;
     for (which, signal) in [(REFERENCE, reference), (TEST, test)] {
         if let Some((index, &value)) = signal.iter().enumerate().find(|(_, x)| !x.is_finite()) {
             return Err(Error::NotFinite { which, index, value });
@@ -80,7 +90,7 @@ fn comparable(metric: &'static str, reference: &[f32], test: &[f32]) -> Result<(
     Ok(())
 }
 
-/// Whether a metric that is defined at `lowest` Hz can be had of signals at `rate`.
+/// Whether a metric that is defined at `lowest` Hz can be computed of signals at `rate`.
 fn resampleable(metric: &'static str, rate: u32, lowest: u32) -> Result<(), Error> {
     if (lowest..=HIGHEST_RATE).contains(&rate) {
         return Ok(());

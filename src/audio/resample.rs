@@ -61,8 +61,8 @@ impl Filter {
         let taps = &self.phases[phase];
         let beyond = (last + 1).saturating_sub(samples.len());
         let until = last + 1 - beyond;
-        let seen = samples[..until].iter().rev();
-        taps.iter().skip(beyond).zip(seen).map(|(tap, &x)| tap * f64::from(x)).sum()
+        let newest_first = samples[..until].iter().rev();
+        taps.iter().skip(beyond).zip(newest_first).map(|(tap, &x)| tap * f64::from(x)).sum()
     }
 }
 

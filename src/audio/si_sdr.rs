@@ -14,7 +14,7 @@ use super::Error;
 /// - [`Error::NotFinite`] and [`Error::Silent`] for either signal.
 pub fn si_sdr_db(reference: &[f32], test: &[f32]) -> Result<f64, Error> {
     super::comparable("SI-SDR", reference, test)?;
-    let pairs = || reference.iter().zip(test).map(|(&s, &t)| (f64::from(s), f64::from(t)));
+    let pairs = || super::pairs(reference, test);
     let energy: f64 = pairs().map(|(s, _)| s * s).sum();
     let gain = pairs().map(|(s, t)| s * t).sum::<f64>() / energy;
     let distortion: f64 = pairs().map(|(s, t)| (gain * s - t).powi(2)).sum();

@@ -61,7 +61,7 @@ pub(super) fn speech_envelopes(
     let seconds = |frames: usize| (frames * HOP) as f64 / f64::from(RATE);
     match envelopes[0].len() {
         SEGMENT.. => Ok(envelopes),
-        few => Err(Error::TooShort { metric, needed: seconds(SEGMENT), found: seconds(few) }),
+        few => Err(Error::TooShort { metric, needed: seconds(SEGMENT), has: seconds(few) }),
     }
 }
 
@@ -105,10 +105,10 @@ fn without_silence(clean: &[Vec<f64>], processed: &[Vec<f64>]) -> (Vec<f64>, Vec
     let levels: Vec<f64> = clean.iter().map(level).collect();
     let loudest = levels.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let speech = |i: &usize| loudest - DYNAMIC_RANGE_DB < levels[*i];
-    let kept: Vec<usize> = (0..clean.len()).filter(speech).collect();
+    let loud: Vec<usize> = (0..clean.len()).filter(speech).collect();
     let joined = |frames: &[Vec<f64>]| {
-        let mut signal = vec![0.0; (kept.len() + 1) * HOP];
-        for (to, &from) in kept.iter().enumerate() {
+        let mut signal = vec![0.0; (loud.len() + 1) * HOP];
+        for (to, &from) in loud.iter().enumerate() {
             signal[to * HOP..].iter_mut().zip(&frames[from]).for_each(|(s, x)| *s += x);
         }
         signal

@@ -27,22 +27,18 @@ impl<W: Write> WavStream<W> {
             Encoding::Pcm16 => (1u16, 2u16),
             Encoding::Float32 => (3, 4),
         };
-        let mut header = Vec::new();
-        header.extend(b"RIFF");
-        header.extend(OPEN.to_le_bytes());
-        header.extend(b"WAVEfmt ");
-        header.extend(16u32.to_le_bytes());
-        for half in [tag, 1] {
-            header.extend(half.to_le_bytes());
-        }
-        for word in [sample_rate, sample_rate * u32::from(bytes)] {
-            header.extend(word.to_le_bytes());
-        }
-        for half in [bytes, bytes * 8] {
-            header.extend(half.to_le_bytes());
-        }
-        header.extend(b"data");
-        header.extend(OPEN.to_le_bytes());
+        let bytes_a_second = sample_rate * u32::from(bytes);
+        let header: Vec<u8> = [
+            b"RIFF",
+            OPEN.to_le_bytes().as_slice(),
+            b"WAVEfmt \x10\0\0\0",
+            &[tag, 1].map(u16::to_le_bytes).concat(),
+            &[sample_rate, bytes_a_second].map(u32::to_le_bytes).concat(),
+            &[bytes, bytes * 8].map(u16::to_le_bytes).concat(),
+            b"data",
+            &OPEN.to_le_bytes(),
+        ]
+        .concat();
         stream.out.write_all(&header)?;
         Ok(stream)
     }

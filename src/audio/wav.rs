@@ -32,7 +32,7 @@ pub enum Unencodable {
     #[error("sample {index} is {value}, which 16-bit PCM has no number for")]
     NotFinite { index: usize, value: f32 },
     /// More samples than the header of a WAV file can count.
-    #[error("{samples} samples are more than the 4 GiB of a WAV file")]
+    #[error("{samples} samples don't fit into the 4 GiB of a WAV file")]
     TooLong { samples: usize },
 }
 
@@ -61,14 +61,10 @@ impl Wav {
                 reader.samples::<i16>().map(|s| s.map(|n| f32::from(n) / 32768.0)).collect()
             }
             (SampleFormat::Float, 32) => reader.samples::<f32>().collect(),
-            (SampleFormat::Int, bits) => {
+            (format, bits) => {
+                let kind = if format == SampleFormat::Int { "PCM" } else { "float" };
                 return Err(format!(
-                    "it is {bits}-bit PCM, and only 16-bit PCM and 32-bit float are read"
-                ));
-            }
-            (SampleFormat::Float, bits) => {
-                return Err(format!(
-                    "it is {bits}-bit float, and only 16-bit PCM and 32-bit float are read"
+                    "it is {bits}-bit {kind}, and only 16-bit PCM and 32-bit float are read"
                 ));
             }
         };

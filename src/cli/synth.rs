@@ -166,13 +166,7 @@ fn tell(summary: &Summary, with: &[String], sample_rate: u32, threads: usize) {
     let first = summary.first_audio.map_or("none".to_owned(), ms);
     let rows = vec![
         row![
-            "sentences",
-            "tokens",
-            "audio",
-            "reading",
-            "speaking",
-            "decoding",
-            "first audio",
+            "sentences", "tokens", "audio", "reading", "speaking", "decoding", "first audio",
             "realtime"
         ],
         row![

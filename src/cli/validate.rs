@@ -104,15 +104,7 @@ fn judge(
 /// Every artifact in every runtime at every shape: how far it is from PyTorch, and from the first runtime.
 fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
     let mut rows = vec![row![
-        "artifact",
-        "runtime",
-        "case",
-        "batch",
-        "tokens",
-        "error / peak",
-        "SNR",
-        "to the first",
-        "SNR",
+        "artifact", "runtime", "case", "batch", "tokens", "error / peak", "SNR", "to the first", "SNR",
         ""
     ]];
     for (entry, verdict) in verdicts {

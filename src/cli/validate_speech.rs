@@ -156,19 +156,8 @@ fn whole<'a>(
 /// A line for each variant: the worst of its pieces.
 fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
     let mut rows = vec![row![
-        "variant",
-        "passed",
-        "same tokens",
-        "stop alike",
-        "drift",
-        "SNR own run",
-        "SNR",
-        "SI-SDR",
-        "LSD",
-        "MCD",
-        "STOI",
-        "ESTOI",
-        "PESQ"
+        "variant", "passed", "same tokens", "stop alike", "drift", "SNR own run", "SNR", "SI-SDR",
+        "LSD", "MCD", "STOI", "ESTOI", "PESQ"
     ]];
     for Speaker { name, heard } in speakers {
         let count = |holds: &dyn Fn(&Heard) -> bool| {

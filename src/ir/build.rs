@@ -1,12 +1,9 @@
 //! Nodes and small graphs, made in code.
 
-use std::collections::BTreeSet;
-
 use super::domains::is_own_domain;
-use super::model::Model;
 use super::proto::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto,
     attribute_proto::AttributeType,
     tensor_proto::DataType,
     tensor_shape_proto::{Dimension, dimension},
@@ -77,6 +74,35 @@ impl NodeProto {
     pub fn output_at(&self, at: usize) -> Option<&str> {
         self.output.get(at).map(String::as_str).filter(|name| !name.is_empty())
     }
+
+    /// The graphs nested in the node, in the order of its attributes.
+    pub(crate) fn nested(&self) -> impl Iterator<Item = &GraphProto> {
+        self.attribute.iter().flat_map(AttributeProto::nested)
+    }
+
+    pub(crate) fn nested_mut(&mut self) -> impl Iterator<Item = &mut GraphProto> {
+        self.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs))
+    }
+}
+
+impl AttributeProto {
+    /// The graphs that it holds.
+    pub(crate) fn nested(&self) -> impl Iterator<Item = &GraphProto> {
+        self.g.iter().chain(&self.graphs)
+    }
+}
+
+impl GraphProto {
+    /// The tensors of the initializers, dense and sparse.
+    pub(super) fn constants(&self) -> impl Iterator<Item = &TensorProto> {
+        let sparse = self.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+        self.initializer.iter().chain(sparse)
+    }
+
+    /// The graphs nested in its nodes.
+    pub(crate) fn nested_mut(&mut self) -> impl Iterator<Item = &mut GraphProto> {
+        self.node.iter_mut().flat_map(NodeProto::nested_mut)
+    }
 }
 
 /// The value of an attribute.
@@ -128,37 +154,25 @@ impl NodeBuilder {
     }
 
     /// Adds an attribute.
-    pub fn attr(mut self, name: &str, value: Attr) -> Self {
+    pub fn attr(self, name: &str, value: Attr) -> Self {
         let mut attribute = AttributeProto { name: Some(name.to_owned()), ..Default::default() };
-        let kind = match value {
-            Attr::Int(i) => {
-                attribute.i = Some(i);
-                AttributeType::Int
-            }
-            Attr::Float(f) => {
-                attribute.f = Some(f);
-                AttributeType::Float
-            }
-            Attr::Floats(floats) => {
-                attribute.floats = floats;
-                AttributeType::Floats
-            }
-            Attr::Ints(ints) => {
-                attribute.ints = ints;
-                AttributeType::Ints
-            }
-            Attr::String(s) => {
-                attribute.s = Some(s.into_bytes().into());
-                AttributeType::String
-            }
-            Attr::Tensor(t) => {
-                attribute.t = Some(t);
-                AttributeType::Tensor
-            }
-        };
-        attribute.r#type = Some(kind as i32);
-        self.0.attribute.push(attribute);
-        self
+        attribute.set_type(match value {
+            Attr::Int(_) => AttributeType::Int,
+            Attr::Float(_) => AttributeType::Float,
+            Attr::Floats(_) => AttributeType::Floats,
+            Attr::Ints(_) => AttributeType::Ints,
+            Attr::String(_) => AttributeType::String,
+            Attr::Tensor(_) => AttributeType::Tensor,
+        });
+        match value {
+            Attr::Int(i) => attribute.i = Some(i),
+            Attr::Float(f) => attribute.f = Some(f),
+            Attr::Floats(floats) => attribute.floats = floats,
+            Attr::Ints(ints) => attribute.ints = ints,
+            Attr::String(s) => attribute.s = Some(s.into_bytes().into()),
+            Attr::Tensor(t) => attribute.t = Some(t),
+        }
+        self.attribute(attribute)
     }
 
     /// Names the pass that makes the node.
@@ -192,103 +206,12 @@ impl NodeBuilder {
     }
 }
 
-/// A small model made in code, for tests and benchmarks. Dimensions are written as text: a number,
-/// or a name for one that stays open.
-#[derive(Clone, Default)]
-pub struct TestGraph {
-    graph: GraphProto,
-    functions: Vec<FunctionProto>,
-    versions: Option<(i64, i64)>,
-}
-
-impl TestGraph {
-    /// An empty graph.
-    pub fn new() -> Self {
-        let graph = GraphProto { name: Some("test".into()), ..Default::default() };
-        Self { graph, ..Default::default() }
-    }
-
-    /// Chooses the format's version and the opset.
-    pub fn versions(mut self, ir_version: i64, opset: i64) -> Self {
-        self.versions = Some((ir_version, opset));
-        self
-    }
-
-    /// Adds a function that nodes of its domain may call.
-    pub fn function(mut self, function: FunctionProto) -> Self {
-        self.functions.push(function);
-        self
-    }
-
-    /// Adds a float input.
-    pub fn input(mut self, name: &str, dims: &[&str]) -> Self {
-        self.graph.input.push(value_info(name, DataType::Float, dims));
-        self
-    }
-
-    /// Adds an int64 input.
-    pub fn input_i64(mut self, name: &str, dims: &[&str]) -> Self {
-        self.graph.input.push(value_info(name, DataType::Int64, dims));
-        self
-    }
-
-    /// Adds a float output.
-    pub fn output(mut self, name: &str, dims: &[&str]) -> Self {
-        self.graph.output.push(value_info(name, DataType::Float, dims));
-        self
-    }
-
-    /// Adds an initializer.
-    pub fn initializer(mut self, tensor: TensorProto) -> Self {
-        self.graph.initializer.push(tensor);
-        self
-    }
-
-    /// Adds a node.
-    pub fn node(mut self, node: NodeBuilder) -> Self {
-        self.graph.node.push(node.build());
-        self
-    }
-
-    /// The model, at opset 17 unless [another was chosen](TestGraph::versions), with the placeholders' domain
-    /// and those of its nodes and functions imported in version 1; a function that imports none imports the
-    /// same.
-    ///
-    /// # Panics
-    /// Where the graph isn't consistent: a fault of the test.
-    pub fn model(self) -> Model {
-        let opset = |domain: &str, version| OperatorSetIdProto {
-            domain: Some(domain.to_owned()),
-            version: Some(version),
-        };
-        let (ir_version, own) = self.versions.unwrap_or((8, 17));
-        let called = self.graph.node.iter().map(|node| node.domain());
-        let defined = self.functions.iter().map(|function| function.domain());
-        let all = called.chain(defined).chain([super::PLACEHOLDER_DOMAIN]);
-        let foreign: BTreeSet<&str> = all.filter(|domain| !is_own_domain(domain)).collect();
-        let mut opset_import = vec![opset("", own)];
-        opset_import.extend(foreign.into_iter().map(|domain| opset(domain, 1)));
-        let mut functions = self.functions;
-        for function in functions.iter_mut().filter(|function| function.opset_import.is_empty()) {
-            function.opset_import.clone_from(&opset_import);
-        }
-        let proto = ModelProto {
-            ir_version: Some(ir_version),
-            opset_import,
-            graph: Some(self.graph),
-            functions,
-            ..Default::default()
-        };
-        Model::from_proto(proto, "test.onnx").expect("a consistent test graph")
-    }
-}
-
-/// A float input or output; dimensions as [`TestGraph`] writes them.
+/// A float input or output; a dimension is a number, or a name for one that stays open.
 pub fn value_f32(name: &str, dims: &[&str]) -> ValueInfoProto {
     value_info(name, DataType::Float, dims)
 }
 
-/// An int64 input or output; dimensions as [`TestGraph`] writes them.
+/// An int64 input or output; dimensions likewise.
 pub fn value_i64(name: &str, dims: &[&str]) -> ValueInfoProto {
     value_info(name, DataType::Int64, dims)
 }
@@ -317,7 +240,7 @@ fn value_info(name: &str, dtype: DataType, dims: &[&str]) -> ValueInfoProto {
 }
 
 impl ValueInfoProto {
-    fn tensor_type(&self) -> Option<&type_proto::Tensor> {
+    pub(crate) fn tensor_type(&self) -> Option<&type_proto::Tensor> {
         match self.r#type.as_ref()?.value.as_ref()? {
             type_proto::Value::TensorType(tensor) => Some(tensor),
             _ => None,

@@ -41,15 +41,11 @@ pub(super) enum Remedy {
     Names,
 }
 
-fn fault(place: impl Into<String>, why: impl Into<String>) -> Fault {
-    Fault::new(place.into(), why.into())
+pub(super) fn fault(place: impl Into<String>, why: impl Into<String>) -> Fault {
+    Fault { place: place.into(), why: why.into(), remedy: Remedy::None }
 }
 
 impl Fault {
-    pub(super) fn new(place: String, why: String) -> Self {
-        Self { place, why, remedy: Remedy::None }
-    }
-
     fn remedy(mut self, remedy: Remedy) -> Self {
         self.remedy = remedy;
         self
@@ -110,16 +106,11 @@ fn title(function: &FunctionProto) -> String {
     }
 }
 
-/// The graphs in a node's attributes, by the attribute's name.
-fn nested(node: &NodeProto) -> impl Iterator<Item = (&str, &GraphProto)> {
-    node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs).map(|graph| (a.name(), graph)))
-}
-
 /// The nodes of a list, and of all graphs within them.
 fn all_nodes<'m>(nodes: &'m [NodeProto], visit: &mut dyn FnMut(&'m NodeProto)) {
     for node in nodes {
         visit(node);
-        nested(node).for_each(|(_, graph)| all_nodes(&graph.node, visit));
+        node.nested().for_each(|graph| all_nodes(&graph.node, visit));
     }
 }
 
@@ -256,10 +247,7 @@ impl<'m> Body<'_, 'm> {
         ];
         let initializers = || {
             let graphs = std::iter::once(main).chain(&training.algorithm);
-            graphs.flat_map(|graph| {
-                let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref());
-                graph.initializer.iter().chain(sparse).map(|tensor| tensor.name())
-            })
+            graphs.flat_map(|graph| graph.constants().map(|tensor| tensor.name()))
         };
         for (name, graph, outer, bindings) in graphs {
             let inside = format!(" of training {at}, {name}");
@@ -295,13 +283,11 @@ impl<'m> Body<'_, 'm> {
         inside: &str,
     ) -> Result<(), Fault> {
         let mut names = HashSet::new();
-        let dense = graph.initializer.iter();
-        let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
-        for tensor in dense.chain(sparse) {
+        for tensor in graph.constants() {
             let name = tensor.name();
             let place = || format!("initializer {name:?}{inside}");
             if name.is_empty() || !names.insert(name) {
-                return Err(fault(place(), "initializers need names, each its own"));
+                return Err(fault(place(), "initializers need unique names"));
             }
             let input = scope.own.get(name).copied();
             if input.is_none() && self.checker.ir < FREE_INITIALIZERS {
@@ -349,9 +335,11 @@ impl<'m> Body<'_, 'm> {
                 };
                 return Err(refuse(why, Remedy::None));
             }
-            for (attribute, graph) in nested(node) {
-                let inside = format!(" in {attribute:?} of {}", place());
-                self.graph(graph, Some(scope), &inside)?;
+            for attribute in &node.attribute {
+                let inside = || format!(" in {:?} of {}", attribute.name(), place());
+                attribute
+                    .nested()
+                    .try_for_each(|graph| self.graph(graph, Some(scope), &inside()).map(drop))?;
             }
             let types = self.form(node, scope).map_err(|(why, remedy)| refuse(why, remedy))?;
             for (at, output) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {

@@ -51,10 +51,6 @@ pub(super) fn outputs<'m>(
     })
 }
 
-fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 /// As many inputs and outputs as there may be, and those that must have a name with one.
 fn count(node: &NodeProto, form: &Form) -> Result<(), String> {
     let lists = [("input", &node.input, &form.inputs), ("output", &node.output, &form.outputs)];
@@ -62,9 +58,9 @@ fn count(node: &NodeProto, form: &Form) -> Result<(), String> {
         let (least, most) = Form::count(parameters);
         if names.len() < least || names.len() > most && !form.open {
             let wants = match () {
-                () if least == most => plural(most, what),
-                () if most == usize::MAX => format!("{} or more", plural(least, what)),
-                () => format!("{least} to {}", plural(most, what)),
+                () if least == most => super::counted(most, what),
+                () if most == usize::MAX => format!("{} or more", super::counted(least, what)),
+                () => format!("{least} to {}", super::counted(most, what)),
             };
             return Err(format!("it has {}; {} takes {wants}", names.len(), node.op_type()));
         }
@@ -88,7 +84,7 @@ fn attributes(node: &NodeProto, form: &Form, ir: i64) -> Result<(), String> {
         if name.starts_with("__") {
             continue;
         }
-        let Some(known) = form.attributes.iter().find(|known| known.name == name) else {
+        let Some(allowed) = form.attributes.iter().find(|allowed| allowed.name == name) else {
             if form.open {
                 continue;
             }
@@ -99,19 +95,19 @@ fn attributes(node: &NodeProto, form: &Form, ir: i64) -> Result<(), String> {
             continue;
         }
         let kind = attribute.r#type();
-        if kind != known.kind {
+        if kind != allowed.kind {
             return Err(format!(
                 "its attribute {name:?} is {}, not {}",
                 kind_name(kind),
-                kind_name(known.kind)
+                kind_name(allowed.kind)
             ));
         }
         if attribute.ref_attr_name().is_empty() {
             value(attribute, kind)?;
         }
     }
-    let given = |name: &str| node.attribute.iter().any(|attribute| attribute.name() == name);
-    match form.attributes.iter().find(|known| known.required && !given(known.name)) {
+    let has = |name: &str| node.attribute.iter().any(|attribute| attribute.name() == name);
+    match form.attributes.iter().find(|attribute| attribute.required && !has(attribute.name)) {
         Some(absent) => Err(format!("its attribute {:?} is missing", absent.name)),
         None => Ok(()),
     }
@@ -197,8 +193,8 @@ fn types<'m>(
             Kind::Of(types) => types.only(),
             Kind::Variable(at) => {
                 let alike = variable(parameter).is_some();
-                let known = bound[at].filter(|_| alike).map(|(dtype, _)| dtype);
-                known.or_else(|| asked_for(node)).or_else(|| form.variables[at].1.only())
+                let dtype = bound[at].filter(|_| alike).map(|(dtype, _)| dtype);
+                dtype.or_else(|| attribute_type(node)).or_else(|| form.variables[at].1.only())
             }
         }
     });
@@ -215,9 +211,9 @@ fn variable(parameter: &Parameter) -> Option<usize> {
 }
 
 /// The type that a node's attributes give to what it makes.
-fn asked_for(node: &NodeProto) -> Option<i32> {
+fn attribute_type(node: &NodeProto) -> Option<i32> {
     let dtype = |dtype: DataType| Some(dtype as i32);
-    let given = |name: &str| node.attr(name);
+    let attribute = |name: &str| node.attr(name);
     match node.op_type() {
         "Constant" => node.attribute.iter().find_map(|a| match a.name() {
             "value" => a.t.as_ref().map(|t| t.data_type()),
@@ -227,13 +223,13 @@ fn asked_for(node: &NodeProto) -> Option<i32> {
             "value_string" | "value_strings" => dtype(DataType::String),
             _ => None,
         }),
-        "ConstantOfShape" => match given("value") {
+        "ConstantOfShape" => match attribute("value") {
             Some(value) => value.t.as_ref().map(|t| t.data_type()),
             None => dtype(DataType::Float),
         },
-        "Cast" => given("to")?.i.and_then(|i| i32::try_from(i).ok()),
+        "Cast" => attribute("to")?.i.and_then(|i| i32::try_from(i).ok()),
         _ => {
-            let named = ["dtype", "output_dtype", "output_datatype"].into_iter().find_map(given);
+            let named = ["dtype", "output_dtype", "output_datatype"].into_iter().find_map(attribute);
             named?.i.and_then(|i| i32::try_from(i).ok())
         }
     }

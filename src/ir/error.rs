@@ -5,7 +5,7 @@ use miette::Diagnostic;
 use super::check::{Fault, Remedy};
 use super::wire::UnknownFields;
 
-/// Each way in which an ONNX file can't be used.
+/// Why an ONNX file can't be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{}: the file is empty", path.display())]
     #[diagnostic(
         code(ir::empty),
-        help("export the model again; an empty file is often a full disk's trace")
+        help("export the model again; an empty file often means that the disk was full")
     )]
     Empty { path: PathBuf },
 
@@ -42,7 +42,7 @@ pub enum Error {
     UnknownFields { path: PathBuf, fields: UnknownFields },
 
     /// The model is larger than protobuf can hold.
-    #[error("{}: {bytes} bytes; protobuf ends at 2 GiB", path.display())]
+    #[error("{}: {bytes} bytes; protobuf allows 2 GiB at most", path.display())]
     #[diagnostic(code(ir::too_large), help("keep the weights in a file beside it: --external-data"))]
     TooLarge { path: PathBuf, bytes: u64 },
 

@@ -25,14 +25,14 @@ pub(super) fn any(model: &ModelProto) -> bool {
 
 /// Where the tensors of a model keep their data, as they write it.
 pub(super) fn locations(model: &ModelProto) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+    let mut locations = BTreeSet::new();
     let Ok(()) = for_each_tensor(model, &mut |tensor, _| {
         let entries = tensor.external_data.iter().filter(|_| is_external(tensor));
         let location = entries.filter(|entry| entry.key() == "location");
-        found.extend(location.map(|entry| entry.value().to_owned()));
+        locations.extend(location.map(|entry| entry.value().to_owned()));
         Ok::<(), std::convert::Infallible>(())
     });
-    found
+    locations
 }
 
 /// Puts the data of external tensors into the model, mapped, not copied; the files that it lies in, as what

@@ -118,11 +118,7 @@ impl<'m> Graph<'m> {
                     uses.push((id, NodeId(at)));
                 }
             }
-            if !node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty()) {
-                continue;
-            }
-            let mut names = Nested::default();
-            names.of(node);
+            let names = Nested::of(node);
             names.captured.into_iter().for_each(|name| graph.value(name).captured = true);
             names.own.into_iter().for_each(|name| graph.value(name).nested = true);
         }
@@ -186,6 +182,11 @@ impl<'m> Graph<'m> {
         &self.proto.node[id.0]
     }
 
+    /// A node by its place, if [it is of this operator](Graph::is).
+    pub fn node_of(&self, id: NodeId, op: &str) -> Option<&'m NodeProto> {
+        Some(self.node(id)).filter(|node| self.is(node, op))
+    }
+
     /// All nodes, in order.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &'m NodeProto)> + use<'m> {
         self.proto.node.iter().enumerate().map(|(at, node)| (NodeId(at), node))
@@ -199,8 +200,7 @@ impl<'m> Graph<'m> {
     /// The node that makes a value, if [it is of this operator](Graph::is).
     pub fn maker_of(&self, value: &str, op: &str) -> Option<(NodeId, &'m NodeProto)> {
         let id = self.maker(value)?;
-        let node = self.node(id);
-        self.is(node, op).then_some((id, node))
+        Some((id, self.node_of(id, op)?))
     }
 
     /// The nodes that use a value, each once, in order.
@@ -264,6 +264,14 @@ impl<'m> Graph<'m> {
         self.initializer_at(value).map(|at| &self.proto.initializer[at])
     }
 
+    /// The initializers that nothing in the graph refers to.
+    pub fn unused_constants(&self) -> impl Iterator<Item = &'m str> {
+        let names = self.proto.initializer.iter().map(|tensor| tensor.name());
+        names.filter(|name| {
+            self.initializer(name).is_some() && self.users(name).is_empty() && !self.is_pinned(name)
+        })
+    }
+
     /// The first initializer before this one that has the same type, shape and bits, neither of them
     /// open to callers.
     pub fn earliest_equal(&self, value: &str) -> Option<&'m str> {
@@ -324,10 +332,7 @@ impl<'m> Graph<'m> {
     /// Every value is made once and before its use, and every output is made.
     pub(super) fn check(&self) -> Result<(), (String, String)> {
         let mut known: HashSet<&str> = HashSet::with_capacity(self.values.len());
-        let dense = self.proto.initializer.iter().map(|t| t.name());
-        let sparse =
-            self.proto.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name()));
-        for name in dense.chain(sparse) {
+        for name in self.proto.constants().map(|tensor| tensor.name()) {
             if name.is_empty() {
                 return Err(("initializers".into(), "one has no name".into()));
             }
@@ -399,20 +404,20 @@ struct Nested<'m> {
 }
 
 impl<'m> Nested<'m> {
-    fn of(&mut self, node: &'m NodeProto) {
-        let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
-        graphs.for_each(|inner| self.graph(inner));
+    fn of(node: &'m NodeProto) -> Self {
+        let mut names = Self::default();
+        node.nested().for_each(|inner| names.graph(inner));
+        names
     }
 
     fn graph(&mut self, inner: &'m GraphProto) {
         let mut own: HashSet<&str> = inner.input.iter().map(|v| v.name()).collect();
-        own.extend(inner.initializer.iter().map(|t| t.name()));
-        own.extend(inner.sparse_initializer.iter().filter_map(|s| Some(s.values.as_ref()?.name())));
+        own.extend(inner.constants().map(|tensor| tensor.name()));
         own.extend(inner.node.iter().flat_map(|n| n.output.iter().map(String::as_str)));
         let mut deeper = Nested::default();
         for node in &inner.node {
             deeper.captured.extend(node.input.iter().map(String::as_str));
-            deeper.of(node);
+            node.nested().for_each(|graph| deeper.graph(graph));
         }
         deeper.captured.extend(inner.output.iter().map(|v| v.name()));
         let outside = |name: &&str| !name.is_empty() && !own.contains(name);
@@ -423,7 +428,5 @@ impl<'m> Nested<'m> {
 
 /// The names that graphs nested in a node take from outside, in alphabetical order.
 pub(super) fn captured_by(node: &NodeProto) -> BTreeSet<&str> {
-    let mut names = Nested::default();
-    names.of(node);
-    names.captured
+    Nested::of(node).captured
 }

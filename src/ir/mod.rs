@@ -24,6 +24,7 @@ mod purity;
 mod save;
 mod scope;
 mod tensors;
+mod test_graph;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -31,7 +32,7 @@ mod walk;
 mod wire;
 mod write;
 
-pub use build::{Attr, NodeBuilder, TestGraph, node, value_f32, value_i64};
+pub use build::{Attr, NodeBuilder, node, value_f32, value_i64};
 pub(crate) use difference::same_attributes;
 pub use difference::{Change, Difference, differences};
 pub use error::Error;
@@ -47,13 +48,17 @@ pub use proto::{
 };
 pub use save::{Saved, Weights, Written};
 pub use scope::{Home, Scope};
-#[cfg(feature = "rten")]
-pub(crate) use tensors::dtype_of;
-pub(crate) use tensors::{constant_of, value_of};
+pub(crate) use tensors::{code_of, constant_of, dtype_of, plain_bytes, value_of};
 pub use tensors::{
     dtype_name, initializer_f32, initializer_i64, initializer_raw, shape_of, stored_bytes,
 };
+pub use test_graph::TestGraph;
 pub use wire::UnknownFields;
 
 /// The domain of nodes that the exporters leave for Rust to replace.
 pub const PLACEHOLDER_DOMAIN: &str = "soprano_export";
+
+/// `1 node`, `2 nodes`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
-use super::check::{self, Fault};
+use super::check::{check, fault};
 use super::difference::same_model;
 use super::domains::opset_of;
 use super::error::Error;
@@ -120,7 +120,7 @@ impl Model {
         self.proto.graph.as_ref().expect("checked when opened")
     }
 
-    pub(super) fn graph_proto_mut(&mut self) -> &mut GraphProto {
+    pub(crate) fn graph_proto_mut(&mut self) -> &mut GraphProto {
         self.proto.graph.as_mut().expect("checked when opened")
     }
 
@@ -150,7 +150,7 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] names the first node or tensor that is wrong.
     pub fn consistent(&self) -> Result<(), Error> {
-        let refuse = |place, why| Error::invalid(&self.path, Fault::new(place, why));
+        let refuse = |place, why| Error::invalid(&self.path, fault(place, why));
         if self.proto.graph.is_none() {
             return Err(refuse("the model".to_owned(), "it holds no graph".to_owned()));
         }
@@ -174,7 +174,7 @@ impl Model {
             return Err(Error::UnknownFields { path: self.path.clone(), fields: fields.clone() });
         }
         self.consistent()?;
-        check::check(&self.proto).map_err(|fault| Error::invalid(&self.path, fault))
+        check(&self.proto).map_err(|fault| Error::invalid(&self.path, fault))
     }
 
     /// The file's own bytes, where the model is still what stands in them, bit by bit.

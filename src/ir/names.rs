@@ -22,14 +22,11 @@ impl Names {
     fn add(&mut self, graph: &GraphProto) {
         let infos = graph.input.iter().chain(&graph.output).chain(&graph.value_info);
         self.values.extend(infos.map(|info| info.name().to_owned()));
-        self.values.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
-        let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
-        self.values.extend(sparse.map(|values| values.name().to_owned()));
+        self.values.extend(graph.constants().map(|tensor| tensor.name().to_owned()));
         for node in &graph.node {
             self.nodes.insert(node.name().to_owned());
             self.values.extend(node.input.iter().chain(&node.output).cloned());
-            let nested = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
-            nested.for_each(|inner| self.add(inner));
+            node.nested().for_each(|inner| self.add(inner));
         }
     }
 
@@ -63,9 +60,9 @@ pub(crate) fn rename_value(graph: &mut GraphProto, old: &str, new: &str) {
     };
     for node in &mut graph.node {
         node.input.iter_mut().chain(&mut node.output).for_each(swap);
-        for inner in node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().chain(&mut a.graphs)) {
-            let given = inner.input.iter().map(|v| v.name());
-            let mut own = given.chain(inner.initializer.iter().map(|t| t.name()));
+        for inner in node.nested_mut() {
+            let inputs = inner.input.iter().map(|v| v.name());
+            let mut own = inputs.chain(inner.initializer.iter().map(|t| t.name()));
             if own.all(|name| name != old) {
                 rename_value(inner, old, new);
                 inner.output.iter_mut().filter_map(|v| v.name.as_mut()).for_each(swap);

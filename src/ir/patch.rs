@@ -166,52 +166,38 @@ impl Model {
             return;
         }
         let graph = self.graph();
-        let kept: Vec<bool> =
+        let stays: Vec<bool> =
             graph.proto().input.iter().map(|input| graph.is_input(input.name())).collect();
         self.proto_mut().ir_version = Some(4);
-        let mut kept = kept.into_iter();
-        self.graph_proto_mut().input.retain(|_| kept.next().expect("one for each input"));
-    }
-
-    /// Drops those of the named initializers that nothing uses any more.
-    fn release(&mut self, names: &[String]) {
-        let graph = self.graph();
-        let unused: HashSet<String> = names
-            .iter()
-            .filter(|name| graph.initializer(name).is_some())
-            .filter(|name| graph.users(name).is_empty() && !graph.is_pinned(name))
-            .cloned()
-            .collect();
-        if !unused.is_empty() {
-            self.free_constants_of_inputs();
-            self.graph_proto_mut().initializer.retain(|t| !unused.contains(t.name()));
-        }
+        let mut stays = stays.into_iter();
+        self.graph_proto_mut().input.retain(|_| stays.next().expect("one for each input"));
     }
 
     /// Drops every initializer that nothing in the graph refers to, and returns how many.
     pub fn drop_unused_constants(&mut self) -> usize {
-        let names: Vec<String> =
-            self.graph_proto().initializer.iter().map(|t| t.name().to_owned()).collect();
-        let before = names.len();
-        self.release(&names);
-        before - self.graph_proto().initializer.len()
+        let unused: HashSet<String> = self.graph().unused_constants().map(str::to_owned).collect();
+        if !unused.is_empty() {
+            self.free_constants_of_inputs();
+            self.graph_proto_mut().initializer.retain(|t| !unused.contains(t.name()));
+        }
+        unused.len()
     }
 
     /// Replaces the graph's outputs, and drops every node that none of them needs.
     pub fn keep_outputs(&mut self, outputs: impl IntoIterator<Item = ValueInfoProto>) {
         let graph = self.graph_proto_mut();
         graph.output = outputs.into_iter().collect();
-        let mut wanted: HashSet<String> = graph.output.iter().map(|o| o.name().to_owned()).collect();
-        let mut kept: Vec<NodeProto> = Vec::with_capacity(graph.node.len());
+        let mut needed: HashSet<String> = graph.output.iter().map(|o| o.name().to_owned()).collect();
+        let mut nodes: Vec<NodeProto> = Vec::with_capacity(graph.node.len());
         for node in std::mem::take(&mut graph.node).into_iter().rev() {
-            if node.output.iter().any(|output| wanted.contains(output)) {
-                wanted.extend(node.input.iter().cloned());
-                wanted.extend(captured_by(&node).into_iter().map(str::to_owned));
-                kept.push(node);
+            if node.output.iter().any(|output| needed.contains(output)) {
+                needed.extend(node.input.iter().cloned());
+                needed.extend(captured_by(&node).into_iter().map(str::to_owned));
+                nodes.push(node);
             }
         }
-        kept.reverse();
-        graph.node = kept;
+        nodes.reverse();
+        graph.node = nodes;
         self.drop_unused_constants();
         self.forget_gone_values();
     }

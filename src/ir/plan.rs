@@ -35,8 +35,12 @@ impl Graph<'_> {
             sign(node, author);
         }
 
-        let plan =
-            Plan { graph: self, at, removed: &removed, made: made(&inserted, &patch.initializers)? };
+        let plan = Plan {
+            graph: self,
+            at,
+            removed: &removed,
+            sources: sources(&inserted, &patch.initializers)?,
+        };
         plan.check_names(&redirect)?;
         plan.check_uses(&inserted)?;
         for tensor in
@@ -69,12 +73,12 @@ impl Graph<'_> {
 
         let first = removed.first().map_or(at, |&first| first.min(at));
         let end = removed.last().map_or(at, |&last| (last + 1).max(at));
-        let kept = |range: std::ops::Range<usize>| {
+        let rest = |range: std::ops::Range<usize>| {
             range.filter(|at| !removed.contains(at)).map(Some).collect::<Vec<_>>()
         };
-        let mut nodes = kept(first..at);
+        let mut nodes = rest(first..at);
         nodes.extend(inserted.iter().map(|_| None));
-        nodes.extend(kept(at..end));
+        nodes.extend(rest(at..end));
         Ok(Change {
             first,
             end,
@@ -95,11 +99,11 @@ impl Graph<'_> {
         if inserted.is_empty() {
             return;
         }
-        let kept = self.nodes().filter(|(id, _)| !removed.contains(&id.0));
-        let kept: HashSet<&str> = kept.map(|(_, node)| node.name()).collect();
+        let others = self.nodes().filter(|(id, _)| !removed.contains(&id.0));
+        let others: HashSet<&str> = others.map(|(_, node)| node.name()).collect();
         let mut new: HashSet<String> = HashSet::with_capacity(inserted.len());
         for node in inserted {
-            let taken = |name: &str| kept.contains(name) || new.contains(name);
+            let taken = |name: &str| others.contains(name) || new.contains(name);
             let own = Some(node.name()).filter(|name| !name.is_empty() && !taken(name));
             let output = node.output.iter().find(|output| !output.is_empty());
             let base = own.or(output.map(String::as_str)).unwrap_or(node.op_type());
@@ -117,20 +121,20 @@ fn constants_in(attribute: &AttributeProto) -> u64 {
 }
 
 /// Where each new value comes from: an inserted node, or a constant.
-fn made<'p>(
+fn sources<'p>(
     inserted: &'p [NodeProto],
     initializers: &'p [TensorProto],
 ) -> Result<HashMap<&'p str, Option<usize>>, Unsafe> {
     let outputs = inserted.iter().enumerate().flat_map(|(k, node)| {
         node.output.iter().filter(|name| !name.is_empty()).map(move |name| (name.as_str(), Some(k)))
     });
-    let mut made = HashMap::new();
+    let mut sources = HashMap::new();
     for (name, maker) in outputs.chain(initializers.iter().map(|t| (t.name(), None))) {
-        if name.is_empty() || made.insert(name, maker).is_some() {
+        if name.is_empty() || sources.insert(name, maker).is_some() {
             return Err(Unsafe::Taken(name.to_owned()));
         }
     }
-    Ok(made)
+    Ok(sources)
 }
 
 /// Order of nodes before and after: old nodes by their place, inserted ones before the node at `at`.
@@ -144,7 +148,7 @@ struct Plan<'a, 'm> {
     graph: &'a Graph<'m>,
     at: usize,
     removed: &'a BTreeSet<usize>,
-    made: HashMap<&'a str, Option<usize>>,
+    sources: HashMap<&'a str, Option<usize>>,
 }
 
 impl Plan<'_, '_> {
@@ -153,12 +157,12 @@ impl Plan<'_, '_> {
     }
 
     fn exists(&self, name: &str) -> bool {
-        self.made.contains_key(name) || self.graph.is_given(name) || self.kept_maker(name).is_some()
+        self.sources.contains_key(name) || self.graph.is_given(name) || self.kept_maker(name).is_some()
     }
 
     /// When a value is there: at once, or after a node.
     fn position(&self, name: &str) -> Option<Position> {
-        match self.made.get(name) {
+        match self.sources.get(name) {
             Some(maker) => maker.map(|k| (self.at, k)),
             None => self.kept_maker(name).map(old),
         }
@@ -171,7 +175,7 @@ impl Plan<'_, '_> {
     fn check_names(&self, redirect: &HashMap<&str, &str>) -> Result<(), Unsafe> {
         for &at in self.removed {
             let outputs = self.graph.node(NodeId(at)).output.iter();
-            for output in outputs.filter(|o| !o.is_empty() && !self.made.contains_key(o.as_str())) {
+            for output in outputs.filter(|o| !o.is_empty() && !self.sources.contains_key(o.as_str())) {
                 if self.graph.is_pinned(output) {
                     return Err(Unsafe::Pinned(output.clone()));
                 }
@@ -188,7 +192,7 @@ impl Plan<'_, '_> {
                 || self.kept_maker(name).is_some()
                 || self.graph.is_nested(name) && self.graph.maker(name).is_none()
         };
-        match self.made.keys().filter(taken).min() {
+        match self.sources.keys().filter(taken).min() {
             Some(name) => Err(Unsafe::Taken((*name).to_owned())),
             None => Ok(()),
         }
@@ -254,11 +258,11 @@ impl Plan<'_, '_> {
         redirect: &HashMap<&str, &str>,
     ) -> Result<Vec<usize>, Unsafe> {
         let count = self.graph.proto().node.len();
-        let kept =
+        let rest =
             |range: std::ops::Range<usize>| range.filter(|at| !self.removed.contains(at)).map(old);
-        let places: Vec<Position> = kept(0..self.at)
+        let places: Vec<Position> = rest(0..self.at)
             .chain((0..inserted.len()).map(|k| (self.at, k)))
-            .chain(kept(self.at..count))
+            .chain(rest(self.at..count))
             .collect();
         let slots: HashMap<Position, usize> = places.iter().copied().zip(0..).collect();
         let wants: Vec<BTreeSet<usize>> = places
@@ -299,8 +303,8 @@ impl Plan<'_, '_> {
     /// Values that are gone, and new ones whose names nothing had.
     fn stale(&self, redirect: &HashMap<&str, &str>) -> HashSet<String> {
         let removed = self.removed.iter().flat_map(|&at| &self.graph.node(NodeId(at)).output);
-        let gone = removed.map(String::as_str).filter(|name| !self.made.contains_key(name));
-        let new = self.made.keys().copied().filter(|name| self.graph.maker(name).is_none());
+        let gone = removed.map(String::as_str).filter(|name| !self.sources.contains_key(name));
+        let new = self.sources.keys().copied().filter(|name| self.graph.maker(name).is_none());
         gone.chain(new).chain(redirect.keys().copied()).map(str::to_owned).collect()
     }
 

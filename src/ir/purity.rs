@@ -61,8 +61,7 @@ fn function_is_pure(
 
 /// Asks of a node and of all nodes in graphs nested in it.
 fn draws_nothing(node: &NodeProto, pure: &mut dyn FnMut(&NodeProto) -> bool) -> bool {
-    let nested = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
-    pure(node) && nested.flat_map(|graph| &graph.node).all(|inner| draws_nothing(inner, pure))
+    pure(node) && node.nested().flat_map(|graph| &graph.node).all(|inner| draws_nothing(inner, pure))
 }
 
 fn is_operator(node: &NodeProto, functions: &[FunctionProto]) -> bool {
@@ -72,8 +71,8 @@ fn is_operator(node: &NodeProto, functions: &[FunctionProto]) -> bool {
         && !functions.iter().any(redefined)
 }
 
-/// The function that a node calls. One that takes the name of an operator of ONNX's own is none: which of
-/// the two a runtime takes is open.
+/// The function that a node calls. One with the name of an operator of ONNX's own doesn't count: which of the
+/// two a runtime takes is open.
 fn called(node: &NodeProto, functions: &[FunctionProto]) -> Option<usize> {
     functions.iter().position(|f| {
         !is_own_domain(f.domain())

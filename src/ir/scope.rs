@@ -42,13 +42,13 @@ impl ModelProto {
     /// Every graph and function: the main graph first, each graph before those nested in it, in the order of
     /// their nodes.
     pub fn scopes(&self) -> Vec<Scope<'_>> {
-        let mut found = Vec::new();
+        let mut scopes = Vec::new();
         if let Some(graph) = &self.graph {
-            add_graph(&mut found, Home::Graph, Vec::new(), graph);
+            add_graph(&mut scopes, Home::Graph, Vec::new(), graph);
         }
         for function in &self.functions {
             let path = vec![format!("function {}", function.qualified_name())];
-            found.push(Scope {
+            scopes.push(Scope {
                 home: Home::Function,
                 path: path.clone(),
                 inputs: function.input.iter().map(String::as_str).collect(),
@@ -60,26 +60,31 @@ impl ModelProto {
             });
             for default in &function.attribute_proto {
                 let path = [path.as_slice(), &[format!("attribute {}", default.name())]].concat();
-                add_attribute(&mut found, Home::Function, path, default);
+                add_attribute(&mut scopes, Home::Function, path, default);
             }
-            add_nested(&mut found, Home::Function, &path, &function.node);
+            add_nested(&mut scopes, Home::Function, &path, &function.node);
         }
         for (at, training) in self.training_info.iter().enumerate() {
             let graphs =
                 [("initialization", &training.initialization), ("algorithm", &training.algorithm)];
             for (name, graph) in graphs {
                 if let Some(graph) = graph {
-                    add_graph(&mut found, Home::Training, vec![format!("training {at} {name}")], graph);
+                    add_graph(
+                        &mut scopes,
+                        Home::Training,
+                        vec![format!("training {at} {name}")],
+                        graph,
+                    );
                 }
             }
         }
-        found
+        scopes
     }
 }
 
-fn add_graph<'m>(found: &mut Vec<Scope<'m>>, home: Home, path: Vec<String>, graph: &'m GraphProto) {
+fn add_graph<'m>(scopes: &mut Vec<Scope<'m>>, home: Home, path: Vec<String>, graph: &'m GraphProto) {
     let names = |values: &'m [ValueInfoProto]| values.iter().map(|v| v.name()).collect();
-    found.push(Scope {
+    scopes.push(Scope {
         home,
         path: path.clone(),
         inputs: names(&graph.input),
@@ -90,40 +95,41 @@ fn add_graph<'m>(found: &mut Vec<Scope<'m>>, home: Home, path: Vec<String>, grap
         defaults: &[],
     });
     let inner = if home == Home::Graph { Home::Nested } else { home };
-    add_nested(found, inner, &path, &graph.node);
+    add_nested(scopes, inner, &path, &graph.node);
 }
 
-fn add_nested<'m>(found: &mut Vec<Scope<'m>>, home: Home, path: &[String], nodes: &'m [NodeProto]) {
+fn add_nested<'m>(scopes: &mut Vec<Scope<'m>>, home: Home, path: &[String], nodes: &'m [NodeProto]) {
     for (at, node) in nodes.iter().enumerate() {
-        for attribute in node.attribute.iter().filter(|a| a.g.is_some() || !a.graphs.is_empty()) {
+        for attribute in node.attribute.iter().filter(|a| a.nested().next().is_some()) {
             let path = [path, &[node.label(at), attribute.name().to_owned()]].concat();
-            add_attribute(found, home, path, attribute);
+            add_attribute(scopes, home, path, attribute);
         }
     }
 }
 
 fn add_attribute<'m>(
-    found: &mut Vec<Scope<'m>>,
+    scopes: &mut Vec<Scope<'m>>,
     home: Home,
     path: Vec<String>,
     attribute: &'m AttributeProto,
 ) {
     if let Some(graph) = &attribute.g {
-        add_graph(found, home, path.clone(), graph);
+        add_graph(scopes, home, path.clone(), graph);
     }
     for (at, graph) in attribute.graphs.iter().enumerate() {
         let mut path = path.clone();
         path.last_mut().expect("an attribute's name").push_str(&format!("[{at}]"));
-        add_graph(found, home, path, graph);
+        add_graph(scopes, home, path, graph);
     }
 }
 
 impl NodeProto {
     /// The node's name, or that of its first output, or its place among its graph's nodes: `#3`.
     pub fn title(&self, at: usize) -> String {
-        let output = self.output.iter().map(String::as_str).find(|name| !name.is_empty());
-        let name = Some(self.name()).filter(|name| !name.is_empty()).or(output);
-        name.map_or_else(|| format!("#{at}"), str::to_owned)
+        match self.called() {
+            "" => format!("#{at}"),
+            name => name.to_owned(),
+        }
     }
 
     /// Title and operator: `conv1 (Conv)`.

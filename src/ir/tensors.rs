@@ -7,24 +7,28 @@ use bytes::Bytes;
 use super::proto::{NodeProto, TensorProto, tensor_proto::DataType};
 use crate::tensor::{DType, Tensor};
 
+/// The ONNX code of an element type.
+pub(crate) fn code_of(dtype: DType) -> DataType {
+    match dtype {
+        DType::F32 => DataType::Float,
+        DType::F64 => DataType::Double,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+        DType::I64 => DataType::Int64,
+        DType::I32 => DataType::Int32,
+        DType::I16 => DataType::Int16,
+        DType::I8 => DataType::Int8,
+        DType::U64 => DataType::Uint64,
+        DType::U32 => DataType::Uint32,
+        DType::U16 => DataType::Uint16,
+        DType::U8 => DataType::Uint8,
+        DType::Bool => DataType::Bool,
+    }
+}
+
 /// The library's element type of an ONNX one; none for strings, complex and sub-byte types.
 pub(crate) fn dtype_of(code: i32) -> Option<DType> {
-    Some(match DataType::try_from(code).ok()? {
-        DataType::Float => DType::F32,
-        DataType::Double => DType::F64,
-        DataType::Float16 => DType::F16,
-        DataType::Bfloat16 => DType::BF16,
-        DataType::Int64 => DType::I64,
-        DataType::Int32 => DType::I32,
-        DataType::Int16 => DType::I16,
-        DataType::Int8 => DType::I8,
-        DataType::Uint64 => DType::U64,
-        DataType::Uint32 => DType::U32,
-        DataType::Uint16 => DType::U16,
-        DataType::Uint8 => DType::U8,
-        DataType::Bool => DType::Bool,
-        _ => return None,
-    })
+    DType::ALL.into_iter().find(|&dtype| code_of(dtype) as i32 == code)
 }
 
 /// A short name for any ONNX element type, `f32` or `string`, for people to read.
@@ -171,7 +175,7 @@ pub(crate) fn value_of(tensor: &TensorProto) -> Result<Tensor, String> {
 }
 
 /// The numbers as raw data holds them, from whatever field they stand in; none of strings and of unknown types.
-pub(super) fn plain_bytes(tensor: &TensorProto) -> Option<Bytes> {
+pub(crate) fn plain_bytes(tensor: &TensorProto) -> Option<Bytes> {
     fn pack<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Bytes {
         values.iter().flat_map(|&v| bytes(v)).collect::<Vec<u8>>().into()
     }

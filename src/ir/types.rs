@@ -22,10 +22,7 @@ impl ValueInfoProto {
 
     /// The element type, where it is a tensor and says so.
     pub(super) fn elem_type(&self) -> Option<i32> {
-        match self.r#type.as_ref()?.value.as_ref()? {
-            Value::TensorType(tensor) => tensor.elem_type.filter(|&dtype| dtype != 0),
-            _ => None,
-        }
+        self.tensor_type()?.elem_type.filter(|&dtype| dtype != 0)
     }
 
     /// Whether it is a tensor, dense or sparse: only those have a shape.

@@ -89,7 +89,5 @@ pub(super) fn for_each_initializer<E>(
     visit: &mut dyn FnMut(&mut TensorProto) -> Result<(), E>,
 ) -> Result<(), E> {
     graph.initializer.iter_mut().try_for_each(&mut *visit)?;
-    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-    let mut inner = attributes.flat_map(|a| a.g.iter_mut().chain(&mut a.graphs));
-    inner.try_for_each(|graph| for_each_initializer(graph, visit))
+    graph.nested_mut().try_for_each(|graph| for_each_initializer(graph, visit))
 }

@@ -36,13 +36,13 @@ pub(super) fn unknown_fields(bytes: &[u8]) -> Option<UnknownFields> {
     let model = MESSAGES.iter().position(|(name, _)| *name == "ModelProto").expect("the root");
     let mut walk = Walk::default();
     walk.message(bytes, model);
-    walk.found
+    walk.unknown
 }
 
 #[derive(Default)]
 struct Walk {
     path: Vec<(&'static str, Option<usize>)>,
-    found: Option<UnknownFields>,
+    unknown: Option<UnknownFields>,
 }
 
 impl Walk {
@@ -72,15 +72,15 @@ impl Walk {
 
     fn note(&mut self, number: u32, bytes: usize) {
         let path = &self.path;
-        let found = self.found.get_or_insert_with(|| {
+        let fields = self.unknown.get_or_insert_with(|| {
             let parts: Vec<String> = path
                 .iter()
                 .map(|(name, at)| at.map_or((*name).to_owned(), |at| format!("{name}[{at}]")))
                 .collect();
             UnknownFields { message: parts.join("."), number, count: 0, bytes: 0 }
         });
-        found.count += 1;
-        found.bytes += bytes;
+        fields.count += 1;
+        fields.bytes += bytes;
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::attention::{Attention, PAST_LENGTH, TOTAL, attentions, descendants};
-use super::surgery::{Given, Refused, Surgery, free, graph_of, splice};
+use super::surgery::{Given, Refused, Surgery, free, splice};
 use crate::ir::{Graph, Model, Names, NodeId, NodeProto, node, value_f32, value_i64};
 use crate::names::Causal;
 
@@ -9,7 +9,7 @@ const NAME: &str = "add-kv-cache";
 
 /// A graph exported without a cache gains one.
 ///
-/// Keys are taken after their rotary embedding, and both before any transpose or repetition. Positions are an input,
+/// Keys are unique after their rotary embedding, and both before any transpose or repetition. Positions are an input,
 /// so that a step can say where it is. Inputs follow those that are there, outputs follow the logits, layer by
 /// layer in the order of the graph; the hidden states stay last. The cache's heads and their size stand in the
 /// interface as fixed numbers, read off the graph or told. An inner value that has the name of an input or output to
@@ -27,20 +27,20 @@ impl Surgery for AddKvCache {
          \u{20}     softmax(Q K'^T + mask) V'\n\
          the mask is made from the length of attention_mask, which then is past and sequence together\n\
          not: a graph that has a cache, an attention of another form, a mask that attention_mask does not reach,\n\
-         keys or values that other nodes read too or whose heads nothing tells"
+         keys or values that other nodes read too or whose heads are unknown"
     }
 
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {
         let names = &given.names;
         let layers = insertions(&model.graph(), given)?.len();
-        let mut taken = Names::of(model.graph_proto());
+        let mut unique = Names::of(model.graph_proto());
         let ports =
             (0..layers).flat_map(|layer| [port(names, layer, "key"), port(names, layer, "value")]);
-        let graph = graph_of(model);
-        ports.flatten().for_each(|port| free(graph, &mut taken, &port));
+        let graph = model.graph_proto_mut();
+        ports.flatten().for_each(|port| drop(free(graph, &mut unique, &port)));
         // By the names that values have now.
         let insertions = insertions(&model.graph(), given)?;
-        let graph = graph_of(model);
+        let graph = model.graph_proto_mut();
         // Inner shapes are those without a past.
         graph.value_info.clear();
         let mut outputs = Vec::new();
@@ -57,15 +57,15 @@ impl Surgery for AddKvCache {
                     .filter(|name| **name == value)
                     .for_each(|name| *name = present.clone());
                 if kind == "key" && !heads_second {
-                    let turned = taken.value(&format!("{NAME}/{layer}/keys"));
-                    let turn = node("Transpose", [&value], &turned).named(taken.node(&turned));
+                    let keys = unique.value(&format!("{NAME}/{layer}/keys"));
+                    let turn = node("Transpose", [&value], &keys).named(unique.node(&keys));
                     before.push(turn.author(NAME).ints("perm", [0, 2, 1, 3]).build());
                     let perm = reading.attribute.iter_mut().find(|a| a.name() == "perm");
                     perm.expect("found by its perm").ints = vec![0, 1, 3, 2];
-                    value = turned;
+                    value = keys;
                 }
                 let concat = node("Concat", [&past, &value], &present).author(NAME).int("axis", 2);
-                before.push(concat.named(taken.node(&format!("{NAME}/{layer}/{kind}"))).build());
+                before.push(concat.named(unique.node(&format!("{NAME}/{layer}/{kind}"))).build());
                 let [heads, size] = shape.map(|n| n.to_string());
                 graph.input.push(value_f32(&past, &["batch", &heads, PAST_LENGTH, &size]));
                 outputs.push(value_f32(&present, &["batch", &heads, TOTAL, &size]));
@@ -162,11 +162,11 @@ fn shape(graph: &Graph<'_>, attention: &Attention<'_>, given: &Given) -> Result<
     let keys = attention.keys.shape(graph, attention.heads_second);
     let values = attention.values.shape(graph, true);
     let one = |at: usize, what: &str| {
-        let known = [keys[at], values[at], given.heads.map(|heads| heads[at])];
-        let mut known = known.into_iter().flatten();
+        let numbers = [keys[at], values[at], given.heads.map(|heads| heads[at])];
+        let mut numbers = numbers.into_iter().flatten();
         let first =
-            known.next().ok_or_else(|| format!("nothing tells the {what} of its keys and values"))?;
-        match known.find(|other| *other != first) {
+            numbers.next().ok_or_else(|| format!("the {what} of its keys and values is unknown"))?;
+        match numbers.find(|other| *other != first) {
             Some(other) => Err(format!("the {what} of its keys and values is {first} and {other}")),
             None => Ok(first),
         }
@@ -291,7 +291,7 @@ mod tests {
     fn heads_that_the_graph_does_not_tell_are_asked_for() {
         let error = Driver::of(&["add-kv-cache"]).unwrap().run(&mut untold()).unwrap_err();
         let why =
-            "add-kv-cache: node \"softmax\": nothing tells the number of heads of its keys and values";
+            "add-kv-cache: node \"softmax\": the number of heads of its keys and values is unknown";
         assert_eq!(error.to_string(), why);
         let hint = miette::Diagnostic::help(&error).unwrap().to_string();
         assert!(hint.ends_with("--kv-heads N --head-size N"), "{hint}");

@@ -94,7 +94,7 @@ fn read<'g>(graph: &Graph<'g>, softmax: NodeId) -> Result<Attention<'g>, &'stati
     let heads_second = match turned.attr_ints("perm") {
         Some([0, 1, 3, 2]) => true,
         Some([0, 2, 3, 1]) => false,
-        _ => return Err("the keys' transpose keeps no axis of heads"),
+        _ => return Err("the transpose of the keys doesn't keep an axis of heads"),
     };
 
     let (probabilities, guarded) = match guard(graph, probabilities) {

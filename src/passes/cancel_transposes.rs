@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{Pass, Skip, matched, only};
+use super::{Pass, Skip, from_front, matched, only};
 use crate::ir::{Graph, NodeBuilder, NodeId, NodeProto, Patch, node};
 
 /// A transpose that a later one undoes goes, with every elementwise node between them done in the
@@ -9,26 +9,8 @@ pub(super) struct CancelTransposes;
 
 /// Elementwise operators of one input (further inputs of `Clip` are scalars).
 const UNARY: &[&str] = &[
-    "Abs",
-    "Ceil",
-    "Clip",
-    "Cos",
-    "Erf",
-    "Exp",
-    "Floor",
-    "Log",
-    "Neg",
-    "Reciprocal",
-    "Relu",
-    "Round",
-    "Sigmoid",
-    "Sign",
-    "Sin",
-    "Softplus",
-    "Sqrt",
-    "Tanh",
-    "Cast",
-    "Identity",
+    "Abs", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Relu", "Round",
+    "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Tanh", "Cast", "Identity",
 ];
 /// Elementwise operators of two inputs.
 const BINARY: &[&str] = &["Add", "Div", "Mul", "Pow", "Sub"];
@@ -139,9 +121,10 @@ impl Region {
     }
 
     fn patch(self, graph: &Graph<'_>, p: &[i64]) -> Patch {
-        let last =
-            self.entries.iter().chain(&self.inner).chain(&self.exits).max().expect("has an entry");
-        let mut patch = Patch::at(*last);
+        let mut gone: Vec<NodeId> = Vec::new();
+        gone.extend(self.entries.iter().chain(&self.inner).chain(&self.exits));
+        gone.sort_unstable();
+        let mut patch = Patch::at(*gone.last().expect("has an entry"));
         let mut renamed: HashMap<&str, String> = HashMap::new();
         for &id in &self.entries {
             let node = graph.node(id);
@@ -149,22 +132,16 @@ impl Region {
         }
         for &id in &self.inner {
             let old = graph.node(id);
-            let inputs = old
-                .input
-                .iter()
-                .map(|input| renamed.get(input.as_str()).cloned().unwrap_or_else(|| input.clone()));
-            let inputs: Vec<String> = inputs.collect();
-            let outputs: Vec<String> = old
-                .output
-                .iter()
-                .map(|output| match output.is_empty() {
-                    true => String::new(),
-                    false => patch.fresh(graph, &format!("{output}/untransposed")),
-                })
-                .collect();
+            let input = |name: &String| renamed.get(name.as_str()).unwrap_or(name).clone();
+            let inputs = old.input.iter().map(input).collect();
+            let output = |name: &String| match name.is_empty() {
+                true => String::new(),
+                false => patch.fresh(graph, &format!("{name}/untransposed")),
+            };
+            let outputs: Vec<String> = old.output.iter().map(output).collect();
             patch.insert(in_layout(old, inputs, &outputs, p));
-            let made = old.output.iter().map(String::as_str).zip(outputs);
-            renamed.extend(made.filter(|(name, _)| !name.is_empty()));
+            let names = old.output.iter().map(String::as_str).zip(outputs);
+            renamed.extend(names.filter(|(name, _)| !name.is_empty()));
         }
         let mut redirected = Vec::new();
         for &id in &self.exits {
@@ -176,9 +153,6 @@ impl Region {
                 redirected.push((exit.output[0].clone(), source));
             }
         }
-        let mut gone: Vec<NodeId> =
-            self.entries.into_iter().chain(self.inner).chain(self.exits).collect();
-        gone.sort_unstable();
         patch = gone.into_iter().fold(patch, Patch::remove);
         redirected.into_iter().fold(patch, |patch, (old, new)| patch.redirect(old, new))
     }
@@ -199,28 +173,21 @@ fn elementwise(graph: &Graph<'_>, node: &NodeProto) -> Option<usize> {
 
 /// The axis of a Split, counted from the front; none where the rank has no such axis.
 fn split_axis(node: &NodeProto, rank: usize) -> Option<usize> {
-    let axis = node.attr_i("axis", 0);
-    let axis = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+    from_front(node.attr_i("axis", 0), rank)
 }
 
 /// The node, computing on the untransposed layout.
 fn in_layout(old: &NodeProto, inputs: Vec<String>, outputs: &[String], p: &[i64]) -> NodeBuilder {
-    let mut made = node(old.op_type(), inputs, &outputs[0]).named(old.name());
-    made = outputs[1..].iter().fold(made, NodeBuilder::output);
-    if old.op_type() == "Split" {
-        let axis = split_axis(old, p.len()).expect("checked when the region grew");
-        made = made.int("axis", p[axis]);
-        if let Some(lengths) = old.attr_ints("split") {
-            made = made.ints("split", lengths);
-        }
-        if old.attr("num_outputs").is_some() {
-            made = made.int("num_outputs", old.attr_i("num_outputs", 0));
-        }
-    } else {
-        made = old.attribute.iter().cloned().fold(made, NodeBuilder::attribute);
+    let new = node(old.op_type(), inputs, &outputs[0]).named(old.name());
+    let new = outputs[1..].iter().fold(new, NodeBuilder::output);
+    if old.op_type() != "Split" {
+        return old.attribute.iter().cloned().fold(new, NodeBuilder::attribute);
     }
-    made
+    let axis = split_axis(old, p.len()).expect("checked when the region grew");
+    let lengths = old.attr_ints("split").into_iter();
+    let new = lengths.fold(new.int("axis", p[axis]), |new, lengths| new.ints("split", lengths));
+    let count = old.attr("num_outputs").into_iter();
+    count.fold(new, |new, count| new.int("num_outputs", count.i()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::attention::{Attention, attentions};
-use super::surgery::{Given, Refused, Surgery, graph_of};
+use super::surgery::{Given, Refused, Surgery};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{Graph, Model, Names, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
 use crate::names::Causal;
@@ -26,7 +26,7 @@ impl Surgery for CanonicalMask {
          \u{20} bias[b, 0, s, t] = 0 where t <= T - S + s and attention_mask[b, t] = 1, else -1e9\n\
          softmax(scores + any mask made of attention_mask and shapes alone)  =>  softmax(scores + bias)\n\
          Where(IsNaN(p), 0, p)  =>  p\n\
-         that the old mask is causal is taken for granted: `diff --run` shows whether the numbers stay\n\
+         the old mask is assumed to be causal: `diff --run` shows whether the numbers stay the same\n\
          not: before opset 13, an attention of another form, queries that are grouped already"
     }
 
@@ -41,7 +41,7 @@ impl Surgery for CanonicalMask {
         model.free_constants_of_inputs();
         let mut names = Names::of(model.graph_proto());
         let canonical = Canonical::new(&mut names, &given.names);
-        let graph = graph_of(model);
+        let graph = model.graph_proto_mut();
         let mut guards: HashMap<String, String> = HashMap::new();
         for (add, mask, guarded) in changes {
             let operands = graph.node[add].input.iter_mut().filter(|input| **input == mask);
@@ -79,7 +79,7 @@ fn changes(graph: &Graph<'_>, names: &Causal) -> Result<Vec<Masking>, Refused> {
             }
             Some(Source::Mask) => String::new(),
             Some(Source::Joined) => {
-                "its mask is joined of parts, and not a row to each of the ids".to_owned()
+                "its mask is joined from parts, and doesn't have one row for each of the ids".to_owned()
             }
             _ => format!("what is added to the scores is not made of {} alone", names.mask),
         };
@@ -109,11 +109,11 @@ enum Source {
 /// The source of each value that has one.
 fn sources<'g>(graph: &Graph<'g>, mask: &str) -> HashMap<&'g str, Source> {
     let inputs = graph.proto().input.iter().map(|input| input.name());
-    let given = inputs.filter(|name| graph.is_input(name));
+    let inputs = inputs.filter(|name| graph.is_input(name));
     let mut sources: HashMap<&str, Source> =
-        given.map(|name| (name, if name == mask { Source::Mask } else { Source::Other })).collect();
+        inputs.map(|name| (name, if name == mask { Source::Mask } else { Source::Other })).collect();
     for (_, node) in graph.nodes().filter(|(_, node)| !graph.is(node, "Shape")) {
-        let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
+        let nested = node.nested().next().is_some();
         let joins = graph.is(node, "Concat") || graph.is(node, "Tile");
         let least = if joins { Source::Joined } else { Source::Mask };
         let read = node.input.iter().filter_map(|input| sources.get(input.as_str()).copied());
@@ -166,11 +166,11 @@ impl Canonical {
         let queries = part("Add", &[&rows, &past], "queries", None);
         let causal = part("LessOrEqual", &[&keys, &queries], "causal", None);
         let causal = part("Cast", &[&causal], "causal_f32", float);
-        let given = part("Cast", &[&ports.mask], "given_f32", float);
-        let given = part("Unsqueeze", &[&given, &axis], "given", None);
-        let seen = part("Mul", &[&causal, &given], "seen", None);
-        let unseen = part("Sub", &[&all, &seen], "unseen", None);
-        let bias = part("Mul", &[&unseen, &masked], "bias", None);
+        let mask = part("Cast", &[&ports.mask], "given_f32", float);
+        let mask = part("Unsqueeze", &[&mask, &axis], "given", None);
+        let visible = part("Mul", &[&causal, &mask], "seen", None);
+        let hidden = part("Sub", &[&all, &visible], "unseen", None);
+        let bias = part("Mul", &[&hidden, &masked], "bias", None);
         let bias = make("Unsqueeze", &[&bias, &axis], BIAS, None);
         Self { bias, constants, nodes }
     }
@@ -216,7 +216,7 @@ mod tests {
             .node(node("Concat", ["mask", "mask"], "masks").int("axis", 2));
         let error =
             apply(&mut finished(attended(repeated, OPTIMUM, "masks"), OPTIMUM), "canonical-mask");
-        let why = "canonical-mask: node \"softmax\": its mask is joined of parts, and not a row to each of the ids";
+        let why = "canonical-mask: node \"softmax\": its mask is joined from parts, and doesn't have one row for each of the ids";
         assert_eq!(error.unwrap_err(), why);
         let mut grouped = model(OPTIMUM);
         apply(&mut grouped, "canonical-mask").unwrap();

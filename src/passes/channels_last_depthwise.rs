@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched, only, replaceable};
+use super::{Pass, Skip, matched, only, replaceable, require};
 use crate::ir::{Graph, NodeId, NodeProto, Patch, initializer_f32, node};
 
 /// A depthwise convolution between two transposes becomes a two-dimensional one of height 1, whose
@@ -18,16 +18,11 @@ impl Pass for ChannelsLastDepthwise {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let conv = graph.node(id);
-        if !graph.is(conv, "Conv") {
-            return Err(Skip::NoMatch);
-        }
+        let conv = matched(graph.node_of(id, "Conv"))?;
         let (input, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
         let dims = &matched(graph.initializer(w))?.dims;
         let [channels, 1, kernel] = dims[..] else { return Err(Skip::NoMatch) };
-        if conv.attr_i("group", 1) != channels || channels < 2 {
-            return Err(Skip::NoMatch);
-        }
+        require(conv.attr_i("group", 1) == channels && channels >= 2)?;
         let swaps = |node: &NodeProto| {
             graph.is(node, "Transpose") && node.attr_ints("perm") == Some(&[0, 2, 1])
         };
@@ -39,9 +34,7 @@ impl Pass for ChannelsLastDepthwise {
         let ([output], Some(x)) = (after.output.as_slice(), before.input_at(0)) else {
             return Err(Skip::NoMatch);
         };
-        if !swaps(after) || graph.sole_user(input).is_none() {
-            return Err(Skip::NoMatch);
-        }
+        require(swaps(after) && graph.sole_user(input).is_some())?;
         if conv.attr("auto_pad").is_some_and(|a| !matches!(a.s(), b"NOTSET" | b"")) {
             return Err(Skip::Refused("a depthwise convolution with automatic padding"));
         }
@@ -53,13 +46,13 @@ impl Pass for ChannelsLastDepthwise {
         let (stride, dilation) = (matched(one("strides", 1))?, matched(one("dilations", 1))?);
         let pads = conv.attr_ints("pads").unwrap_or(&[0, 0]);
         let [left, right] = *pads else { return Err(Skip::NoMatch) };
-        only(conv, &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"])?;
+        only(conv, super::CONV)?;
         replaceable(graph, w)?;
         let (_, weight) = matched(graph.constant_f32(w))?;
 
         let mut patch = Patch::at(after_id).remove(before_id).remove(id).remove(after_id);
         let axis = patch.list(graph, "Unsqueeze", &format!("{middle}/axis"), &[1]);
-        let [matrix, tall, first, made, last] =
+        let [matrix, tall, first, convolved, last] =
             ["weight_2d", "unsqueezed", "channels_first", "Conv", "channels_last"]
                 .map(|what| patch.fresh(graph, &format!("{middle}/{what}")));
         let shape = [channels as usize, 1, 1, kernel as usize];
@@ -69,7 +62,7 @@ impl Pass for ChannelsLastDepthwise {
         patch.insert(axis.of("Unsqueeze", x, &tall));
         patch.insert(node("Transpose", [&tall], &first).ints("perm", [0, 3, 1, 2]));
         patch.insert(
-            node("Conv", inputs, &made)
+            node("Conv", inputs, &convolved)
                 .named(conv.name())
                 .int("group", channels)
                 .ints("kernel_shape", [1, kernel])
@@ -77,7 +70,7 @@ impl Pass for ChannelsLastDepthwise {
                 .ints("strides", [1, stride])
                 .ints("dilations", [1, dilation]),
         );
-        patch.insert(node("Transpose", [&made], &last).ints("perm", [0, 2, 3, 1]));
+        patch.insert(node("Transpose", [&convolved], &last).ints("perm", [0, 2, 3, 1]));
         patch.insert(axis.of("Squeeze", &last, output));
         Ok(patch)
     }

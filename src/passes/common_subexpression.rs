@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, require};
 use crate::ir::{Graph, NodeId, NodeProto, Patch, same_attributes};
 
 /// Two nodes that compute the same become one.
@@ -19,19 +19,14 @@ impl Pass for CommonSubexpressionElimination {
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let first = matched(node.input.iter().find(|input| !input.is_empty()))?;
-        let nested = node.attribute.iter().any(|a| a.g.is_some() || !a.graphs.is_empty());
-        if nested {
-            return Err(Skip::NoMatch);
-        }
+        require(node.nested().next().is_none())?;
         let twin = graph
             .users(first)
             .iter()
             .take_while(|&&other| other < id)
             .find(|&&other| same(graph.node(other), node));
         let twin = graph.node(*matched(twin)?);
-        if !graph.is_pure(node) {
-            return Err(Skip::NoMatch);
-        }
+        require(graph.is_pure(node))?;
         if node.output.iter().any(|output| graph.is_pinned(output)) {
             return Err(Skip::NoEffect);
         }

@@ -1,6 +1,5 @@
-use super::{Pass, Skip, matched, only, replaceable};
-use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{Graph, List, NodeId, NodeProto, Patch, TensorProto, initializer_raw};
+use super::{Pass, Skip, from_front, matched, only, replaceable, require};
+use crate::ir::{Graph, List, NodeId, NodeProto, Patch, code_of, initializer_raw};
 use crate::tensor::{DType, Tensor};
 
 /// Arithmetic on constants is done once.
@@ -26,13 +25,11 @@ impl Pass for ConstantFolding {
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
         let [output] = node.output.as_slice() else { return Err(Skip::NoMatch) };
-        if graph.is_output(output) || node.input.is_empty() || !graph.is(node, node.op_type()) {
-            return Err(Skip::NoMatch);
-        }
-        let known = matched(attributes(node.op_type()))?;
+        require(!graph.is_output(output) && !node.input.is_empty() && graph.is(node, node.op_type()))?;
+        let allowed = matched(attributes(node.op_type()))?;
         let inputs: Vec<Tensor> =
             matched(node.input.iter().map(|input| graph.constant(input)).collect::<Option<_>>())?;
-        only(node, known)?;
+        only(node, allowed)?;
         // The others give about as much as they take.
         if !["Shape", "Gather"].contains(&node.op_type()) {
             node.input.iter().try_for_each(|input| replaceable(graph, input))?;
@@ -52,28 +49,10 @@ impl Pass for ConstantFolding {
             return Err(Skip::NoEffect);
         }
         let mut patch = Patch::at(id).remove(id);
-        patch.initializer(to_proto(output, &value));
+        let code = code_of(value.dtype());
+        patch.initializer(initializer_raw(output, code, value.shape(), value.bytes().clone()));
         Ok(patch)
     }
-}
-
-fn to_proto(name: &str, value: &Tensor) -> TensorProto {
-    let code = match value.dtype() {
-        DType::F32 => DataType::Float,
-        DType::F64 => DataType::Double,
-        DType::F16 => DataType::Float16,
-        DType::BF16 => DataType::Bfloat16,
-        DType::I64 => DataType::Int64,
-        DType::I32 => DataType::Int32,
-        DType::I16 => DataType::Int16,
-        DType::I8 => DataType::Int8,
-        DType::U64 => DataType::Uint64,
-        DType::U32 => DataType::Uint32,
-        DType::U16 => DataType::Uint16,
-        DType::U8 => DataType::Uint8,
-        DType::Bool => DataType::Bool,
-    };
-    initializer_raw(name, code, value.shape(), value.bytes().clone())
 }
 
 /// The attributes of an operator that is folded.
@@ -106,7 +85,9 @@ fn fold(node: &NodeProto, inputs: &[Tensor], list: Option<&[i64]>) -> Option<Ten
         }
         "Transpose" => {
             let reversed: Vec<i64> = (0..rank).rev().collect();
-            transpose(first, node.attr_ints("perm").unwrap_or(&reversed))
+            let order = node.attr_ints("perm").unwrap_or(&reversed).iter();
+            first
+                .transposed(&order.map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>()?)
         }
         "Reshape" if node.attr_i("allowzero", 0) == 0 => reshaped(reshape(first.shape(), list?)?),
         "Unsqueeze" => reshaped(unsqueeze(first.shape(), list?)?),
@@ -116,13 +97,8 @@ fn fold(node: &NodeProto, inputs: &[Tensor], list: Option<&[i64]>) -> Option<Ten
         "Gather" if rank == 1 && along_first(node.attr_i("axis", 0)) => {
             let values = first.to_i64().ok()?;
             let picks = inputs.get(1)?.to_i64().ok()?;
-            let picks = picks
-                .into_iter()
-                .map(|i| {
-                    values.get(usize::try_from(if i < 0 { i + values.len() as i64 } else { i }).ok()?)
-                })
-                .map(|v| v.copied())
-                .collect::<Option<Vec<i64>>>()?;
+            let pick = |&at: &i64| values.get(from_front(at, values.len())?).copied();
+            let picks: Vec<i64> = picks.iter().map(pick).collect::<Option<_>>()?;
             Some(Tensor::from_i64(inputs[1].shape(), &picks))
         }
         "Cast" => match (first.dtype(), node.attr_i("to", 0)) {
@@ -146,38 +122,6 @@ fn fold(node: &NodeProto, inputs: &[Tensor], list: Option<&[i64]>) -> Option<Ten
 
 const TWO_63: f32 = 9_223_372_036_854_775_808.0;
 
-fn transpose(tensor: &Tensor, perm: &[i64]) -> Option<Tensor> {
-    let shape = tensor.shape();
-    let perm: Vec<usize> = perm.iter().map(|&p| usize::try_from(p).ok()).collect::<Option<_>>()?;
-    let mut sorted = perm.clone();
-    sorted.sort_unstable();
-    if sorted != (0..shape.len()).collect::<Vec<_>>() {
-        return None;
-    }
-    let size = tensor.dtype().size();
-    let mut strides = vec![size; shape.len()];
-    for axis in (0..shape.len().saturating_sub(1)).rev() {
-        // A dimension of zero leaves nothing to walk, and the others free to be huge.
-        strides[axis] = strides[axis + 1].checked_mul(shape[axis + 1])?;
-    }
-    let dims: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
-    let steps: Vec<usize> = perm.iter().map(|&p| strides[p]).collect();
-    let mut data = Vec::with_capacity(tensor.bytes().len());
-    let mut index = vec![0; dims.len()];
-    while data.len() < tensor.bytes().len() {
-        let from: usize = index.iter().zip(&steps).map(|(i, s)| i * s).sum();
-        data.extend_from_slice(&tensor.bytes()[from..from + size]);
-        for axis in (0..dims.len()).rev() {
-            index[axis] += 1;
-            if index[axis] < dims[axis] {
-                break;
-            }
-            index[axis] = 0;
-        }
-    }
-    Tensor::new(tensor.dtype(), dims, data.into()).ok()
-}
-
 fn reshape(from: &[usize], to: &[i64]) -> Option<Vec<usize>> {
     let count: usize = from.iter().product();
     let mut dims = to
@@ -189,33 +133,28 @@ fn reshape(from: &[usize], to: &[i64]) -> Option<Vec<usize>> {
             d => usize::try_from(d).ok(),
         })
         .collect::<Option<Vec<usize>>>()?;
-    let mut known = dims.iter().filter(|&&d| d != usize::MAX);
-    let known = known.try_fold(1usize, |n, &d| n.checked_mul(d))?;
+    let mut fixed = dims.iter().filter(|&&d| d != usize::MAX);
+    let fixed = fixed.try_fold(1usize, |n, &d| n.checked_mul(d))?;
     if let Some(open) = dims.iter_mut().find(|d| **d == usize::MAX) {
-        *open = count.checked_div(known)?;
+        *open = count.checked_div(fixed)?;
     }
     Some(dims)
 }
 
 fn unsqueeze(from: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
     let rank = from.len() + axes.len();
-    let ones: Vec<usize> = axes
-        .iter()
-        .map(|&a| usize::try_from(if a < 0 { a + rank as i64 } else { a }).ok().filter(|&a| a < rank))
-        .collect::<Option<_>>()?;
+    let ones: Vec<usize> = axes.iter().map(|&axis| from_front(axis, rank)).collect::<Option<_>>()?;
     let mut rest = from.iter().copied();
     (0..rank).map(|axis| if ones.contains(&axis) { Some(1) } else { rest.next() }).collect()
 }
 
 fn squeeze(from: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
-    let gone: Vec<usize> = axes
-        .iter()
-        .map(|&a| usize::try_from(if a < 0 { a + from.len() as i64 } else { a }).ok())
-        .collect::<Option<_>>()?;
-    if gone.iter().any(|&axis| from.get(axis) != Some(&1)) {
+    let dropped: Vec<usize> =
+        axes.iter().map(|&axis| from_front(axis, from.len())).collect::<Option<_>>()?;
+    if dropped.iter().any(|&axis| from.get(axis) != Some(&1)) {
         return None;
     }
-    Some(from.iter().enumerate().filter(|(axis, _)| !gone.contains(axis)).map(|(_, &d)| d).collect())
+    Some(from.iter().enumerate().filter(|(axis, _)| !dropped.contains(axis)).map(|(_, &d)| d).collect())
 }
 
 fn concat(inputs: &[Tensor]) -> Option<Tensor> {
@@ -274,7 +213,7 @@ fn arithmetic(op: &str, a: &Tensor, b: &Tensor) -> Option<Tensor> {
 mod tests {
     use super::super::testing::*;
     use super::*;
-    use crate::ir::initializer_i64;
+    use crate::ir::{TensorProto, initializer_i64};
 
     fn folded(op: crate::ir::NodeBuilder, constants: &[TensorProto]) -> Option<TensorProto> {
         let graph =

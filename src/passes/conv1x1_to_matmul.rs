@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched, only, part_of, replaceable};
+use super::{Pass, Skip, matched, only, part_of, replaceable, require};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Pointwise convolutions become products, which quantize and run better.
@@ -17,10 +17,7 @@ impl Pass for Conv1x1ToMatmul {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let conv = graph.node(id);
-        if !graph.is(conv, "Conv") {
-            return Err(Skip::NoMatch);
-        }
+        let conv = matched(graph.node_of(id, "Conv"))?;
         let (x, w) = (matched(conv.input_at(0))?, matched(conv.input_at(1))?);
         let [out, channels, 1] = matched(graph.initializer(w))?.dims[..] else {
             return Err(Skip::NoMatch);
@@ -29,22 +26,16 @@ impl Pass for Conv1x1ToMatmul {
             |name: &str, value| conv.attr_ints(name).is_none_or(|v| v.iter().all(|&i| i == value));
         let auto_pad =
             conv.attr("auto_pad").map_or("NOTSET", |a| std::str::from_utf8(a.s()).unwrap_or(""));
-        if conv.attr_i("group", 1) != 1 {
-            return Err(Skip::NoMatch);
-        }
+        require(conv.attr_i("group", 1) == 1)?;
         if !all("pads", 0) || !all("strides", 1) || !matches!(auto_pad, "NOTSET" | "VALID") {
             return Err(Skip::Refused("a pointwise convolution with padding or strides"));
         }
-        only(conv, &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"])?;
+        only(conv, super::CONV)?;
         replaceable(graph, w)?;
         let (_, weight) = matched(graph.constant_f32(w))?;
         let (rows, columns) = (channels as usize, out as usize);
-        let mut transposed = vec![0.0; weight.len()];
-        for d in 0..columns {
-            for c in 0..rows {
-                transposed[c * columns + d] = weight[d * rows + c];
-            }
-        }
+        let transposed: Vec<f32> =
+            (0..rows * columns).map(|at| weight[at % columns * rows + at / columns]).collect();
 
         let output = matched(conv.output_at(0))?;
         let mut patch = Patch::at(id).remove(id);

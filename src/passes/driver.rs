@@ -4,7 +4,7 @@ use super::surgery::{Given, Refused, Surgery};
 use super::{ALL, Pass, SMALL, Skip, Step, catalog};
 use crate::ir::{self, Model, NodeId, PLACEHOLDER_DOMAIN};
 
-/// How a rewrite ends without a model.
+/// Why a rewrite fails.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -96,7 +96,7 @@ impl Driver {
         self.only.as_ref().is_none_or(|only| only.contains(name))
     }
 
-    /// What surgeries are told.
+    /// Sets what surgeries need to know besides the graph.
     pub fn given(mut self, given: Given) -> Self {
         self.given = given;
         self
@@ -157,16 +157,17 @@ pub fn rewrite(
 ) -> Result<Report, Error> {
     let driver = names.map_or_else(|| Ok(Driver::new(steps)), Driver::of)?;
     let report = driver.given(given).run(model)?;
-    if let Some(left) = model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
+    if let Some(placeholder) =
+        model.graph_proto().node.iter().find(|node| node.domain() == PLACEHOLDER_DOMAIN)
     {
         let refused = report.passes.iter().flat_map(|p| p.refused.iter().map(move |r| (p.pass, r)));
         let why = refused
-            .filter(|(_, (node, _))| node == left.called())
+            .filter(|(_, (node, _))| node == placeholder.called())
             .map(|(pass, (_, why))| format!("{pass}: {why}"))
             .next();
         return Err(Error::Placeholder {
-            op: left.op_type().to_owned(),
-            node: left.called().to_owned(),
+            op: placeholder.op_type().to_owned(),
+            node: placeholder.called().to_owned(),
             why: why.unwrap_or_else(|| "no pass of this recipe replaces it".to_owned()),
         });
     }
@@ -305,8 +306,7 @@ fn sweep(
                         continue;
                     }
                 };
-                let name = Some(graph.node(id).called()).filter(|name| !name.is_empty());
-                refused.push((name.map_or_else(|| format!("#{at}"), str::to_owned), why));
+                refused.push((graph.node(id).title(at), why));
                 at += 1;
             }
         };
@@ -314,7 +314,7 @@ fn sweep(
         model.commit(change);
         applied += 1;
         left.patches -= 1;
-        // Nodes may be gone before `at`: step back by as many as the graph lost.
+        // Nodes before `at` may be gone: step back by as many as the graph lost.
         let after = model.graph_proto().node.len();
         at = at.saturating_sub(before.saturating_sub(after));
     }

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::attention::{LENGTH, attentions, descendants};
-use super::surgery::{Given, Refused, Surgery, graph_of};
+use super::surgery::{Given, Refused, Surgery, free};
 use crate::ir::{
     Graph, Model, Names, NodeId, ValueInfoProto, initializer_i64, node, rename_value, value_f32,
 };
@@ -41,17 +41,14 @@ impl Surgery for ExposeHiddenStates {
         let port = &given.names.hidden;
         let mut names = Names::of(model.graph_proto());
         let stays = model.graph().is_output(&hidden);
-        let graph = graph_of(model);
+        let graph = model.graph_proto_mut();
         let layers = layers.into_iter();
         let mut outputs: Vec<(String, String)> =
             layers.map(|(layer, value)| (layer_port(&given.names, layer), value)).collect();
         outputs.push((port.clone(), hidden));
         for at in 0..outputs.len() {
             let port = outputs[at].0.clone();
-            if names.knows(&port) {
-                // An inner value has the name: it takes another, unless it is the very value asked for.
-                let other = names.value(&port);
-                rename_value(graph, &port, &other);
+            if let Some(other) = free(graph, &mut names, &port) {
                 outputs
                     .iter_mut()
                     .filter(|(_, value)| *value == port)
@@ -86,7 +83,7 @@ fn layer_port(names: &Causal, layer: u32) -> String {
 /// Projects the last position alone.
 fn keep_last(model: &mut Model, names: &mut Names, logits: &str, product: NodeId, read: &str) {
     model.free_constants_of_inputs();
-    let graph = graph_of(model);
+    let graph = model.graph_proto_mut();
     let [starts, ends, axes, last] = ["last/starts", "last/ends", "last/axes", "last"]
         .map(|part| names.value(&format!("{logits}/{part}")));
     graph.initializer.push(initializer_i64(&starts, &[1], &[-1]));
@@ -103,7 +100,7 @@ fn keep_last(model: &mut Model, names: &mut Names, logits: &str, product: NodeId
     }
     let graph = model.graph();
     let shorter: HashSet<String> = descendants(&graph, &last).into_iter().map(str::to_owned).collect();
-    graph_of(model).value_info.retain(|info| !shorter.contains(info.name()));
+    model.graph_proto_mut().value_info.retain(|info| !shorter.contains(info.name()));
 }
 
 /// An output of the element type of an ONNX code.

@@ -1,5 +1,5 @@
-use super::{Pass, Skip, matched, only};
-use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
+use super::{Pass, Skip, matched, only, require};
+use crate::ir::{Graph, NodeBuilder, NodeId, Patch, initializer_f32, node};
 
 /// Scale and bias of a layer normalization, and the bias of the linear layer behind it, move into that
 /// layer's weights: the addition goes.
@@ -48,19 +48,14 @@ impl Pass for FoldLayerNorm {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let add = graph.node(id);
-        if !graph.is(add, "Add") {
-            return Err(Skip::NoMatch);
-        }
+        let add = matched(graph.node_of(id, "Add"))?;
         let (b, product) = matched(graph.constant_operand(id))?;
         let (matmul_id, matmul) = matched(graph.maker_of(product, "MatMul"))?;
         let (normed, w) = (matched(matmul.input_at(0))?, matched(matmul.input_at(1))?);
         let (norm_id, norm) = matched(graph.maker_of(normed, "LayerNormalization"))?;
         let (x, g) = (matched(norm.input_at(0))?, matched(norm.input_at(1))?);
         // Without the rank of x, a positive axis can't be told to be the last.
-        if norm.attr_i("axis", -1) != -1 || norm.output.len() != 1 {
-            return Err(Skip::NoMatch);
-        }
+        require(norm.attr_i("axis", -1) == -1 && norm.output.len() == 1)?;
         let ([output], Some(_), Some(_)) =
             (add.output.as_slice(), graph.sole_user(product), graph.sole_user(w))
         else {
@@ -77,9 +72,7 @@ impl Pass for FoldLayerNorm {
             Some(h) => matched(graph.constant_f32(h))?,
             None => (vec![rows], vec![0.0; rows]),
         };
-        if rows == 0 || g_shape != [rows] || h.0 != [rows] || b_shape != [columns] {
-            return Err(Skip::NoMatch);
-        }
+        require(rows > 0 && g_shape == [rows] && h.0 == [rows] && b_shape == [columns])?;
         only(norm, &["axis", "epsilon", "stash_type"])?;
         [add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
         let folded = fold(&weight, &g, &h.1, &b_values)?;
@@ -95,11 +88,10 @@ impl Pass for FoldLayerNorm {
         patch.initializer(initializer_f32(&ones, &[rows], &vec![1.0; rows]));
         patch.initializer(initializer_f32(&bias, &[rows], &vec![BIAS; rows]));
         patch.initializer(initializer_f32(&matrix, &shape, &folded));
-        let kept = ["epsilon", "stash_type"].iter().filter_map(|name| norm.attr(name).cloned());
-        let norm_inputs = [x, &ones, &bias];
-        let made =
-            node("LayerNormalization", norm_inputs, &unscaled).named(norm.name()).int("axis", -1);
-        patch.insert(kept.fold(made, crate::ir::NodeBuilder::attribute));
+        let attributes = ["epsilon", "stash_type"].iter().filter_map(|name| norm.attr(name).cloned());
+        let plain = node("LayerNormalization", [x, &ones, &bias], &unscaled);
+        let plain = plain.named(norm.name()).int("axis", -1);
+        patch.insert(attributes.fold(plain, NodeBuilder::attribute));
         patch.insert(node("MatMul", [&unscaled, &matrix], output).named(matmul.name()));
         Ok(patch)
     }

@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched, only};
+use super::{Pass, Skip, matched, only, require};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// A per-column scale after a linear layer moves into its weights.
@@ -17,18 +17,13 @@ impl Pass for FoldScale {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let scale = graph.node(id);
-        if !graph.is(scale, "Mul") {
-            return Err(Skip::NoMatch);
-        }
+        let scale = matched(graph.node_of(id, "Mul"))?;
         let (g, sum) = matched(graph.constant_operand(id))?;
         let (add_id, add) = matched(graph.maker_of(sum, "Add"))?;
         let (b, product) = matched(graph.constant_operand(add_id))?;
         let (matmul_id, matmul) = matched(graph.maker_of(product, "MatMul"))?;
         let (x, w) = (matched(matmul.input_at(0))?, matched(matmul.input_at(1))?);
-        if graph.sole_user(sum).is_none() || graph.sole_user(product).is_none() {
-            return Err(Skip::NoMatch);
-        }
+        require(graph.sole_user(sum).is_some() && graph.sole_user(product).is_some())?;
         let (shape, mut weight) = matched(graph.constant_f32(w))?;
         let output = matched(scale.output_at(0))?;
         [scale, add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
@@ -42,9 +37,7 @@ impl Pass for FoldScale {
         let (g_shape, g) = matched(graph.constant_f32(g))?;
         let (b_shape, mut bias) = matched(graph.constant_f32(b))?;
         let single = g.len() == 1 && g_shape.len() <= 1;
-        if b_shape != [columns] || !(single || g_shape == [columns]) {
-            return Err(Skip::NoMatch);
-        }
+        require(b_shape == [columns] && (single || g_shape == [columns]))?;
         for row in weight.chunks_exact_mut(columns).chain([&mut bias[..]]) {
             for (n, value) in row.iter_mut().enumerate() {
                 *value = scaled(*value, g[if single { 0 } else { n }])?;
@@ -52,9 +45,8 @@ impl Pass for FoldScale {
         }
 
         let mut patch = Patch::at(id).remove(matmul_id).remove(add_id).remove(id);
-        let scaled_w = patch.fresh(graph, &format!("{w}/scaled"));
-        let scaled_b = patch.fresh(graph, &format!("{b}/scaled"));
-        let scaled = patch.fresh(graph, &format!("{product}/scaled"));
+        let [scaled_w, scaled_b, scaled] =
+            [w, b, product].map(|name| patch.fresh(graph, &format!("{name}/scaled")));
         patch.initializer(initializer_f32(&scaled_w, &shape, &weight));
         patch.initializer(initializer_f32(&scaled_b, &b_shape, &bias));
         patch.insert(node("MatMul", [x, &scaled_w], &scaled).named(matmul.name()));

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::attention::{Attention, attentions};
 use super::canonical_mask::is_canonical;
-use super::surgery::{Given, Refused, Surgery, graph_of, splice};
+use super::surgery::{Given, Refused, Surgery, splice};
 use crate::ir::{
     Graph, Model, Names, NodeBuilder, NodeProto, TensorProto, initializer_f32, initializer_i64, node,
 };
@@ -47,7 +47,7 @@ impl Surgery for GroupQueryHeads {
             after.insert(0, concat.author(NAME).int("axis", 2).build());
         }
         model.free_constants_of_inputs();
-        let graph = graph_of(model);
+        let graph = model.graph_proto_mut();
         graph.initializer.extend(to.constants);
         splice(graph, nodes, &gone);
         Ok(count)
@@ -71,7 +71,7 @@ fn heads(graph: &Graph<'_>, attention: &Attention<'_>) -> Result<Option<usize>, 
     let cache = keys.cache(graph).and_then(|cache| graph.noted(cache));
     match cache.and_then(|cache| cache.dims().get(1)?.parse().ok()) {
         Some(heads) => Ok(Some(heads)),
-        None => refuse("its cache is no input of fixed heads"),
+        None => refuse("its cache is not an input with a fixed number of heads"),
     }
 }
 

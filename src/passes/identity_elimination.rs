@@ -21,14 +21,14 @@ impl Pass for IdentityElimination {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let node = graph.node(id);
-        let known = matched(is_identity(graph, node))?;
+        let attributes = matched(is_identity(graph, node))?;
         let (Some(input), Some(output)) = (node.input_at(0), node.output_at(0)) else {
             return Err(Skip::NoMatch);
         };
         if graph.is_pinned(output) {
             return Err(Skip::NoEffect);
         }
-        only(node, known)?;
+        only(node, attributes)?;
         Ok(Patch::at(id).remove(id).redirect(output, input))
     }
 }
@@ -44,7 +44,7 @@ fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> Option<&'static [&'static
         let mode = graph.constant(input).filter(|mode| mode.dtype() == DType::Bool);
         mode.is_some_and(|mode| mode.bytes()[..] == [0])
     };
-    let known: (bool, &[&str]) = match node.op_type() {
+    let (holds, attributes): (bool, &[&str]) = match node.op_type() {
         op if !graph.is(node, op) => return None,
         "Identity" => (true, &[]),
         // `ratio` is an attribute before opset 12 and an input since; training_mode is there since.
@@ -62,7 +62,7 @@ fn is_identity(graph: &Graph<'_>, node: &NodeProto) -> Option<&'static [&'static
         }
         _ => return None,
     };
-    known.0.then_some(known.1)
+    holds.then_some(attributes)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ impl Pass for LiftConstants {
         let node = graph.node(id);
         let name = matched(node.output_at(0).filter(|_| graph.is(node, "Constant")))?;
         if node.attribute.len() != 1 {
-            return Err(Skip::Refused("not one value, but none or several"));
+            return Err(Skip::Refused("it doesn't have exactly one value"));
         }
         let Some(tensor) = constant_of(node) else {
             return Err(Skip::Refused("a constant of a kind that initializers can't hold"));
@@ -118,6 +118,6 @@ mod tests {
             node("Constant", NONE, "c").attr("value", value()).attr("value_float", Attr::Float(1.0));
         let graph = TestGraph::new().node(two).node(node("Neg", ["c"], "y"));
         let mut model = graph.output("y", &["1"]).model();
-        assert_eq!(refusals(&mut model, "lift-constants"), ["not one value, but none or several"]);
+        assert_eq!(refusals(&mut model, "lift-constants"), ["it doesn't have exactly one value"]);
     }
 }

@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched, only, part_of};
+use super::{Pass, Skip, matched, only, part_of, require};
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// Products of one activation with several weights, as one.
@@ -20,10 +20,7 @@ impl Pass for MergeParallelMatmuls {
     }
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
-        let first = graph.node(id);
-        if !graph.is(first, "MatMul") {
-            return Err(Skip::NoMatch);
-        }
+        let first = matched(graph.node_of(id, "MatMul"))?;
         let x = matched(first.input_at(0))?;
         let mut parts = Vec::new();
         for &user in graph.users(x) {
@@ -39,9 +36,7 @@ impl Pass for MergeParallelMatmuls {
                 parts.push((user, weight, *columns, output));
             }
         }
-        if parts.len() < 2 || parts[0].0 != id {
-            return Err(Skip::NoMatch);
-        }
+        require(parts.len() > 1 && parts[0].0 == id)?;
         parts.iter().try_for_each(|part| only(graph.node(part.0), &[]))?;
         let mut weights = Vec::with_capacity(parts.len());
         for (_, weight, _, _) in &parts {
@@ -54,7 +49,7 @@ impl Pass for MergeParallelMatmuls {
         }
         let rows = weights[0].0;
         if weights.iter().any(|part| part.0 != rows) {
-            return Err(Skip::Refused("the weights differ in their rows"));
+            return Err(Skip::Refused("the weights have different numbers of rows"));
         }
         let total: usize = weights.iter().map(|part| part.1).sum();
         let mut merged = Vec::with_capacity(rows * total);

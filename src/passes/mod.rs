@@ -59,7 +59,7 @@ pub trait Pass: Sync {
     /// Proposes a change at a node.
     ///
     /// # Errors
-    /// [`Skip`] says why there is none.
+    /// [`Skip`] says why nothing changes.
     fn visit(&self, graph: &Graph<'_>, node: NodeId) -> Result<Patch, Skip>;
 }
 
@@ -97,6 +97,15 @@ fn only(node: &NodeProto, known: &[&str]) -> Result<(), Skip> {
     }
 }
 
+/// An axis or a place counted from the front; none where there are not so many.
+fn from_front(at: i64, count: usize) -> Option<usize> {
+    let at = if at < 0 { at.checked_add_unsigned(count as u64)? } else { at };
+    usize::try_from(at).ok().filter(|&at| at < count)
+}
+
+/// The attributes of a convolution.
+const CONV: &[&str] = &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"];
+
 /// A name for what one part of a node becomes; none where the node has none, so that the patch finds one.
 fn part_of(node: &NodeProto, part: &str) -> String {
     if node.name().is_empty() { String::new() } else { format!("{}/{part}", node.name()) }
@@ -105,6 +114,11 @@ fn part_of(node: &NodeProto, part: &str) -> String {
 /// `None` while matching means: not this pass's node.
 fn matched<T>(option: Option<T>) -> Result<T, Skip> {
     option.ok_or(Skip::NoMatch)
+}
+
+/// `false` likewise.
+fn require(condition: bool) -> Result<(), Skip> {
+    matched(condition.then_some(()))
 }
 
 /// One step of a rewrite.

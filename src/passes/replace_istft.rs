@@ -1,8 +1,9 @@
 use std::f64::consts::TAU;
 
-use super::{Pass, Skip, matched, only};
+use super::{Pass, Skip, matched, only, require};
 use crate::ir::{
-    Graph, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, initializer_f32, initializer_i64, node,
+    Graph, NodeBuilder, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, initializer_f32, initializer_i64,
+    node,
 };
 
 /// The pass's name, by which the products of an inverse DFT are known.
@@ -51,9 +52,7 @@ impl Pass for ReplaceIstft {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let istft = graph.node(id);
-        if istft.domain() != PLACEHOLDER_DOMAIN || istft.op_type() != "ISTFT" {
-            return Err(Skip::NoMatch);
-        }
+        require(istft.domain() == PLACEHOLDER_DOMAIN && istft.op_type() == "ISTFT")?;
         let transform = Transform::read(graph, istft)?;
         let (re, im) = (matched(istft.input_at(0))?, matched(istft.input_at(1))?);
         let audio = matched(istft.output_at(0))?;
@@ -99,10 +98,8 @@ const MOST_OVERLAP: usize = 256;
 impl Transform {
     fn read(graph: &Graph<'_>, node: &NodeProto) -> Result<Self, Skip> {
         let positive = |name: &str| {
-            usize::try_from(node.attr_i(name, 0))
-                .ok()
-                .filter(|&n| n > 0)
-                .ok_or(Skip::Refused("n_fft, hop_length or win_length is not positive"))
+            let value = usize::try_from(node.attr_i(name, 0)).ok().filter(|&n| n > 0);
+            value.ok_or(Skip::Refused("n_fft, hop_length or win_length is not positive"))
         };
         let n_fft = positive("n_fft")?;
         let (hop, length) = (positive("hop_length")?, positive("win_length")?);
@@ -118,22 +115,18 @@ impl Transform {
         if length > n_fft {
             return Err(Skip::Refused("the window is longer than n_fft"));
         }
-        let given = match node.input_at(2) {
+        let refused = Skip::Refused("the window is not a constant of floats");
+        let values = match node.input_at(2) {
             None => vec![1.0; length],
-            Some(name) => {
-                let (_, values) = graph
-                    .constant_f32(name)
-                    .ok_or(Skip::Refused("the window is not a constant of floats"))?;
-                values
-            }
+            Some(name) => graph.constant_f32(name).ok_or(refused)?.1,
         };
-        if given.len() != length {
+        if values.len() != length {
             return Err(Skip::Refused("the window is not of length win_length"));
         }
         // torch.istft centres a short window: (n_fft - win_length) / 2 zeros on the left.
         let mut window = vec![0.0; n_fft];
         let left = (n_fft - length) / 2;
-        for (to, from) in window[left..].iter_mut().zip(&given) {
+        for (to, from) in window[left..].iter_mut().zip(&values) {
             *to = f64::from(*from);
         }
         let normalized = node.attr_i("normalized", 0) != 0;
@@ -215,15 +208,19 @@ impl Emitter<'_, '_> {
         what: &str,
         op: &str,
         inputs: &[&str],
-        with: impl FnOnce(crate::ir::NodeBuilder) -> crate::ir::NodeBuilder,
+        with: impl FnOnce(NodeBuilder) -> NodeBuilder,
     ) -> String {
-        let output = self.patch.fresh(self.graph, &format!("{}/{what}", self.scope));
+        let output = self.name(what);
         self.patch.insert(with(node(op, inputs.iter().copied(), &output)));
         output
     }
 
+    fn name(&mut self, what: &str) -> String {
+        self.patch.fresh(self.graph, &format!("{}/{what}", self.scope))
+    }
+
     fn floats(&mut self, what: &str, dims: &[usize], values: &[f32]) -> String {
-        let name = self.patch.fresh(self.graph, &format!("{}/{what}", self.scope));
+        let name = self.name(what);
         self.patch.initializer(initializer_f32(&name, dims, values));
         name
     }
@@ -233,7 +230,7 @@ impl Emitter<'_, '_> {
     }
 
     fn counts(&mut self, what: &str, dims: &[usize], values: &[i64]) -> String {
-        let name = self.patch.fresh(self.graph, &format!("{}/{what}", self.scope));
+        let name = self.name(what);
         self.patch.initializer(initializer_i64(&name, dims, values));
         name
     }
@@ -256,15 +253,16 @@ impl Emitter<'_, '_> {
         self.emit(what, "Pad", &[x, &pads], |n| n)
     }
 
-    /// The bases, [bins, columns], built in the graph from one turn of each wave: 8 MB that a runtime makes
-    /// when it loads the model instead of the file. With part c_k and window w:
+    /// The products of the frames with the bases, even and odd about the middle. The bases, [bins, columns], are
+    /// built in the graph from one turn of each wave: 8 MB that a runtime makes when it loads the model, and that
+    /// the file does not have. With part c_k and window w:
     ///
     /// ```text
     /// basis[k, n] = wave(2π (k n mod N) / N) · c_k w[n]
     /// ```
     ///
     /// k·n mod N keeps the angle exact: a product of large floats would not.
-    fn bases(&mut self, transform: &Transform, columns: usize) -> (String, String) {
+    fn products(&mut self, transform: &Transform, columns: usize, [re, im]: [&str; 2]) -> [String; 2] {
         let bins = transform.bins();
         let count = |n: usize| (0..n as i64).collect::<Vec<_>>();
         let rows = self.counts("bins", &[bins, 1], &count(bins));
@@ -283,14 +281,9 @@ impl Emitter<'_, '_> {
             let waves = self.emit(what, "Gather", &[&table, &angles], |n| n.int("axis", 0));
             self.emit(&format!("{what}_basis"), "Mul", &[&waves, &weights], |n| n)
         };
-        (basis("cosine", f64::cos), basis("sine", f64::sin))
-    }
-
-    fn sum(&mut self, what: &str, parts: Vec<String>) -> String {
-        parts
-            .into_iter()
-            .reduce(|a, b| self.emit(what, "Add", &[&a, &b], |n| n))
-            .expect("a frame covers at least one hop")
+        let (cosines, sines) = (basis("cosine", f64::cos), basis("sine", f64::sin));
+        [("even", re, cosines), ("odd", im, sines)]
+            .map(|(what, frames, basis)| self.emit(what, "MatMul", &[frames, &basis], |n| n))
     }
 
     /// Half-size form. With R = N/H hops a frame, output row i gets hop r of frame i + R/2 − r:
@@ -305,9 +298,7 @@ impl Emitter<'_, '_> {
     fn symmetric(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
         let (half, hop) = (transform.n_fft / 2, transform.hop as i64);
         let columns = half + 1;
-        let (cosines, sines) = self.bases(transform, columns);
-        let even = self.emit("even", "MatMul", &[re, &cosines], |n| n);
-        let odd = self.emit("odd", "MatMul", &[im, &sines], |n| n);
+        let [even, odd] = self.products(transform, columns, [re, im]);
         let first = self.emit("first_half", "Sub", &[&even, &odd], |n| n);
         let second = self.emit("second_half", "Add", &[&even, &odd], |n| n);
 
@@ -335,8 +326,8 @@ impl Emitter<'_, '_> {
         if sum.is_empty() {
             return hop;
         }
-        let kept = self.slice("moved", sum, &[(1, keep.0, keep.1)]);
-        let moved = self.pad_rows("moved_padded", &kept, pad.0, pad.1);
+        let rows = self.slice("moved", sum, &[(1, keep.0, keep.1)]);
+        let moved = self.pad_rows("moved_padded", &rows, pad.0, pad.1);
         self.emit("hops", "Add", &[&hop, &moved], |n| n)
     }
 
@@ -351,19 +342,18 @@ impl Emitter<'_, '_> {
     /// N/2 samples that centring added are cut off both ends.
     fn whole(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
         let columns = transform.overlap() * transform.hop;
-        let (cosines, sines) = self.bases(transform, columns);
-        let even = self.emit("even", "MatMul", &[re, &cosines], |n| n);
-        let odd = self.emit("odd", "MatMul", &[im, &sines], |n| n);
+        let [even, odd] = self.products(transform, columns, [re, im]);
         let frames = self.emit("frames", "Sub", &[&even, &odd], |n| n);
         let (hop, overlap) = (transform.hop as i64, transform.overlap());
-        let parts = (0..overlap)
+        let parts: Vec<String> = (0..overlap)
             .map(|r| {
                 let range = (2, r as i64 * hop, (r as i64 + 1) * hop);
                 let part = self.slice("hop", &frames, &[range]);
                 self.pad_rows("hop_padded", &part, r, overlap - 1 - r)
             })
             .collect();
-        let sum = self.sum("overlap_add", parts);
+        let sum = parts.into_iter().reduce(|a, b| self.emit("overlap_add", "Add", &[&a, &b], |n| n));
+        let sum = sum.expect("a frame covers at least one hop");
         let envelope = self.envelope(transform, present);
         // What is cut off below may have an envelope of zero; what is kept has not.
         let least = self.floats("least", &[], &[LEAST_ENVELOPE as f32]);

@@ -1,4 +1,4 @@
-use super::{Pass, Skip, matched};
+use super::{Pass, Skip, matched, require};
 use crate::ir::{Graph, NodeBuilder, NodeId, Patch, node};
 
 /// Two transposed values are combined first and transposed afterwards: a residual stream moves, layer
@@ -18,9 +18,7 @@ impl Pass for SinkTransposes {
 
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let both = graph.node(id);
-        if !["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| graph.is(both, op)) {
-            return Err(Skip::NoMatch);
-        }
+        require(["Add", "Div", "Mul", "Pow", "Sub"].iter().any(|op| graph.is(both, op)))?;
         let ([a, b], [output]) = (both.input.as_slice(), both.output.as_slice()) else {
             return Err(Skip::NoMatch);
         };
@@ -30,9 +28,7 @@ impl Pass for SinkTransposes {
         let (Some(x), Some(y)) = (first.input_at(0), second.input_at(0)) else {
             return Err(Skip::NoMatch);
         };
-        if second.attr_ints("perm") != Some(perm) {
-            return Err(Skip::NoMatch);
-        }
+        require(second.attr_ints("perm") == Some(perm))?;
         if graph.is_pinned(output) {
             return Err(Skip::NoEffect);
         }
@@ -50,10 +46,10 @@ impl Pass for SinkTransposes {
             patch = patch.remove(transpose);
         }
         let combined = patch.fresh(graph, &format!("{output}/untransposed"));
-        let made = node(both.op_type(), [x, y], &combined).named(both.name());
-        patch.insert(both.attribute.iter().cloned().fold(made, NodeBuilder::attribute));
-        let turned = format!("{output}/transposed");
-        patch.insert(node("Transpose", [combined], output).ints("perm", perm).named(turned));
+        let new = node(both.op_type(), [x, y], &combined).named(both.name());
+        patch.insert(both.attribute.iter().cloned().fold(new, NodeBuilder::attribute));
+        let name = format!("{output}/transposed");
+        patch.insert(node("Transpose", [combined], output).ints("perm", perm).named(name));
         Ok(patch)
     }
 }

@@ -25,11 +25,11 @@ pub trait Surgery: Sync {
     /// Changes the graph and returns in how many places.
     ///
     /// # Errors
-    /// [`Refused`] says what it does not find or understand.
+    /// [`Refused`] says what is missing, or has an unknown form.
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused>;
 }
 
-/// What surgeries are told beside the graph.
+/// What surgeries need to know besides the graph.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// What the inputs and outputs are called.
@@ -56,7 +56,7 @@ pub enum Refused {
     HiddenStates(String),
     /// The graph has fewer layers.
     #[error("layer {layer} is not there: the graph has {layers}")]
-    #[diagnostic(code(passes::layer), help("layers are counted from 0, into which the embedding goes"))]
+    #[diagnostic(code(passes::layer), help("layers are counted from 0, whose input is the embedding"))]
     Layer { layer: u32, layers: usize },
     /// An attention has a form that is not known.
     #[error("{}{why}", at.as_ref().map(|at| format!("node {at:?}: ")).unwrap_or_default())]
@@ -83,7 +83,7 @@ pub enum Refused {
         )
     )]
     Port { kind: &'static str, role: &'static str, name: String },
-    /// The heads of an attention cannot be told.
+    /// The number or size of an attention's heads is unknown.
     #[error("node {at:?}: {why}")]
     #[diagnostic(
         code(passes::heads),
@@ -117,16 +117,11 @@ impl Refused {
     }
 }
 
-pub(super) fn graph_of(model: &mut Model) -> &mut GraphProto {
-    model.proto_mut().graph.as_mut().expect("a checked model has a graph")
-}
-
-/// Frees a name that the interface needs: the inner value that has it gets another.
-pub(super) fn free(graph: &mut GraphProto, names: &mut Names, name: &str) {
-    if names.knows(name) {
-        let other = names.value(name);
-        rename_value(graph, name, &other);
-    }
+/// Frees a name that the interface needs: the inner value that has it gets another, which is returned.
+pub(super) fn free(graph: &mut GraphProto, names: &mut Names, name: &str) -> Option<String> {
+    let other = names.knows(name).then(|| names.value(name))?;
+    rename_value(graph, name, &other);
+    Some(other)
 }
 
 /// Puts nodes before those at the given places, and drops those that are `gone`.

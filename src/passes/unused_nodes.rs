@@ -1,4 +1,4 @@
-use super::{Pass, Skip};
+use super::{Pass, Skip, require};
 use crate::ir::{Graph, NodeId, Patch};
 
 /// Nodes without a use go.
@@ -22,15 +22,11 @@ impl Pass for UnusedNodes {
         if !(acts || node.output.iter().any(used)) {
             return Ok(Patch::at(id).remove(id));
         }
-        // Constants stand at no node: the first one speaks for all.
-        let constants = graph.proto().initializer.iter().filter(|_| id == NodeId(0));
-        let unused = constants.map(|tensor| tensor.name()).filter(|name| {
-            graph.initializer(name).is_some() && graph.users(name).is_empty() && !graph.is_pinned(name)
-        });
-        match unused.map(str::to_owned).collect::<Vec<_>>() {
-            unused if unused.is_empty() => Err(Skip::NoMatch),
-            unused => Ok(Patch::at(id).release(unused)),
-        }
+        // Constants stand at no node: they go with the first one.
+        require(id == NodeId(0))?;
+        let unused: Vec<String> = graph.unused_constants().map(str::to_owned).collect();
+        require(!unused.is_empty())?;
+        Ok(Patch::at(id).release(unused))
     }
 }
 

@@ -37,16 +37,12 @@ impl Body<'_, '_> {
         name: &str,
     ) {
         let key = (input.to_owned(), terms);
-        let quantized = match self.made.get(&key) {
-            Some(known) => known.clone(),
-            None => {
-                let made = match terms {
-                    Terms::One => self.one(input),
-                    Terms::Two => self.two(input),
-                };
-                self.made.entry(key).or_insert(made).clone()
-            }
+        let quantized = match (self.quantized.get(&key), terms) {
+            (Some(quantized), _) => quantized.clone(),
+            (None, Terms::One) => self.one(input),
+            (None, Terms::Two) => self.two(input),
         };
+        self.quantized.insert(key, quantized.clone());
         match quantized.0.as_slice() {
             [coarse, fine] => {
                 let halves = ["coarse", "fine"].map(|part| self.value(&format!("{output}/{part}")));
@@ -89,9 +85,8 @@ impl Body<'_, '_> {
         });
         let mut push = |op: &str, inputs: &[&str], part: &str| {
             let output = self.value(&format!("{x}/{part}"));
-            let made = node(op, inputs.iter().copied(), &output);
-            let made = if op == "ReduceMax" { made.int("keepdims", 0) } else { made };
-            self.add(made, &output);
+            let step = node(op, inputs.iter().copied(), &output);
+            self.add(if op == "ReduceMax" { step.int("keepdims", 0) } else { step }, &output);
             output
         };
         let size = push("Abs", &[x], "abs");
@@ -101,8 +96,8 @@ impl Body<'_, '_> {
         let in_levels = push("Div", &[x, &scale], "in_levels");
         // Constant scales: tract takes no others.
         let first = push("QuantizeLinear", &[&in_levels, &whole, &zero], "first");
-        let kept = push("DequantizeLinear", &[&first, &whole, &zero], "kept");
-        let rest = push("Sub", &[&in_levels, &kept], "rest");
+        let coarse = push("DequantizeLinear", &[&first, &whole, &zero], "kept");
+        let rest = push("Sub", &[&in_levels, &coarse], "rest");
         let second = push("QuantizeLinear", &[&rest, &finer, &zero], "second");
         let finer_scale = push("Mul", &[&scale, &finer], "finer");
         Quantized(vec![[first, scale, zero.clone()], [second, finer_scale, zero]])
@@ -111,8 +106,8 @@ impl Body<'_, '_> {
     fn one(&mut self, x: &str) -> Quantized {
         let term = ["bytes", "scale", "zero_point"].map(|part| self.value(&format!("{x}/{part}")));
         let [bytes, scale, zero] = &term;
-        let made = node("DynamicQuantizeLinear", [x], bytes).output(scale).output(zero);
-        self.add(made, &format!("{x}/quantize"));
+        let quantize = node("DynamicQuantizeLinear", [x], bytes).output(scale).output(zero);
+        self.add(quantize, &format!("{x}/quantize"));
         Quantized(vec![term])
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::columns::{read, scale};
-use super::held::BLOCK;
+use super::layout::BLOCK;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{NodeBuilder, TensorProto, initializer_f32, initializer_raw, node};
 

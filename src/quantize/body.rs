@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::calibration::Calibration;
-use super::held::Key;
+use super::layout::Key;
 use super::weights::Weight;
 use crate::ir::{Names, NodeBuilder, NodeProto, TensorProto};
 use crate::recipe::{Form, Terms};
@@ -18,8 +18,8 @@ pub(super) struct Stored {
 pub(super) struct Writer<'a> {
     pub(super) names: Names,
     pub(super) form: Form,
-    pub(super) seen: &'a Calibration,
-    pub(super) held: HashMap<Key, Stored>,
+    pub(super) calibration: &'a Calibration,
+    pub(super) weights: HashMap<Key, Stored>,
     /// Names of the weights' values so far.
     pub(super) values: HashMap<Key, String>,
     /// Names of their scales, by the bits of the factor in them.
@@ -33,7 +33,7 @@ pub(super) struct Body<'w, 'a> {
     pub(super) scope: usize,
     pub(super) nodes: Vec<NodeProto>,
     /// The quantized forms of activations so far.
-    pub(super) made: HashMap<(String, Terms), Quantized>,
+    pub(super) quantized: HashMap<(String, Terms), Quantized>,
     /// Activations as products take them, in f32 and not transposed; and in static form.
     pub(super) floats: HashMap<(String, &'static str), String>,
     /// Constants that several nodes share.
@@ -48,9 +48,9 @@ impl Body<'_, '_> {
     }
 
     /// Adds a node under a new name.
-    pub(super) fn add(&mut self, made: NodeBuilder, name: &str) {
+    pub(super) fn add(&mut self, node: NodeBuilder, name: &str) {
         let name = self.writer.names.node(name);
-        self.nodes.push(made.named(name).build());
+        self.nodes.push(node.named(name).build());
     }
 
     pub(super) fn constant(&mut self, tensor: TensorProto) {
@@ -59,8 +59,8 @@ impl Body<'_, '_> {
 
     /// The name of a constant that is made once in a graph.
     pub(super) fn shared(&mut self, base: &str, make: impl FnOnce(&str) -> TensorProto) -> String {
-        if let Some(known) = self.shared.get(base) {
-            return known.clone();
+        if let Some(name) = self.shared.get(base) {
+            return name.clone();
         }
         let name = self.value(base);
         self.constant(make(&name));

@@ -1,9 +1,9 @@
 //! Weights in 8 bits: symmetric, each column (of a product) or row (of a table) with its own scale.
 
-use std::borrow::Cow;
+use bytes::Bytes;
 
-use super::held::GROUP;
-use crate::ir::TensorProto;
+use super::layout::GROUP;
+use crate::ir::{TensorProto, plain_bytes};
 
 /// A matrix in 8 bits. `w ≈ q · scale`, with `scale = max |w| / 127` over the column or row; 1 where all of
 /// it is zero.
@@ -19,8 +19,8 @@ impl Columns {
     /// [..., rows, columns] f32, axes before these 1, a scale for each column; 7 bits where asked. Nothing
     /// where a value is not finite.
     pub(super) fn per_column(tensor: &TensorProto, reduce_range: bool) -> Option<Self> {
-        let (shape, raw) = raw(tensor)?;
-        let [_, columns] = shape;
+        let ([_, columns], bytes) = raw(tensor)?;
+        let raw = bytes.as_chunks::<4>().0;
         let mut largest = vec![0u32; columns];
         for row in raw.chunks_exact(columns) {
             for (largest, value) in largest.iter_mut().zip(row) {
@@ -44,7 +44,8 @@ impl Columns {
     /// is read as it is, with no sum to average its error out. One group where it can't be cut. Nothing
     /// where a value is not finite.
     pub(super) fn per_row(tensor: &TensorProto, grouped: bool) -> Option<Self> {
-        let ([rows, columns], raw) = raw(tensor)?;
+        let ([rows, columns], bytes) = raw(tensor)?;
+        let raw = bytes.as_chunks::<4>().0;
         let group = if grouped && columns % GROUP == 0 { GROUP } else { columns };
         let (mut quantized, mut scales) = (Vec::with_capacity(raw.len()), Vec::new());
         for part in raw.chunks_exact(group) {
@@ -86,23 +87,16 @@ fn nearest(value: f32) -> u8 {
     ((value + 12_582_912.0).to_bits() & 0xff) as u8
 }
 
-/// Values as a file holds them.
-type Raw<'a> = Cow<'a, [[u8; 4]]>;
-
 /// Shape and values of a matrix, perhaps after axes of 1; nothing where it is not a matrix, or has no columns.
-fn raw(tensor: &TensorProto) -> Option<([usize; 2], Raw<'_>)> {
+fn raw(tensor: &TensorProto) -> Option<([usize; 2], Bytes)> {
     let [.., rows, columns] = tensor.dims[..] else { return None };
     let shape = [usize::try_from(rows).ok()?, usize::try_from(columns).ok()?];
-    let values = match &tensor.raw_data {
-        Some(raw) if !raw.is_empty() => Cow::Borrowed(raw.as_chunks::<4>().0),
-        _ => Cow::Owned(tensor.float_data.iter().map(|value| value.to_le_bytes()).collect()),
-    };
-    (shape[1] > 0).then_some((shape, values))
+    Some((shape, plain_bytes(tensor)?)).filter(|([_, columns], _)| *columns > 0)
 }
 
 /// Shape and values of a matrix; nothing where a value is not finite.
 pub(super) fn read(tensor: &TensorProto) -> Option<([usize; 2], Vec<f32>)> {
-    let (shape, raw) = raw(tensor)?;
-    let values: Vec<f32> = raw.iter().map(|value| f32::from_le_bytes(*value)).collect();
+    let (shape, bytes) = raw(tensor)?;
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     values.iter().all(|v| v.is_finite()).then_some((shape, values))
 }

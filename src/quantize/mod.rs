@@ -9,7 +9,7 @@ mod blocks;
 mod body;
 mod calibration;
 mod columns;
-mod held;
+mod layout;
 mod plan;
 mod qdq;
 mod scopes;
@@ -29,11 +29,11 @@ pub use calibration::{Calibration, Observed};
 pub use smooth::smooth;
 
 use body::{Stored, Writer};
-use held::Key;
+use layout::Key;
 use plan::{Plan, Unused, Work};
-use scopes::{Constant, inner, label};
+use scopes::Constant;
 use weights::Weight;
-use write::{Step, inner_mut};
+use write::Step;
 
 /// How a model is quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +67,7 @@ impl From<&Int8> for Options {
     }
 }
 
-/// What goes wrong.
+/// Why a model can't be quantized.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -117,7 +117,7 @@ pub enum Error {
     NoProduct { pattern: String },
 }
 
-/// What was done.
+/// What quantization did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Products in 8 bits, by node; one without a name by its first output, here and below.
@@ -192,13 +192,13 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         nodes: (model.graph_proto().node.len(), 0),
         ..Default::default()
     };
-    let (steps, held, unused) = {
+    let (steps, weights, unused) = {
         let plan = Plan::of(model, options)?;
         plan.report(model, options, &mut report);
         for (node, work) in plan.nodes() {
             match work {
-                Work::Product(_) => report.products.push(label(node).to_owned()),
-                Work::Table(_) => report.tables.push(label(node).to_owned()),
+                Work::Product(_) => report.products.push(node.called().to_owned()),
+                Work::Table(_) => report.tables.push(node.called().to_owned()),
                 _ => {}
             }
         }
@@ -213,8 +213,8 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         model.free_constants_of_inputs();
     }
     let names = Names::of(model.graph_proto());
-    let graph = model.proto_mut().graph.as_mut().expect("a checked model has a graph");
-    Writer::new(names, options.form, &options.seen, held).write(graph, steps);
+    let graph = model.graph_proto_mut();
+    Writer::new(names, options.form, &options.seen, weights).write(graph, steps);
     drop_values(graph, &mut 0, &unused);
     if options.form.is_blocks() && !report.products.is_empty() {
         let sets = &mut model.proto_mut().opset_import;
@@ -235,7 +235,7 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
 fn check_opset(model: &Model, plan: &Plan<'_>) -> Result<(), Error> {
     let has = model.opset("").unwrap_or(1);
     let needs = |work: &Work<'_>| match work {
-        Work::Product(product) if product.key.held.is_blocks() => None,
+        Work::Product(product) if product.key.layout.is_blocks() => None,
         // `DequantizeLinear` along an axis.
         Work::Product(_) if plan.form == Form::Static => Some(("static", 13)),
         Work::Product(product) if product.terms == Terms::Two => Some(("integer", 10)),
@@ -256,17 +256,17 @@ fn quantized(plan: &Plan<'_>) -> Result<HashMap<Key, Stored>, Error> {
     for (node, work) in plan.nodes() {
         if let Some((key, weight, slot)) = work.weight() {
             let name = node.input_at(slot).unwrap_or_default().to_owned();
-            jobs.entry(key).or_insert((weight, label(node), name));
+            jobs.entry(key).or_insert((weight, node.called(), name));
         }
     }
     let jobs: Vec<_> = jobs.into_iter().collect();
-    let made = jobs.into_par_iter().map(|(key, (weight, node, name))| {
-        match weight.floats().and_then(|tensor| Weight::of(&tensor, key.held)) {
+    let weights = jobs.into_par_iter().map(|(key, (weight, node, name))| {
+        match weight.floats().and_then(|tensor| Weight::of(&tensor, key.layout)) {
             Some(weight) => Ok((key.clone(), Stored { name, weight })),
             None => Err(Error::NotFinite { node: node.to_owned(), weight: name }),
         }
     });
-    made.collect()
+    weights.collect()
 }
 
 /// What becomes of each node.
@@ -299,7 +299,7 @@ fn drop_values(graph: &mut GraphProto, next: &mut usize, unused: &Unused) {
     graph.initializer.retain(|tensor| used(tensor.name()));
     graph.value_info.retain(|value| used(value.name()));
     graph.quantization_annotation.retain(|annotation| used(annotation.tensor_name()));
-    inner_mut(graph).for_each(|inner| drop_values(inner, next, unused));
+    graph.nested_mut().for_each(|inner| drop_values(inner, next, unused));
 }
 
 /// Bytes of the constants of a graph and of those inside it.
@@ -307,7 +307,7 @@ fn constant_bytes(graph: &GraphProto) -> u64 {
     let constants = graph.node.iter().filter(|node| node.is("Constant")).filter_map(constant_of);
     let constants: u64 = constants.map(|tensor| stored_bytes(&tensor)).sum();
     let own: u64 = graph.initializer.iter().map(stored_bytes).sum();
-    own + constants + graph.node.iter().flat_map(inner).map(constant_bytes).sum::<u64>()
+    own + constants + graph.node.iter().flat_map(NodeProto::nested).map(constant_bytes).sum::<u64>()
 }
 
 /// A node that can be held in 8 bits.
@@ -331,7 +331,7 @@ pub fn has_byte_blocks(model: &Model) -> bool {
                 && node.op_type() == "MatMulNBits"
                 && node.attr_i("bits", 4) == 8
         };
-        graph.node.iter().any(|node| blocks(node) || inner(node).any(in_graph))
+        graph.node.iter().any(|node| blocks(node) || node.nested().any(in_graph))
     }
     in_graph(model.graph_proto())
 }
@@ -342,21 +342,21 @@ pub fn has_byte_blocks(model: &Model) -> bool {
 /// [`Error::Twice`].
 pub fn candidates(model: &Model) -> Result<Vec<Candidate>, Error> {
     let plan = Plan::of(model, &Options::default())?;
-    let mut found = Vec::new();
+    let mut candidates = Vec::new();
     for (at, id, node) in plan.scopes.nodes() {
         let work = &plan.work[at][id.0];
         let Some((_, weight, _)) = work.weight() else { continue };
         let [.., rows, columns] = weight.dims[..] else { continue };
         let product = matches!(work, Work::Product(_));
         let activation = node.input_at(0).filter(|_| product && at == 0).map(str::to_owned);
-        found.push(Candidate {
-            node: label(node).to_owned(),
+        candidates.push(Candidate {
+            node: node.called().to_owned(),
             shape: [rows, columns],
             product,
             activation,
         });
     }
-    Ok(found)
+    Ok(candidates)
 }
 
 /// Whether a node is a product of the inverse DFT.
@@ -372,39 +372,20 @@ pub fn spectral_products(model: &Model) -> Vec<String> {
 
 /// Whether a node's operator holds numbers in 8 bits or fewer.
 fn is_quantized(node: &NodeProto) -> bool {
-    const ONNX: [&str; 7] = [
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "MatMulInteger",
-        "QLinearConv",
-        "QLinearMatMul",
-        "QuantizeLinear",
-    ];
-    const MICROSOFT: [&str; 8] = [
-        "DynamicQuantizeLSTM",
-        "GatherBlockQuantized",
-        "MatMulBnb4",
-        "MatMulNBits",
-        "QAttention",
-        "QEmbedLayerNormalization",
-        "QGemm",
-        "QMoE",
-    ];
     let op = node.op_type();
-    let theirs = || {
-        MICROSOFT.contains(&op)
-            || [
-                "QLinear",
-                "QuantizeLinear",
-                "DequantizeLinear",
-                "DynamicQuantizeMatMul",
-                "MatMulInteger",
-            ]
-            .iter()
-            .any(|start| op.starts_with(start))
-    };
-    node.is(op) && ONNX.contains(&op) || node.domain() == blocks::DOMAIN && theirs()
+    if node.domain() == blocks::DOMAIN {
+        let starts = |start: &str| op.starts_with(start);
+        return ["QLinear", "QuantizeLinear", "DequantizeLinear"].into_iter().any(starts)
+            || ["DynamicQuantizeMatMul", "MatMulInteger"].into_iter().any(starts)
+            || matches!(
+                op,
+                "DynamicQuantizeLSTM" | "GatherBlockQuantized" | "MatMulBnb4" | "MatMulNBits"
+            )
+            || matches!(op, "QAttention" | "QEmbedLayerNormalization" | "QGemm" | "QMoE");
+    }
+    node.is(op)
+        && (matches!(op, "ConvInteger" | "MatMulInteger" | "QLinearConv" | "QLinearMatMul")
+            || matches!(op, "DequantizeLinear" | "DynamicQuantizeLinear" | "QuantizeLinear"))
 }
 
 /// Whether a name fits a pattern, in which each `*` stands for any text.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::held::{Held, Key};
-use super::scopes::{Constant, Reader, Scopes, Value, inner, is_link, label};
+use super::layout::{Key, Layout};
+use super::scopes::{Constant, Reader, Scopes, Value, is_link};
 use super::{Error, Options, Other, Report, is_quantized, is_spectral, matches};
 use crate::ir::{Model, NodeId, NodeProto, dtype_name};
 use crate::recipe::{Form, Terms};
@@ -14,7 +14,7 @@ const SMALLEST: usize = 4096;
 const LONGEST_SUM: usize = 66_311;
 
 /// Why a weight of very small numbers stays.
-const TINY: &str = "its values are below 1e-30, and scales of such vanish";
+const TINY: &str = "its values are below 1e-30, and their scales would vanish";
 
 /// What a `Gemm` has beside its product.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,13 +87,13 @@ impl<'m> Plan<'m> {
     pub(super) fn of(model: &'m Model, options: &Options) -> Result<Self, Error> {
         let scopes = Scopes::new(model.proto());
         for pattern in options.keep_fp32.iter().chain(&options.two_terms) {
-            if !scopes.nodes().any(|(_, _, node)| matches(pattern, label(node))) {
+            if !scopes.nodes().any(|(_, _, node)| matches(pattern, node.called())) {
                 return Err(Error::Keep { pattern: pattern.clone() });
             }
         }
         for pattern in &options.two_terms {
             let fits = |(at, _, node): (usize, NodeId, &NodeProto)| {
-                matches(pattern, label(node))
+                matches(pattern, node.called())
                     && ["MatMul", "Gemm", "Gather"].iter().any(|op| scopes.is(at, node, op))
             };
             if !scopes.nodes().any(fits) {
@@ -137,7 +137,7 @@ impl<'m> Plan<'m> {
                 Work::Product(product) => product.factor,
                 _ => 1.0,
             };
-            let [of_values, of_scales] = key.held.bytes(matrix(&weight.dims).unwrap_or_default());
+            let [of_values, of_scales] = key.layout.bytes(matrix(&weight.dims).unwrap_or_default());
             bytes += if values.insert(key) { of_values } else { 0 };
             bytes += if scales.insert((key, factor.to_bits())) { of_scales } else { 0 };
         }
@@ -194,7 +194,13 @@ impl<'m> Plan<'m> {
                     let behind = node.output_at(0).map(|output| self.scopes.readers((at, output)));
                     left.extend(behind.unwrap_or_default().iter().rev());
                 }
-                _ => return Some(Holder::Node(format!("{:?} ({})", label(node), node.qualified_op()))),
+                _ => {
+                    return Some(Holder::Node(format!(
+                        "{:?} ({})",
+                        node.called(),
+                        node.qualified_op()
+                    )));
+                }
             }
         }
         asked
@@ -226,23 +232,22 @@ impl<'m> Plan<'m> {
         let mut others: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
         for (node, work) in self.nodes() {
             match work {
-                Work::Keep { why, .. } => report.kept.push((label(node).to_owned(), why.clone())),
+                Work::Keep { why, .. } => report.kept.push((node.called().to_owned(), why.clone())),
                 Work::Other(why) => *others.entry((node.qualified_op(), why)).or_default() += 1,
                 _ => {}
             }
         }
         let functions = model.proto().functions.iter().flat_map(|function| &function.node);
         for node in functions.filter(|node| node.is("MatMul") || node.is("Gemm")) {
-            *others
-                .entry((node.qualified_op(), "it stands in a function: inline that first"))
-                .or_default() += 1;
+            let why = "it stands in a function: inline that first";
+            *others.entry((node.qualified_op(), why)).or_default() += 1;
         }
         report.others = others.into_iter().map(|((op, why), count)| Other { op, count, why }).collect();
         let roots = self.roots().into_iter().filter(|(root, _)| self.holder(*root).is_some());
         report.twice =
             roots.map(|(root, nodes)| (root.1.to_owned(), self.forms(&nodes).1 as u64)).collect();
         let is_idle = |pattern: &str, changed: fn(&Work<'_>) -> bool| {
-            !self.nodes().any(|(node, work)| matches(pattern, label(node)) && changed(work))
+            !self.nodes().any(|(node, work)| matches(pattern, node.called()) && changed(work))
         };
         let kept = |work: &Work<'_>| matches!(work, Work::Keep { asked: true, .. });
         for pattern in options.keep_fp32.iter().filter(|pattern| is_idle(pattern, kept)) {
@@ -283,7 +288,7 @@ fn sort<'m>(
     options: &Options,
 ) -> Result<Work<'m>, Error> {
     if is_quantized(node) {
-        return Err(Error::Twice { node: label(node).to_owned(), op: node.qualified_op() });
+        return Err(Error::Twice { node: node.called().to_owned(), op: node.qualified_op() });
     }
     if scopes.is(scope, node, "MatMul") || scopes.is(scope, node, "Gemm") {
         return product(scopes, scope, node, options);
@@ -292,7 +297,7 @@ fn sort<'m>(
         return Ok(table(scopes, scope, node, options));
     }
     let weighty = |input: &&String| scopes.constant(scope, input).is_some_and(|c| is_weight(&c));
-    if inner(node).next().is_some() || is_link(node) || !node.input.iter().any(|i| weighty(&i)) {
+    if node.nested().next().is_some() || is_link(node) || !node.input.iter().any(|i| weighty(&i)) {
         return Ok(Work::Leave);
     }
     let calls =
@@ -315,21 +320,18 @@ fn is_weight(constant: &Constant<'_>) -> bool {
 }
 
 /// Why a node that reads a weight stays fp32, whatever else holds.
-fn kept<'m>(node: &NodeProto, weight: &Constant<'_>) -> Option<Work<'m>> {
-    if is_spectral(node) {
-        Some(Work::keep("the range of a spectrum is too wide for 8 bits"))
-    } else if weight.count() < SMALLEST {
-        Some(Work::keep("it is small"))
-    } else if weight.element().is_none() {
-        Some(Work::keep(format!("its weight is {}", dtype_name(weight.dtype as i32))))
-    } else {
-        None
+fn obstacle<'m>(node: &NodeProto, weight: &Constant<'_>) -> Option<Work<'m>> {
+    match weight {
+        _ if is_spectral(node) => Some(Work::keep("the range of a spectrum is too wide for 8 bits")),
+        weight if weight.count() < SMALLEST => Some(Work::keep("it is small")),
+        weight if weight.element().is_some() => None,
+        weight => Some(Work::keep(format!("its weight is {}", dtype_name(weight.dtype as i32)))),
     }
 }
 
 /// Why a node stays fp32 that could be held in 8 bits: its name was given.
-fn asked<'m>(node: &NodeProto, options: &Options) -> Option<Work<'m>> {
-    let named = options.keep_fp32.iter().any(|pattern| matches(pattern, label(node)));
+fn fp32_by_name<'m>(node: &NodeProto, options: &Options) -> Option<Work<'m>> {
+    let named = options.keep_fp32.iter().any(|pattern| matches(pattern, node.called()));
     named.then(|| Work::Keep { why: "it is named to stay fp32".to_owned(), asked: true })
 }
 
@@ -375,19 +377,19 @@ fn product<'m>(
                 Some(_) => "both factors are constants",
                 None => "its weight is on the left",
             };
-            return Ok(kept(node, &left).unwrap_or_else(|| Work::keep(why)));
+            return Ok(obstacle(node, &left).unwrap_or_else(|| Work::keep(why)));
         }
     };
-    if let Some(kept) = kept(node, &weight) {
+    if let Some(kept) = obstacle(node, &weight) {
         return Ok(kept);
     }
-    let two = options.two_terms.iter().any(|pattern| matches(pattern, label(node)));
+    let two = options.two_terms.iter().any(|pattern| matches(pattern, node.called()));
     let terms = if two { Terms::Two } else { options.terms };
-    let held = Held::of(options.form, terms, options.reduce_range);
+    let layout = Layout::of(options.form, terms, options.reduce_range);
     let (mut gemm, mut factor) = (None, 1.0);
     if node.is("Gemm") {
         match gemm_of(node, &mut weight) {
-            Ok(found) => (gemm, factor) = found,
+            Ok(product) => (gemm, factor) = product,
             Err(why) => return Ok(Work::keep(why)),
         }
     }
@@ -398,7 +400,7 @@ fn product<'m>(
     if !options.form.is_blocks() && rows > LONGEST_SUM {
         return Ok(Work::keep(format!("sums of {rows} products of 8 bits don't fit 32 bits")));
     }
-    if held.bytes([rows, columns]).iter().sum::<usize>() >= weight.stored() {
+    if layout.bytes([rows, columns]).iter().sum::<usize>() >= weight.stored() {
         return Ok(Work::keep("8 bits with their scales would take no fewer bytes"));
     }
     if weight.is_tiny(factor) {
@@ -411,16 +413,16 @@ fn product<'m>(
     {
         return Ok(Work::keep("blocks have no other axes, and its result may have"));
     }
-    if let Some(asked) = asked(node, options) {
-        return Ok(asked);
+    if let Some(fp32) = fp32_by_name(node, options) {
+        return Ok(fp32);
     }
     if options.form == Form::Static && !options.seen.contains_key(x) {
         if scope > 0 {
             return Ok(Work::keep("its activation can't be seen from outside its graph"));
         }
-        return Err(Error::NotSeen { node: label(node).to_owned(), value: x.to_owned() });
+        return Err(Error::NotSeen { node: node.called().to_owned(), value: x.to_owned() });
     }
-    let key = Key::of(&weight, held);
+    let key = Key::of(&weight, layout);
     Ok(Work::Product(Product { key, weight, factor, terms, gemm, vector: rank == Some(1) }))
 }
 
@@ -429,7 +431,7 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
     let Some(weight) = scopes.constant(scope, rows).filter(|weight| weight.element().is_some()) else {
         return Work::Leave;
     };
-    if let Some(kept) = kept(node, &weight) {
+    if let Some(kept) = obstacle(node, &weight) {
         return kept;
     }
     let axis = node.attr_i("axis", 0);
@@ -437,12 +439,12 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
         return Work::keep("its table is not a matrix");
     };
     if axis != 0 && axis != -2 {
-        return Work::keep("it reads no whole rows");
+        return Work::keep("it doesn't read whole rows");
     }
     // Where the rank of the indices is known, so is the shape that their rows come together in.
     let rank = scopes.rank(scope, ids);
-    let held = if rank.is_some() { Held::Groups } else { Held::Rows };
-    if held.bytes(shape).iter().sum::<usize>() >= weight.stored() {
+    let layout = if rank.is_some() { Layout::Groups } else { Layout::Rows };
+    if layout.bytes(shape).iter().sum::<usize>() >= weight.stored() {
         return Work::keep("8 bits with their scales would take no fewer bytes");
     }
     if !weight.is_finite() {
@@ -451,6 +453,6 @@ fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &O
     if weight.is_tiny(1.0) {
         return Work::keep(TINY);
     }
-    asked(node, options)
-        .unwrap_or_else(|| Work::Table(Table { key: Key::of(&weight, held), weight, rank }))
+    fp32_by_name(node, options)
+        .unwrap_or_else(|| Work::Table(Table { key: Key::of(&weight, layout), weight, rank }))
 }

@@ -6,14 +6,14 @@ use super::body::Body;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{initializer_f32, initializer_raw, node};
 
-/// `DequantizeLinear(QuantizeLinear(input))` with the constant scale of what `x` was seen to be; gives the
-/// value. `input` is `x`, perhaps of another type or transposed.
+/// `DequantizeLinear(QuantizeLinear(input))` with a constant scale, of the range of `x` in the calibration;
+/// returns the value. `input` is `x`, perhaps of another type or transposed.
 pub(super) fn activation(body: &mut Body<'_, '_>, x: &str, input: &str) -> String {
-    let known = (input.to_owned(), "static");
-    if let Some(floats) = body.floats.get(&known) {
+    let key = (input.to_owned(), "static");
+    if let Some(floats) = body.floats.get(&key) {
         return floats.clone();
     }
-    let (scale, zero) = body.writer.seen.get(x).cloned().unwrap_or_default().levels();
+    let (scale, zero) = body.writer.calibration.get(x).cloned().unwrap_or_default().levels();
     let [scale_name, zero_name, bytes, floats] =
         ["static_scale", "static_zero_point", "static_bytes", "static_floats"]
             .map(|part| body.value(&format!("{input}/{part}")));
@@ -22,7 +22,7 @@ pub(super) fn activation(body: &mut Body<'_, '_>, x: &str, input: &str) -> Strin
     }
     body.constant(initializer_f32(&scale_name, &[], &[scale]));
     body.constant(initializer_raw(&zero_name, DataType::Uint8, &[], Bytes::from(vec![zero])));
-    body.floats.insert(known, floats.clone());
+    body.floats.insert(key, floats.clone());
     floats
 }
 
@@ -36,7 +36,7 @@ pub(super) fn product(
     name: &str,
 ) {
     let weight = body.value(&format!("{output}/weight"));
-    let held = node("DequantizeLinear", [values, scales], &weight).int("axis", rank as i64 - 1);
-    body.add(held, &format!("{name}/weight"));
+    let floats = node("DequantizeLinear", [values, scales], &weight).int("axis", rank as i64 - 1);
+    body.add(floats, &format!("{name}/weight"));
     body.nodes.push(node("MatMul", [x, &weight], output).named(name).build());
 }

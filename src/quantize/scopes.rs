@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 
+use crate::ir::proto::TrainingInfoProto;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::proto::{TrainingInfoProto, type_proto};
 use crate::ir::{
     Graph, GraphProto, ModelProto, NodeId, NodeProto, TensorProto, ValueInfoProto, constant_of,
-    initializer_f32, shape_of, stored_bytes, value_of,
+    dtype_of, initializer_f32, plain_bytes, shape_of, stored_bytes, value_of,
 };
+use crate::tensor::DType;
 
 /// Nodes between a constant and what reads it, at most.
 const LONGEST: usize = 32;
@@ -22,7 +24,7 @@ fn trained(training: &TrainingInfoProto) -> Vec<&str> {
         names.extend(graph.output.iter().map(|output| output.name()));
         for node in &graph.node {
             names.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty()));
-            inner(node).for_each(|graph| read(graph, names));
+            node.nested().for_each(|graph| read(graph, names));
         }
     }
     let bindings = training.initialization_binding.iter().chain(&training.update_binding);
@@ -30,19 +32,6 @@ fn trained(training: &TrainingInfoProto) -> Vec<&str> {
     let graphs = training.initialization.iter().chain(&training.algorithm);
     graphs.for_each(|graph| read(graph, &mut names));
     names
-}
-
-/// The graphs nested in a node, in the order of its attributes.
-pub(super) fn inner(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
-}
-
-/// The name that reports and patterns know a node by: its own, or where it has none its first output's.
-pub(super) fn label(node: &NodeProto) -> &str {
-    match node.name() {
-        "" => node.output.iter().find(|output| !output.is_empty()).map_or("", String::as_str),
-        name => name,
-    }
 }
 
 /// A value: the graph that it is a value of, and its name.
@@ -101,7 +90,7 @@ impl<'m> Scopes<'m> {
         let open = all.filter(|name| graph.is_input(name)).collect();
         self.all.push(Scope { graph, parent, open });
         let at = self.all.len() - 1;
-        for graph in proto.node.iter().flat_map(inner) {
+        for graph in proto.node.iter().flat_map(NodeProto::nested) {
             self.add(model, graph, Some(at));
         }
     }
@@ -163,7 +152,9 @@ impl<'m> Scopes<'m> {
         let graph = &self.all[at].graph;
         let proto = graph.proto();
         let declared = proto.input.iter().chain(&proto.value_info).chain(&proto.output);
-        if let Some(rank) = declared.filter(|value| value.name() == name).find_map(rank) {
+        let mut declared = declared.filter(|value| value.name() == name);
+        let rank = |value: &ValueInfoProto| Some(value.tensor_type()?.shape.as_ref()?.dim.len());
+        if let Some(rank) = declared.find_map(rank) {
             return Some(rank);
         }
         if let Some(constant) = self.constant(at, name) {
@@ -246,13 +237,6 @@ impl<'m> Scopes<'m> {
 /// Whether a node only shows a constant in another way.
 pub(super) fn is_link(node: &NodeProto) -> bool {
     ["Identity", "Transpose", "Reshape", "Cast"].iter().any(|op| node.is(op))
-}
-
-fn rank(value: &ValueInfoProto) -> Option<usize> {
-    match value.r#type.as_ref()?.value.as_ref()? {
-        type_proto::Value::TensorType(tensor) => Some(tensor.shape.as_ref()?.dim.len()),
-        _ => None,
-    }
 }
 
 /// A constant as a value shows it.
@@ -359,9 +343,9 @@ impl<'m> Constant<'m> {
                 dim => usize::try_from(dim).ok()?,
             });
         }
-        let known = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))?;
+        let fixed = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))?;
         if let Some(open) = shape.iter().position(|&dim| dim == -1) {
-            dims[open] = count.checked_div(known)?;
+            dims[open] = count.checked_div(fixed)?;
         }
         if dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))? != count {
             return None;
@@ -414,19 +398,17 @@ impl<'m> Constant<'m> {
             // The first value ends it as a rule.
             sizes.clone().all(|size| size < 1e-30) && sizes.any(|size| size > 0.0)
         }
-        let tensor = &self.tensor;
-        let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty());
-        match (DataType::try_from(tensor.data_type()), raw) {
-            (Ok(DataType::Float), Some(raw)) => {
-                let values = raw.as_chunks::<4>().0.iter();
+        let bytes = plain_bytes(&self.tensor).unwrap_or_default();
+        match dtype_of(self.tensor.data_type()) {
+            Some(DType::F32) => {
+                let values = bytes.as_chunks::<4>().0.iter();
                 tiny(values.map(|bytes| f32::from_le_bytes(*bytes).into()), factor)
             }
-            (Ok(DataType::Double), Some(raw)) => {
-                tiny(raw.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)), factor)
+            Some(DType::F64) => {
+                tiny(bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)), factor)
             }
-            (Ok(DataType::Double), None) => tiny(tensor.double_data.iter().copied(), factor),
             _ => {
-                let values = read(tensor).unwrap_or_default();
+                let values = read(&self.tensor).unwrap_or_default();
                 tiny(values.iter().map(|&value| value.into()), factor)
             }
         }
@@ -440,34 +422,15 @@ impl<'m> Constant<'m> {
 
 /// The values of a tensor of floats of any width.
 fn read(tensor: &TensorProto) -> Option<Vec<f32>> {
-    let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty());
-    let halves = || -> Vec<u16> {
-        match raw {
-            Some(raw) => {
-                raw.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect()
-            }
-            None => tensor.int32_data.iter().map(|&bits| bits as u16).collect(),
-        }
-    };
-    Some(match DataType::try_from(tensor.data_type()).ok()? {
-        DataType::Float => match raw {
-            Some(raw) => {
-                raw.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-            }
-            None => tensor.float_data.clone(),
-        },
-        DataType::Double => match raw {
-            Some(raw) => {
-                raw.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect()
-            }
-            None => tensor.double_data.iter().map(|&value| value as f32).collect(),
-        },
-        DataType::Float16 => {
-            halves().into_iter().map(|bits| half::f16::from_bits(bits).to_f32()).collect()
-        }
-        DataType::Bfloat16 => {
-            halves().into_iter().map(|bits| half::bf16::from_bits(bits).to_f32()).collect()
-        }
+    fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
+    }
+    let bytes = plain_bytes(tensor)?;
+    Some(match dtype_of(tensor.data_type())? {
+        DType::F32 => each(&bytes, f32::from_le_bytes),
+        DType::F64 => each(&bytes, |bytes| f64::from_le_bytes(bytes) as f32),
+        DType::F16 => each(&bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        DType::BF16 => each(&bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
         _ => return None,
     })
 }

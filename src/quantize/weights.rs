@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::blocks::Blocks;
 use super::columns::Columns;
-use super::held::Held;
+use super::layout::Layout;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{TensorProto, initializer_f32, initializer_raw};
 
@@ -16,14 +16,14 @@ pub(super) enum Weight {
 
 impl Weight {
     /// Nothing where a value is not finite.
-    pub(super) fn of(tensor: &TensorProto, held: Held) -> Option<Self> {
-        match held {
-            Held::Columns => Columns::per_column(tensor, false).map(Weight::Columns),
-            Held::Narrow => Columns::per_column(tensor, true).map(Weight::Columns),
-            Held::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
-            Held::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
-            Held::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
-            Held::Blocks4 => Blocks::of(tensor, 4).map(Weight::Blocks),
+    pub(super) fn of(tensor: &TensorProto, layout: Layout) -> Option<Self> {
+        match layout {
+            Layout::Columns => Columns::per_column(tensor, false).map(Weight::Columns),
+            Layout::Narrow => Columns::per_column(tensor, true).map(Weight::Columns),
+            Layout::Rows => Columns::per_row(tensor, false).map(Weight::Columns),
+            Layout::Groups => Columns::per_row(tensor, true).map(Weight::Columns),
+            Layout::Blocks8 => Blocks::of(tensor, 8).map(Weight::Blocks),
+            Layout::Blocks4 => Blocks::of(tensor, 4).map(Weight::Blocks),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::body::{Body, Stored, Writer};
 use super::calibration::Calibration;
-use super::held::Key;
+use super::layout::Key;
 use super::plan::Gemm;
 use super::qdq;
 use super::weights::Weight;
@@ -24,11 +24,11 @@ impl<'a> Writer<'a> {
     pub(super) fn new(
         names: Names,
         form: Form,
-        seen: &'a Calibration,
-        held: HashMap<Key, Stored>,
+        calibration: &'a Calibration,
+        weights: HashMap<Key, Stored>,
     ) -> Self {
         let (values, scales) = (HashMap::new(), HashMap::new());
-        Self { names, form, seen, held, values, scales, constants: Vec::new() }
+        Self { names, form, calibration, weights, values, scales, constants: Vec::new() }
     }
 
     /// Writes a graph and those inside it; `steps` are of all graphs, in the order of
@@ -42,11 +42,11 @@ impl<'a> Writer<'a> {
     fn graph(&mut self, graph: &mut GraphProto, next: &mut usize, steps: &mut [Vec<Step>]) {
         let scope = *next;
         *next += 1;
-        inner_mut(graph).for_each(|inner| self.graph(inner, next, steps));
+        graph.nested_mut().for_each(|inner| self.graph(inner, next, steps));
         let mut body = Body {
             scope,
             nodes: Vec::with_capacity(graph.node.len()),
-            made: HashMap::new(),
+            quantized: HashMap::new(),
             floats: HashMap::new(),
             shared: HashMap::new(),
             writer: self,
@@ -60,14 +60,8 @@ impl<'a> Writer<'a> {
     fn extend(&mut self, graph: &mut GraphProto, next: &mut usize) {
         graph.initializer.append(&mut self.constants[*next]);
         *next += 1;
-        inner_mut(graph).for_each(|inner| self.extend(inner, next));
+        graph.nested_mut().for_each(|inner| self.extend(inner, next));
     }
-}
-
-/// The graphs nested in a graph's nodes.
-pub(super) fn inner_mut(graph: &mut GraphProto) -> impl Iterator<Item = &mut GraphProto> {
-    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
-    attributes.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs))
 }
 
 impl Body<'_, '_> {
@@ -82,26 +76,26 @@ impl Body<'_, '_> {
             Step::Table { key, dtype, rank } => self.table(&old, &key, dtype, rank),
         };
         // Whoever has the name has the notes.
-        if let Some(made) = self.nodes[first..].iter_mut().find(|made| made.name() == name) {
-            made.doc_string = old.doc_string;
-            made.metadata_props = old.metadata_props;
+        if let Some(node) = self.nodes[first..].iter_mut().find(|node| node.name() == name) {
+            node.doc_string = old.doc_string;
+            node.metadata_props = old.metadata_props;
         }
     }
 
     /// The names of a weight's values and scales, made where they are first asked for.
     fn weight(&mut self, key: &Key, factor: f32) -> (String, String) {
-        let Writer { names, held, values, scales, constants, .. } = &mut *self.writer;
-        let (Stored { name, weight }, kind) = (&held[key], key.held.name());
+        let Writer { names, weights, values, scales, constants, .. } = &mut *self.writer;
+        let (Stored { name, weight }, kind) = (&weights[key], key.layout.name());
         let constants = &mut constants[key.scope];
         let values = values.entry(key.clone()).or_insert_with(|| {
-            let made = names.value(&format!("{name}/int8_{kind}"));
-            constants.push(weight.values(&made));
-            made
+            let name = names.value(&format!("{name}/int8_{kind}"));
+            constants.push(weight.values(&name));
+            name
         });
         let scales = scales.entry((key.clone(), factor.to_bits())).or_insert_with(|| {
-            let made = names.value(&format!("{name}/scale_{kind}"));
-            constants.push(weight.scales(&made, factor));
-            made
+            let name = names.value(&format!("{name}/scale_{kind}"));
+            constants.push(weight.scales(&name, factor));
+            name
         });
         (values.clone(), scales.clone())
     }
@@ -114,7 +108,7 @@ impl Body<'_, '_> {
         }
     }
 
-    /// Gives the name of the product.
+    /// Returns the name of the product.
     fn product(
         &mut self,
         old: &NodeProto,
@@ -136,10 +130,10 @@ impl Body<'_, '_> {
             DataType::Float => sum.clone(),
             _ => self.value(&format!("{output}/float")),
         };
-        match &self.writer.held[key].weight {
+        match &self.writer.weights[key].weight {
             Weight::Blocks(blocks) => {
-                let made = blocks.product(&input, [&weight, &scale], &floats);
-                self.nodes.push(made.named(&name).build());
+                let product = blocks.product(&input, [&weight, &scale], &floats);
+                self.nodes.push(product.named(&name).build());
             }
             Weight::Columns(columns) if self.writer.form == Form::Static => {
                 let rank = columns.shape.len();
@@ -170,19 +164,19 @@ impl Body<'_, '_> {
 
     /// A value in another shape, under a name of its own or this one.
     fn reshaped(&mut self, from: &str, shape: &[i64], to: Option<&str>) -> String {
-        let known = (from.to_owned(), "row");
-        if let Some(known) = self.floats.get(&known).filter(|_| to.is_none()) {
-            return known.clone();
+        let key = (from.to_owned(), "row");
+        if let Some(row) = self.floats.get(&key).filter(|_| to.is_none()) {
+            return row.clone();
         }
-        let made = to.map_or_else(|| self.value(&format!("{from}/row")), str::to_owned);
+        let output = to.map_or_else(|| self.value(&format!("{from}/row")), str::to_owned);
         let numbers: Vec<String> = shape.iter().map(i64::to_string).collect();
         let base = format!("quantize/shape_{}", numbers.join("_"));
         let constant = self.shared(&base, |name| initializer_i64(name, &[shape.len()], shape));
-        self.add(node("Reshape", [from, &constant], &made), &format!("{made}/reshape"));
+        self.add(node("Reshape", [from, &constant], &output), &format!("{output}/reshape"));
         if to.is_none() {
-            self.floats.insert(known, made.clone());
+            self.floats.insert(key, output.clone());
         }
-        made
+        output
     }
 
     /// A bias times `beta`.
@@ -202,39 +196,34 @@ impl Body<'_, '_> {
         if to == DataType::Float {
             return from.to_owned();
         }
-        let made = self.value(base);
-        self.add(node("Cast", [from], &made).int("to", i64::from(to as i32)), &made);
-        made
+        let output = self.value(base);
+        self.add(node("Cast", [from], &output).int("to", i64::from(to as i32)), &output);
+        output
     }
 
     /// An activation in f32, rows first.
     fn prepared(&mut self, x: &str, dtype: DataType, turned: bool) -> String {
         let mut input = x.to_owned();
-        for (wanted, part, op) in
-            [(turned, "turned", "Transpose"), (dtype != DataType::Float, "f32", "Cast")]
-        {
-            if !wanted {
-                continue;
+        let to = i64::from(DataType::Float as i32);
+        for part in [turned.then_some("turned"), (dtype != DataType::Float).then_some("f32")] {
+            let Some(part) = part else { continue };
+            let key = (input.clone(), part);
+            if !self.floats.contains_key(&key) {
+                let output = self.value(&format!("{input}/{part}"));
+                let step = match part {
+                    "f32" => node("Cast", [&input], &output).int("to", to),
+                    _ => node("Transpose", [&input], &output).ints("perm", [1, 0]),
+                };
+                self.add(step, &output);
+                self.floats.insert(key.clone(), output);
             }
-            if let Some(known) = self.floats.get(&(input.clone(), part)) {
-                input.clone_from(known);
-                continue;
-            }
-            let made = self.value(&format!("{input}/{part}"));
-            let builder = node(op, [&input], &made);
-            let builder = match op {
-                "Cast" => builder.int("to", i64::from(DataType::Float as i32)),
-                _ => builder.ints("perm", [1, 0]),
-            };
-            self.add(builder, &made);
-            self.floats.insert((input, part), made.clone());
-            input = made;
+            input.clone_from(&self.floats[&key]);
         }
         input
     }
 
     /// `y[..., g, :] = scale[ids, g] * table[ids, g, :]`: each group of a row, or the row, has its own scale.
-    /// Gives the name of the look-up.
+    /// Returns the name of the look-up.
     fn table(&mut self, old: &NodeProto, key: &Key, dtype: DataType, rank: Option<usize>) -> String {
         let (weight, scale) = self.weight(key, 1.0);
         let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
@@ -246,7 +235,7 @@ impl Body<'_, '_> {
         self.add(gathered, &format!("{name}/scale"));
         let cast = node("Cast", [&rows], &floats).int("to", i64::from(DataType::Float as i32));
         self.add(cast, &format!("{name}/float"));
-        let row = match (rank, &self.writer.held[key].weight) {
+        let row = match (rank, &self.writer.weights[key].weight) {
             (Some(rank), Weight::Columns(columns)) => {
                 let width: usize = columns.shape[1..].iter().product();
                 // Zeros stand for the indices' own dimensions.

@@ -1,4 +1,4 @@
-//! What each runtime says of itself: how it is found, and how it takes a file.
+//! What a runtime tells about itself: how it is found, and which files it runs.
 
 use std::fmt;
 use std::path::Path;
@@ -27,10 +27,10 @@ pub trait Engine: Sync {
         &[Format::Onnx]
     }
 
-    /// How it takes a file of one of these formats.
+    /// How well it runs a file of one of these formats.
     fn takes(&self, file: &Traits) -> Takes;
 
-    /// Whether a build judges its files in it too: its version is then part of a stage's key.
+    /// Whether a build validates its files in it too: its version is then part of a stage's key.
     fn judges_builds(&self) -> bool {
         true
     }
@@ -80,12 +80,12 @@ impl Traits {
     }
 }
 
-/// How a runtime takes a file.
+/// How well a runtime runs a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
-    /// As fast as it runs anything.
+    /// At full speed.
     Well,
-    /// Right, but so slowly that it must be asked for by name.
+    /// Correctly, but so slowly that it must be asked for by name.
     Slowly(&'static str),
     /// Not at all, or slower than another file of the same model.
     Not(&'static str),

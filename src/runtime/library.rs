@@ -44,9 +44,6 @@ impl Library {
 
     /// The library that is named, which must be a file, else the one of a Python package, with the package's
     /// version, else the system's, by its bare name.
-    ///
-    /// # Errors
-    /// [`Error::Missing`].
     pub(super) fn locate(
         &self,
         runtime: &'static str,
@@ -79,19 +76,16 @@ impl Library {
     }
 
     /// Checks that a file is a shared library of this machine which exports the symbol. A bare name is for the
-    /// system's loader to find.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words that begin with its path.
+    /// system's loader to find. The error begins with the path.
     pub(super) fn check(&self, path: &Path) -> Result<(), String> {
         check(path, self.symbol)
     }
 }
 
 /// The first entry of a folder, by name, whose name is one that is looked for.
-fn first(folder: &Path, wanted: impl Fn(&str) -> bool) -> Option<PathBuf> {
+fn first(folder: &Path, fits: impl Fn(&str) -> bool) -> Option<PathBuf> {
     let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    entries.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted)).min()
+    entries.filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&fits)).min()
 }
 
 fn check(path: &Path, symbol: &str) -> Result<(), String> {
@@ -105,9 +99,9 @@ fn check(path: &Path, symbol: &str) -> Result<(), String> {
     // never called. The library stays loaded, so that nothing of it is torn down under a later user.
     unsafe {
         let library = libloading::Library::new(path).map_err(|e| refuse(loader(&e)))?;
-        let found = library.get::<*const ()>(symbol).is_ok();
+        let exports = library.get::<*const ()>(symbol).is_ok();
         std::mem::forget(library);
-        if found { Ok(()) } else { Err(refuse(format!("it is another library: it has no {symbol}"))) }
+        if exports { Ok(()) } else { Err(refuse(format!("it is another library: it has no {symbol}"))) }
     }
 }
 
@@ -138,13 +132,13 @@ fn machine(path: &Path) -> Result<(), String> {
     if start.len() < 20 {
         return Err("it is cut off".to_owned());
     }
-    let found = if order == 2 { u16::from_be_bytes([a, b]) } else { u16::from_le_bytes([a, b]) };
-    let name = MACHINES.iter().find(|(code, _)| *code == found).map(|(_, name)| *name);
+    let machine = if order == 2 { u16::from_be_bytes([a, b]) } else { u16::from_le_bytes([a, b]) };
+    let name = MACHINES.iter().find(|(code, _)| *code == machine).map(|(_, name)| *name);
     if name == Some(std::env::consts::ARCH) {
         return Ok(());
     }
-    let made_for = name.map_or_else(|| format!("another processor ({found:#x})"), str::to_owned);
-    Err(format!("it is made for {made_for}; this program runs on {}", std::env::consts::ARCH))
+    let target = name.map_or_else(|| format!("another processor ({machine:#x})"), str::to_owned);
+    Err(format!("it is made for {target}; this program runs on {}", std::env::consts::ARCH))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Things that run a model: one trait, `load` then `run`, by names.
+//! Runtimes: one trait loads a model and runs it, with inputs and outputs by name.
 
 mod conversation;
 mod engine;
@@ -12,6 +12,8 @@ mod options;
 mod registry;
 #[cfg(feature = "rten")]
 mod rten;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "tract")]
@@ -27,16 +29,16 @@ use std::sync::Once;
 pub use crate::tensor::Tensors;
 
 pub use crate::names::Format;
-#[cfg(test)]
-pub(crate) use conversation::Copying;
 pub use engine::{Engine, Takes, Traits};
 pub use library::{Library, Places};
 pub use options::{Hint, Optimization, Options};
 pub use registry::{ALL, built_in, named};
+#[cfg(test)]
+pub(crate) use testing::Copying;
 #[cfg(feature = "tract")]
 pub use tract::Tract;
 
-/// What goes wrong in a runtime.
+/// Why a runtime can't be used, or can't run a model.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -45,7 +47,7 @@ pub enum Error {
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(runtime::io))]
     Io { path: PathBuf, source: std::io::Error },
-    /// The runtime does not take the model.
+    /// The runtime can't load the model.
     #[error("{runtime} can't load the model: {why}")]
     #[diagnostic(code(runtime::load))]
     Load { runtime: &'static str, why: String },
@@ -54,27 +56,27 @@ pub enum Error {
     #[diagnostic(code(runtime::run))]
     Run { runtime: &'static str, why: String },
     /// The runtime's library was not found, or is not one.
-    #[error("{runtime} is not there: {why}")]
+    #[error("{runtime} is not available: {why}")]
     #[diagnostic(
         code(runtime::missing),
-        help("make setup installs it; or name its library in {variable}")
+        help("install it with `make setup`, or set {variable} to the path of its library")
     )]
     Missing { runtime: &'static str, why: String, variable: &'static str },
-    /// No runtime that is built in was compiled into this program.
+    /// No built-in runtime was compiled into this program.
     #[error("this program was compiled without a runtime of its own")]
     #[diagnostic(code(runtime::none_built_in), help("cargo build --release --features tract"))]
     NoneBuiltIn,
-    /// An input was given that the model does not have.
+    /// The model does not have an input of this name.
     #[error("the model has no input {name:?}; it has: {known}")]
     #[diagnostic(code(runtime::input))]
     UnknownInput { name: String, known: String },
-    /// An input of the model was not given.
-    #[error("the model's input {name:?} is not given")]
+    /// An input of the model has no value.
+    #[error("the model's input {name:?} has no value")]
     #[diagnostic(code(runtime::input))]
     MissingInput { name: String },
 }
 
-/// A runtime that was found, with the options that it was found for.
+/// A runtime found on this machine, with its options.
 pub trait Runtime: Sync {
     /// Which one it is.
     fn engine(&self) -> &'static dyn Engine;
@@ -105,7 +107,7 @@ pub trait Runtime: Sync {
         self.engine().formats().contains(&format)
     }
 
-    /// How it takes a file.
+    /// How well it runs a file.
     fn takes(&self, file: &Traits) -> Takes {
         match self.runs(file.format) {
             true => self.engine().takes(file),
@@ -138,9 +140,8 @@ pub trait Session: Send + Sync {
     /// The names of its outputs, in the model's order.
     fn outputs(&self) -> &[String];
 
-    /// Begins a row of calls in which outputs go back in: each of `carried` is an output, and the input that
-    /// takes it in the next call. Conversations know nothing of each other; what a model keeps itself, each
-    /// keeps of its own.
+    /// Begins a series of calls in which outputs go back in: each of `carried` is an output, and the input that
+    /// takes it in the next call. Conversations are independent of each other, the state of a model included.
     ///
     /// # Errors
     /// [`Error::Run`] with the runtime's words.
@@ -184,8 +185,23 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A session of what `load` loads, or the runtime's own words on why it does not.
+fn session<S: Session + 'static>(
+    runtime: &'static str,
+    load: impl FnOnce() -> Result<S, String>,
+) -> Result<Box<dyn Session>, Error> {
+    match quietly(load) {
+        Ok(session) => Ok(Box::new(session)),
+        Err(why) => Err(Error::Load { runtime, why }),
+    }
+}
+
+fn message(error: impl ToString) -> String {
+    error.to_string()
+}
+
 /// Runs foreign code whose panics are errors here: a model of a hostile shape must not end the
-/// process, and its backtrace means nothing to the person who gave it.
+/// process, and its backtrace means nothing to the person who supplied it.
 fn quietly<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {

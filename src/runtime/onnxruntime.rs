@@ -6,13 +6,11 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, TensorElementType, ValueType};
 
-use super::conversation::{Calls, Take, Turns};
+use super::conversation::{Calls, Loaded, Ports, Take};
 use super::library::Library;
-use super::{
-    Conversation, Engine, Error, Optimization, Options, Places, Runtime, Session, Takes, Traits,
-};
+use super::{Engine, Error, Optimization, Options, Places, Runtime, Session, Takes, Traits, message};
 use crate::tensor::{DType, Tensor};
 
 /// ONNX Runtime, from a shared library that is found when it is asked for and loaded with the first model.
@@ -82,17 +80,17 @@ impl OnnxRuntime {
         }
         LIBRARY.check(library)?;
         let load = || {
-            let builder = ort::init_from(library).map_err(|e| e.to_string())?;
-            let environment = builder.with_telemetry(false).build().map_err(|e| e.to_string())?;
+            let builder = ort::init_from(library).map_err(message)?;
+            let environment = builder.with_telemetry(false).build().map_err(message)?;
             environment.set_log_level(LogLevel::Fatal);
             Ok((library.to_owned(), environment, ort::info()))
         };
         let loaded = match LOADED.get() {
             Some(loaded) => loaded,
             None => {
-                let made =
+                let loaded =
                     super::quietly(load).map_err(|why| format!("{}: {why}", library.display()))?;
-                LOADED.get_or_init(|| made)
+                LOADED.get_or_init(|| loaded)
             }
         };
         Ok((loaded.1.clone(), loaded.2))
@@ -133,37 +131,29 @@ impl Runtime for OnnxRuntime {
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
-        let load = || {
+        super::session(NAME, || {
             let (environment, _) = Self::loaded(&self.library)?;
-            let builder = ort::session::Session::builder(&environment).map_err(words)?;
-            let mut builder = configured(builder, &self.options)?;
-            builder.commit_from_memory(model).map_err(words)
-        };
-        let session = super::quietly(load);
-        let session = session.map_err(|why| Error::Load { runtime: NAME, why })?;
-        let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
-        let outputs = session.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Box::new(Loaded { session: Mutex::new(session), inputs, outputs }))
+            let builder = ort::session::Session::builder(&environment).map_err(message)?;
+            let session =
+                configured(builder, &self.options)?.commit_from_memory(model).map_err(message)?;
+            let names = |ports: &[Outlet]| ports.iter().map(|port| port.name().to_owned()).collect();
+            let (inputs, outputs) = (names(session.inputs()), names(session.outputs()));
+            // A call needs the session for itself.
+            Ok(Loaded { ports: Ports { runtime: NAME, inputs, outputs }, model: Mutex::new(session) })
+        })
     }
-}
-
-struct Loaded {
-    /// A call needs the session for itself.
-    session: Mutex<ort::session::Session>,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
 }
 
 /// A session's settings in ONNX Runtime's own words.
 fn configured(builder: SessionBuilder, options: &Options) -> Result<SessionBuilder, String> {
-    let builder = builder.with_optimization_level(level(options.optimization)).map_err(words)?;
-    let builder = builder.with_intra_threads(options.threads).map_err(words)?;
-    let builder = builder.with_inter_threads(options.threads_between).map_err(words)?;
-    let builder = builder.with_parallel_execution(options.threads_between > 1).map_err(words)?;
-    let builder = builder.with_log_level(LogLevel::Fatal).map_err(words)?;
-    let builder = builder.with_intra_op_spinning(options.threads > 1).map_err(words)?;
+    let builder = builder.with_optimization_level(level(options.optimization)).map_err(message)?;
+    let builder = builder.with_intra_threads(options.threads).map_err(message)?;
+    let builder = builder.with_inter_threads(options.threads_between).map_err(message)?;
+    let builder = builder.with_parallel_execution(options.threads_between > 1).map_err(message)?;
+    let builder = builder.with_log_level(LogLevel::Fatal).map_err(message)?;
+    let builder = builder.with_intra_op_spinning(options.threads > 1).map_err(message)?;
     let set = |builder: SessionBuilder, &(key, value): &(&str, &str)| {
-        builder.with_config_entry(key, value).map_err(words)
+        builder.with_config_entry(key, value).map_err(message)
     };
     entries(options).iter().try_fold(builder, set)
 }
@@ -184,34 +174,8 @@ fn entries(options: &Options) -> Vec<(&'static str, &'static str)> {
     stop.into_iter().chain(exact).collect()
 }
 
-fn words(error: impl ToString) -> String {
-    error.to_string()
-}
-
-impl Session for Loaded {
-    fn inputs(&self) -> &[String] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[String] {
-        &self.outputs
-    }
-
-    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
-        Ok(Turns::begin(self, carried))
-    }
-}
-
-impl Calls for &Loaded {
+impl Calls for &Mutex<ort::session::Session> {
     type Value = DynValue;
-
-    fn runtime(&self) -> &'static str {
-        NAME
-    }
-
-    fn ports(&self) -> [&[String]; 2] {
-        [&self.inputs, &self.outputs]
-    }
 
     fn value(&self, tensor: &Tensor) -> Result<DynValue, String> {
         to_ort(tensor)
@@ -221,13 +185,18 @@ impl Calls for &Loaded {
         from_ort(value)
     }
 
-    fn call(&self, inputs: Vec<DynValue>, take: Take<'_, DynValue>) -> Result<(), String> {
-        let lent = self.inputs.iter().zip(&inputs);
-        let lent: Vec<(&str, SessionInputValue<'_>)> =
-            lent.map(|(name, value)| (name.as_str(), value.into())).collect();
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut outputs = session.run(lent).map_err(words)?;
-        for (at, name) in self.outputs.iter().enumerate() {
+    fn call(
+        &self,
+        ports: &Ports,
+        inputs: Vec<DynValue>,
+        take: Take<'_, DynValue>,
+    ) -> Result<(), String> {
+        let borrowed = ports.inputs.iter().zip(&inputs);
+        let borrowed: Vec<(&str, SessionInputValue<'_>)> =
+            borrowed.map(|(name, value)| (name.as_str(), value.into())).collect();
+        let mut session = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = session.run(borrowed).map_err(message)?;
+        for (at, name) in ports.outputs.iter().enumerate() {
             take(at, outputs.remove(name).ok_or_else(|| format!("it gave no output {name:?}"))?)?;
         }
         Ok(())
@@ -241,8 +210,8 @@ fn to_ort(tensor: &Tensor) -> Result<DynValue, String> {
     ) -> Result<DynValue, String> {
         let chunks = tensor.bytes().as_chunks::<N>().0;
         let values: Vec<T> = chunks.iter().map(|bytes| read(*bytes)).collect();
-        let made = ort::value::Tensor::from_array((tensor.shape().to_vec(), values));
-        made.map(ort::value::Tensor::into_dyn).map_err(|e| e.to_string())
+        let value = ort::value::Tensor::from_array((tensor.shape().to_vec(), values));
+        value.map(ort::value::Tensor::into_dyn).map_err(message)
     }
     match tensor.dtype() {
         DType::F32 => owned(tensor, f32::from_le_bytes),
@@ -267,13 +236,13 @@ fn from_ort(value: &DynValue) -> Result<Tensor, String> {
         dtype: DType,
         write: impl Fn(T) -> [u8; N],
     ) -> Result<Tensor, String> {
-        let (shape, values) = value.try_extract_tensor::<T>().map_err(|e| e.to_string())?;
+        let (shape, values) = value.try_extract_tensor::<T>().map_err(message)?;
         let shape = shape.iter().map(|&dim| usize::try_from(dim).unwrap_or(0)).collect();
         let bytes: Vec<u8> = values.iter().flat_map(|&value| write(value)).collect();
-        Tensor::new(dtype, shape, bytes.into()).map_err(|e| e.to_string())
+        Tensor::new(dtype, shape, bytes.into()).map_err(message)
     }
     let ValueType::Tensor { ty, .. } = value.dtype() else {
-        return Err("an output that is no tensor".to_owned());
+        return Err("an output that is not a tensor".to_owned());
     };
     match ty {
         TensorElementType::Float32 => read(value, DType::F32, f32::to_le_bytes),

@@ -4,7 +4,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use openvino::{Core, DeviceType, ElementType, InferRequest, RwPropertyKey, Shape};
 
-use super::conversation::{Calls, Take, Turns};
+use super::conversation::{Calls, Ports, Take, Turns};
 use super::library::Library;
 use super::{
     Conversation, Engine, Error, Format, Hint, Options, Places, Runtime, Session, Takes, Traits,
@@ -101,10 +101,10 @@ impl OpenVino {
 
     fn core(&self) -> Result<Core, String> {
         Self::loaded(&self.library)?;
-        let mut core = Core::new().map_err(words)?;
+        let mut core = Core::new().map_err(message)?;
         for (key, value) in properties(&self.options) {
             let key = RwPropertyKey::Other(key.into());
-            core.set_property(&DeviceType::CPU, &key, &value).map_err(words)?;
+            core.set_property(&DeviceType::CPU, &key, &value).map_err(message)?;
         }
         Ok(core)
     }
@@ -115,35 +115,34 @@ impl OpenVino {
         stateful: bool,
         read: impl FnOnce(&mut Core) -> Result<openvino::Model, String>,
     ) -> Result<Box<dyn Session>, Error> {
-        let load = || {
+        super::session(NAME, || {
             let mut core = self.core()?;
             let model = read(&mut core)?;
-            let compiled = core.compile_model(&model, DeviceType::CPU).map_err(words)?;
-            let mut inputs: Vec<String> = (0..compiled.get_input_size().map_err(words)?)
+            let compiled = core.compile_model(&model, DeviceType::CPU).map_err(message)?;
+            let mut inputs: Vec<String> = (0..compiled.get_input_size().map_err(message)?)
                 .map(|index| compiled.get_input_by_index(index)?.get_name())
                 .collect::<Result<_, _>>()
-                .map_err(words)?;
-            let mut outputs: Vec<String> = (0..compiled.get_output_size().map_err(words)?)
+                .map_err(message)?;
+            let mut outputs: Vec<String> = (0..compiled.get_output_size().map_err(message)?)
                 .map(|index| compiled.get_output_by_index(index)?.get_name())
                 .collect::<Result<_, _>>()
-                .map_err(words)?;
+                .map_err(message)?;
             // A value may have several names there, of which OpenVINO gives any.
             if let Some(graph) = onnx.map(Model::graph_proto) {
-                for (found, wanted) in [(&mut inputs, &graph.input), (&mut outputs, &graph.output)] {
-                    if found.len() == wanted.len() {
-                        *found = wanted.iter().map(|port| port.name().to_owned()).collect();
+                for (names, ports) in [(&mut inputs, &graph.input), (&mut outputs, &graph.output)] {
+                    if names.len() == ports.len() {
+                        *names = ports.iter().map(|port| port.name().to_owned()).collect();
                     }
                 }
             }
             let compiled = Mutex::new(Compiled { model: compiled, _core: core });
-            Ok(Loaded { compiled, idle: Mutex::default(), stateful, inputs, outputs })
-        };
-        let session = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
-        Ok(Box::new(session))
+            let ports = Ports { runtime: NAME, inputs, outputs };
+            Ok(Loaded { compiled, idle: Mutex::default(), stateful, ports })
+        })
     }
 }
 
-/// OpenVINO's own words for what is wanted.
+/// The options as OpenVINO's properties.
 fn properties(options: &Options) -> Vec<(&'static str, String)> {
     let hint = match options.hint {
         Hint::Latency => "LATENCY",
@@ -188,7 +187,7 @@ impl Runtime for OpenVino {
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
         let parsed = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").ok();
-        let read = |core: &mut Core| core.read_model_from_buffer(model, None).map_err(words);
+        let read = |core: &mut Core| core.read_model_from_buffer(model, None).map_err(message);
         self.session(parsed.as_ref(), false, read)
     }
 
@@ -205,7 +204,7 @@ impl Runtime for OpenVino {
             None => (Model::open(path).ok(), false),
         };
         let read =
-            |core: &mut Core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(words);
+            |core: &mut Core| core.read_model_from_file(name, beside.unwrap_or("")).map_err(message);
         self.session(parsed.as_ref(), stateful, read)
     }
 }
@@ -222,21 +221,20 @@ struct Loaded {
     idle: Mutex<Vec<InferRequest>>,
     compiled: Mutex<Compiled>,
     stateful: bool,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
+    ports: Ports,
 }
 
-fn words(error: impl ToString) -> String {
+fn message(error: impl ToString) -> String {
     error.to_string().lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 impl Session for Loaded {
     fn inputs(&self) -> &[String] {
-        &self.inputs
+        &self.ports.inputs
     }
 
     fn outputs(&self) -> &[String] {
-        &self.outputs
+        &self.ports.outputs
     }
 
     fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
@@ -244,10 +242,14 @@ impl Session for Loaded {
         let new = || {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
             let request = compiled.model.create_infer_request();
-            request.map_err(|why| Error::Run { runtime: NAME, why: words(why) })
+            request.map_err(|why| Error::Run { runtime: NAME, why: message(why) })
         };
         let request = Some(idle.map_or_else(new, Ok)?);
-        Ok(Turns::begin(Requested { loaded: self, request: RefCell::new(request) }, carried))
+        Ok(Turns::begin(
+            Requested { loaded: self, request: RefCell::new(request) },
+            &self.ports,
+            carried,
+        ))
     }
 }
 
@@ -270,14 +272,6 @@ impl Drop for Requested<'_> {
 impl Calls for Requested<'_> {
     type Value = openvino::Tensor;
 
-    fn runtime(&self) -> &'static str {
-        NAME
-    }
-
-    fn ports(&self) -> [&[String]; 2] {
-        [&self.loaded.inputs, &self.loaded.outputs]
-    }
-
     fn value(&self, tensor: &Tensor) -> Result<openvino::Tensor, String> {
         to_openvino(tensor)
     }
@@ -287,28 +281,29 @@ impl Calls for Requested<'_> {
     }
 
     // A request writes each call's outputs where those of the last one were.
-    fn kept(&self, value: openvino::Tensor) -> Result<openvino::Tensor, String> {
+    fn lasting(&self, value: openvino::Tensor) -> Result<openvino::Tensor, String> {
         to_openvino(&from_openvino(&value)?)
     }
 
     fn call(
         &self,
+        ports: &Ports,
         inputs: Vec<openvino::Tensor>,
         take: Take<'_, openvino::Tensor>,
     ) -> Result<(), String> {
         let mut request = self.request.borrow_mut();
         let request = request.as_mut().expect("there until the conversation ends");
         for (index, tensor) in inputs.iter().enumerate() {
-            request.set_input_tensor_by_index(index, tensor).map_err(words)?;
+            request.set_input_tensor_by_index(index, tensor).map_err(message)?;
         }
-        request.infer().map_err(words)?;
-        (0..self.loaded.outputs.len())
-            .try_for_each(|at| take(at, request.get_output_tensor_by_index(at).map_err(words)?))
+        request.infer().map_err(message)?;
+        (0..ports.outputs.len())
+            .try_for_each(|at| take(at, request.get_output_tensor_by_index(at).map_err(message)?))
     }
 }
 
-fn to_openvino(tensor: &Tensor) -> Result<openvino::Tensor, String> {
-    let element = match tensor.dtype() {
+fn element_type(dtype: DType) -> ElementType {
+    match dtype {
         DType::F32 => ElementType::F32,
         DType::F64 => ElementType::F64,
         DType::F16 => ElementType::F16,
@@ -322,42 +317,32 @@ fn to_openvino(tensor: &Tensor) -> Result<openvino::Tensor, String> {
         DType::U8 => ElementType::U8,
         DType::BF16 => ElementType::Bf16,
         DType::Bool => ElementType::Boolean,
-    };
+    }
+}
+
+fn to_openvino(tensor: &Tensor) -> Result<openvino::Tensor, String> {
     let dims = tensor.shape().iter().map(|&dim| i64::try_from(dim)).collect::<Result<Vec<_>, _>>();
-    let shape = Shape::new(&dims.map_err(words)?).map_err(words)?;
-    let mut made = openvino::Tensor::new(element, &shape).map_err(words)?;
+    let shape = Shape::new(&dims.map_err(message)?).map_err(message)?;
+    let mut value = openvino::Tensor::new(element_type(tensor.dtype()), &shape).map_err(message)?;
     // A tensor without values has no place in memory to write to.
     if !tensor.bytes().is_empty() {
-        made.get_raw_data_mut().map_err(words)?.copy_from_slice(tensor.bytes());
+        value.get_raw_data_mut().map_err(message)?.copy_from_slice(tensor.bytes());
     }
-    Ok(made)
+    Ok(value)
 }
 
 fn from_openvino(tensor: &openvino::Tensor) -> Result<Tensor, String> {
-    let dtype = match tensor.get_element_type().map_err(words)? {
-        ElementType::F32 => DType::F32,
-        ElementType::F64 => DType::F64,
-        ElementType::F16 => DType::F16,
-        ElementType::I64 => DType::I64,
-        ElementType::I32 => DType::I32,
-        ElementType::I16 => DType::I16,
-        ElementType::I8 => DType::I8,
-        ElementType::U64 => DType::U64,
-        ElementType::U32 => DType::U32,
-        ElementType::U16 => DType::U16,
-        ElementType::Bf16 => DType::BF16,
-        ElementType::U8 => DType::U8,
-        ElementType::Boolean => DType::Bool,
-        other => return Err(format!("an output of type {other}")),
-    };
-    let shape = tensor.get_shape().map_err(words)?;
+    let element = tensor.get_element_type().map_err(message)?;
+    let dtype = DType::ALL.into_iter().find(|&dtype| element_type(dtype) == element);
+    let dtype = dtype.ok_or_else(|| format!("an output of type {element}"))?;
+    let shape = tensor.get_shape().map_err(message)?;
     let dims = shape.get_dimensions().iter().map(|&dim| usize::try_from(dim));
-    let dims = dims.collect::<Result<Vec<_>, _>>().map_err(words)?;
-    let bytes = match tensor.get_byte_size().map_err(words)? {
+    let dims = dims.collect::<Result<Vec<_>, _>>().map_err(message)?;
+    let bytes = match tensor.get_byte_size().map_err(message)? {
         0 => bytes::Bytes::new(),
-        _ => bytes::Bytes::copy_from_slice(tensor.get_raw_data().map_err(words)?),
+        _ => bytes::Bytes::copy_from_slice(tensor.get_raw_data().map_err(message)?),
     };
-    Tensor::new(dtype, dims, bytes).map_err(words)
+    Tensor::new(dtype, dims, bytes).map_err(message)
 }
 
 #[cfg(test)]

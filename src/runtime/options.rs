@@ -1,9 +1,8 @@
-//! How a runtime is to work: one vocabulary, which each runtime translates into its own.
+//! Options of a runtime, in one vocabulary that each runtime translates into its own.
 
 use serde::{Deserialize, Serialize};
 
-/// How a runtime is to work. What a runtime has no word for is left as it is there: tract is always exact
-/// and on one thread.
+/// Options of a runtime, which ignores those that it doesn't have: tract is always exact and on one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Threads that share one operator; 1 or more.
@@ -14,15 +13,14 @@ pub struct Options {
     pub optimization: Optimization,
     /// Calls that run side by side on one session, or as many as the runtime thinks best.
     pub streams: Option<usize>,
-    /// What the runtime is to be good at.
+    /// What to optimize for.
     pub hint: Hint,
     /// Whether threads stay on their cores, or as the runtime thinks best.
     pub pinning: Option<bool>,
     /// Whether threads give up their cores as soon as a call ends. Otherwise they stay awake for the next one,
     /// which comes sooner then, at the cost of other sessions' calls.
     pub yielding: bool,
-    /// Arithmetic as the file says: no activations in 8 or 16 bits that it doesn't ask for. What validates
-    /// is exact.
+    /// Arithmetic as in the file: no activations in 8 or 16 bits that it doesn't ask for. Validation is exact.
     pub exact: bool,
 }
 
@@ -39,19 +37,19 @@ pub enum Optimization {
     All,
 }
 
-/// What a runtime is to be good at.
+/// What a runtime optimizes for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hint {
-    /// One call, soon.
+    /// The time that one call takes.
     #[default]
     Latency,
-    /// Many calls an hour.
+    /// The number of calls an hour.
     Throughput,
 }
 
 impl Options {
-    /// What validation uses: exact, on one thread.
+    /// For validation: exact, on one thread.
     pub const EXACT: Self = Self {
         threads: 1,
         threads_between: 1,
@@ -63,7 +61,7 @@ impl Options {
         exact: true,
     };
 
-    /// What a client would use: whatever arithmetic the runtime thinks fastest, on so many threads.
+    /// As a client would use it: the fastest arithmetic that the runtime has, on so many threads.
     pub const fn fast(threads: usize) -> Self {
         Self { threads, exact: false, ..Self::EXACT }
     }

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use rten::{ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
 
-use super::conversation::{Calls, Take, Turns};
-use super::{Conversation, Engine, Error, Options, Places, Runtime, Session, Takes, Traits};
+use super::conversation::{Calls, Loaded, Ports, Take};
+use super::{Engine, Error, Options, Places, Runtime, Session, Takes, Traits, message};
 use crate::ir::{Model, dtype_of};
 use crate::tensor::{DType, Tensor};
 
@@ -54,66 +54,38 @@ impl Runtime for Rten {
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
-        let load = || {
+        super::session(NAME, || {
             let types = types(model)?;
             let mut options = ModelOptions::with_all_ops();
-            let model = options.prepack_weights(true).load(model.to_vec()).map_err(words)?;
+            let model = options.prepack_weights(true).load(model.to_vec()).map_err(message)?;
             let names = |ids: &[NodeId]| -> Vec<String> {
                 let name = |id: &NodeId| Some(model.node_info(*id)?.name()?.to_owned());
                 ids.iter().map(|id| name(id).unwrap_or_default()).collect()
             };
             let (inputs, outputs) = (names(model.input_ids()), names(model.output_ids()));
             let pool = Arc::new(ThreadPool::with_num_threads(self.options.threads));
-            Ok(Loaded { model, pool, inputs, outputs, types })
-        };
-        let loaded = super::quietly(load).map_err(|why| Error::Load { runtime: NAME, why })?;
-        Ok(Box::new(loaded))
+            let ports = Ports { runtime: NAME, inputs, outputs };
+            Ok(Loaded { ports, model: Pooled { model, pool, types } })
+        })
     }
 }
 
 /// The type of each of a model's outputs, which rten may hold in another.
 fn types(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
-    let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(words)?;
+    let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(message)?;
     let outputs = model.graph_proto().output.iter();
     Ok(outputs.map(|output| dtype_of(output.element_type())).collect())
 }
 
-struct Loaded {
+/// A model, the threads that run it, and the types of its outputs.
+struct Pooled {
     model: rten::Model,
     pool: Arc<ThreadPool>,
-    inputs: Vec<String>,
-    outputs: Vec<String>,
     types: Vec<Option<DType>>,
 }
 
-fn words(error: impl ToString) -> String {
-    error.to_string()
-}
-
-impl Session for Loaded {
-    fn inputs(&self) -> &[String] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[String] {
-        &self.outputs
-    }
-
-    fn begin(&self, carried: &[(String, String)]) -> Result<Box<dyn Conversation + '_>, Error> {
-        Ok(Turns::begin(self, carried))
-    }
-}
-
-impl Calls for &Loaded {
+impl Calls for &Pooled {
     type Value = Value;
-
-    fn runtime(&self) -> &'static str {
-        NAME
-    }
-
-    fn ports(&self) -> [&[String]; 2] {
-        [&self.inputs, &self.outputs]
-    }
 
     fn value(&self, tensor: &Tensor) -> Result<Value, String> {
         to_rten(tensor)
@@ -123,11 +95,11 @@ impl Calls for &Loaded {
         from_rten(value, self.types.get(at).copied().flatten())
     }
 
-    fn call(&self, inputs: Vec<Value>, take: Take<'_, Value>) -> Result<(), String> {
+    fn call(&self, _: &Ports, inputs: Vec<Value>, take: Take<'_, Value>) -> Result<(), String> {
         let ids = self.model.input_ids().iter().copied();
         let inputs = ids.zip(inputs.into_iter().map(ValueOrView::Value)).collect();
         let options = RunOptions::default().with_thread_pool(Some(self.pool.clone()));
-        let run = || self.model.run(inputs, self.model.output_ids(), Some(options)).map_err(words);
+        let run = || self.model.run(inputs, self.model.output_ids(), Some(options)).map_err(message);
         let outputs = super::quietly(run)?;
         outputs.into_iter().enumerate().try_for_each(|(at, value)| take(at, value))
     }
@@ -142,7 +114,7 @@ fn to_rten(tensor: &Tensor) -> Result<Value, String> {
         Value: From<rten_tensor::Tensor<U>>,
     {
         let values = tensor.bytes().as_chunks::<N>().0.iter().map(|bytes| read(*bytes));
-        Value::from_shape(tensor.shape(), values.collect::<Result<Vec<U>, _>>()?).map_err(words)
+        Value::from_shape(tensor.shape(), values.collect::<Result<Vec<U>, _>>()?).map_err(message)
     }
     let narrow = |value: i64| {
         i32::try_from(value).map_err(|_| format!("{value}: {NAME} holds whole numbers in 32 bits"))
@@ -180,5 +152,5 @@ fn from_rten(value: &Value, dtype: Option<DType>) -> Result<Tensor, String> {
         (Value::UInt8Tensor(t), _) => (DType::U8, t.shape().to_vec(), t.iter().copied().collect()),
         (other, _) => return Err(format!("an output of type {}", other.dtype())),
     };
-    Tensor::new(dtype, shape, bytes.into()).map_err(words)
+    Tensor::new(dtype, shape, bytes.into()).map_err(message)
 }

@@ -8,30 +8,27 @@ use super::Error;
 const NAME: &str = "openvino";
 
 /// Refuses a `.bin` that is not exactly as long as the constants of its graph say: one that is cut off, or
-/// that of another graph, whose bytes would be taken for weights. Gives whether the graph keeps a state.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Load`] names the file and both lengths.
+/// that of another graph, whose bytes would be taken for weights. Returns whether the graph keeps a state.
 pub(super) fn check(graph: &Path, weights: &Path) -> Result<bool, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
     let text = std::fs::read(graph).map_err(io(graph))?;
-    let there = std::fs::metadata(weights).map_err(io(weights))?.len();
+    let length = std::fs::metadata(weights).map_err(io(weights))?.len();
     let refuse = |path: &Path, why: String| Error::Load {
         runtime: NAME,
         why: format!("{}: {why}", path.display()),
     };
     let text = String::from_utf8(text).map_err(|_| refuse(graph, "it is not UTF-8".into()))?;
-    let (wanted, stateful) = extent(&text).map_err(|why| refuse(graph, why))?;
-    let which = match there.cmp(&wanted) {
+    let (needed, stateful) = extent(&text).map_err(|why| refuse(graph, why))?;
+    let which = match length.cmp(&needed) {
         std::cmp::Ordering::Equal => return Ok(stateful),
         std::cmp::Ordering::Less => "it is cut off, or belongs to another graph",
         std::cmp::Ordering::Greater => "it belongs to another graph",
     };
     let why =
-        format!("{there} bytes, where the constants of {} take {wanted}: {which}", graph.display());
+        format!("{length} bytes, where the constants of {} take {needed}: {which}", graph.display());
     Err(refuse(weights, why))
 }
 
@@ -40,7 +37,7 @@ pub(super) fn check(graph: &Path, weights: &Path) -> Result<bool, Error> {
 fn extent(text: &str) -> Result<(u64, bool), String> {
     let document = roxmltree::Document::parse(text).map_err(|e| format!("it is not XML: {e}"))?;
     if document.root_element().tag_name().name() != "net" {
-        return Err("it is not a graph of OpenVINO".to_owned());
+        return Err("it is not an OpenVINO graph".to_owned());
     }
     let constants = document.descendants().filter(|node| {
         let of = node.parent_element();
@@ -51,7 +48,9 @@ fn extent(text: &str) -> Result<(u64, bool), String> {
         let layer = data.parent_element().and_then(|layer| layer.attribute("name")).unwrap_or("?");
         let number = |name| data.attribute(name).and_then(|value| value.parse::<u64>().ok());
         let end = number("offset").zip(number("size")).and_then(|(at, size)| at.checked_add(size));
-        furthest = end.ok_or_else(|| format!("constant {layer:?} lies nowhere"))?.max(furthest);
+        furthest = end
+            .ok_or_else(|| format!("constant {layer:?} has no valid offset and size"))?
+            .max(furthest);
     }
     let reads = |node: roxmltree::Node<'_, '_>| {
         node.has_tag_name("layer") && node.attribute("type") == Some("ReadValue")
@@ -83,11 +82,11 @@ mod tests {
     #[test]
     fn what_lies_is_refused() {
         for (offset, size) in [("18446744073709551615", "1"), ("-1", "4"), ("", "4"), ("0", "4.5")] {
-            assert!(extent(&net(&[(offset, size)])).unwrap_err().contains("\"w\" lies nowhere"));
+            assert!(extent(&net(&[(offset, size)])).unwrap_err().contains("\"w\" has no valid offset"));
         }
         assert!(extent("").unwrap_err().starts_with("it is not XML"));
         assert!(extent("<net><layers>").unwrap_err().starts_with("it is not XML"));
-        assert!(extent("<svg/>").unwrap_err().contains("not a graph"));
+        assert!(extent("<svg/>").unwrap_err().contains("not an OpenVINO graph"));
         let bomb = r#"<!DOCTYPE net [<!ENTITY a "b">]><net>&a;</net>"#;
         assert!(extent(bomb).unwrap_err().starts_with("it is not XML"));
     }

@@ -1,5 +1,5 @@
 use super::language_model::{LanguageModel, Turn};
-use super::{Error, Frame, Said, Sampler, Sampling, Speaking};
+use super::{Error, Frame, Sampler, Sampling, Speaking, Utterance};
 
 /// A batch of prompts that a language model answers, a token of each at a time; the frame of a token is the row
 /// of hidden states that predicted it.
@@ -13,8 +13,8 @@ pub struct Generation<'a> {
 struct Sentence {
     sampler: Sampler,
     /// Which tokens are in the prompt or were said.
-    seen: Vec<bool>,
-    said: Said,
+    used: Vec<bool>,
+    utterance: Utterance,
     done: bool,
 }
 
@@ -34,17 +34,22 @@ impl<'a> Generation<'a> {
     ) -> Result<Self, Error> {
         let turn = model.begin(prompts, stop)?;
         let vocabulary = turn.answer.logits.first().map_or(0, Vec::len);
-        let known = |token: i64| usize::try_from(token).ok().filter(|&at| at < vocabulary);
+        let place = |token: i64| usize::try_from(token).ok().filter(|&at| at < vocabulary);
         let mut sentences = Vec::with_capacity(prompts.len());
         for (prompt, &stream) in prompts.iter().zip(streams) {
-            let mut seen = vec![false; vocabulary];
+            let mut used = vec![false; vocabulary];
             // The stop stands for padding too, which upstream's penalty sees.
             for &token in prompt.iter().chain([&stop]) {
-                let at = known(token).ok_or(Error::Vocabulary { token, vocabulary })?;
-                seen[at] = true;
+                let at = place(token).ok_or(Error::Vocabulary { token, vocabulary })?;
+                used[at] = true;
             }
             let sampler = Sampler::new(sampling, stream);
-            sentences.push(Sentence { sampler, seen, said: Said::default(), done: limit == 0 });
+            sentences.push(Sentence {
+                sampler,
+                used,
+                utterance: Utterance::default(),
+                done: limit == 0,
+            });
         }
         Ok(Self { turn, sentences, stop, limit })
     }
@@ -62,26 +67,26 @@ impl Speaking for Generation<'_> {
             if sentence.done {
                 continue;
             }
-            let refuse = || Error::NotFinite { sentence: at, step: sentence.said.tokens.len() };
-            let chosen = sentence.sampler.choose(logits, &sentence.seen);
+            let refuse = || Error::NotFinite { sentence: at, step: sentence.utterance.tokens.len() };
+            let chosen = sentence.sampler.choose(logits, &sentence.used);
             let chosen = chosen.filter(|_| row.iter().all(|value| value.is_finite()));
             let chosen = chosen.ok_or_else(refuse)?;
             if chosen as i64 == self.stop {
-                (sentence.said.stopped, sentence.done) = (true, true);
+                (sentence.utterance.stopped, sentence.done) = (true, true);
                 continue;
             }
             let frame = Frame::Row(std::mem::take(row));
             take(at, &frame);
             next[at] = chosen as i64;
-            sentence.seen[chosen] = true;
-            sentence.said.tokens.push(chosen as i64);
-            sentence.said.frames.push(frame);
-            sentence.done = sentence.said.tokens.len() >= self.limit;
+            sentence.used[chosen] = true;
+            sentence.utterance.tokens.push(chosen as i64);
+            sentence.utterance.frames.push(frame);
+            sentence.done = sentence.utterance.tokens.len() >= self.limit;
         }
         if self.is_done() { Ok(()) } else { self.turn.step(&next) }
     }
 
-    fn finish(self: Box<Self>) -> Vec<Said> {
-        self.sentences.into_iter().map(|sentence| sentence.said).collect()
+    fn finish(self: Box<Self>) -> Vec<Utterance> {
+        self.sentences.into_iter().map(|sentence| sentence.utterance).collect()
     }
 }

@@ -50,7 +50,7 @@ impl LanguageModel {
     }
 }
 
-/// What the model makes of the last position of each sequence.
+/// What the model gives for the last position of each sequence.
 #[derive(Default)]
 pub(super) struct Answer {
     /// Logits, [batch][vocabulary].
@@ -101,14 +101,15 @@ fn last(
     outputs: &Tensors,
     name: &str,
     batch: usize,
-    wanted: Option<usize>,
+    channels: Option<usize>,
 ) -> Result<Vec<Vec<f32>>, Error> {
     let refuse = |why: String| Error::Interface { what: format!("the language model's {name}"), why };
     let tensor = outputs.get(name).ok_or_else(|| refuse("is not among its outputs".to_owned()))?;
-    let &[found, positions, size] = tensor.shape() else {
+    let &[sequences, positions, size] = tensor.shape() else {
         return Err(refuse(format!("has the shape {:?}", tensor.shape())));
     };
-    if found != batch || positions == 0 || size == 0 || wanted.is_some_and(|wanted| wanted != size) {
+    let fits = channels.is_none_or(|channels| channels == size);
+    if sequences != batch || positions == 0 || size == 0 || !fits {
         return Err(refuse(format!("has the shape {:?} for {batch} sentences", tensor.shape())));
     }
     let row = |sequence: usize| tensor.row(sequence * positions + positions - 1, size);

@@ -27,12 +27,12 @@ pub use decoder::Decoder;
 pub use generation::Generation;
 pub use language_model::LanguageModel;
 pub use sampling::{Candidate, Filter, Sampler, Sampling};
-pub use speaker::{Assemble, Frame, Parts, Said, Speaker, Speaking};
+pub use speaker::{Assemble, Frame, Parts, Speaker, Speaking, Utterance};
 pub use stream::Stream;
 pub use tokenizer::Tokenizer;
 pub use voice::{Audience, Script, Settings, Summary, Voice};
 
-/// Why nothing is said.
+/// Why a text can't be spoken.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
@@ -45,11 +45,11 @@ pub enum Error {
     #[error("{}: {why}", path.display())]
     #[diagnostic(
         code(speech::tokenizer),
-        help("a tokenizer.json of the checkpoint that the bundle was built from is needed")
+        help("use the tokenizer.json of the checkpoint that the bundle was built from")
     )]
     Tokenizer { path: PathBuf, why: String },
     /// Nothing of the text can be said.
-    #[error("{name} has nothing to say: no letter and no number is left of it")]
+    #[error("{name} has nothing to say: it has no letters or digits")]
     #[diagnostic(
         code(speech::empty),
         help("write a word: soprano-export synth BUNDLE \"Hello there.\"")

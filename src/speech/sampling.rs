@@ -47,18 +47,18 @@ pub type Candidate = (usize, f32);
 
 /// Changes the logits of the tokens that may come next, or takes tokens out: a link of a chain.
 pub trait Filter: Send + Sync {
-    /// `seen[t]` says whether token t is in the prompt or was said. The first filter gets the candidates by token;
+    /// `used[t]` says whether token t is in the prompt or was said. The first filter gets the candidates by token;
     /// after [`TopK`] they are in the order of their logits, the likeliest first.
-    fn apply(&self, candidates: &mut Vec<Candidate>, seen: &[bool]);
+    fn apply(&self, candidates: &mut Vec<Candidate>, used: &[bool]);
 }
 
 /// [`Sampling::repetition_penalty`], after Keskar et al. 2019 (CTRL), section 4.1.
 struct RepetitionPenalty(f32);
 
 impl Filter for RepetitionPenalty {
-    fn apply(&self, candidates: &mut Vec<Candidate>, seen: &[bool]) {
+    fn apply(&self, candidates: &mut Vec<Candidate>, used: &[bool]) {
         for (token, logit) in candidates {
-            match seen.get(*token) {
+            match used.get(*token) {
                 Some(true) if *logit < 0.0 => *logit *= self.0,
                 Some(true) => *logit /= self.0,
                 _ => {}
@@ -71,7 +71,7 @@ impl Filter for RepetitionPenalty {
 struct Temperature(f32);
 
 impl Filter for Temperature {
-    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _used: &[bool]) {
         candidates.iter_mut().for_each(|(_, logit)| *logit /= self.0);
         candidates.retain(|(_, logit)| *logit > f32::MIN);
     }
@@ -81,7 +81,7 @@ impl Filter for Temperature {
 struct TopK(usize);
 
 impl Filter for TopK {
-    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _used: &[bool]) {
         // Equal logits stand in the order of their tokens, so that nothing depends on the sort.
         candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         if self.0 > 0 {
@@ -94,7 +94,7 @@ impl Filter for TopK {
 struct TopP(f32);
 
 impl Filter for TopP {
-    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _used: &[bool]) {
         if self.0 < 1.0 {
             let weights = weights(candidates);
             let enough = f64::from(self.0.max(0.0)) * weights.iter().sum::<f64>();
@@ -108,7 +108,7 @@ impl Filter for TopP {
 struct MinP(f32);
 
 impl Filter for MinP {
-    fn apply(&self, candidates: &mut Vec<Candidate>, _seen: &[bool]) {
+    fn apply(&self, candidates: &mut Vec<Candidate>, _used: &[bool]) {
         // The likeliest weighs 1.
         let likely =
             weights(candidates).iter().take_while(|&&weight| weight >= f64::from(self.0)).count();
@@ -146,14 +146,14 @@ impl Sampler {
         Self { filters: sampling.filters(), random: (sampling.temperature > 0.0).then_some(random) }
     }
 
-    /// The token that comes next; `seen[t]` says whether token t is in the prompt or was said. None where a
+    /// The token that comes next; `used[t]` says whether token t is in the prompt or was said. None where a
     /// logit is NaN, or none is finite.
-    pub fn choose(&mut self, logits: &[f32], seen: &[bool]) -> Option<usize> {
+    pub fn choose(&mut self, logits: &[f32], used: &[bool]) -> Option<usize> {
         if logits.iter().any(|logit| logit.is_nan()) {
             return None;
         }
         let mut candidates: Vec<Candidate> = logits.iter().copied().enumerate().collect();
-        self.filters.iter().for_each(|filter| filter.apply(&mut candidates, seen));
+        self.filters.iter().for_each(|filter| filter.apply(&mut candidates, used));
         let Some(random) = &mut self.random else {
             let best = candidates.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
             return best.filter(|(_, logit)| logit.is_finite()).map(|(token, _)| token);
@@ -163,8 +163,8 @@ impl Sampler {
             return None;
         }
         let weights = weights(&candidates);
-        let drawn = random.next_u64() as f64 / 2f64.powi(64) * weights.iter().sum::<f64>();
-        let at = count_up_to(&weights, |sum| drawn < sum);
+        let target = random.next_u64() as f64 / 2f64.powi(64) * weights.iter().sum::<f64>();
+        let at = count_up_to(&weights, |sum| target < sum);
         Some(candidates[at.unwrap_or(weights.len() - 1)].0)
     }
 }
@@ -182,11 +182,11 @@ mod tests {
         seed: 0,
     };
 
-    fn counts(sampling: Sampling, logits: &[f32], seen: &[bool]) -> Vec<usize> {
+    fn counts(sampling: Sampling, logits: &[f32], used: &[bool]) -> Vec<usize> {
         let mut sampler = Sampler::new(sampling, 0);
         let mut counts = vec![0; logits.len()];
         for _ in 0..20_000 {
-            counts[sampler.choose(logits, seen).unwrap()] += 1;
+            counts[sampler.choose(logits, used).unwrap()] += 1;
         }
         counts
     }

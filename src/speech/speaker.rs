@@ -16,9 +16,9 @@ pub enum Frame {
     Codes(Vec<i64>),
 }
 
-/// What was said to one prompt.
+/// The answer to one prompt.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub struct Utterance {
     /// Audio tokens, without the one that stops.
     pub tokens: Vec<i64>,
     /// For each token the frame that it stands for.
@@ -71,14 +71,14 @@ pub trait Speaking {
     fn is_done(&self) -> bool;
 
     /// Lets every sentence that has not ended go on by one frame. Calls `take` with the sentence's number and its
-    /// new frame; at an end there is none.
+    /// new frame; not for the token that stops.
     ///
     /// # Errors
     /// [`Error::NotFinite`]; [`Error::Runtime`] and [`Error::Interface`] of the model.
     fn step(&mut self, take: &mut dyn FnMut(usize, &Frame)) -> Result<(), Error>;
 
-    /// What was said, in the order of the prompts.
-    fn finish(self: Box<Self>) -> Vec<Said>;
+    /// The utterances, in the order of the prompts.
+    fn finish(self: Box<Self>) -> Vec<Utterance>;
 }
 
 /// What a family makes a speaker of.

@@ -14,15 +14,15 @@ pub struct Stream<'a> {
     /// The frames that are still needed, the first of them being frame `first`.
     frames: Vec<Frame>,
     first: usize,
-    /// Pieces between two frames that have been given out.
-    given: usize,
+    /// Pieces between two frames that were returned already.
+    done: usize,
 }
 
 impl<'a> Stream<'a> {
     /// A stream whose first chunk is one piece (64 ms in Soprano), and each one twice the last, up to `most`
     /// pieces: the first sound is there soon, and what follows is decoded with less that is decoded again.
     pub fn new(speaker: &'a dyn Speaker, most: usize) -> Self {
-        Self { speaker, chunk: 1, most: most.max(1), frames: Vec::new(), first: 0, given: 0 }
+        Self { speaker, chunk: 1, most: most.max(1), frames: Vec::new(), first: 0, done: 0 }
     }
 
     /// Takes a frame; gives the samples that are ready, if there are enough.
@@ -33,7 +33,7 @@ impl<'a> Stream<'a> {
         self.frames.push(frame.clone());
         let there = self.first + self.frames.len();
         let ready = there.saturating_sub(self.speaker.receptive_field());
-        if ready < self.given + self.chunk {
+        if ready < self.done + self.chunk {
             return Ok(None);
         }
         self.chunk = (2 * self.chunk).min(self.most);
@@ -46,15 +46,15 @@ impl<'a> Stream<'a> {
     /// As [`Speaker::render`].
     pub fn finish(&mut self) -> Result<Vec<f32>, Error> {
         let pieces = (self.first + self.frames.len()).saturating_sub(1);
-        if pieces == self.given { Ok(Vec::new()) } else { self.decode(pieces) }
+        if pieces == self.done { Ok(Vec::new()) } else { self.decode(pieces) }
     }
 
-    /// The samples of the pieces that were not given out yet, up to piece `to`.
+    /// The samples of the pieces that were not returned yet, up to piece `to`.
     fn decode(&mut self, to: usize) -> Result<Vec<f32>, Error> {
         let samples = self.speaker.render(&self.frames)?;
         let piece = samples.len() / (self.frames.len() - 1).max(1);
-        let new = samples[(self.given - self.first) * piece..(to - self.first) * piece].to_vec();
-        self.given = to;
+        let new = samples[(self.done - self.first) * piece..(to - self.first) * piece].to_vec();
+        self.done = to;
         let unneeded = to.saturating_sub(self.speaker.receptive_field()).saturating_sub(self.first);
         self.frames.drain(..unneeded);
         self.first += unneeded;

@@ -307,7 +307,7 @@ impl Speaker for Countdown {
     ) -> Result<Box<dyn Speaking + 'a>, Error> {
         let less = |stream: &u64| i64::from(*stream >= 1 << 32);
         let left = prompts.iter().zip(streams).map(|(prompt, stream)| prompt[0] - less(stream));
-        Ok(Box::new(Counting(left.map(|left| (left, Said::default())).collect())))
+        Ok(Box::new(Counting(left.map(|left| (left, Utterance::default())).collect())))
     }
     fn render(&self, frames: &[Frame]) -> Result<Vec<f32>, Error> {
         let samples = |frame: &Frame| match frame {
@@ -324,7 +324,7 @@ impl Speaker for Countdown {
     }
 }
 
-struct Counting(Vec<(i64, Said)>);
+struct Counting(Vec<(i64, Utterance)>);
 
 impl Speaking for Counting {
     fn is_done(&self) -> bool {
@@ -341,7 +341,7 @@ impl Speaking for Counting {
         }
         Ok(())
     }
-    fn finish(self: Box<Self>) -> Vec<Said> {
+    fn finish(self: Box<Self>) -> Vec<Utterance> {
         self.0.into_iter().map(|(_, said)| said).collect()
     }
 }

@@ -19,7 +19,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`] where the file is none, or doesn't know one of `[STOP]`, `[TEXT]`, `[START]`.
+    /// [`Error::Tokenizer`] where the file is not a tokenizer, or lacks one of `[STOP]`, `[TEXT]`, `[START]`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Tokenizer { path: path.to_owned(), why };
         let mut inner = tokenizers::Tokenizer::from_file(path).map_err(|e| refuse(e.to_string()))?;

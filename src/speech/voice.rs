@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::text::Faults;
-use super::{Error, Frame, Said, Sampling, Speaker, Stream};
+use super::{Error, Frame, Sampling, Speaker, Stream, Utterance};
 
-/// How a text is said.
+/// How a text is spoken.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// How tokens are chosen.
@@ -30,7 +30,7 @@ impl Default for Settings {
     }
 }
 
-/// What saying a text took.
+/// What speaking a text took.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Sentences that were said.
@@ -62,7 +62,7 @@ pub struct Voice {
     speaker: Arc<dyn Speaker>,
 }
 
-/// Where samples go, and who is told how far it is.
+/// Where samples go, and what progress is reported to.
 pub trait Audience {
     /// Takes the next samples of text `text`.
     ///
@@ -70,7 +70,7 @@ pub trait Audience {
     /// [`Error::Output`] where they can't be put anywhere.
     fn hear(&mut self, text: usize, samples: &[f32]) -> Result<(), Error>;
 
-    /// Is told that so many of so many sentences are said.
+    /// Reports that so many of so many sentences are said.
     fn progress(&mut self, _done: usize, _of: usize) {}
 }
 
@@ -118,7 +118,8 @@ impl Voice {
         self.speaker.render(frames)
     }
 
-    /// Says prompts at once, without a sound; `first` is the number of the first of them in its text.
+    /// Generates the utterances of several prompts at once, without decoding them; `first` is the number of the
+    /// first of them in its text.
     ///
     /// # Errors
     /// As [`Speaker::begin`] and [`Speaking::step`](super::Speaking::step), and [`Error::Interrupted`].
@@ -128,8 +129,8 @@ impl Voice {
         first: usize,
         settings: &Settings,
         interrupted: &AtomicBool,
-    ) -> Result<Vec<Said>, Error> {
-        let mut said = vec![Said::default(); prompts.len()];
+    ) -> Result<Vec<Utterance>, Error> {
+        let mut utterances = vec![Utterance::default(); prompts.len()];
         let mut open: Vec<usize> = (0..prompts.len()).collect();
         for attempt in 0..=settings.retries {
             let again: Vec<Vec<i64>> = open.iter().map(|&at| prompts[at].clone()).collect();
@@ -139,15 +140,15 @@ impl Voice {
                 stop_if(interrupted)?;
                 speaking.step(&mut |_, _| {})?;
             }
-            for (&at, found) in open.iter().zip(speaking.finish()) {
-                said[at] = found;
+            for (&at, utterance) in open.iter().zip(speaking.finish()) {
+                utterances[at] = utterance;
             }
-            open.retain(|&at| self.speaker.is_stuck(&said[at].frames));
+            open.retain(|&at| self.speaker.is_stuck(&utterances[at].frames));
             if open.is_empty() {
                 break;
             }
         }
-        Ok(said)
+        Ok(utterances)
     }
 
     /// Says texts of any length, sentence by sentence, to an audience. Of several texts those that have
@@ -168,7 +169,7 @@ impl Voice {
         for (text, script) in scripts.iter().enumerate() {
             stop_if(interrupted)?;
             match self.read(script, settings.faults) {
-                Ok(read) => prompts.extend(read.into_iter().map(|prompt| (text, prompt))),
+                Ok(sentences) => prompts.extend(sentences.into_iter().map(|prompt| (text, prompt))),
                 Err(Error::Nothing { .. }) => unsaid.push(text),
                 Err(error) => return Err(error),
             }
@@ -227,15 +228,15 @@ impl Speech<'_> {
         let start = Instant::now();
         let first = self.summary.sentences;
         let (texts, prompts): (Vec<usize>, Vec<Vec<i64>>) = prompts.iter().cloned().unzip();
-        let said = self.voice.say(&prompts, first, self.settings, self.interrupted)?;
+        let utterances = self.voice.say(&prompts, first, self.settings, self.interrupted)?;
         self.summary.speaking += start.elapsed();
-        for (text, said) in texts.into_iter().zip(said) {
+        for (text, utterance) in texts.into_iter().zip(utterances) {
             stop_if(self.interrupted)?;
             let start = Instant::now();
-            let samples = self.voice.render(&said.frames)?;
+            let samples = self.voice.render(&utterance.frames)?;
             self.summary.decoding += start.elapsed();
             self.hear(text, &samples)?;
-            self.said(&said);
+            self.count(&utterance);
         }
         Ok(())
     }
@@ -261,8 +262,7 @@ impl Speech<'_> {
         let rest = stream.finish()?;
         self.summary.decoding += start.elapsed();
         self.hear(text, &rest)?;
-        let said = speaking.finish();
-        said.iter().for_each(|said| self.said(said));
+        speaking.finish().iter().for_each(|utterance| self.count(utterance));
         Ok(())
     }
 
@@ -275,15 +275,15 @@ impl Speech<'_> {
         self.audience.hear(text, samples)
     }
 
-    fn said(&mut self, said: &Said) {
+    fn count(&mut self, utterance: &Utterance) {
         let summary = &mut self.summary;
-        if !said.stopped {
+        if !utterance.stopped {
             summary.endless.push(summary.sentences);
         }
-        if self.settings.retries > 0 && self.voice.speaker.is_stuck(&said.frames) {
+        if self.settings.retries > 0 && self.voice.speaker.is_stuck(&utterance.frames) {
             summary.humming.push(summary.sentences);
         }
-        summary.tokens += said.tokens.len();
+        summary.tokens += utterance.tokens.len();
         summary.sentences += 1;
         self.audience.progress(summary.sentences, self.of);
     }

@@ -109,16 +109,22 @@ fn read(
     // One byte more than is needed: no file is read further than its header says.
     from.take(needs as u64 + 1).read_to_end(&mut data).map_err(|e| e.to_string())?;
     if data.len() as u128 != needs {
-        let found = if data.len() as u128 > needs { "more".to_owned() } else { data.len().to_string() };
-        return Err(format!("its header says {shape:?}, {needs} bytes; there are {found}"));
+        let count = if data.len() as u128 > needs { "more".to_owned() } else { data.len().to_string() };
+        return Err(format!("its header says {shape:?}, {needs} bytes; there are {count}"));
     }
     if big_endian {
         data.chunks_exact_mut(dtype.size()).for_each(<[u8]>::reverse);
     }
-    if fortran && shape.len() > 1 {
-        data = row_major(&data, &shape, dtype.size());
+    if !fortran {
+        return Tensor::new(dtype, shape, data.into()).map_err(|e| e.to_string());
     }
-    Tensor::new(dtype, shape, data.into()).map_err(|e| e.to_string())
+    // Column-major is the transpose in row-major.
+    let axes: Vec<usize> = (0..shape.len()).rev().collect();
+    let columns = Tensor::new(dtype, shape.into_iter().rev().collect(), data.into());
+    columns
+        .map_err(|e| e.to_string())?
+        .transposed(&axes)
+        .ok_or_else(|| "its strides overflow".to_owned())
 }
 
 impl Header {
@@ -127,7 +133,7 @@ impl Header {
         let cut = |_| "it ends inside its header".to_owned();
         from.read_exact(&mut start).map_err(cut)?;
         if !start.starts_with(MAGIC) {
-            return Err("it is no NumPy array".to_owned());
+            return Err("it is not a NumPy array".to_owned());
         }
         let mut length = [0; 4];
         let digits = match start[6] {
@@ -150,9 +156,9 @@ impl Header {
         let entry = |key: &str, value: &str| {
             let pattern =
                 Regex::new(&format!(r#"["']{key}["']\s*:\s*{value}"#)).expect("a fixed pattern");
-            let found = pattern.captures(text).and_then(|found| found.get(1)).map(|m| m.as_str());
+            let value = pattern.captures(text).and_then(|captures| captures.get(1)).map(|m| m.as_str());
             let start: String = text.trim().chars().take(100).collect();
-            found.ok_or_else(|| format!("its header has no plain {key:?}: {start:?}"))
+            value.ok_or_else(|| format!("its header has no plain {key:?}: {start:?}"))
         };
         let kind = entry("descr", r#"["']([^"']*)["']"#)?;
         let fortran = entry("fortran_order", "(True|False)")? == "True";
@@ -164,49 +170,11 @@ impl Header {
         };
         let shape = sizes.filter(|size| !size.is_empty()).map(size).collect::<Result<_, _>>()?;
         let (order, code) = kind.split_at_checked(1).unwrap_or_default();
-        let dtype = match code {
-            "f2" => DType::F16,
-            "f4" => DType::F32,
-            "f8" => DType::F64,
-            "V2" => DType::BF16,
-            "i1" => DType::I8,
-            "i2" => DType::I16,
-            "i4" => DType::I32,
-            "i8" => DType::I64,
-            "u1" => DType::U8,
-            "u2" => DType::U16,
-            "u4" => DType::U32,
-            "u8" => DType::U64,
-            "b1" => DType::Bool,
-            _ => return Err(format!("it is of NumPy's type {kind:?}, which no input here can be")),
-        };
-        if !matches!(order, "<" | ">" | "|" | "=") {
-            return Err(format!("it is of NumPy's type {kind:?}, which no input here can be"));
-        }
+        let dtype = DType::from_numpy(code).filter(|_| matches!(order, "<" | ">" | "|" | "="));
+        let dtype = dtype
+            .ok_or_else(|| format!("it is of NumPy's type {kind:?}, which no input here can be"))?;
         Ok(Header { dtype, big_endian: order == ">", fortran, shape })
     }
-}
-
-/// Column-major elements of `size` bytes, row-major.
-fn row_major(data: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
-    let mut strides = vec![size; shape.len()];
-    for axis in 1..shape.len() {
-        strides[axis] = strides[axis - 1] * shape[axis - 1];
-    }
-    let mut at = vec![0; shape.len()];
-    let mut rows = Vec::with_capacity(data.len());
-    for _ in 0..data.len() / size {
-        let from: usize = at.iter().zip(&strides).map(|(at, stride)| at * stride).sum();
-        rows.extend_from_slice(&data[from..from + size]);
-        for axis in (0..shape.len()).rev() {
-            at[axis] += 1;
-            if at[axis] < shape[axis] {
-                break;
-            }
-            at[axis] = 0;
-        }
-    }
-    rows
 }
 
 #[cfg(test)]
@@ -301,7 +269,7 @@ mod tests {
             ([MAGIC, &[2, 0, 255, 255, 255, 255]].concat(), "a header of 4294967295 bytes"),
             ([MAGIC, &[1, 0, 200, 0, b'{']].concat(), "ends inside its header"),
             (MAGIC.to_vec(), "ends inside its header"),
-            (b"a letter to nobody".to_vec(), "no NumPy array"),
+            (b"a letter to nobody".to_vec(), "not a NumPy array"),
         ];
         for (file, why) in lies {
             let error = of(&file).unwrap_err();
@@ -362,13 +330,14 @@ mod tests {
 
         #[test]
         fn column_major_is_the_transpose(rows in 1usize..5, columns in 1usize..5, deep in 1usize..4) {
-            let shape = [rows, columns, deep];
             let value = |i: usize, j: usize, k: usize| (i * 25 + j * 5 + k) as u8;
             let mut by_columns = Vec::new();
             let mut by_rows = Vec::new();
             for k in 0..deep { for j in 0..columns { for i in 0..rows { by_columns.push(value(i, j, k)); } } }
             for i in 0..rows { for j in 0..columns { for k in 0..deep { by_rows.push(value(i, j, k)); } } }
-            prop_assert_eq!(row_major(&by_columns, &shape, 1), by_rows);
+            let tensor = Tensor::new(DType::U8, vec![deep, columns, rows], by_columns.into()).unwrap();
+            let rows_first = tensor.transposed(&[2, 1, 0]).unwrap();
+            prop_assert_eq!(rows_first.bytes(), &by_rows);
         }
     }
 }

@@ -94,7 +94,7 @@ fn a_runtime_that_is_missing_or_is_none_is_a_sentence() {
         let run = Run::from(command.output().unwrap()).exits(1);
         for (name, option) in [("onnxruntime", "--onnxruntime"), ("openvino", "--openvino-library")] {
             let place = world.work(library.to_str().unwrap());
-            assert!(run.stdout.contains(&format!("{name} is not there: {}", place.display())));
+            assert!(run.stdout.contains(&format!("{name} is not available: {}", place.display())));
             let mend = format!("runtime {name}: make setup   (or name its library with {option} FILE)");
             assert!(run.stderr.contains(&mend), "{}", run.show());
         }
@@ -103,5 +103,5 @@ fn a_runtime_that_is_missing_or_is_none_is_a_sentence() {
     let mut command = world.command(["doctor", "--quick"]);
     command.env("SOPRANO_EXPORT_ONNXRUNTIME", "").env("SOPRANO_EXPORT_OPENVINO", "");
     let run = Run::from(command.output().unwrap()).exits(1);
-    assert!(run.stdout.contains("openvino is not there: "), "{}", run.show());
+    assert!(run.stdout.contains("openvino is not available: "), "{}", run.show());
 }

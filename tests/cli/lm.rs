@@ -167,5 +167,5 @@ fn sensitivity_lists_every_node_and_writes_what_reaches_a_ratio() {
 fn a_runtime_that_is_named_must_be_there() {
     let world = World::new();
     let run = world.run(["plan", "soprano-tiny", "--onnxruntime", "nowhere.so"]).exits(2);
-    run.says("onnxruntime is not there: ").says("nowhere.so: no such file").hints();
+    run.says("onnxruntime is not available: ").says("nowhere.so: no such file").hints();
 }

@@ -12,33 +12,10 @@ use crate::{shared_or_skip, snapshot};
 fn help() {
     let world = World::new();
     let verbs = [
-        "",
-        "decoder",
-        "build",
-        "plan",
-        "inspect",
-        "diff",
-        "validate",
-        "bench",
-        "verify",
-        "sign",
-        "publish",
-        "fetch",
-        "doctor",
-        "recipe",
-        "recipe list",
-        "recipe show",
-        "recipe schema",
-        "recipe check",
-        "pass",
-        "pass list",
-        "pass explain",
-        "pass run",
-        "cache",
-        "cache dir",
-        "cache size",
-        "cache prune",
-        "completions",
+        "", "decoder", "build", "plan", "inspect", "diff", "validate", "bench", "verify", "sign",
+        "publish", "fetch", "doctor", "recipe", "recipe list", "recipe show", "recipe schema",
+        "recipe check", "pass", "pass list", "pass explain", "pass run", "cache", "cache dir",
+        "cache size", "cache prune", "completions",
     ];
     for verb in verbs {
         let run = world.run(verb.split_whitespace().chain(["--help"])).exits(0);
@@ -113,18 +90,8 @@ fn recipes() {
     world.write("broken.yaml", "name: [\n");
     world.write("bytes.yaml", b"name: \xff\n");
     let run = world.run([
-        "recipe",
-        "check",
-        "good.yaml",
-        "soprano-tiny",
-        "typo.yaml",
-        "lax.yaml",
-        "type.yaml",
-        "twice.yaml",
-        "broken.yaml",
-        "bytes.yaml",
-        "nowhere.yaml",
-        "sopprano-1.1",
+        "recipe", "check", "good.yaml", "soprano-tiny", "typo.yaml", "lax.yaml", "type.yaml",
+        "twice.yaml", "broken.yaml", "bytes.yaml", "nowhere.yaml", "sopprano-1.1",
     ]);
     snapshot!("recipe-check", world, run.exits(1).show());
     world.run(["recipe", "check", "good.yaml", "soprano-1.0"]).exits(0);

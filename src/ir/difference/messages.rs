@@ -4,6 +4,7 @@
 use super::parts::Part;
 use super::{Walk, tensor};
 use crate::ir::proto::*;
+use crate::ir::{counted, dtype_name};
 
 macro_rules! messages {
     ($($type:ty { $($field:ident),* } $(key $key:expr;)? $(alias $alias:expr;)? $(label $label:expr;)?
@@ -126,13 +127,13 @@ messages! {
     // A shape is read as a whole; what its text doesn't tell is looked for field by field.
     first |old, new, walk| {
         let texts = [old.text(), new.text()];
-        let told = texts[0] != texts[1];
-        if told {
+        let differ = texts[0] != texts[1];
+        if differ {
             let [old_text, new_text] = texts;
             walk.changed(old_text, new_text, false);
             walk.field("denotation", &old.denotation, &new.denotation);
         }
-        told
+        differ
     };
     show |of| of.text();
 
@@ -285,14 +286,6 @@ impl AttributeProto {
             false => parts.join(", "),
         }
     }
-}
-
-fn dtype_name(code: i32) -> String {
-    crate::ir::dtype_name(code)
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 fn list(names: &[String]) -> String {

@@ -57,7 +57,7 @@ pub fn differences(old: &ModelProto, new: &ModelProto) -> Vec<Difference> {
     if !old.same(new) {
         old.compare(new, &mut walk);
     }
-    walk.found
+    walk.differences
 }
 
 /// Whether two models are equal field by field, floats by their bits.
@@ -81,7 +81,7 @@ struct Step {
 #[derive(Default)]
 struct Walk {
     steps: Vec<Step>,
-    found: Vec<Difference>,
+    differences: Vec<Difference>,
 }
 
 impl Walk {
@@ -118,19 +118,27 @@ impl Walk {
         let [old, new] = sides;
         // The main graph, and a graph or tensor of an attribute, go without saying before a named part.
         let named = self.steps.iter().rposition(|step| step.entry.is_some());
-        let told = |(at, step): &(usize, &Step)| {
+        let shown = |(at, step): &(usize, &Step)| {
             step.entry.is_some()
                 || named.is_none_or(|named| *at > named)
                 || !matches!(step.field, "graph" | "g" | "t")
         };
-        let steps = self.steps.iter().enumerate().filter(told);
+        let steps = self.steps.iter().enumerate().filter(shown);
         let place = steps.map(|(_, step)| match &step.entry {
             Some(entry) => format!("{} {entry}", step.field),
             None => step.field.to_owned(),
         });
         let fields: Vec<&str> = self.steps.iter().map(|step| step.field).collect();
         let kind = fields.join("/");
-        self.found.push(Difference { change, place: place.collect(), old, new, note, form_only, kind });
+        self.differences.push(Difference {
+            change,
+            place: place.collect(),
+            old,
+            new,
+            note,
+            form_only,
+            kind,
+        });
     }
 
     fn changed(&mut self, old: String, new: String, form_only: bool) {

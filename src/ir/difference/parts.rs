@@ -178,24 +178,24 @@ fn values<P: Part>(old: &Vec<P>, new: &Vec<P>, walk: &mut Walk) {
 /// Matches the entries of two lists by key, those of the same key by their order, and what is left by alias.
 fn entries<P: Part>(old: &[P], new: &[P], walk: &mut Walk) {
     let keys = [old, new].map(|list| {
-        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut counts: HashMap<String, usize> = HashMap::new();
         let keys = list.iter().enumerate().map(|(at, part)| {
             let key = part.key().unwrap_or_else(|| at.to_string());
-            let nth = seen.entry(key.clone()).and_modify(|nth| *nth += 1).or_insert(0);
+            let nth = counts.entry(key.clone()).and_modify(|nth| *nth += 1).or_insert(0);
             (key, *nth)
         });
         keys.collect::<Vec<_>>()
     });
     let places: HashMap<_, usize> = keys[1].iter().enumerate().map(|(at, key)| (key, at)).collect();
     let mut partner: Vec<Option<usize>> = keys[0].iter().map(|key| places.get(key).copied()).collect();
-    let mut taken = vec![false; new.len()];
-    partner.iter().flatten().for_each(|&at| taken[at] = true);
-    let left = new.iter().enumerate().filter(|(at, _)| !taken[*at]);
+    let mut matched = vec![false; new.len()];
+    partner.iter().flatten().for_each(|&at| matched[at] = true);
+    let others = new.iter().enumerate().filter(|(at, _)| !matched[*at]);
     let mut aliases: HashMap<String, usize> =
-        left.filter_map(|(at, part)| Some((part.alias()?, at))).collect();
+        others.filter_map(|(at, part)| Some((part.alias()?, at))).collect();
     for (at, partner) in partner.iter_mut().enumerate().filter(|(_, partner)| partner.is_none()) {
         *partner = old[at].alias().and_then(|alias| aliases.remove(&alias));
-        partner.iter().for_each(|&at| taken[at] = true);
+        partner.iter().for_each(|&at| matched[at] = true);
     }
     let field = walk.name();
     for (at, (part, partner)) in old.iter().zip(&partner).enumerate() {
@@ -211,7 +211,7 @@ fn entries<P: Part>(old: &[P], new: &[P], walk: &mut Walk) {
             }
         }
     }
-    for (at, part) in new.iter().enumerate().filter(|(at, _)| !taken[*at]) {
+    for (at, part) in new.iter().enumerate().filter(|(at, _)| !matched[*at]) {
         walk.entry(Some(part.label(at)));
         walk.add(Change::Added, [None, Some(part.show(field))], None, false);
     }

@@ -21,7 +21,7 @@ pub(super) fn same_data(old: &TensorProto, new: &TensorProto) -> bool {
 
 /// Tells how data that is not the same differs.
 pub(super) fn compare_data(old: &TensorProto, new: &TensorProto, walk: &mut Walk) {
-    let fields = [held_in(old), held_in(new)];
+    let fields = [fields_of(old), fields_of(new)];
     if old.data_type == new.data_type && old.dims == new.dims {
         let values = [plain(old), plain(new)];
         if let [Some(a), Some(b)] = &values {
@@ -37,15 +37,15 @@ pub(super) fn compare_data(old: &TensorProto, new: &TensorProto, walk: &mut Walk
             return;
         }
     }
-    let found = walk.found.len();
+    let before = walk.differences.len();
     walk.field("string_data", &old.string_data, &new.string_data);
-    if walk.found.len() == found || fields[0] != fields[1] {
+    if walk.differences.len() == before || fields[0] != fields[1] {
         walk.within("data", |walk| walk.changed(fields[0].clone(), fields[1].clone(), false));
     }
 }
 
 /// `8 bytes of raw_data`, `2 entries of float_data`.
-fn held_in(tensor: &TensorProto) -> String {
+fn fields_of(tensor: &TensorProto) -> String {
     let TensorProto {
         float_data, int32_data, string_data, int64_data, double_data, uint64_data, ..
     } = tensor;
@@ -60,8 +60,8 @@ fn held_in(tensor: &TensorProto) -> String {
     let raw = tensor.raw_data.as_ref().map(|raw| format!("{} bytes of raw_data", raw.len()));
     let typed =
         lists.iter().filter(|(n, _)| *n > 0).map(|(n, field)| format!("{n} entries of {field}"));
-    let held: Vec<String> = raw.into_iter().chain(typed).collect();
-    if held.is_empty() { "no data".to_owned() } else { held.join(" and ") }
+    let fields: Vec<String> = raw.into_iter().chain(typed).collect();
+    if fields.is_empty() { "no data".to_owned() } else { fields.join(" and ") }
 }
 
 /// How many elements the shape says.

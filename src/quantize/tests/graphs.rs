@@ -57,7 +57,7 @@ fn assert_named(model: &Model) {
         for node in &graph.node {
             nodes.push(node.name());
             values.extend(node.output.iter().map(String::as_str).filter(|name| !name.is_empty()));
-            inner(node).for_each(|graph| names(graph, nodes, values));
+            node.nested().for_each(|graph| names(graph, nodes, values));
         }
     }
     let (mut nodes, mut values) = (Vec::new(), Vec::new());

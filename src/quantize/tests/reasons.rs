@@ -162,7 +162,7 @@ fn whatever_stays_fp32_has_its_reason() {
             "\"larger\" stays fp32: 8 bits with their scales would take no fewer bytes",
             "\"small\" stays fp32: it is small",
             "\"masks\" stays fp32: it has values that are not finite, as masks have",
-            "\"columns\" stays fp32: it reads no whole rows",
+            "\"columns\" stays fp32: it doesn't read whole rows",
             "1 Conv node stays fp32: a convolution has no fast integer form everywhere",
             "2 MatMul nodes stay fp32: both factors are computed",
         ]

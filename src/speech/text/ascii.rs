@@ -32,33 +32,33 @@ fn push(c: char, out: &mut String) {
     if let Some(reading) = reading(c) {
         return out.push_str(reading);
     }
-    let known = match any_ascii_char(c) {
+    let spelling = match any_ascii_char(c) {
         // The name of a picture.
         name if name.len() > 1 && name.starts_with(':') => "",
-        known => known,
+        spelling => spelling,
     };
     match c {
         '\0'..='\x7f' => out.push(c),
-        '¼'..='¾' => *out += &format!(" {known}"),
-        '⅐'..='⅞' | '↉' => *out += &format!(" {known} "),
+        '¼'..='¾' => *out += &format!(" {spelling}"),
+        '⅐'..='⅞' | '↉' => *out += &format!(" {spelling} "),
         // Every Chinese character is a word.
-        '㐀'..='\u{4dbf}' | '一'..='\u{9fff}' => *out += &format!("{known} "),
+        '㐀'..='\u{4dbf}' | '一'..='\u{9fff}' => *out += &format!("{spelling} "),
         '가'..='힣' => {
             let at = (u32::from(c) - u32::from('가')) as usize;
             let letters = HANGUL.iter().zip([at / 588, at % 588 / 28, at % 28]);
             out.extend(letters.filter_map(|(of, nth)| of.split(' ').nth(nth)));
         }
         // Words in squares.
-        '🆑'..='\u{1f1ac}' => *out += &format!("[{known}]"),
+        '🆑'..='\u{1f1ac}' => *out += &format!("[{spelling}]"),
         '\u{2100}'..='\u{214f}' | '豈'..='\u{faff}' | '\u{10000}'.. => {
             let parts = decomposition(c);
             if !parts.starts_with(c) {
                 parts.chars().for_each(|part| push(part, out));
             } else if c <= '\u{ffff}' {
-                out.push_str(known);
+                out.push_str(spelling);
             }
         }
-        _ => out.push_str(known),
+        _ => out.push_str(spelling),
     }
 }
 

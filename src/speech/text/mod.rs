@@ -62,10 +62,10 @@ fn rewrite(text: &mut String, re: &Regex, mut write: impl FnMut(&str, &mut Strin
         return;
     }
     let (mut out, mut copied) = (String::with_capacity(text.len() + 64), 0);
-    for found in matches {
-        out.push_str(&text[copied..found.start()]);
-        write(found.as_str(), &mut out);
-        copied = found.end();
+    for one in matches {
+        out.push_str(&text[copied..one.start()]);
+        write(one.as_str(), &mut out);
+        copied = one.end();
     }
     out.push_str(&text[copied..]);
     *text = out;

@@ -1,44 +1,16 @@
 //! English number words as inflect 7 writes them, without its "and".
 
 const UNITS: [&str; 20] = [
-    "",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
+    "", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 ];
 const TENS: [&str; 10] =
     ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 const DIGITS: [&str; 10] =
     ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const POWERS: [&str; 12] = [
-    "",
-    " thousand",
-    " million",
-    " billion",
-    " trillion",
-    " quadrillion",
-    " quintillion",
-    " sextillion",
-    " septillion",
-    " octillion",
-    " nonillion",
-    " decillion",
+    "", " thousand", " million", " billion", " trillion", " quadrillion", " quintillion",
+    " sextillion", " septillion", " octillion", " nonillion", " decillion",
 ];
 /// What an ordinal's last word ends in, and what that becomes; anything else gets "th".
 const ORDINALS: [(&str, &str); 8] = [
@@ -122,14 +94,8 @@ pub(super) fn below_hundred(n: usize) -> String {
 }
 
 pub(super) fn spelled(digits: &str) -> String {
-    let mut out = String::with_capacity(6 * digits.len());
-    for digit in digits.bytes() {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(DIGITS[usize::from(digit - b'0')]);
-    }
-    out
+    let words = digits.bytes().map(|digit| DIGITS[usize::from(digit - b'0')]);
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

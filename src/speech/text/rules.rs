@@ -8,63 +8,23 @@ use regex::{Captures, Regex};
 use super::numbers::{cardinal, ordinal, year_or_cardinal};
 use super::{Faults, re, rewrite};
 
+#[rustfmt::skip]
 pub(super) const TITLES: [(&str, &str); 19] = [
-    ("mrs", "misess"),
-    ("ms", "miss"),
-    ("mr", "mister"),
-    ("dr", "doctor"),
-    ("st", "saint"),
-    ("co", "company"),
-    ("jr", "junior"),
-    ("maj", "major"),
-    ("gen", "general"),
-    ("drs", "doctors"),
-    ("rev", "reverend"),
-    ("lt", "lieutenant"),
-    ("hon", "honorable"),
-    ("sgt", "sergeant"),
-    ("capt", "captain"),
-    ("esq", "esquire"),
-    ("ltd", "limited"),
-    ("col", "colonel"),
-    ("ft", "fort"),
+    ("mrs", "misess"), ("ms", "miss"), ("mr", "mister"), ("dr", "doctor"), ("st", "saint"),
+    ("co", "company"), ("jr", "junior"), ("maj", "major"), ("gen", "general"), ("drs", "doctors"),
+    ("rev", "reverend"), ("lt", "lieutenant"), ("hon", "honorable"), ("sgt", "sergeant"),
+    ("capt", "captain"), ("esq", "esquire"), ("ltd", "limited"), ("col", "colonel"), ("ft", "fort"),
 ];
+#[rustfmt::skip]
 const WORDS: [(&str, &str); 36] = [
-    ("Hz", "hertz"),
-    ("kHz", "kilohertz"),
-    ("KBs", "kilobytes"),
-    ("KB", "kilobyte"),
-    ("MBs", "megabytes"),
-    ("MB", "megabyte"),
-    ("GBs", "gigabytes"),
-    ("GB", "gigabyte"),
-    ("TBs", "terabytes"),
-    ("TB", "terabyte"),
-    ("APIs", "a p i's"),
-    ("API", "a p i"),
-    ("CLIs", "c l i's"),
-    ("CLI", "c l i"),
-    ("CPUs", "c p u's"),
-    ("CPU", "c p u"),
-    ("GPUs", "g p u's"),
-    ("GPU", "g p u"),
-    ("Ave", "avenue"),
-    ("etc", "et cetera"),
-    ("Mon", "monday"),
-    ("Tues", "tuesday"),
-    ("Wed", "wednesday"),
-    ("Thurs", "thursday"),
-    ("Fri", "friday"),
-    ("Sat", "saturday"),
-    ("Jan", "january"),
-    ("Feb", "february"),
-    ("Mar", "march"),
-    ("Apr", "april"),
-    ("Aug", "august"),
-    ("Sept", "september"),
-    ("Oct", "october"),
-    ("Nov", "november"),
-    ("Dec", "december"),
+    ("Hz", "hertz"), ("kHz", "kilohertz"), ("KBs", "kilobytes"), ("KB", "kilobyte"),
+    ("MBs", "megabytes"), ("MB", "megabyte"), ("GBs", "gigabytes"), ("GB", "gigabyte"),
+    ("TBs", "terabytes"), ("TB", "terabyte"), ("APIs", "a p i's"), ("API", "a p i"),
+    ("CLIs", "c l i's"), ("CLI", "c l i"), ("CPUs", "c p u's"), ("CPU", "c p u"), ("GPUs", "g p u's"),
+    ("GPU", "g p u"), ("Ave", "avenue"), ("etc", "et cetera"), ("Mon", "monday"), ("Tues", "tuesday"),
+    ("Wed", "wednesday"), ("Thurs", "thursday"), ("Fri", "friday"), ("Sat", "saturday"),
+    ("Jan", "january"), ("Feb", "february"), ("Mar", "march"), ("Apr", "april"), ("Aug", "august"),
+    ("Sept", "september"), ("Oct", "october"), ("Nov", "november"), ("Dec", "december"),
     ("and/or", "and or"),
 ];
 const SYMBOLS: [(&str, &str); 16] = [
@@ -159,12 +119,7 @@ pub(super) fn numbers(text: &mut String, faults: Faults) {
 }
 
 fn apart(digits: &str, out: &mut String) {
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 {
-            out.push(' ');
-        }
-        out.push(digit);
-    }
+    *out += &digits.chars().map(String::from).collect::<Vec<_>>().join(" ");
 }
 
 fn phone(number: &str, out: &mut String) {

@@ -58,7 +58,7 @@ impl Scanner {
         self.text[self.pos as usize]
     }
 
-    fn taken(&self) -> usize {
+    fn length(&self) -> usize {
         (self.pos + 1 - self.start) as usize
     }
 
@@ -89,17 +89,17 @@ fn split(text: &str, faults: Faults) -> Vec<String> {
     let mut quote_end = None;
     while scan.pos < scan.end() {
         let mut c = scan.step(1);
-        if scan.taken() >= MOST {
+        if scan.length() >= MOST {
             let full = scan.pos;
             if let Some(end) = quote_end {
                 while scan.pos > end {
                     scan.step(-1);
                 }
             } else {
-                while !matches!(c, '!' | '?' | '.' | ' ') && scan.pos > 0 && scan.taken() > 1 {
+                while !matches!(c, '!' | '?' | '.' | ' ') && scan.pos > 0 && scan.length() > 1 {
                     c = scan.step(-1);
                 }
-                if faults == Faults::Mended && scan.taken() == 1 {
+                if faults == Faults::Mended && scan.length() == 1 {
                     while scan.pos < full {
                         scan.step(1);
                     }
@@ -108,7 +108,7 @@ fn split(text: &str, faults: Faults) -> Vec<String> {
             scan.cut();
             quote_end = None;
         } else if !scan.in_quote && (matches!(c, '!' | '?') || (c == '.' && scan.ahead_is(1, &[' ']))) {
-            while scan.pos < scan.end() && scan.taken() < MOST && scan.ahead_is(1, &['!', '?', '.']) {
+            while scan.pos < scan.end() && scan.length() < MOST && scan.ahead_is(1, &['!', '?', '.']) {
                 scan.step(1);
             }
             scan.cut();

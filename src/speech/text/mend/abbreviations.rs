@@ -3,98 +3,44 @@
 use super::dates::is_month;
 use super::{
     STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit,
-    last_word, next_word, re, tail,
+    last_word, next_word, re, require, tail,
 };
 use super::{rewrite, roman, stop, times};
 
 /// Before names: no sentence ends in one, whatever follows.
+#[rustfmt::skip]
 const TITLES: [(&str, &str); 18] = [
-    ("Adm", "admiral"),
-    ("Capt", "captain"),
-    ("Cmdr", "commander"),
-    ("Col", "colonel"),
-    ("Cpl", "corporal"),
-    ("Dr", "doctor"),
-    ("Gen", "general"),
-    ("Gov", "governor"),
-    ("Lt", "lieutenant"),
-    ("Maj", "major"),
-    ("Messrs", "messieurs"),
-    ("Mt", "mount"),
-    ("Pres", "president"),
-    ("Prof", "professor"),
-    ("Pvt", "private"),
-    ("Rep", "representative"),
-    ("Sen", "senator"),
-    ("Sgt", "sergeant"),
+    ("Adm", "admiral"), ("Capt", "captain"), ("Cmdr", "commander"), ("Col", "colonel"),
+    ("Cpl", "corporal"), ("Dr", "doctor"), ("Gen", "general"), ("Gov", "governor"),
+    ("Lt", "lieutenant"), ("Maj", "major"), ("Messrs", "messieurs"), ("Mt", "mount"),
+    ("Pres", "president"), ("Prof", "professor"), ("Pvt", "private"), ("Rep", "representative"),
+    ("Sen", "senator"), ("Sgt", "sergeant"),
 ];
 /// Before numbers and letters.
+#[rustfmt::skip]
 const NUMBERED: [(&str, &str); 26] = [
-    ("App", "appendix"),
-    ("Art", "article"),
-    ("Ch", "chapter"),
-    ("ch", "chapter"),
-    ("Eq", "equation"),
-    ("eq", "equation"),
-    ("Ex", "example"),
-    ("Ext", "extension"),
-    ("ext", "extension"),
-    ("Fig", "figure"),
-    ("fig", "figure"),
-    ("Figs", "figures"),
-    ("figs", "figures"),
-    ("No", "number"),
-    ("no", "number"),
-    ("Nos", "numbers"),
-    ("nos", "numbers"),
-    ("Nr", "number"),
-    ("p", "page"),
-    ("P", "page"),
-    ("pp", "pages"),
-    ("Sec", "section"),
-    ("Vol", "volume"),
-    ("vol", "volume"),
-    ("Vols", "volumes"),
-    ("vols", "volumes"),
+    ("App", "appendix"), ("Art", "article"), ("Ch", "chapter"), ("ch", "chapter"), ("Eq", "equation"),
+    ("eq", "equation"), ("Ex", "example"), ("Ext", "extension"), ("ext", "extension"),
+    ("Fig", "figure"), ("fig", "figure"), ("Figs", "figures"), ("figs", "figures"), ("No", "number"),
+    ("no", "number"), ("Nos", "numbers"), ("nos", "numbers"), ("Nr", "number"), ("p", "page"),
+    ("P", "page"), ("pp", "pages"), ("Sec", "section"), ("Vol", "volume"), ("vol", "volume"),
+    ("Vols", "volumes"), ("vols", "volumes"),
 ];
 /// In the middle of a sentence.
+#[rustfmt::skip]
 const RUNNING: [(&str, &str); 12] = [
-    ("approx", "approximately"),
-    ("Approx", "approximately"),
-    ("cf", "compare"),
-    ("Cf", "compare"),
-    ("esp", "especially"),
-    ("incl", "including"),
-    ("resp", "respectively"),
-    ("Temp", "temperature"),
-    ("temp", "temperature"),
-    ("viz", "namely"),
-    ("vs", "versus"),
-    ("Vs", "versus"),
+    ("approx", "approximately"), ("Approx", "approximately"), ("cf", "compare"), ("Cf", "compare"),
+    ("esp", "especially"), ("incl", "including"), ("resp", "respectively"), ("Temp", "temperature"),
+    ("temp", "temperature"), ("viz", "namely"), ("vs", "versus"), ("Vs", "versus"),
 ];
 /// Behind names; a sentence may end in one.
+#[rustfmt::skip]
 const TRAILING: [(&str, &str); 22] = [
-    ("Apt", "apartment"),
-    ("Assn", "association"),
-    ("Ave", "avenue"),
-    ("Bldg", "building"),
-    ("Blvd", "boulevard"),
-    ("Bros", "brothers"),
-    ("Co", "company"),
-    ("Corp", "corporation"),
-    ("Dept", "department"),
-    ("dept", "department"),
-    ("Esq", "esquire"),
-    ("Fwy", "freeway"),
-    ("Govt", "government"),
-    ("govt", "government"),
-    ("Hwy", "highway"),
-    ("Inc", "incorporated"),
-    ("Jr", "junior"),
-    ("Ltd", "limited"),
-    ("Pkwy", "parkway"),
-    ("Rd", "road"),
-    ("Univ", "university"),
+    ("Apt", "apartment"), ("Assn", "association"), ("Ave", "avenue"), ("Bldg", "building"),
+    ("Blvd", "boulevard"), ("Bros", "brothers"), ("Co", "company"), ("Corp", "corporation"),
+    ("Dept", "department"), ("dept", "department"), ("Esq", "esquire"), ("Fwy", "freeway"),
+    ("Govt", "government"), ("govt", "government"), ("Hwy", "highway"), ("Inc", "incorporated"),
+    ("Jr", "junior"), ("Ltd", "limited"), ("Pkwy", "parkway"), ("Rd", "road"), ("Univ", "university"),
     ("al", "al"),
 ];
 
@@ -126,9 +72,7 @@ pub(super) fn mend(text: &mut String) {
         let mut name = after.chars();
         let named =
             name.next().is_some_and(char::is_uppercase) && name.next().is_some_and(char::is_lowercase);
-        if !named || before.ends_with(char::is_alphanumeric) {
-            return None;
-        }
+        require(named && !before.ends_with(char::is_alphanumeric))?;
         let long = long(&TITLES, &c[1]).or_else(|| long(&UPSTREAM, &c[1]))?;
         Some(format!("{long} "))
     });
@@ -265,40 +209,10 @@ fn is_drive(before: &str, after: &str) -> bool {
 
 /// Counties whose names follow theirs: "Co. Durham".
 const COUNTIES: &[&str] = &[
-    "Antrim",
-    "Armagh",
-    "Carlow",
-    "Cavan",
-    "Clare",
-    "Cork",
-    "Derry",
-    "Donegal",
-    "Down",
-    "Dublin",
-    "Durham",
-    "Fermanagh",
-    "Galway",
-    "Kerry",
-    "Kildare",
-    "Kilkenny",
-    "Laois",
-    "Leitrim",
-    "Limerick",
-    "Londonderry",
-    "Longford",
-    "Louth",
-    "Mayo",
-    "Meath",
-    "Monaghan",
-    "Offaly",
-    "Roscommon",
-    "Sligo",
-    "Tipperary",
-    "Tyrone",
-    "Waterford",
-    "Westmeath",
-    "Wexford",
-    "Wicklow",
+    "Antrim", "Armagh", "Carlow", "Cavan", "Clare", "Cork", "Derry", "Donegal", "Down", "Dublin",
+    "Durham", "Fermanagh", "Galway", "Kerry", "Kildare", "Kilkenny", "Laois", "Leitrim", "Limerick",
+    "Londonderry", "Longford", "Louth", "Mayo", "Meath", "Monaghan", "Offaly", "Roscommon", "Sligo",
+    "Tipperary", "Tyrone", "Waterford", "Westmeath", "Wexford", "Wicklow",
 ];
 
 /// Titles of upstream's that are mended where they have no mark.
@@ -338,40 +252,10 @@ fn streets(text: &mut String) {
 
 /// Words whose letter is no one's initial: "Vitamin C. Bananas have it."
 const LETTERED: &[&str] = &[
-    "Appendix",
-    "Block",
-    "Class",
-    "Exhibit",
-    "Figure",
-    "Gate",
-    "Grade",
-    "Group",
-    "Hepatitis",
-    "Item",
-    "Option",
-    "Part",
-    "Plan",
-    "Point",
-    "Schedule",
-    "Section",
-    "Step",
-    "Table",
-    "Team",
-    "Type",
-    "Unit",
-    "Vitamin",
-    "vitamin",
-    "plan",
-    "option",
-    "letter",
-    "hepatitis",
-    "grade",
-    "class",
-    "degree",
-    "degrees",
-    "type",
-    "group",
-    "section",
+    "Appendix", "Block", "Class", "Exhibit", "Figure", "Gate", "Grade", "Group", "Hepatitis", "Item",
+    "Option", "Part", "Plan", "Point", "Schedule", "Section", "Step", "Table", "Team", "Type", "Unit",
+    "Vitamin", "vitamin", "plan", "option", "letter", "hepatitis", "grade", "class", "degree",
+    "degrees", "type", "group", "section",
 ];
 
 /// "J. R. R. Tolkien", "George W. Bush".

@@ -3,71 +3,25 @@
 use std::borrow::Cow;
 
 use super::super::ascii::{ascii_char, decomposition};
-use super::is_digit;
-use super::re;
+use super::{gap, group, is_digit, is_word, re};
 
 /// HTML's names of characters, as far as they are met in prose.
+#[rustfmt::skip]
 const ENTITIES: [(&str, &str); 38] = [
-    ("amp", "&"),
-    ("lt", "<"),
-    ("gt", ">"),
-    ("quot", "\""),
-    ("apos", "'"),
-    ("nbsp", " "),
-    ("ensp", " "),
-    ("emsp", " "),
-    ("thinsp", " "),
-    ("shy", ""),
-    ("hellip", "…"),
-    ("ndash", "–"),
-    ("mdash", "—"),
-    ("minus", "−"),
-    ("lsquo", "'"),
-    ("rsquo", "'"),
-    ("ldquo", "“"),
-    ("rdquo", "”"),
-    ("laquo", "«"),
-    ("raquo", "»"),
-    ("bull", "•"),
-    ("middot", "·"),
-    ("copy", "©"),
-    ("reg", "®"),
-    ("trade", "™"),
-    ("sect", "§"),
-    ("para", "¶"),
-    ("deg", "°"),
-    ("plusmn", "±"),
-    ("times", "×"),
-    ("divide", "÷"),
-    ("frac12", "½"),
-    ("frac14", "¼"),
-    ("frac34", "¾"),
-    ("cent", "¢"),
-    ("pound", "£"),
-    ("euro", "€"),
-    ("yen", "¥"),
+    ("amp", "&"), ("lt", "<"), ("gt", ">"), ("quot", "\""), ("apos", "'"), ("nbsp", " "),
+    ("ensp", " "), ("emsp", " "), ("thinsp", " "), ("shy", ""), ("hellip", "…"), ("ndash", "–"),
+    ("mdash", "—"), ("minus", "−"), ("lsquo", "'"), ("rsquo", "'"), ("ldquo", "“"), ("rdquo", "”"),
+    ("laquo", "«"), ("raquo", "»"), ("bull", "•"), ("middot", "·"), ("copy", "©"), ("reg", "®"),
+    ("trade", "™"), ("sect", "§"), ("para", "¶"), ("deg", "°"), ("plusmn", "±"), ("times", "×"),
+    ("divide", "÷"), ("frac12", "½"), ("frac14", "¼"), ("frac34", "¾"), ("cent", "¢"), ("pound", "£"),
+    ("euro", "€"), ("yen", "¥"),
 ];
 /// Fractions in one character.
+#[rustfmt::skip]
 const FRACTIONS: [(char, &str); 19] = [
-    ('¼', "1/4"),
-    ('½', "1/2"),
-    ('¾', "3/4"),
-    ('⅐', "1/7"),
-    ('⅑', "1/9"),
-    ('⅒', "1/10"),
-    ('⅓', "1/3"),
-    ('⅔', "2/3"),
-    ('⅕', "1/5"),
-    ('⅖', "2/5"),
-    ('⅗', "3/5"),
-    ('⅘', "4/5"),
-    ('⅙', "1/6"),
-    ('⅚', "5/6"),
-    ('⅛', "1/8"),
-    ('⅜', "3/8"),
-    ('⅝', "5/8"),
-    ('⅞', "7/8"),
-    ('↉', "0/3"),
+    ('¼', "1/4"), ('½', "1/2"), ('¾', "3/4"), ('⅐', "1/7"), ('⅑', "1/9"), ('⅒', "1/10"), ('⅓', "1/3"),
+    ('⅔', "2/3"), ('⅕', "1/5"), ('⅖', "2/5"), ('⅗', "3/5"), ('⅘', "4/5"), ('⅙', "1/6"), ('⅚', "5/6"),
+    ('⅛', "1/8"), ('⅜', "3/8"), ('⅝', "5/8"), ('⅞', "7/8"), ('↉', "0/3"),
 ];
 
 pub(super) fn plain(text: &str) -> String {
@@ -108,10 +62,7 @@ pub(super) fn plain(text: &str) -> String {
             '”' if !before_open && out.ends_with(is_digit) => out.push('"'),
             '«' | '»' | '‹' | '›' => out.push('"'),
             '①'..='⓿' if ascii_char(c).chars().all(is_digit) => {
-                out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });
-                out.push_str(&ascii_char(c));
-                let touches = chars.peek().is_some_and(|next| next.is_alphanumeric());
-                out.push_str(if touches { " " } else { "" });
+                apart(&ascii_char(c), &mut out, chars.peek());
             }
             // Units in one character; their only digits are exponents.
             '㍱'..='㏟' => {
@@ -128,17 +79,19 @@ pub(super) fn plain(text: &str) -> String {
             '²' | '³' | '¹' | '⁰'..='⁹' | '₀'..='₉' => out.push(c),
             c if c.is_numeric() && is_one_digit(&ascii_char(c)) => out.push_str(&ascii_char(c)),
             c => match FRACTIONS.iter().find(|(of, _)| *of == c) {
-                Some((_, fraction)) => {
-                    out.push_str(if out.ends_with(char::is_alphanumeric) { " " } else { "" });
-                    out.push_str(fraction);
-                    let touches = chars.peek().is_some_and(|next| next.is_alphanumeric());
-                    out.push_str(if touches { " " } else { "" });
-                }
+                Some((_, fraction)) => apart(fraction, &mut out, chars.peek()),
                 None => out.push(c),
             },
         }
     }
     bullets(out)
+}
+
+/// Writes a number with a space before and behind it where it would touch a word.
+fn apart(number: &str, out: &mut String, next: Option<&char>) {
+    out.push_str(gap(out.ends_with(is_word)));
+    out.push_str(number);
+    out.push_str(gap(next.copied().is_some_and(is_word)));
 }
 
 fn is_one_digit(text: &str) -> bool {
@@ -148,17 +101,13 @@ fn is_one_digit(text: &str) -> bool {
 fn entities(text: &str) -> Cow<'_, str> {
     let entity = re!("&(?:#([0-9]{1,7})|#[xX]([0-9A-Fa-f]{1,6})|([a-z]+[0-9]*));");
     entity.replace_all(text, |c: &regex::Captures| {
-        let number = |group: usize, radix| {
-            c.get(group)
-                .and_then(|m| u32::from_str_radix(m.as_str(), radix).ok())
-                .and_then(char::from_u32)
-        };
+        let number =
+            |at: usize, radix| u32::from_str_radix(group(c, at), radix).ok().and_then(char::from_u32);
         if let Some(c) = number(1, 10).or_else(|| number(2, 16)) {
             return c.to_string();
         }
-        let name = c.get(3).map_or("", |m| m.as_str());
-        let known = ENTITIES.iter().find(|(of, _)| *of == name);
-        known.map_or_else(|| c[0].to_owned(), |(_, text)| (*text).to_owned())
+        let entity = ENTITIES.iter().find(|(of, _)| *of == group(c, 3));
+        entity.map_or_else(|| c[0].to_owned(), |(_, text)| (*text).to_owned())
     })
 }
 
@@ -173,11 +122,11 @@ fn bullets(text: String) -> String {
     let is_item =
         |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|l| bullet.is_match(l));
     let items = lines.iter().enumerate().map(|(at, line)| {
-        let Some(found) = bullet.captures(line) else { return *line };
+        let Some(captures) = bullet.captures(line) else { return *line };
         let bare = line.trim_start_matches(' ');
         let sign = bare.chars().next().map_or(0, char::len_utf8);
         let among = is_item(at.checked_sub(1)) || is_item(Some(at + 1));
-        let certain = found.get(1).is_some() || !bare.starts_with(['-', '+', '–']);
+        let certain = captures.get(1).is_some() || !bare.starts_with(['-', '+', '–']);
         if certain || among { bare[sign..].trim_start_matches(' ') } else { *line }
     });
     items.collect::<Vec<_>>().join("\n")

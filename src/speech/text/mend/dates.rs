@@ -5,21 +5,11 @@
 //! which upstream's voice speaks.
 
 use super::super::numbers::{below_hundred, ordinal};
-use super::{comes_from, each, goes_on, last_word, next_word, re, tail};
+use super::{comes_from, each, goes_on, last_word, next_word, re, require, tail};
 
 const MONTHS: [&str; 12] = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october",
+    "november", "december",
 ];
 
 pub(super) fn mend(text: &mut String) {
@@ -32,16 +22,16 @@ pub(super) fn mend(text: &mut String) {
     each(text, seasons, |c, before, after| {
         let year = |at: usize| c[at].parse::<u32>().ok();
         let century = c.get(3).map_or(&c[1], |m| m.as_str());
-        (century == &c[1] && year(4)? == year(2)? + 1).then_some(())?;
+        require(century == &c[1] && year(4)? == year(2)? + 1)?;
         let apart = !comes_from(before, &marks) && !goes_on(after, &marks);
-        (apart && !before.ends_with(char::is_alphanumeric)).then_some(())?;
+        require(apart && !before.ends_with(char::is_alphanumeric))?;
         Some(format!("{}{} to {century}{}", &c[1], &c[2], &c[4]))
     });
     let iso = re!(r"([0-9]{4})([-/])([0-9]{1,2})([-/])([0-9]{1,2})(T[0-9])?");
     each(text, iso, |c, before, after| {
         let clock = c.get(6).map_or("", |m| &m.as_str()[1..]);
         let ends = !clock.is_empty() || !goes_on(after, &marks);
-        (c[2] == c[4] && ends && !comes_from(before, &marks)).then_some(())?;
+        require(c[2] == c[4] && ends && !comes_from(before, &marks))?;
         let gap = if clock.is_empty() { "" } else { ", " };
         Some(format!("{}{gap}{clock}", written(&c[5], &c[3], &c[1])?))
     });
@@ -52,8 +42,8 @@ pub(super) fn mend(text: &mut String) {
     each(text, re!(r"([0-9]{1,2})([-/])([0-9]{1,2})([-/])([0-9]{4}|[0-9]{2})"), |c, before, after| {
         let apart = !goes_on(after, &marks) && !comes_from(before, &marks);
         // 10-12-14 may be anything.
-        (apart && c[2] == c[4] && (&c[2] == "/" || c[5].len() == 4)).then_some(())?;
-        (!before.ends_with(char::is_alphanumeric)).then_some(())?;
+        require(apart && c[2] == c[4] && (&c[2] == "/" || c[5].len() == 4))?;
+        require(!before.ends_with(char::is_alphanumeric))?;
         written(&c[3], &c[1], &c[5]).or_else(|| written(&c[1], &c[3], &c[5]))
     });
 }
@@ -89,10 +79,7 @@ pub(super) fn year_and_month(year: &str, month: &str) -> Option<String> {
 /// Whether a word is a month's name, or is short for one.
 pub(super) fn is_month(word: &str) -> bool {
     let word = word.to_lowercase();
-    word.len() >= 3
-        && MONTHS
-            .iter()
-            .any(|month| month.starts_with(&word) || (word == "sept" && *month == "september"))
+    word.len() >= 3 && MONTHS.iter().any(|month| month.starts_with(&word))
 }
 
 /// "the 1990s", "her 30s", "'80s".
@@ -122,41 +109,10 @@ pub(super) fn decades(text: &mut String) {
 
 /// What lasts for seconds: "a 30s timer".
 const TIMED: &[&str] = &[
-    "ago",
-    "break",
-    "burst",
-    "bursts",
-    "clip",
-    "clips",
-    "cooldown",
-    "countdown",
-    "delay",
-    "delays",
-    "earlier",
-    "exposure",
-    "faster",
-    "interval",
-    "intervals",
-    "lap",
-    "later",
-    "left",
-    "limit",
-    "pause",
-    "penalty",
-    "per",
-    "read",
-    "remaining",
-    "shot",
-    "slower",
-    "sprint",
-    "timeout",
-    "timeouts",
-    "timer",
-    "timers",
-    "video",
-    "videos",
-    "wait",
-    "window",
+    "ago", "break", "burst", "bursts", "clip", "clips", "cooldown", "countdown", "delay", "delays",
+    "earlier", "exposure", "faster", "interval", "intervals", "lap", "later", "left", "limit", "pause",
+    "penalty", "per", "read", "remaining", "shot", "slower", "sprint", "timeout", "timeouts", "timer",
+    "timers", "video", "videos", "wait", "window",
 ];
 /// What goes before seconds.
 const LASTING: &[&str] = &[
@@ -198,9 +154,7 @@ fn plurals(text: &mut String) {
             || front.ends_with("min ")
             || front.ends_with(": ");
         let model = MODELS.contains(&last_word(before));
-        if inside || seconds || model || after.starts_with(['\'', '/']) {
-            return None;
-        }
+        require(!(inside || seconds || model || after.starts_with(['\'', '/'])))?;
         let number = re!("'?([0-9]+(?:,[0-9]{3})*)s");
         Some(number.replace_all(&c[0], |c: &regex::Captures| plural(&c[1])).replace(['-', '–'], " to "))
     });

@@ -1,49 +1,19 @@
 //! How a number's digits are grouped, and the zeros before it.
 
-use std::borrow::Cow;
-
 use super::super::numbers::{below_hundred, spelled};
 use super::dates::is_month;
-use super::{comes_from, each, goes_on, guarded, is_digit, last_word, next_word, re, rewrite};
+use super::{
+    comes_from, each, gap, goes_on, guarded, is_digit, last_word, next_word, re, require, rewrite,
+};
 
 /// The most digits that are read one by one for the zero before them.
 const CODE: usize = 16;
 
 /// What has a number of its own, so that the digits behind it are another's: "page 5 200 words".
 const BEFORE_ANOTHER: &[&str] = &[
-    "apartment",
-    "at",
-    "bus",
-    "chapter",
-    "class",
-    "exit",
-    "figure",
-    "flight",
-    "floor",
-    "gate",
-    "grade",
-    "group",
-    "highway",
-    "lane",
-    "level",
-    "line",
-    "number",
-    "page",
-    "part",
-    "phase",
-    "platform",
-    "room",
-    "route",
-    "row",
-    "seat",
-    "section",
-    "stage",
-    "step",
-    "table",
-    "top",
-    "unit",
-    "version",
-    "zone",
+    "apartment", "at", "bus", "chapter", "class", "exit", "figure", "flight", "floor", "gate", "grade",
+    "group", "highway", "lane", "level", "line", "number", "page", "part", "phase", "platform", "room",
+    "route", "row", "seat", "section", "stage", "step", "table", "top", "unit", "version", "zone",
 ];
 
 /// "007", and a ZIP code: digit by digit.
@@ -55,26 +25,16 @@ pub(super) fn zeros(text: &mut String) {
         let code = c[0].starts_with('0') && c[0].len() <= CODE && !thousands;
         let apart = !comes_from(before, &marks) && !goes_on(after, &[':', '.', ',', '/']);
         let money = before.trim_end_matches(' ').ends_with(['$', '£', '€', '₹', '¥', '₩']);
-        let ordinal = after.starts_with("st")
-            || after.starts_with("nd")
-            || after.starts_with("rd")
-            || after.starts_with("th");
+        let ordinal = ["st", "nd", "rd", "th"].iter().any(|end| after.starts_with(end));
         let day = is_month(last_word(before)) || is_month(next_word(after));
-        if !code || !apart || money || ordinal || day || before.ends_with('.') {
-            return None;
-        }
+        require(code && apart && !(money || ordinal || day || before.ends_with('.')))?;
         // A year's last digits: "class of '05".
         if let (true, [b'0', unit @ b'1'..=b'9']) = (before.ends_with('\''), c[0].as_bytes()) {
             return Some(format!("oh {}", below_hundred(usize::from(unit - b'0'))));
         }
-        let gap = |letter: bool| super::gap(letter);
         let letter = |c: char| c.is_ascii_alphabetic();
-        Some(format!(
-            "{}{}{}",
-            gap(before.ends_with(letter)),
-            spelled(&c[0]),
-            gap(after.starts_with(letter))
-        ))
+        let (left, right) = (gap(before.ends_with(letter)), gap(after.starts_with(letter)));
+        Some(format!("{left}{}{right}", spelled(&c[0])))
     });
 }
 
@@ -97,12 +57,8 @@ pub(super) fn groups(text: &mut String) {
         };
         let decimals = c.get(1).map_or(String::new(), |m| format!(".{}", m.as_str()));
         let digits = whole.replace(' ', "");
-        (alone && !compound && !percent && !apart).then(|| {
-            format!(
-                "{}{decimals}",
-                if decimals.is_empty() { guarded(&digits) } else { digits.as_str().into() }
-            )
-        })
+        require(alone && !compound && !percent && !apart)?;
+        Some(if decimals.is_empty() { guarded(&digits).into_owned() } else { digits + &decimals })
     });
     each(text, re!(r"[1-9][0-9]{0,2}(?:'[0-9]{3})+"), |c, before, after| {
         let alone = !comes_from(before, &['\'', '.', ',']) && !after.starts_with(is_digit);
@@ -116,12 +72,8 @@ pub(super) fn commas(text: &mut String) {
         let mut groups = m.split(',');
         let first = groups.next().unwrap_or_default();
         let thousands = first.len() <= 3 && groups.clone().all(|group| group.len() == 3);
-        let lakhs = first.len() <= 2
-            && groups
-                .clone()
-                .rev()
-                .enumerate()
-                .all(|(i, group)| group.len() == 2 + usize::from(i == 0));
+        let in_lakhs = |(i, group): (usize, &str)| group.len() == 2 + usize::from(i == 0);
+        let lakhs = first.len() <= 2 && groups.clone().rev().enumerate().all(in_lakhs);
         if thousands || lakhs {
             *out += &guarded(&m.replace(',', ""));
         } else {
@@ -129,11 +81,8 @@ pub(super) fn commas(text: &mut String) {
             for group in groups.filter(|group| !group.is_empty()) {
                 *out += ", ";
                 // Decimals as they are written abroad.
-                *out += &if group.starts_with('0') {
-                    Cow::Owned(spelled(group))
-                } else {
-                    Cow::Borrowed(group)
-                };
+                let decimals = if group.starts_with('0') { &spelled(group) } else { group };
+                *out += decimals;
             }
         }
     });

@@ -1,7 +1,7 @@
 //! Fractions of small and of round parts; others stay one number over another.
 
 use super::super::numbers::{below_hundred, ordinal};
-use super::{each, gap, in_a_sum, is_word, next_word, re};
+use super::{each, gap, group, in_a_sum, is_word, next_word, re, require};
 
 /// The parts that have names in speech.
 const NAMED: [u32; 14] = [2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 32, 64, 100];
@@ -10,14 +10,12 @@ pub(super) fn mend(text: &mut String) {
     let fraction = re!(r"(?:([0-9]{1,3}) )?([0-9]{1,2})/([0-9]{1,3})(-[A-Za-z])?");
     each(text, fraction, |c, before, after| {
         let whole = c.get(1).map(|m| m.as_str());
-        let bound = c.get(4).map_or("", |m| m.as_str());
+        let bound = group(c, 4);
         let outside = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | ',' | ':' | '$');
         let more = after.starts_with('/')
             || super::goes_on(after, &['.', ',', ':'])
             || (bound.is_empty() && after.starts_with(is_word));
-        if before.ends_with(outside) || more || in_a_sum(before, after) {
-            return None;
-        }
+        require(!(before.ends_with(outside) || more || in_a_sum(before, after)))?;
         let front = whole.map_or(String::new(), |whole| format!("{whole} "));
         let (over, under): (u32, u32) = (c[2].parse().ok()?, c[3].parse().ok()?);
         let behind = bound.replace('-', " ");
@@ -29,7 +27,7 @@ pub(super) fn mend(text: &mut String) {
             return Some(format!("{front}{over} out of {under}{behind}"));
         }
         let named = NAMED.contains(&under) && (1..under).contains(&over) && !c[3].starts_with('0');
-        named.then_some(())?;
+        require(named)?;
         let parts = parts(over, under);
         Some(
             match whole {

@@ -57,6 +57,12 @@ pub(super) fn mend(text: &mut String) {
     inches(text);
 }
 
+/// Words behind inches that are not a thing of so many: "12 inches wide", not "a 12 inch pipe".
+const NO_THINGS: [&str; 25] = [
+    "and", "above", "across", "apart", "at", "below", "by", "deep", "for", "from", "high", "in", "is",
+    "long", "of", "on", "or", "over", "per", "tall", "thick", "to", "was", "wide", "x",
+];
+
 /// A quotation mark behind a number is an inch's, unless a quotation is open in its line.
 fn inches(text: &mut String) {
     let inch = re!(r#"([0-9]+(?:\.[0-9]+)?(?: [0-9]/[0-9]{1,2})?)"(-?)"#);
@@ -77,37 +83,8 @@ fn inches(text: &mut String) {
             return None;
         }
         let next = next_word(after);
-        let adjective = !c[2].is_empty()
-            || (after.starts_with(' ')
-                && next.starts_with(|c: char| c.is_lowercase())
-                && !matches!(
-                    next,
-                    "and"
-                        | "above"
-                        | "across"
-                        | "apart"
-                        | "at"
-                        | "below"
-                        | "by"
-                        | "deep"
-                        | "for"
-                        | "from"
-                        | "high"
-                        | "in"
-                        | "is"
-                        | "long"
-                        | "of"
-                        | "on"
-                        | "or"
-                        | "over"
-                        | "per"
-                        | "tall"
-                        | "thick"
-                        | "to"
-                        | "was"
-                        | "wide"
-                        | "x"
-                ));
+        let thing = next.starts_with(|c: char| c.is_lowercase()) && !NO_THINGS.contains(&next);
+        let adjective = !c[2].is_empty() || (after.starts_with(' ') && thing);
         let inches = count(&c[1], "inch", if adjective { "inch" } else { "inches" });
         Some(format!("{inches}{}", super::gap(after.starts_with(is_word) || !c[2].is_empty())))
     });

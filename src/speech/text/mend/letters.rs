@@ -60,8 +60,9 @@ fn begins(after: &str) -> bool {
 fn is_acronym(word: &str) -> bool {
     let letters = word.as_bytes();
     let alike = letters.iter().all(|letter| *letter == letters[0]);
-    let thrice = letters.windows(3).any(|run| run.iter().all(|letter| *letter == run[0]));
-    let four = letters.windows(4).any(|run| run.iter().all(|letter| *letter == run[0]));
+    let runs = |length: usize| {
+        letters.windows(length).filter(|run| run.iter().all(|letter| *letter == run[0]))
+    };
     let drawn_out = re!(concat!(
         "^(?:A+[HW]+|A+RG+H*|BO+|B+R+|E+[EKW]+|G+R+|HA+|H+M+|HM+|M+|N+O+|O+[HW]+|P+S+T+|S+H+|S+O+|U+[GHM]+",
         "|W+A+H*|WO+W*|WHO+A*|Y+A+Y+|Y+E+S+|Z+)$"
@@ -70,14 +71,14 @@ fn is_acronym(word: &str) -> bool {
         return word != "III";
     }
     // "COOOL": a vowel is held, but for those that are known.
-    let held =
-        letters.windows(3).any(|run| b"AEOU".contains(&run[0]) && run.iter().all(|c| *c == run[0]));
-    if held && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
+    let drawn_vowel = runs(3).any(|run| b"AEOU".contains(&run[0]));
+    if drawn_vowel && !matches!(word, "AAAI" | "AAAL" | "AAAS" | "IEEE") {
         return false;
     }
     // "Stage IIIB".
     let stage = word.len() == 4 && word.starts_with("III") && word.ends_with(['A', 'B', 'C']);
-    thrice && !four && !stage && super::roman::value(word).is_none() && !drawn_out.is_match(word)
+    let thrice = runs(3).next().is_some() && runs(4).next().is_none();
+    thrice && !stage && super::roman::value(word).is_none() && !drawn_out.is_match(word)
 }
 
 #[cfg(test)]

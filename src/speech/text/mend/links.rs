@@ -1,33 +1,16 @@
 //! Addresses of the web and of mail, sign by sign: no mark in them ends a sentence.
 
 use super::super::numbers::{spelled, year_or_cardinal};
-use super::{each, re};
+use super::{each, re, require};
 
 /// What the signs of an address are called.
+#[rustfmt::skip]
 const SIGNS: [(char, &str); 23] = [
-    ('.', "dot"),
-    ('/', "slash"),
-    (':', "colon"),
-    ('?', "question mark"),
-    ('&', "and"),
-    ('=', "equals"),
-    ('#', "hash"),
-    ('%', "percent"),
-    ('-', "dash"),
-    ('_', "underscore"),
-    ('~', "tilde"),
-    ('+', "plus"),
-    ('@', "at"),
-    (',', "comma"),
-    (';', "semicolon"),
-    ('!', "exclamation mark"),
-    ('$', "dollar"),
-    ('*', "star"),
-    ('(', "open parenthesis"),
-    (')', "close parenthesis"),
-    ('\'', "apostrophe"),
-    ('[', "open bracket"),
-    (']', "close bracket"),
+    ('.', "dot"), ('/', "slash"), (':', "colon"), ('?', "question mark"), ('&', "and"),
+    ('=', "equals"), ('#', "hash"), ('%', "percent"), ('-', "dash"), ('_', "underscore"),
+    ('~', "tilde"), ('+', "plus"), ('@', "at"), (',', "comma"), (';', "semicolon"),
+    ('!', "exclamation mark"), ('$', "dollar"), ('*', "star"), ('(', "open parenthesis"),
+    (')', "close parenthesis"), ('\'', "apostrophe"), ('[', "open bracket"), (']', "close bracket"),
 ];
 
 pub(super) fn mend(text: &mut String) {
@@ -38,9 +21,7 @@ pub(super) fn mend(text: &mut String) {
         r#"(?::[0-9]+)?[/?#][^\s<>"{}|\\^`“”]*)"#
     ));
     each(text, link, |c, before, _| {
-        if before.ends_with(|c: char| c.is_alphanumeric() || c == '.') {
-            return None;
-        }
+        require(!before.ends_with(|c: char| c.is_alphanumeric() || c == '.'))?;
         let whole = &c[0];
         let mut address = whole.trim_end_matches(['.', ',', ';', ':', '!', '?', '\'', '*', '_']);
         while let Some(shorter) = address.strip_suffix([')', ']'])

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use regex::Captures;
+
 use super::{each, re, rewrite};
 
 mod abbreviations;
@@ -138,79 +140,12 @@ fn ends_line(after: &str) -> bool {
 
 /// Words that begin a sentence more often than they follow an abbreviation with a capital.
 const STARTERS: &[&str] = &[
-    "A",
-    "After",
-    "All",
-    "Although",
-    "An",
-    "And",
-    "As",
-    "At",
-    "Because",
-    "Before",
-    "Both",
-    "But",
-    "By",
-    "Each",
-    "Everyone",
-    "Finally",
-    "For",
-    "From",
-    "He",
-    "Her",
-    "Here",
-    "His",
-    "How",
-    "However",
-    "I",
-    "If",
-    "In",
-    "It",
-    "Its",
-    "Later",
-    "Many",
-    "Meanwhile",
-    "Most",
-    "My",
-    "Next",
-    "No",
-    "Nobody",
-    "Not",
-    "Now",
-    "On",
-    "One",
-    "Or",
-    "Our",
-    "She",
-    "Since",
-    "So",
-    "Some",
-    "Soon",
-    "That",
-    "The",
-    "Their",
-    "Then",
-    "There",
-    "These",
-    "They",
-    "This",
-    "Those",
-    "Though",
-    "Today",
-    "Tomorrow",
-    "We",
-    "What",
-    "When",
-    "Where",
-    "While",
-    "Who",
-    "Why",
-    "With",
-    "Without",
-    "Yes",
-    "Yesterday",
-    "You",
-    "Your",
+    "A", "After", "All", "Although", "An", "And", "As", "At", "Because", "Before", "Both", "But", "By",
+    "Each", "Everyone", "Finally", "For", "From", "He", "Her", "Here", "His", "How", "However", "I",
+    "If", "In", "It", "Its", "Later", "Many", "Meanwhile", "Most", "My", "Next", "No", "Nobody", "Not",
+    "Now", "On", "One", "Or", "Our", "She", "Since", "So", "Some", "Soon", "That", "The", "Their",
+    "Then", "There", "These", "They", "This", "Those", "Though", "Today", "Tomorrow", "We", "What",
+    "When", "Where", "While", "Who", "Why", "With", "Without", "Yes", "Yesterday", "You", "Your",
 ];
 
 /// Whether a sentence ends before `after`: the line does, or a word follows that begins sentences.
@@ -255,6 +190,16 @@ fn stop(dot: &str, after: &str) -> &'static str {
 /// A space where `text` would touch a word.
 fn gap(touches: bool) -> &'static str {
     if touches { " " } else { "" }
+}
+
+/// A group of a match; empty where it takes no part.
+fn group<'a>(c: &'a Captures, at: usize) -> &'a str {
+    c.get(at).map_or("", |m| m.as_str())
+}
+
+/// Ends a rule where a condition does not hold.
+fn require(condition: bool) -> Option<()> {
+    condition.then_some(())
 }
 
 fn is_word(c: char) -> bool {

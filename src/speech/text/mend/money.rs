@@ -1,8 +1,6 @@
 //! Amounts of money, their sign or code before or after: "1234 pounds, 50 pence", "5.5 million dollars".
 
-use regex::Captures;
-
-use super::{each, gap, guarded, is_digit, next_word, re};
+use super::{each, gap, group, guarded, is_digit, next_word, re, require};
 
 /// One, and many.
 type Names = [&'static str; 2];
@@ -77,65 +75,12 @@ const PRICED: &[&str] = &[
     "that", "the", "their", "this", "your",
 ];
 const PRICED_THINGS: &[&str] = &[
-    "bet",
-    "bill",
-    "bills",
-    "bond",
-    "bonus",
-    "budget",
-    "card",
-    "charge",
-    "check",
-    "cheque",
-    "chip",
-    "coin",
-    "coins",
-    "company",
-    "contract",
-    "cut",
-    "deal",
-    "deposit",
-    "discount",
-    "donation",
-    "fee",
-    "fine",
-    "fund",
-    "gift",
-    "grant",
-    "increase",
-    "industry",
-    "investment",
-    "item",
-    "job",
-    "lawsuit",
-    "limit",
-    "loan",
-    "loss",
-    "lunch",
-    "meal",
-    "note",
-    "notes",
-    "offer",
-    "order",
-    "payment",
-    "pizza",
-    "prize",
-    "profit",
-    "project",
-    "question",
-    "raise",
-    "refund",
-    "reward",
-    "round",
-    "salary",
-    "shirt",
-    "stake",
-    "tax",
-    "ticket",
-    "tickets",
-    "tip",
-    "voucher",
-    "wager",
+    "bet", "bill", "bills", "bond", "bonus", "budget", "card", "charge", "check", "cheque", "chip",
+    "coin", "coins", "company", "contract", "cut", "deal", "deposit", "discount", "donation", "fee",
+    "fine", "fund", "gift", "grant", "increase", "industry", "investment", "item", "job", "lawsuit",
+    "limit", "loan", "loss", "lunch", "meal", "note", "notes", "offer", "order", "payment", "pizza",
+    "prize", "profit", "project", "question", "raise", "refund", "reward", "round", "salary", "shirt",
+    "stake", "tax", "ticket", "tickets", "tip", "voucher", "wager",
 ];
 
 pub(super) fn mend(text: &mut String) {
@@ -181,10 +126,6 @@ pub(super) fn mend(text: &mut String) {
     }
 }
 
-fn group<'a>(c: &'a Captures, at: usize) -> &'a str {
-    c.get(at).map_or("", |m| m.as_str())
-}
-
 struct Amount<'a> {
     sign: &'a str,
     number: &'a str,
@@ -209,9 +150,7 @@ impl Amount<'_> {
             }
             _ => parts(self.number)?,
         };
-        if more || within {
-            return None;
-        }
+        require(!more && !within)?;
         let &(_, names, hundredths) =
             CURRENCIES.iter().chain(&CODES).find(|(of, ..)| *of == self.sign)?;
         let whose = PREFIXES.iter().find(|(of, _)| *of == self.whose).map_or("", |(_, words)| words);

@@ -5,19 +5,8 @@ use super::{comes_from, each, goes_on, last_word, re};
 
 /// What stands before a number that is called, where its digits don't say so.
 const CALLED: &[&str] = &[
-    "call",
-    "called",
-    "cell",
-    "dial",
-    "fax",
-    "line",
-    "mobile",
-    "number",
-    "phone",
-    "ring",
-    "tel",
-    "telephone",
-    "text",
+    "call", "called", "cell", "dial", "fax", "line", "mobile", "number", "phone", "ring", "tel",
+    "telephone", "text",
 ];
 
 pub(super) fn mend(text: &mut String) {
@@ -33,13 +22,8 @@ pub(super) fn mend(text: &mut String) {
         let one = c[2].bytes().all(|c| c.is_ascii_digit());
         let long = digits >= if one { 10 } else { 7 } && digits <= 15;
         let apart = !before.ends_with(char::is_alphanumeric) && !goes_on(after, &marks);
-        (long && apart).then(|| {
-            if one {
-                format!("plus {}", spelled(&c[0][1..]))
-            } else {
-                format!("plus {}", groups(&c[0]))
-            }
-        })
+        let digits = if one { spelled(&c[0][1..]) } else { groups(&c[0]) };
+        (long && apart).then(|| format!("plus {digits}"))
     });
     each(text, re!(r"\(?0[0-9]{1,4}\)?(?:[ -][0-9]{2,5}){1,4}"), |c, before, after| {
         let digits = c[0].bytes().filter(u8::is_ascii_digit).count();
@@ -52,7 +36,7 @@ pub(super) fn mend(text: &mut String) {
     });
     each(text, re!(r"([0-9]{3})-([0-9]{4})"), |c, before, after| {
         let apart = !comes_from(before, &marks) && !goes_on(after, &['-', '.', ':', '/']);
-        let before = before.strip_suffix(": ").map_or(before, |_| &before[..before.len() - 2]);
+        let before = before.strip_suffix(": ").unwrap_or(before);
         let word = last_word(before).to_lowercase();
         let known = &c[1] == "555" || c[2].starts_with('0') || CALLED.contains(&word.as_str());
         (apart && known).then(|| groups(&c[0]))

@@ -1,6 +1,6 @@
 //! Hyphens beside numbers: from one to another, or of a name; a minus only where it is one.
 
-use super::{comes_from, each, in_a_sum, is_digit, last_word, next_word, re};
+use super::{comes_from, each, group, in_a_sum, is_digit, last_word, next_word, re, require};
 use super::{dates, phones};
 
 const DAYS: [(&str, &str); 10] = [
@@ -28,10 +28,9 @@ pub(super) fn mend(text: &mut String) {
     ));
     // With spaces it is a range that rises, of times, or of what has a unit; else one number less another.
     each(text, apart, |c, before, after| {
-        let unit = c.get(2).map_or("", |m| m.as_str());
-        if in_a_sum(before, after) || before.ends_with(|c: char| c.is_alphanumeric() || c == '.') {
-            return None;
-        }
+        let unit = group(c, 2);
+        let inside = before.ends_with(|c: char| c.is_alphanumeric() || c == '.');
+        require(!inside && !in_a_sum(before, after))?;
         let number =
             |text: &str| text.replace(['$', '£', '€', '₹', '¥', '₩', ','], "").parse::<f64>().ok();
         let rising = matches!((number(&c[1]), number(&c[3])), (Some(from), Some(to)) if from < to);
@@ -107,9 +106,7 @@ fn linked(chain: &str, before: &str, after: &str) -> Option<String> {
         let parts = parts.iter().map(|part| lettered.replace(part, "$1 $2"));
         return Some(parts.collect::<Vec<_>>().join(" "));
     }
-    if comes_from(before, &['-', '.', ',', ':', '/']) {
-        return None;
-    }
+    require(!comes_from(before, &['-', '.', ',', ':', '/']))?;
     let digits = |part: &str| part.bytes().all(|c| c.is_ascii_digit());
     let all_digits = parts.iter().all(|part| digits(part));
     match &parts[..] {
@@ -139,9 +136,7 @@ fn pair(from: &str, to: &str, chain: &str, after: &str) -> Option<String> {
     // 1e-5, and 2x-5 of algebra.
     let exponent = matches!(unit.as_str(), "e" | "E");
     let unknown = unit.len() == 1 && "abcijknpqruvwxyz".contains(unit.as_str());
-    if chain.contains('-') && (exponent || (unknown && letters(to).is_empty())) {
-        return None;
-    }
+    require(!(chain.contains('-') && (exponent || (unknown && letters(to).is_empty()))))?;
     let years = |from: &str, to: &str| -> Option<(u32, u32)> {
         let apart = digits(from) && digits(to) && from.len() == 4 && to.len() == 2;
         Some((from.parse().ok()?, to.parse().ok()?))

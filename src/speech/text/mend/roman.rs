@@ -1,108 +1,20 @@
 //! Roman numerals, where what stands around them says that they are numbers.
 
-use super::{each, ends_line, is_capitalised, last_word, next_word, re};
+use super::{each, ends_line, is_capitalised, last_word, next_word, re, require};
 
 /// Names of those who are counted: "Henry the eighth".
 const RULERS: &[&str] = &[
-    "Albert",
-    "Alexander",
-    "Alfonso",
-    "Amenhotep",
-    "Anne",
-    "Artaxerxes",
-    "Baldwin",
-    "Basil",
-    "Benedict",
-    "Boniface",
-    "Carl",
-    "Carlos",
-    "Catherine",
-    "Charles",
-    "Christian",
-    "Clement",
-    "Cleopatra",
-    "Constantine",
-    "Cyrus",
-    "Darius",
-    "David",
-    "Edward",
-    "Elizabeth",
-    "Emmanuel",
-    "Eugene",
-    "Felipe",
-    "Ferdinand",
-    "Francis",
-    "Franz",
-    "Frederick",
-    "Friedrich",
-    "George",
-    "Gregory",
-    "Gustav",
-    "Haakon",
-    "Harald",
-    "Harold",
-    "Heinrich",
-    "Henri",
-    "Henry",
-    "Hussein",
-    "Innocent",
-    "Isabella",
-    "Ivan",
-    "James",
-    "Joan",
-    "John",
-    "Joseph",
-    "Julius",
-    "Justinian",
-    "Karl",
-    "Kamehameha",
-    "Leo",
-    "Leopold",
-    "Louis",
-    "Ludwig",
-    "Manuel",
-    "Margaret",
-    "Margrethe",
-    "Maria",
-    "Martin",
-    "Mary",
-    "Maximilian",
-    "Mehmed",
-    "Michael",
-    "Mohammed",
-    "Murad",
-    "Napoleon",
-    "Nicholas",
-    "Olav",
-    "Otto",
-    "Paul",
-    "Pedro",
-    "Peter",
-    "Philip",
-    "Philippe",
-    "Pius",
-    "Ptolemy",
-    "Rama",
-    "Ramesses",
-    "Ramses",
-    "Richard",
-    "Robert",
-    "Rudolf",
-    "Selim",
-    "Sigismund",
-    "Sixtus",
-    "Stephen",
-    "Suleiman",
-    "Sylvester",
-    "Theodosius",
-    "Thutmose",
-    "Umberto",
-    "Urban",
-    "Victor",
-    "Wilhelm",
-    "William",
-    "Willem",
-    "Xerxes",
+    "Albert", "Alexander", "Alfonso", "Amenhotep", "Anne", "Artaxerxes", "Baldwin", "Basil",
+    "Benedict", "Boniface", "Carl", "Carlos", "Catherine", "Charles", "Christian", "Clement",
+    "Cleopatra", "Constantine", "Cyrus", "Darius", "David", "Edward", "Elizabeth", "Emmanuel",
+    "Eugene", "Felipe", "Ferdinand", "Francis", "Franz", "Frederick", "Friedrich", "George", "Gregory",
+    "Gustav", "Haakon", "Harald", "Harold", "Heinrich", "Henri", "Henry", "Hussein", "Innocent",
+    "Isabella", "Ivan", "James", "Joan", "John", "Joseph", "Julius", "Justinian", "Karl", "Kamehameha",
+    "Leo", "Leopold", "Louis", "Ludwig", "Manuel", "Margaret", "Margrethe", "Maria", "Martin", "Mary",
+    "Maximilian", "Mehmed", "Michael", "Mohammed", "Murad", "Napoleon", "Nicholas", "Olav", "Otto",
+    "Paul", "Pedro", "Peter", "Philip", "Philippe", "Pius", "Ptolemy", "Rama", "Ramesses", "Ramses",
+    "Richard", "Robert", "Rudolf", "Selim", "Sigismund", "Sixtus", "Stephen", "Suleiman", "Sylvester",
+    "Theodosius", "Thutmose", "Umberto", "Urban", "Victor", "Wilhelm", "William", "Willem", "Xerxes",
 ];
 /// What makes "Charles I" a king, and not two words.
 const RANKS: &[&str] = &[
@@ -180,9 +92,7 @@ pub(super) fn mend(text: &mut String) {
         // In a word with an accent or an apostrophe: "I'm", "l'XI".
         let ruler = after.starts_with("'s") && RULERS.contains(&last_word(before));
         let apostrophe = after.starts_with('\'') && &c[1] == "I" && !ruler;
-        if apostrophe || before.ends_with('\'') || before.ends_with(char::is_alphanumeric) {
-            return None;
-        }
+        require(!(apostrophe || before.ends_with('\'') || before.ends_with(char::is_alphanumeric)))?;
         match c.get(2) {
             Some(_) => (c[1].len() > 1).then(|| ordinal(n)),
             None => read(&c[1], n, before, after),
@@ -234,18 +144,16 @@ fn lists(text: &mut String) {
             .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
             || after.starts_with(['-', '–', '\'', '/']);
         let rising = values.is_sorted_by(|a, b| a < b);
+        let written = |write: fn(u32) -> String| {
+            let numeral = |c: &regex::Captures| value(&c[0]).map_or_else(String::new, write);
+            re!("[IVXL]+").replace_all(&c[0], numeral).into_owned()
+        };
         // "Charles I, II and III".
         if RULERS.contains(&word) && rising && told && !inside && !joined {
-            let counted = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
-                value(&c[0]).map_or_else(String::new, |n| format!("the {}", ordinal(n)))
-            });
-            return Some(counted.into_owned());
+            return Some(written(|n| format!("the {}", ordinal(n))));
         }
         let numbers = rising && !inside && (labelled || (long && told && first));
-        let written = re!("[IVXL]+").replace_all(&c[0], |c: &regex::Captures| {
-            value(&c[0]).map_or_else(String::new, |n| n.to_string())
-        });
-        numbers.then(|| written.replace(['-', '–'], " to "))
+        numbers.then(|| written(|n| n.to_string()).replace(['-', '–'], " to "))
     });
     let small = re!(
         r"(?i)(?-u:\b)((?:act|book|chapter|page|part|section|volume)s?) ([ivxl]{1,6})[-–]([ivxl]{1,6})(?-u:\b)"
@@ -313,49 +221,11 @@ fn is_name(word: &str) -> bool {
 /// Whether a sentence goes on about a first part: "Part I of", not "Part I like".
 fn is_about(after: &str) -> bool {
     let words = [
-        "and",
-        "athletics",
-        "baseball",
-        "basketball",
-        "begins",
-        "clinical",
-        "college",
-        "covers",
-        "deals",
-        "describes",
-        "diabetes",
-        "ended",
-        "ends",
-        "error",
-        "errors",
-        "football",
-        "for",
-        "hockey",
-        "in",
-        "is",
-        "of",
-        "on",
-        "or",
-        "program",
-        "railroad",
-        "school",
-        "schools",
-        "shows",
-        "starts",
-        "studies",
-        "study",
-        "team",
-        "teams",
-        "through",
-        "to",
-        "trauma",
-        "trial",
-        "trials",
-        "was",
-        "began",
-        "broke",
-        "veterans",
-        "survivors",
+        "and", "athletics", "baseball", "basketball", "begins", "clinical", "college", "covers",
+        "deals", "describes", "diabetes", "ended", "ends", "error", "errors", "football", "for",
+        "hockey", "in", "is", "of", "on", "or", "program", "railroad", "school", "schools", "shows",
+        "starts", "studies", "study", "team", "teams", "through", "to", "trauma", "trial", "trials",
+        "was", "began", "broke", "veterans", "survivors",
     ];
     words.contains(&next_word(after))
 }

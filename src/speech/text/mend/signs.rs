@@ -2,7 +2,7 @@
 
 mod table;
 
-use super::{each, gap, is_digit, is_word, re};
+use super::{each, gap, group, is_digit, is_word, re};
 use table::{GREEK, SIGNS, SILENT};
 
 pub(super) fn mend(text: &mut String) {
@@ -90,7 +90,7 @@ fn powers(text: &mut String) {
         let power = after.strip_prefix(['-', '+']).unwrap_or(after);
         let power = power.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '(');
         let words = if base && power { " to the power of " } else { " caret " };
-        Some(format!("{words}{}", c.get(1).map_or("", |m| m.as_str())))
+        Some(format!("{words}{}", group(c, 1)))
     });
 }
 

@@ -3,7 +3,7 @@
 //! Upstream's pause for a bracket takes the character behind it too: `(a+b)/(c+d)` would lose its slash,
 //! `(a)b` its letter.
 
-use super::{each, in_a_sum, is_word, re, tail};
+use super::{each, group, in_a_sum, is_word, re, require, tail};
 
 /// Functions, whose names may stand in a sum.
 const FUNCTIONS: [&str; 8] = ["cos", "exp", "ln", "log", "pi", "sin", "sqrt", "tan"];
@@ -22,7 +22,7 @@ fn written(text: &mut String) {
     let operator = re!(r" ?(!=|={2,3}|-{1,2}>|=>) ?");
     each(text, operator, |c, before, after| {
         let term = |c: char| c.is_alphanumeric() || "()[]'\"".contains(c);
-        (before.ends_with(term) && after.starts_with(term)).then_some(())?;
+        require(before.ends_with(term) && after.starts_with(term))?;
         let words = match &c[1] {
             "!=" => "not equal to",
             "=>" => "implies",
@@ -92,15 +92,15 @@ fn minus(text: &mut String) {
         r"(?i)((?-u:\b)(?:what is|what's|calculate|compute) )?(?-u:\b)([0-9]{1,9}) ?- ?([0-9]{1,9})( (?:is|equals|makes|leaves) [0-9])?"
     );
     each(text, less, |c, before, after| {
-        let asked = c.get(1).map_or("", |m| m.as_str());
-        let told = c.get(4).map_or("", |m| m.as_str());
+        let question = group(c, 1);
+        let result = group(c, 4);
         let number = |at: usize| c[at].parse::<u32>().ok();
         let inside = before.ends_with(['.', ',', '-', ':', '/', '$', '#']);
         let longer =
-            told.is_empty() && after.starts_with(|c: char| c.is_alphanumeric() || "-:/".contains(c));
-        let cue = !asked.is_empty() || !told.is_empty();
+            result.is_empty() && after.starts_with(|c: char| c.is_alphanumeric() || "-:/".contains(c));
+        let cue = !question.is_empty() || !result.is_empty();
         (cue && number(2)? > number(3)? && !inside && !longer)
-            .then(|| format!("{asked}{} minus {}{told}", &c[2], &c[3]))
+            .then(|| format!("{question}{} minus {}{result}", &c[2], &c[3]))
     });
     each(text, re!(r"(?-u:\b)([A-Za-z]) - ([A-Za-z])(?-u:\b)"), |c, before, after| {
         let plain = |name: &str| name.starts_with(|c: char| c.is_ascii_lowercase()) && name != "a";

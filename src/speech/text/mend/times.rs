@@ -1,68 +1,16 @@
 //! What stands around a colon: times, ratios, verses, ports.
 
-use super::{each, gap, goes_on, is_digit, is_word, last_word, next_word, re};
+use super::{each, gap, goes_on, group, is_digit, is_word, last_word, next_word, re, require};
 
 /// Books whose chapters and verses have a colon between them.
 const BOOKS: &[&str] = &[
-    "Acts",
-    "Amos",
-    "Chronicles",
-    "Colossians",
-    "Corinthians",
-    "Daniel",
-    "Deuteronomy",
-    "Ecclesiastes",
-    "Ephesians",
-    "Esther",
-    "Exodus",
-    "Ezekiel",
-    "Ezra",
-    "Galatians",
-    "Genesis",
-    "Habakkuk",
-    "Haggai",
-    "Hebrews",
-    "Hosea",
-    "Isaiah",
-    "James",
-    "Jeremiah",
-    "Job",
-    "Joel",
-    "John",
-    "Jonah",
-    "Joshua",
-    "Jude",
-    "Judges",
-    "Kings",
-    "Lamentations",
-    "Leviticus",
-    "Luke",
-    "Malachi",
-    "Mark",
-    "Matthew",
-    "Micah",
-    "Nahum",
-    "Nehemiah",
-    "Numbers",
-    "Obadiah",
-    "Peter",
-    "Philemon",
-    "Philippians",
-    "Proverbs",
-    "Psalm",
-    "Psalms",
-    "Quran",
-    "Revelation",
-    "Romans",
-    "Ruth",
-    "Samuel",
-    "Sura",
-    "Surah",
-    "Thessalonians",
-    "Timothy",
-    "Titus",
-    "Zechariah",
-    "Zephaniah",
+    "Acts", "Amos", "Chronicles", "Colossians", "Corinthians", "Daniel", "Deuteronomy", "Ecclesiastes",
+    "Ephesians", "Esther", "Exodus", "Ezekiel", "Ezra", "Galatians", "Genesis", "Habakkuk", "Haggai",
+    "Hebrews", "Hosea", "Isaiah", "James", "Jeremiah", "Job", "Joel", "John", "Jonah", "Joshua",
+    "Jude", "Judges", "Kings", "Lamentations", "Leviticus", "Luke", "Malachi", "Mark", "Matthew",
+    "Micah", "Nahum", "Nehemiah", "Numbers", "Obadiah", "Peter", "Philemon", "Philippians", "Proverbs",
+    "Psalm", "Psalms", "Quran", "Revelation", "Romans", "Ruth", "Samuel", "Sura", "Surah",
+    "Thessalonians", "Timothy", "Titus", "Zechariah", "Zephaniah",
 ];
 
 /// Books of the Bible as they are written before a chapter and a verse.
@@ -86,15 +34,13 @@ pub(super) fn verses(text: &mut String) {
     let verse = re!(r"(?-u:\b)(?:([123]) )?([A-Z][a-z]{1,5})(\.?) ([0-9]{1,3}:[0-9])");
     each(text, verse, |c, before, _| {
         let (name, certain) = (&c[2], c.get(1).is_some() || !c[3].is_empty());
-        let (_, book) = SHORT
-            .iter()
-            .find(|(of, _)| *of == name)
-            .filter(|_| certain || !NAMES_TOO.contains(&name))?;
-        let which = match c.get(1).map(|m| m.as_str()) {
-            Some("1") => "first ",
-            Some("2") => "second ",
-            Some(_) => "third ",
-            None => "",
+        let (_, book) = SHORT.iter().find(|(of, _)| *of == name)?;
+        require(certain || !NAMES_TOO.contains(&name))?;
+        let which = match group(c, 1) {
+            "1" => "first ",
+            "2" => "second ",
+            "" => "",
+            _ => "third ",
         };
         (!before.ends_with(is_digit)).then(|| format!("{which}{book} {}", &c[4]))
     });
@@ -110,10 +56,8 @@ pub(super) fn mend(text: &mut String) {
     let parts = re!(r"([0-9]+(?:\.[0-9]+)?)((?::[0-9]+)+)(?:\.([0-9]+))?");
     each(text, parts, |c, before, after| {
         let (first, rest) = (&c[1], &c[2][1..]);
-        let fraction = c.get(3).map_or("", |m| m.as_str());
-        if goes_on(after, &['.', ':']) {
-            return None;
-        }
+        let fraction = group(c, 3);
+        require(!goes_on(after, &['.', ':']))?;
         let clock = match *rest.split(':').collect::<Vec<_>>() {
             [second] => pair(first, second, before, after),
             [minutes, seconds] if [minutes, seconds].map(str::len) == [2, 2] && first.len() <= 2 => {
@@ -151,19 +95,10 @@ fn pair(first: &str, second: &str, before: &str, after: &str) -> Option<String> 
     }
     let before = before.trim_end_matches(' ');
     let cue = last_word(before.strip_suffix(" of").unwrap_or(before));
+    let thing = next_word(after);
     let ratio = matches!(cue, "ratio" | "odds" | "scale" | "aspect" | "ratios" | "outnumbered")
-        || matches!(
-            next_word(after),
-            "scale"
-                | "ratio"
-                | "odds"
-                | "aspect"
-                | "mix"
-                | "mixture"
-                | "dilution"
-                | "dilutions"
-                | "solution"
-        );
+        || matches!(thing, "scale" | "ratio" | "odds" | "aspect" | "mix" | "mixture")
+        || matches!(thing, "dilution" | "dilutions" | "solution");
     let minutes: u32 = second.parse().unwrap_or(60);
     let time = second.len() == 2 && first.len() <= 2 && minutes < 60;
     if ratio || !time {

@@ -3,7 +3,7 @@
 mod letters;
 mod table;
 
-use super::{each, gap, guarded, is_capitalised, is_word, last_word, next_word, re};
+use super::{each, gap, group, guarded, is_capitalised, is_word, last_word, next_word, re, require};
 use letters::{Context, Letter};
 use table::{AFTER_MEASURE, ALONE, UNITS};
 
@@ -67,7 +67,7 @@ fn measures(text: &mut String) {
     each(text, measured, |c, before, after| {
         let (number, between, symbol) = (&c[1], &c[2], &c[3]);
         let (divided, dot) = (c.get(4), c.get(5).is_some());
-        let behind = c.get(6).map_or("", |m| m.as_str());
+        let behind = group(c, 6);
         let goes_on =
             |c: char| c.is_alphanumeric() || matches!(c, '_' | '²' | '³' | '\'' | '+' | '#' | '/');
         if before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '/' | '#'))
@@ -121,9 +121,7 @@ fn alone(text: &mut String) {
     each(text, re!(r"(?-u:\b)([A-Za-zμ]+)(?:/([A-Za-z]+))?(?-u:\b)"), |c, before, after| {
         let [one, many] = ALONE.contains(&&c[1]).then(|| unit(&c[1]))??;
         let inside = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '\'' | '@' | '/');
-        if before.ends_with(inside) || after.starts_with(|c: char| inside(c) && c != '.') {
-            return None;
-        }
+        require(!(before.ends_with(inside) || after.starts_with(|c: char| inside(c) && c != '.')))?;
         let single = matches!(
             last_word(before),
             "per" | "a" | "one" | "each" | "every" | "the" | "A" | "The" | "Per" | "half"
@@ -152,7 +150,7 @@ fn clocked(text: &mut String) {
 
 fn degrees(text: &mut String) {
     each(text, re!(r"([0-9][0-9.,]*)? ?° ?([CFK](?-u:\b))?"), |c, _, after| {
-        let number = c.get(1).map_or("", |m| m.as_str());
+        let number = group(c, 1);
         let scale = match c.get(2).map(|m| m.as_str()) {
             Some("C") => " celsius",
             Some("F") => " fahrenheit",

@@ -1,4 +1,4 @@
-//! The ways to hold a weight in 8 bits, and which weights are the same ones.
+//! How weights are stored in 8 bits, and which weights are the same ones.
 
 use super::scopes::{Constant, Step};
 use crate::recipe::{Form, Terms};
@@ -8,9 +8,9 @@ pub(super) const BLOCK: usize = 32;
 /// Columns of a table that share a scale: 3 % of the table's bytes, and 2 dB at its rows.
 pub(super) const GROUP: usize = 32;
 
-/// How a weight is held.
+/// How a weight is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Held {
+pub(super) enum Layout {
     Columns,
     /// In 7 bits.
     Narrow,
@@ -20,43 +20,42 @@ pub(super) enum Held {
     Blocks4,
 }
 
-impl Held {
-    /// How a product's weight is held.
+impl Layout {
+    /// How a product's weight is stored.
     pub(super) fn of(form: Form, terms: Terms, reduce_range: bool) -> Self {
         match form {
-            Form::Dynamic if reduce_range && terms == Terms::One => Held::Narrow,
-            Form::Static if reduce_range => Held::Narrow,
-            Form::Dynamic | Form::Static => Held::Columns,
-            Form::Blocks8 => Held::Blocks8,
-            Form::Blocks4 => Held::Blocks4,
+            Form::Dynamic if reduce_range && terms == Terms::One => Layout::Narrow,
+            Form::Static if reduce_range => Layout::Narrow,
+            Form::Dynamic | Form::Static => Layout::Columns,
+            Form::Blocks8 => Layout::Blocks8,
+            Form::Blocks4 => Layout::Blocks4,
         }
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Held::Columns => "columns",
-            Held::Narrow => "narrow",
-            Held::Rows => "rows",
-            Held::Groups => "groups",
-            Held::Blocks8 => "blocks_8",
-            Held::Blocks4 => "blocks_4",
+            Layout::Columns => "columns",
+            Layout::Narrow => "narrow",
+            Layout::Rows => "rows",
+            Layout::Groups => "groups",
+            Layout::Blocks8 => "blocks_8",
+            Layout::Blocks4 => "blocks_4",
         }
     }
 
     pub(super) fn is_blocks(self) -> bool {
-        matches!(self, Held::Blocks8 | Held::Blocks4)
+        matches!(self, Layout::Blocks8 | Layout::Blocks4)
     }
 
     /// Bytes of a matrix's values, and of its scales.
     pub(super) fn bytes(self, [rows, columns]: [usize; 2]) -> [usize; 2] {
         let blocks = columns * rows.div_ceil(BLOCK);
         match self {
-            Held::Columns | Held::Narrow => [rows * columns, 4 * columns],
-            Held::Rows => [rows * columns, 4 * rows],
-            Held::Groups if columns % GROUP == 0 => [rows * columns, 4 * rows * (columns / GROUP)],
-            Held::Groups => [rows * columns, 4 * rows],
-            Held::Blocks8 => [blocks * BLOCK, 4 * blocks],
-            Held::Blocks4 => [blocks * BLOCK / 2, 4 * blocks],
+            Layout::Columns | Layout::Narrow => [rows * columns, 4 * columns],
+            Layout::Groups if columns % GROUP == 0 => [rows * columns, 4 * rows * (columns / GROUP)],
+            Layout::Rows | Layout::Groups => [rows * columns, 4 * rows],
+            Layout::Blocks8 => [blocks * BLOCK, 4 * blocks],
+            Layout::Blocks4 => [blocks * BLOCK / 2, 4 * blocks],
         }
     }
 }
@@ -69,12 +68,12 @@ pub(super) struct Key {
     root: String,
     /// What is done to the data first.
     steps: Vec<Step>,
-    pub(super) held: Held,
+    pub(super) layout: Layout,
 }
 
 impl Key {
-    pub(super) fn of(weight: &Constant<'_>, held: Held) -> Self {
+    pub(super) fn of(weight: &Constant<'_>, layout: Layout) -> Self {
         let (scope, root) = weight.root;
-        Self { scope, root: root.to_owned(), steps: weight.steps(), held }
+        Self { scope, root: root.to_owned(), steps: weight.steps(), layout }
     }
 }
