@@ -4,12 +4,29 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How the names of files begin that are not whole yet.
-const PREFIX: &str = ".soprano-export-";
+/// How the names of files and folders begin that are not whole yet.
+pub(crate) const PREFIX: &str = ".soprano-export-";
 
 /// The folder that a file stands in.
 pub fn home(target: &Path) -> &Path {
     target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether no process has this number.
+pub(crate) fn is_gone(process: i32) -> bool {
+    #[allow(unsafe_code)]
+    // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
+    let failed = unsafe { libc::kill(process, 0) } != 0;
+    // Another user's process can't be signalled, and lives.
+    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Opens a file that is there only to be locked, and waits for its lock.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(path)?;
+    // A file system without locks is one where nobody else is expected.
+    let _ = file.lock();
+    Ok(file)
 }
 
 /// A file beside its place until it is whole; gone again unless it is put there.
@@ -47,11 +64,6 @@ impl Staged {
         builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(mode));
         let file = builder.tempfile_in(home(target))?;
         Ok(Self { file, target: target.to_owned() })
-    }
-
-    /// The place that it will have.
-    pub fn target(&self) -> &Path {
-        &self.target
     }
 
     /// The file, to write to.

@@ -30,15 +30,6 @@ pub struct Machine {
     pub features: Vec<&'static str>,
 }
 
-/// Whether 8-bit products run faster than floats, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Int8Speed {
-    /// Whether there are instructions for sums of 8-bit products.
-    pub fast: bool,
-    /// The instructions, or what their absence means.
-    pub reason: &'static str,
-}
-
 impl Machine {
     /// Looks at this machine.
     pub fn detect() -> Self {
@@ -60,36 +51,6 @@ impl Machine {
             memory_available_bytes,
             features: features.into_iter().collect(),
         }
-    }
-
-    /// Whether the processor has a feature, by its name in [`Machine::features`].
-    pub fn has(&self, feature: &str) -> bool {
-        self.features.contains(&feature)
-    }
-
-    /// Whether INT8 models can be expected to beat float ones here.
-    pub fn int8_is_fast(&self) -> Int8Speed {
-        [
-            ("amx_int8", "AMX multiplies 8-bit tiles"),
-            ("avx512_vnni", "AVX-512 VNNI sums four 8-bit products per lane"),
-            ("avx_vnni", "AVX-VNNI sums four 8-bit products per lane"),
-            ("i8mm", "I8MM multiplies 8-bit matrices"),
-            ("dotprod", "SDOT and UDOT sum four 8-bit products per lane"),
-        ]
-        .into_iter()
-        .find(|(feature, _)| self.has(feature))
-        .map(|(_, reason)| Int8Speed { fast: true, reason })
-        .unwrap_or(Int8Speed {
-            fast: false,
-            reason: match self.arch {
-                "x86_64" | "x86" => {
-                    "no VNNI: 8-bit products go through 16 bits, saturate there without `reduce_range`, and gain \
-                     little but memory"
-                }
-                "aarch64" => "no dot-product instructions: 8-bit products are widened first, and gain little but memory",
-                _ => "no known 8-bit instructions on this architecture",
-            },
-        })
     }
 }
 
@@ -504,11 +465,6 @@ CPU implementer\t: 0x7f
 CPU part\t: 0x001
 ";
 
-    fn machine(arch: &'static str, cpuinfo: &str) -> Machine {
-        let features = listed_features(cpuinfo).into_iter().collect();
-        Machine { arch, features, ..Machine::default() }
-    }
-
     #[test]
     fn processors_are_called_what_they_call_themselves() {
         assert_eq!(x86_name(INTEL).unwrap(), "13th Gen Intel(R) Core(TM) i5-1334U");
@@ -544,16 +500,6 @@ CPU part\t: 0x001
         assert_eq!(features(PI5), ["dotprod", "fp16", "neon"]);
         assert_eq!(features(ROCK), ["fp16", "neon"], "only what every core has");
         assert!(features("").is_empty());
-    }
-
-    #[test]
-    fn int8_is_fast_where_there_are_instructions_for_it() {
-        assert!(machine("x86_64", INTEL).int8_is_fast().fast);
-        assert!(machine("aarch64", PI5).int8_is_fast().fast);
-        let amd = machine("x86_64", AMD).int8_is_fast();
-        assert!(!amd.fast && amd.reason.contains("reduce_range"));
-        assert!(!machine("aarch64", ROCK).int8_is_fast().fast);
-        assert!(!machine("riscv64", "").int8_is_fast().fast);
     }
 
     #[test]

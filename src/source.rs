@@ -231,14 +231,19 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), files })
     }
 
-    /// One digest over names and contents.
+    /// As [`digest`], of its files.
     pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for file in &self.files {
-            hasher.field(&file.name, file.sha256.to_string());
-        }
-        hasher.finish()
+        digest(&self.files)
     }
+}
+
+/// One digest over names and contents.
+pub fn digest(files: &[File]) -> Digest {
+    let mut hasher = Hasher::default();
+    for file in files {
+        hasher.field(&file.name, file.sha256.to_string());
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]

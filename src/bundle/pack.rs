@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::files::{FileEntry, hashed_copy};
-use super::{Error, MANIFEST, Manifest, SUMS};
+use super::{Error, FileEntry, MANIFEST, Manifest, SUMS, hashed_copy};
 use crate::digest::Digest;
+use crate::files::{self, PREFIX};
 use crate::validate::Accepted;
 
 /// What goes into a bundle beside its models.
@@ -38,8 +38,8 @@ pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
         Ok(_) if !overwrite => return Err(Error::Exists { path: target.to_owned() }),
         Ok(_) => {}
     }
-    let parent = parent(target);
-    std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    let home = files::home(target);
+    std::fs::create_dir_all(home).map_err(Error::io(home))?;
     staging(target).map(drop)
 }
 
@@ -52,25 +52,14 @@ fn is_bundle(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())
 }
 
-/// The folder in which a bundle stands.
-pub(super) fn parent(target: &Path) -> PathBuf {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// How the names of folders begin in which something is being made.
-pub(super) const PREFIX: &str = ".soprano-export-";
-
 /// A folder beside the target, gone again unless it is renamed.
 fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
-    let parent = parent(target);
-    sweep(&parent);
+    let home = files::home(target);
+    sweep(home);
     tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", std::process::id()))
-        .tempdir_in(&parent)
-        .map_err(Error::io(&parent))
+        .tempdir_in(home)
+        .map_err(Error::io(home))
 }
 
 /// Removes what killed builds left beside a target: folders named after a process that is gone.
@@ -79,12 +68,7 @@ pub(super) fn sweep(parent: &Path) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner =
             name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
-        let Some(owner) = owner else { continue };
-        #[allow(unsafe_code)]
-        // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
-        let gone = unsafe { libc::kill(owner, 0) } != 0
-            && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
-        if gone {
+        if owner.is_some_and(files::is_gone) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Extra, Manifest};
 use crate::digest::{Digest, Hasher};
+use crate::source;
 
 /// The name of the in-toto statement.
 pub const STATEMENT: &str = "provenance.intoto.json";
@@ -58,11 +59,7 @@ impl Made<'_> {
 
     /// One digest over everything that was read of the checkpoint.
     fn checkpoint(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for file in &self.manifest.checkpoint.files {
-            hasher.field(&file.name, file.sha256.to_string());
-        }
-        hasher.finish()
+        source::digest(&self.manifest.checkpoint.files)
     }
 
     /// One digest over what the bill lists: bills of one content have one serial number.

@@ -8,7 +8,6 @@ mod speech;
 use std::fmt::Display;
 
 use askama::Template;
-use serde::{Serialize, Serializer};
 
 use crate::audio::{self, Encoding, Wav};
 use crate::digest::Digest;
@@ -18,7 +17,7 @@ use plot::Spectrogram;
 pub use speech::{Speaker, SpeechPage, html as speech_html};
 
 /// All that `report.html` says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// The bundle's name.
     pub name: String,
@@ -37,7 +36,7 @@ pub struct Page {
 }
 
 /// One artifact: its size, what the passes did to it, and how it did in one runtime.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct ArtifactSection {
     /// Path inside the bundle.
     pub file: String,
@@ -46,7 +45,6 @@ pub struct ArtifactSection {
     /// Digest of the file.
     pub sha256: Digest,
     /// Its weights, where they are a file of their own.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<CardFile>,
     /// How numbers are held: `fp32`, `int8`, …
     pub precision: String,
@@ -68,7 +66,7 @@ pub struct ArtifactSection {
 }
 
 /// One recorded input, and how far the artifact's output is from the recorded one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct CaseRow {
     /// Unique within the artifact.
     pub name: String,
@@ -79,26 +77,21 @@ pub struct CaseRow {
     /// Length of the input, in the model's steps (tokens, hidden states).
     pub length: usize,
     /// Greatest magnitude of the reference.
-    #[serde(serialize_with = "number_or_word")]
     pub peak: f64,
     /// Greatest difference, as a share of `peak`.
-    #[serde(serialize_with = "number_or_word")]
     pub max_abs_of_peak: f64,
     /// [`audio::snr_db`] of the output.
-    #[serde(serialize_with = "number_or_word")]
     pub snr_db: f64,
     /// [`audio::log_spectral_distance_db`] of the output; nothing where the output is not sound.
-    #[serde(serialize_with = "number_or_word_or_nothing")]
     pub log_spectral_distance_db: Option<f64>,
     /// Whether every metric is within its limit.
     pub passed: bool,
     /// Of a case that can't judge closely how far a last bit of its input moves PyTorch's own output.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ill_conditioned: Option<String>,
 }
 
 /// A recording, as PyTorch and as the artifact made it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Listening {
     /// What is heard.
     pub title: String,
@@ -111,7 +104,7 @@ pub struct Listening {
 }
 
 /// All that the bundle's `README.md` says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Card {
     /// The bundle's name.
     pub name: String,
@@ -134,7 +127,7 @@ pub struct Card {
 }
 
 /// A file of the bundle.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct CardFile {
     /// Path inside the bundle.
     pub path: String,
@@ -145,7 +138,7 @@ pub struct CardFile {
 }
 
 /// A signal graph that turns `input` into `output` `[batch, per_frame·(T − lead)]`, both f32.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct CardSignal {
     /// Path of the ONNX file inside the bundle.
     pub file: String,
@@ -304,18 +297,7 @@ fn badness(metric: f64) -> f64 {
     if metric.is_nan() { f64::NAN.copysign(1.0) } else { metric }
 }
 
-/// JSON has no NaN and no infinities, and would say `null`.
-fn number_or_word<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
-    if x.is_finite() { to.serialize_f64(*x) } else { to.serialize_str(word(*x)) }
-}
-
-fn number_or_word_or_nothing<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-    match x {
-        Some(x) => number_or_word(x, to),
-        None => to.serialize_none(),
-    }
-}
-
+/// A number that is none, for people.
 fn word(x: f64) -> &'static str {
     match x {
         x if x.is_nan() => "not a number",

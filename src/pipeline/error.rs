@@ -134,15 +134,4 @@ impl Error {
         let path = path.into();
         move |source| Error::Io { path, source }
     }
-
-    /// Whether the build was stopped from outside.
-    pub fn is_interruption(&self) -> bool {
-        matches!(
-            self,
-            Error::Interrupted
-                | Error::Export(export::Error::Interrupted)
-                | Error::Convert(crate::convert::Error::Export(export::Error::Interrupted))
-                | Error::Validate(validate::Error::Interrupted)
-        )
-    }
 }

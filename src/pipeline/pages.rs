@@ -4,13 +4,13 @@ use super::stage::Finds;
 use super::{Build, Error, Outcome, Summary, judge};
 use crate::bundle::report::{ArtifactSection, Card, CardFile, CardSignal, CaseRow, Listening, Page};
 use crate::bundle::{self, Manifest};
-use crate::digest::{Digest, Hasher};
 use crate::family;
 use crate::interface::Interface;
 use crate::ir::Model;
 use crate::names::{Precision, Role};
 use crate::recipe::Recipe;
 use crate::runtime::{Format, built_in};
+use crate::source;
 use crate::validate::{self, Kind, Metric};
 
 /// At most this many frames are drawn and embedded as audio: four seconds of Soprano.
@@ -45,15 +45,6 @@ pub(super) fn listening(
         reference: reference.to_f32()?,
         artifact: samples.to_f32()?,
     }))
-}
-
-/// One digest over the checkpoint's files.
-fn checkpoint_digest(summary: &Summary) -> Digest {
-    let mut hasher = Hasher::default();
-    for file in &summary.manifest.checkpoint.files {
-        hasher.field(&file.name, file.sha256.to_string());
-    }
-    hasher.finish()
 }
 
 fn sections(summary: &Summary) -> Vec<ArtifactSection> {
@@ -134,7 +125,7 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
     bundle::report::html(&Page {
         name: manifest.name.clone(),
         checkpoint: manifest.checkpoint.source.clone(),
-        checkpoint_digest: checkpoint_digest(summary),
+        checkpoint_digest: source::digest(&manifest.checkpoint.files),
         architecture: architecture(manifest),
         environment: manifest.environment.clone().into_iter().collect(),
         artifacts: sections(summary),
@@ -167,7 +158,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
         license: recipe.license.clone(),
         tags: tags.map(|tag| (*tag).to_owned()).collect(),
         checkpoint: manifest.checkpoint.source.clone(),
-        checkpoint_digest: checkpoint_digest(summary),
+        checkpoint_digest: source::digest(&manifest.checkpoint.files),
         files: files.collect(),
         signal: signal(manifest),
         artifacts: sections(summary),

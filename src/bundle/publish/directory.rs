@@ -267,8 +267,8 @@ impl Folder<'_> {
             let _lock = self.lock()?;
             // Another publisher may have been here meanwhile.
             if !self.standing(package)? {
-                let above = pack::parent(place);
-                std::fs::create_dir_all(&above).map_err(Error::io(&above))?;
+                let above = files::home(place);
+                std::fs::create_dir_all(above).map_err(Error::io(above))?;
                 pack::put(staging.path(), place)?;
                 (published.sent, published.kept, published.unchanged) = (sent, kept, false);
             }
@@ -280,9 +280,6 @@ impl Folder<'_> {
 
     fn lock(&self) -> Result<File, Error> {
         let path = self.root.join(LOCK);
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // A file system without locks is one where nobody else is expected.
-        let _ = file.lock();
-        Ok(file)
+        files::lock(&path).map_err(Error::io(path))
     }
 }

@@ -20,6 +20,7 @@ use staging::Staging;
 use super::sign::{PublicKey, SIGNATURE};
 use super::{FileEntry, MANIFEST, Manifest, SUMS, pack, room_for, verify};
 use crate::digest::Digest;
+use crate::files;
 
 /// What says which bundle it is, and of which files.
 const PAPERS: [&str; 3] = [MANIFEST, SUMS, SIGNATURE];
@@ -215,9 +216,9 @@ pub fn fetch(
         room_for(output, overwrite)?;
     }
     let store = store(place, context)?;
-    let parent = output.map_or_else(|| PathBuf::from("."), pack::parent);
+    let home = output.map_or(Path::new("."), files::home);
     let task = format!("{place} {} {output:?}", context.version.unwrap_or_default());
-    let staging = Staging::open(&parent, &format!("fetch-{}", Digest::of(task.as_bytes()).short()))?;
+    let staging = Staging::open(home, &format!("fetch-{}", Digest::of(task.as_bytes()).short()))?;
     match receive(&*store, &staging, output, overwrite, key) {
         Ok((fetched, moved)) => {
             if !moved {

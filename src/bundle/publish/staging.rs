@@ -5,6 +5,7 @@ use super::Error;
 use crate::bundle::files::hashed_copy;
 use crate::bundle::{FileEntry, pack};
 use crate::digest::Digest;
+use crate::files::PREFIX;
 
 /// A hidden folder beside the place where a bundle will stand. Unlike a build's it has a lasting name, so
 /// that what a killed run left in it serves the next one; and one process at a time holds it.
@@ -18,7 +19,7 @@ impl Staging {
     pub fn open(parent: &Path, task: &str) -> Result<Self, Error> {
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
         pack::sweep(parent);
-        let path = parent.join(format!("{}{task}", pack::PREFIX));
+        let path = parent.join(format!("{}{task}", PREFIX));
         loop {
             match std::fs::create_dir(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {

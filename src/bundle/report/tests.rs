@@ -196,9 +196,6 @@ fn what_is_no_number_is_a_word() {
         log_spectral_distance_db: None,
         ..case("a", f64::INFINITY, true)
     };
-    let json = serde_json::to_string(&row).unwrap();
-    assert!(json.contains(r#""peak":"minus infinite","max_abs_of_peak":"not a number""#), "{json}");
-    assert!(json.contains(r#""snr_db":"infinite","log_spectral_distance_db":null"#), "{json}");
     let html = html(&Page { artifacts: vec![section(vec![row])], ..page() });
     for text in [">minus infinite<", ">not a number<", ">infinite<", ">no sound<", "FAILED"] {
         assert!(html.contains(text), "{text}");

@@ -28,6 +28,7 @@ use ureq::http::Method;
 use super::{Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, staging};
 use crate::bundle::{FileEntry, MANIFEST};
 use crate::digest::{Digest, Hasher};
+use crate::files;
 use address::Address;
 use client::{Ask, Client, Load, bytes, header, refused};
 
@@ -363,9 +364,6 @@ impl Registry<'_> {
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let name = format!("{}/{}", self.address.host, self.address.repository);
         let path = folder.join(format!("{}.lock", Digest::of(name.as_bytes()).short()));
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // A file system without locks is one where nobody else is expected.
-        let _ = file.lock();
-        Ok(file)
+        files::lock(&path).map_err(Error::io(path))
     }
 }
