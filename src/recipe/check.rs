@@ -205,7 +205,9 @@ impl Recipe {
         let whole = Whole::of(self, shape);
         let speech = self.speech.as_ref();
         speech.map_or(Ok(()), |speech| speech.validate(&root.key("speech"), &whole))?;
-        self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&root.key("gate"), &whole))
+        let Some(gate) = &self.gate else { return Ok(()) };
+        gate.validate(&root.key("gate"))?;
+        whole.ensure(&root.key("gate").key("realtime_factor"))
     }
 }
 

@@ -97,6 +97,11 @@ impl Spread {
         Some(Self { median, least, greatest, runs: sorted.len() })
     }
 
+    /// Of one run.
+    pub fn once(value: f64) -> Self {
+        Self { median: value, least: value, greatest: value, runs: 1 }
+    }
+
     /// The same figures in another unit.
     pub fn times(self, factor: f64) -> Self {
         let Self { median, least, greatest, runs } = self;
@@ -190,6 +195,15 @@ impl Report {
         names
     }
 
+    /// Milliseconds of a row at a point: of one call, or for each second of sound.
+    pub fn ms(&self, row: &Row, point: Call) -> Option<Spread> {
+        let calls = match point {
+            Call::Frames { frames, batch } => self.rendition.seconds(frames) * batch as f64,
+            _ => 1.0,
+        };
+        row.at(point).map(|ms| ms.times(1.0 / calls))
+    }
+
     /// A whole voice's name: the variant and runtime of each graph.
     pub fn voice(&self, whole: &Whole) -> String {
         let names = whole.rows.iter().filter_map(|&at| self.rows.get(at)).map(Row::name);
@@ -209,10 +223,7 @@ impl Report {
         let shown = |at: &usize| self.best == Some(*at) || alike(&self.whole[*at]);
         let mut voices: Vec<&Whole> =
             (0..self.whole.len()).filter(shown).map(|at| &self.whole[at]).collect();
-        let factor = |whole: &Whole| {
-            let usual = whole.estimates.iter().find(|e| e.characters == USUAL_TEXT);
-            usual.map_or(0.0, |e| e.realtime_factor)
-        };
+        let factor = |whole: &Whole| whole.realtime_factor(USUAL_TEXT).unwrap_or(0.0);
         voices.sort_by(|a, b| factor(b).total_cmp(&factor(a)));
         voices
     }

@@ -1,8 +1,9 @@
 //! Watches activations while references run.
 
+use super::divergence::showing;
 use super::{Error, References};
 use crate::interface::{Interface, Signature};
-use crate::ir::{Model, ValueInfoProto};
+use crate::ir::Model;
 use crate::names::Ports;
 use crate::quantize::{Calibration, Observed};
 use crate::runtime::Runtime;
@@ -40,10 +41,7 @@ pub fn calibrate(
             list.push(input);
         }
     }
-    let mut watched = model.clone();
-    let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
-    watched.keep_outputs(names.iter().map(value));
-    let session = runtime.load_bytes(&watched.to_bytes())?;
+    let session = runtime.load_bytes(&showing(model, &names).to_bytes())?;
     let interface = Interface::bind(ports, &Signature::from(model))?;
     let mut seen = Calibration::new();
     for case in cases {

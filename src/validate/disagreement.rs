@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::{bf16, f16};
 use serde::Serialize;
 
+use super::divergence::{inner_values, showing};
 use super::{Divergence, Error};
 use crate::ir::{Graph, Model, NodeId, ValueInfoProto};
 use crate::runtime::{Runtime, Tensors};
@@ -42,7 +43,7 @@ pub struct Distance {
 }
 
 /// What came of a comparison.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// How many values were compared.
     pub compared: usize,
@@ -99,8 +100,8 @@ pub fn first_disagreement(
     let [old_inputs, new_inputs] = sides.map(|side| of(side.model, inputs));
     let whole = [old.outputs(&old_inputs)?, new.outputs(&new_inputs)?];
     let feeds = [&old_inputs, &new_inputs];
-    let shared = made(old.model);
-    let names: Vec<String> = in_order(new.model).filter(|name| shared.contains(name)).collect();
+    let shared: HashSet<String> = inner_values(old.model).collect();
+    let names: Vec<String> = inner_values(new.model).filter(|name| shared.contains(name)).collect();
     if names.is_empty() && whole[1].keys().all(|name| !whole[0].contains_key(name)) {
         return Err(Error::NothingToMeasure("the two models have no value of the same name"));
     }
@@ -112,7 +113,7 @@ pub fn first_disagreement(
         limits,
         last: None,
         judged: 0,
-        found: Comparison::none(),
+        found: Comparison::default(),
     };
     judge.found.only_old = only(old.model, new.model);
     judge.found.only_new = only(new.model, old.model);
@@ -155,9 +156,7 @@ impl Side<'_> {
 
     /// The named values; those that the runtime can't show are left out.
     fn values(&self, names: &[String], inputs: &Tensors) -> Tensors {
-        let mut part = self.model.clone();
-        let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
-        part.keep_outputs(names.iter().map(value));
+        let part = showing(self.model, names);
         let used = of(&part, inputs);
         let run = || self.runtime.load_bytes(&part.to_bytes())?.run(&used);
         match (run(), names) {
@@ -179,16 +178,6 @@ fn of(model: &Model, tensors: &Tensors) -> Tensors {
     names.filter_map(|name| Some((name.to_owned(), tensors.get(name)?.clone()))).collect()
 }
 
-/// Every value that a node makes, in the graph's order.
-fn in_order(model: &Model) -> impl Iterator<Item = String> {
-    let nodes = model.graph_proto().node.iter();
-    nodes.flat_map(|node| node.output.iter().filter(|name| !name.is_empty()).cloned())
-}
-
-fn made(model: &Model) -> HashSet<String> {
-    in_order(model).collect()
-}
-
 /// Outputs of one model that the other has not.
 fn only(one: &Model, other: &Model) -> Vec<String> {
     let other = other.graph();
@@ -197,18 +186,6 @@ fn only(one: &Model, other: &Model) -> Vec<String> {
 }
 
 impl Comparison {
-    fn none() -> Self {
-        Self {
-            compared: 0,
-            not_shown: Vec::new(),
-            left_out: Vec::new(),
-            only_old: Vec::new(),
-            only_new: Vec::new(),
-            furthest: None,
-            first: None,
-        }
-    }
-
     /// Whether nothing differs.
     pub fn agrees(&self) -> bool {
         self.first.is_none() && self.only_old.is_empty() && self.only_new.is_empty()
@@ -345,8 +322,7 @@ impl Judge<'_> {
     }
 }
 
-/// A tensor's numbers. Shapes that a runtime keeps as integers where the
-/// file says float are numbers all the same.
+/// A tensor's numbers.
 fn numbers(tensor: &Tensor) -> Vec<f64> {
     fn list<T: Into<f64>, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<f64> {
         bytes.as_chunks().0.iter().map(|bytes| read(*bytes).into()).collect()
@@ -357,15 +333,8 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
         DType::F64 => list(bytes, f64::from_le_bytes),
         DType::F16 => list(bytes, f16::from_le_bytes),
         DType::BF16 => list(bytes, bf16::from_le_bytes),
-        DType::I64 => list(bytes, |b| i64::from_le_bytes(b) as f64),
-        DType::U64 => list(bytes, |b| u64::from_le_bytes(b) as f64),
-        DType::I32 => list(bytes, i32::from_le_bytes),
-        DType::U32 => list(bytes, u32::from_le_bytes),
-        DType::I16 => list(bytes, i16::from_le_bytes),
-        DType::U16 => list(bytes, u16::from_le_bytes),
-        DType::I8 => list(bytes, i8::from_le_bytes),
-        DType::U8 => list(bytes, u8::from_le_bytes),
-        DType::Bool => list(bytes, |[byte]: [u8; 1]| u8::from(byte != 0)),
+        // Shapes that a runtime keeps as integers where the file says float are numbers all the same.
+        _ => integers(tensor).unwrap_or_default().into_iter().map(|number| number as f64).collect(),
     }
 }
 

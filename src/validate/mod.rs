@@ -219,13 +219,11 @@ pub fn judge(
     let mut runtimes = runtimes.to_vec();
     runtimes.sort_by_key(slow);
     let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
-    let (ports, signature) = (claim.ports.clone(), claim.signature.clone());
-    let mut verdict = validate(artifact, references, claim, *first, interrupted, done)?;
+    let mut verdict = validate(artifact, references, claim.clone(), *first, interrupted, done)?;
     let short = references.clone().up_to(LONGEST_IN_8_BITS);
     for other in others {
         let references = if slow(other) && !short.cases.is_empty() { &short } else { references };
-        let (pair, v) = ([*first, *other], &mut verdict);
-        validate_beside(v, artifact, references, (&ports, &signature), pair, interrupted)?;
+        validate_beside(&mut verdict, artifact, references, &claim, [*first, *other], interrupted)?;
     }
     Ok(Some(verdict))
 }
@@ -239,20 +237,13 @@ fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,
     references: &References,
-    (ports, signature): (&Ports, &Signature),
+    claim: &Claim,
     [first, second]: [&dyn Runtime; 2],
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
-    let claim = Claim {
-        graph: verdict.graph.clone(),
-        ports: ports.clone(),
-        precision: verdict.precision,
-        tolerance: verdict.tolerance.clone(),
-        signature: signature.clone(),
-    };
-    let other = validate(artifact, references, claim, second, interrupted, &|_, _| {})?;
+    let other = validate(artifact, references, claim.clone(), second, interrupted, &|_, _| {})?;
     let (a, b) = (first.load(&artifact.path)?, second.load(&artifact.path)?);
-    let interface = Interface::bind(ports, signature)?;
+    let interface = Interface::bind(&claim.ports, &claim.signature)?;
     let compared_output = interface.causal().map(|graph| graph.names().hidden.as_str());
     let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
     let mut compared: Vec<Agreement> = Vec::new();

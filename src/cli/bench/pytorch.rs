@@ -69,7 +69,6 @@ pub(super) fn run(
     if figures.len() != points.len() {
         return Err(Box::new(refuse(format!("{} of {} points", figures.len(), points.len()))));
     }
-    let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Some(Row {
         graph: graph.to_owned(),
         role,
@@ -78,8 +77,8 @@ pub(super) fn run(
         bytes: None,
         runtime: format!("pytorch {}", found.version),
         fresh: Fresh {
-            load_ms: once(found.load_ms),
-            first_ms: once(found.first_ms),
+            load_ms: Spread::once(found.load_ms),
+            first_ms: Spread::once(found.first_ms),
             peak_bytes: found.peak_bytes,
         },
         figures,

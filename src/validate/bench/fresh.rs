@@ -57,8 +57,8 @@ pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fr
     for point in longest {
         seconds(graph, point, session.as_ref(), &inputs(graph, point)?)?;
     }
-    let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
-    Ok(Fresh { load_ms: once(load_ms), first_ms: once(first_ms), peak_bytes: peak_memory_bytes() })
+    let (load_ms, first_ms) = (Spread::once(load_ms), Spread::once(first_ms));
+    Ok(Fresh { load_ms, first_ms, peak_bytes: peak_memory_bytes() })
 }
 
 /// The most memory that this process has held at once, as Linux counts it; none elsewhere.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Rendition, Row, USUAL_FRAMES, USUAL_STEP, Whole};
 use crate::interface::Call;
 use crate::names::Precision;
-use crate::recipe::{Graph, Recipe};
+use crate::recipe::{CausalGate, Graph, Recipe, SignalGate};
 
 /// Characters of the text that variants are ranked by.
 pub const USUAL_TEXT: usize = 200;
@@ -27,11 +27,11 @@ pub struct Demand {
 
 /// What a recipe demands of a graph, by key.
 fn figures(graph: &Graph) -> Vec<(&'static str, Option<f64>)> {
-    match graph {
-        Graph::Causal(graph) => graph.gate.as_ref().map(|gate| gate.figures().to_vec()),
-        Graph::Signal(graph) => graph.gate.as_ref().map(|gate| gate.figures().to_vec()),
-    }
-    .unwrap_or_default()
+    let figures = match graph {
+        Graph::Causal(graph) => graph.gate.as_ref().map(CausalGate::figures),
+        Graph::Signal(graph) => graph.gate.as_ref().map(SignalGate::figures),
+    };
+    figures.unwrap_or_default()
 }
 
 /// Whether a recipe demands anything.
@@ -52,9 +52,9 @@ pub fn gate(recipe: &Recipe, rows: &[Row], rendition: &Rendition, best: Option<&
     };
     let factor = best
         .filter(|whole| whole.rows.len() == recipe.graphs.0.len())
-        .and_then(|whole| whole.estimates.iter().find(|estimate| estimate.characters == USUAL_TEXT));
+        .and_then(|whole| whole.realtime_factor(USUAL_TEXT));
     let limit = recipe.gate.as_ref().and_then(|gate| gate.realtime_factor);
-    hold("gate.realtime_factor".into(), limit, factor.map(|e| e.realtime_factor));
+    hold("gate.realtime_factor".into(), limit, factor);
     for (name, graph) in recipe.graphs.iter() {
         for (key, limit) in figures(graph) {
             hold(format!("{name}.gate.{key}"), limit, figure(key, name, rows, rendition));
