@@ -129,14 +129,9 @@ pub(super) struct Output {
     pub json: bool,
 }
 
+/// Files beside the fp32 one.
 #[derive(Args)]
-pub(super) struct Decoder {
-    /// A folder that holds decoder.pth, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
-    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
-    pub model: Option<String>,
-    /// A recipe's name or file [default: the built-in one of the model].
-    #[arg(long, value_name = "NAME|FILE")]
-    pub recipe: Option<String>,
+pub(super) struct Files {
     /// Add an int8 file beside the fp32 one.
     #[arg(long)]
     pub int8: bool,
@@ -150,6 +145,18 @@ pub(super) struct Decoder {
         require_equals = true
     )]
     pub openvino: Option<Vec<Precision>>,
+}
+
+#[derive(Args)]
+pub(super) struct Decoder {
+    /// A folder that holds decoder.pth, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
+    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    pub model: Option<String>,
+    /// A recipe's name or file [default: the built-in one of the model].
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub files: Files,
     #[command(flatten)]
     pub output: Output,
 }
@@ -168,19 +175,8 @@ pub(super) struct Lm {
     /// Logits of the last position alone.
     #[arg(long)]
     pub last_logits: bool,
-    /// Add an int8 file beside the fp32 one.
-    #[arg(long)]
-    pub int8: bool,
-    /// Add OpenVINO's format [without a value: the recipe's].
-    #[arg(
-        long,
-        value_name = "fp32,fp16,int8",
-        value_parser = word::<Precision>(),
-        value_delimiter = ',',
-        num_args = 0..,
-        require_equals = true
-    )]
-    pub openvino: Option<Vec<Precision>>,
+    #[command(flatten)]
+    pub files: Files,
     #[command(flatten)]
     pub output: Output,
 }
@@ -323,6 +319,20 @@ pub(super) struct Validate {
     pub json: bool,
 }
 
+/// How a changed model is written.
+#[derive(Args)]
+pub(super) struct Written {
+    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
+    #[arg(long)]
+    pub external_data: bool,
+    /// Replace a file that is in the way.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 #[derive(Args)]
 pub(super) struct Quantize {
     /// An ONNX file.
@@ -346,15 +356,8 @@ pub(super) struct Quantize {
     /// Weights in 7 bits where activations are in one term, for processors without VNNI.
     #[arg(long)]
     pub reduce_range: bool,
-    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
-    #[arg(long)]
-    pub external_data: bool,
-    /// Replace a file that is in the way.
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub written: Written,
 }
 
 /// Forms that need no calibration.
@@ -591,15 +594,8 @@ pub(super) struct PassRun {
     /// Stop after this many patches, of which a surgery is one: a bad rewrite is found by bisecting the number.
     #[arg(long, value_name = "N")]
     pub fuel: Option<usize>,
-    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
-    #[arg(long)]
-    pub external_data: bool,
-    /// Replace a file that is in the way.
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Print the report as JSON.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub written: Written,
 }
 
 /// A role of [`Causal`] and the name of the port that has it.

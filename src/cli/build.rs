@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::arguments::{BuildRecipe, Decoder, Lm, Output};
+use super::arguments::{BuildRecipe, Decoder, Files, Lm, Output};
 use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Failure, INTERRUPTED, Outcome, json, say};
@@ -121,26 +121,21 @@ struct NoGraph {
 }
 
 /// One graph of a recipe, with an int8 file and another format where a call asks for them.
-fn graph(
-    chosen: &mut Chosen,
-    name: &str,
-    int8: bool,
-    openvino: Option<&[Precision]>,
-) -> Result<(), Failure> {
+fn graph(chosen: &mut Chosen, name: &str, files: &Files) -> Result<(), Failure> {
     only(&mut chosen.recipe, &[name])?;
     for graph in chosen.recipe.graphs.values_mut() {
-        match int8 {
+        match files.int8 {
             true => drop(graph.int8_mut().get_or_insert_default()),
             false => *graph.int8_mut() = None,
         }
-        target(graph.targets_mut(), openvino);
+        target(graph.targets_mut(), files.openvino.as_deref());
     }
     Ok(())
 }
 
 pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    graph(&mut chosen, soprano::DECODER, options.int8, options.openvino.as_deref())?;
+    graph(&mut chosen, soprano::DECODER, &options.files)?;
     run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
@@ -153,7 +148,7 @@ pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
             without_names(&mut chosen.recipe);
         }
     }
-    graph(&mut chosen, soprano::LM, options.int8, options.openvino.as_deref())?;
+    graph(&mut chosen, soprano::LM, &options.files)?;
     for graph in chosen.recipe.graphs.values_mut() {
         if let Some(exporter) = options.exporter {
             *graph.exporter_mut() = exporter;

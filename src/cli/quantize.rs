@@ -1,6 +1,6 @@
 use super::arguments::{Quantize, QuantizedForm};
 use super::terminal::{bytes, row, table};
-use super::{Outcome, json, save, say};
+use super::{Outcome, json, save, say, tell_sizes};
 use crate::ir::Model;
 use crate::quantize::{self, Options};
 use crate::recipe::{Form, Terms};
@@ -43,7 +43,7 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     };
     let mut model = Model::open_checked(&options.model)?;
     let report = quantize::quantize(&mut model, &wanted)?;
-    let saved = save(&model, &options.output, options.overwrite, options.external_data)?;
+    let saved = save(&model, &options.output, &options.written)?;
     let mut rows = vec![row!["", "count"]];
     rows.push(row!["products", report.products.len()]);
     rows.push(row!["tables", report.tables.len()]);
@@ -63,13 +63,9 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     for (pattern, why) in &report.idle {
         tellln!("warning: {pattern:?} changes nothing: {why}");
     }
-    tellln!(
-        "nodes {} -> {}, weights {} -> {}, sha256 {}",
-        report.nodes.0,
-        report.nodes.1,
-        bytes(report.weight_bytes.0),
-        bytes(report.weight_bytes.1),
-        saved.model.digest
-    );
-    if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+    tell_sizes(report.nodes, report.weight_bytes, &saved);
+    if options.written.json {
+        return say(&json(&report));
+    }
+    say(&format!("{}\n", options.output.display()))
 }

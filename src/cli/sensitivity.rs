@@ -1,13 +1,12 @@
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::arguments::Sensitivity as Options;
 use super::here::Here;
 use super::terminal::{Progress, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::Bundle;
 use crate::family;
-use crate::files;
 use crate::ir::Model;
 use crate::names::{Ports, Precision, Role};
 use crate::pipeline::Reporter as _;
@@ -60,10 +59,10 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     let choice = chosen.as_ref().map(|(_, choice)| choice).filter(|_| unfit.is_none());
 
     if let Some(plot) = &options.plot {
-        write(plot, &drawn(&nodes))?;
+        write_page(plot, &drawn(&nodes))?;
     }
     if let (Some(output), Some(choice)) = (&options.output, choice) {
-        write(output, &fragment(graph, choice, reduce_range))?;
+        write_page(output, &fragment(graph, choice, reduce_range))?;
     }
     if options.json {
         say(&json(&serde_json::json!({
@@ -220,14 +219,6 @@ fn drawn(nodes: &[Sensitivity]) -> String {
     svg + "</svg>\n"
 }
 
-/// Writes a whole file or none.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let fault = |source| Error::Io { path: path.to_owned(), source };
-    files::write(path, text.as_bytes()).map_err(fault)?;
-    tellln!("{} written", path.display());
-    Ok(())
-}
-
 /// Why a sensitivity can't be measured or written.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
@@ -243,7 +234,4 @@ enum Error {
         help("write decibels from 12, the least that a recipe takes, to 100")
     )]
     Snr { snr: f64 },
-    #[error("{}: {source}", path.display())]
-    #[diagnostic(code(sensitivity::io))]
-    Io { path: PathBuf, source: std::io::Error },
 }

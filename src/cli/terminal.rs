@@ -58,27 +58,36 @@ fn interrupted(failure: &(dyn Diagnostic + Send + Sync)) -> bool {
     failure.code().is_some_and(|code| code.to_string().ends_with("::interrupted"))
 }
 
-/// Tells how a build goes: a bar on a terminal, plain lines elsewhere.
+/// A bar on a terminal, nothing elsewhere.
+pub(super) struct Bar(pub Option<ProgressBar>);
+
+impl Bar {
+    pub(super) fn new(template: &str) -> Self {
+        Self(std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(template).expect("a fixed template");
+            ProgressBar::no_length().with_style(style)
+        }))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows how a build goes: a bar on a terminal, plain lines elsewhere.
 pub(super) struct Progress {
-    bar: Option<ProgressBar>,
-    stage: Mutex<String>,
+    bar: Bar,
+    /// What is said of the stage that is being made.
+    state: Mutex<String>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix:<20} {bar:24} {msg} [{elapsed}]");
-            ProgressBar::no_length().with_style(style.expect("a fixed template"))
-        });
-        Self { bar, stage: Mutex::new(String::new()) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Self { bar: Bar::new("{prefix:<20} {bar:24} {msg} [{elapsed}]"), state: Mutex::default() }
     }
 }
 
@@ -88,8 +97,8 @@ impl Reporter for Progress {
             State::Hit => "cached".to_owned(),
             State::Miss(why) => format!("making: {why}"),
         };
-        *self.stage.lock().expect("no panic holds it") = words.clone();
-        match &self.bar {
+        *self.state.lock().expect("no panic holds it") = words.clone();
+        match &self.bar.0 {
             Some(bar) => {
                 bar.reset();
                 bar.set_prefix(stage.to_owned());
@@ -102,7 +111,7 @@ impl Reporter for Progress {
     }
 
     fn progress(&self, step: &str, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.bar.0 {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(format!("{step} {done}/{total}"));
@@ -110,12 +119,12 @@ impl Reporter for Progress {
     }
 
     fn ends(&self, stage: &str, took: Duration) {
-        let words = self.stage.lock().expect("no panic holds it").clone();
+        let words = self.state.lock().expect("no panic holds it").clone();
         let line = match words.as_str() {
             "cached" => format!("{stage:<20} cached"),
             _ => format!("{stage:<20} done in {:.1} s", took.as_secs_f64()),
         };
-        match &self.bar {
+        match &self.bar.0 {
             Some(bar) => bar.println(line),
             None => tellln!("{line}"),
         }
