@@ -17,7 +17,6 @@ use crate::recipe::OpenVinoTarget;
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
-    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
@@ -51,9 +50,6 @@ pub struct Sources<'a> {
 }
 
 /// Converts a model; `folder` holds [`files`] of each precision afterwards. Gives what the converter said.
-///
-/// # Errors
-/// [`Error`].
 pub fn openvino(
     child: &Child<'_>,
     subject: Subject<'_>,

@@ -19,9 +19,6 @@ impl Digest {
     }
 
     /// The digest of a file's contents, read in blocks.
-    ///
-    /// # Errors
-    /// Whatever opening or reading the file gives.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = std::fs::File::open(path)?;
         let mut hasher = Hasher::default();
@@ -140,9 +137,6 @@ impl<W: Write> HashingWriter<W> {
     }
 
     /// Flushes, and returns the writer with the digest and length of what was written.
-    ///
-    /// # Errors
-    /// Whatever flushing gives.
     pub fn finish(mut self) -> io::Result<(W, Digest, u64)> {
         self.to.flush()?;
         Ok((self.to, self.hasher.finish(), self.bytes))

@@ -49,9 +49,6 @@ impl Staged {
     }
 
     /// As [`Staged::beside`], of a file that nobody else may read.
-    ///
-    /// # Errors
-    /// As [`Staged::beside`].
     pub fn private(target: &Path) -> io::Result<Self> {
         Self::with(target, 0o600)
     }
@@ -72,9 +69,6 @@ impl Staged {
     }
 
     /// The file once more, to be written to by who must own it.
-    ///
-    /// # Errors
-    /// Where it is gone.
     pub fn reopen(&self) -> io::Result<File> {
         self.file.reopen()
     }

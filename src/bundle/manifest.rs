@@ -146,9 +146,6 @@ impl ArtifactEntry {
     }
 
     /// What a runtime must know of its file.
-    ///
-    /// # Errors
-    /// As [`Traits::of`].
     pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
         Traits::of(&artifact.path, self.format, self.precision)
     }

@@ -90,35 +90,33 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         Ok(path)
     };
-    let mut copy = |name: &str, from: &Path, expected: Digest| -> Result<(), Error> {
+    let copy = |name: &str, from: &Path, expected: Digest| -> Result<FileEntry, Error> {
         let entry = hashed_copy(from, &place(name)?)?;
         if entry.sha256 != expected {
             let (expected, found) = (expected.to_string(), entry.sha256.to_string());
             return Err(Error::Changed { path: from.to_owned(), expected, found });
         }
-        files.insert(name.to_owned(), entry);
-        Ok(())
+        Ok(entry)
     };
     for (name, accepted) in &contents.models {
         let artifact = accepted.artifact();
-        copy(name, &artifact.path, artifact.sha256)?;
+        files.insert(name.clone(), copy(name, &artifact.path, artifact.sha256)?);
         if let Some(weights) = &artifact.weights {
-            let beside = Path::new(name).with_extension("bin");
-            copy(&beside.to_string_lossy(), &weights.path, weights.sha256)?;
+            let name = Path::new(name).with_extension("bin").to_string_lossy().into_owned();
+            let entry = copy(&name, &weights.path, weights.sha256)?;
+            files.insert(name, entry);
         }
     }
     for (name, extra) in &contents.extras {
-        if let Extra::Copy(from, expected) = extra {
-            copy(name, from, *expected)?;
-        }
-    }
-    for (name, extra) in &contents.extras {
-        if let Extra::Text(text) = extra {
-            let path = place(name)?;
-            std::fs::write(&path, text).map_err(Error::io(&path))?;
-            let entry = FileEntry { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
-            files.insert(name.clone(), entry);
-        }
+        let entry = match extra {
+            Extra::Copy(from, expected) => copy(name, from, *expected)?,
+            Extra::Text(text) => {
+                let path = place(name)?;
+                std::fs::write(&path, text).map_err(Error::io(&path))?;
+                FileEntry { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 }
+            }
+        };
+        files.insert(name.clone(), entry);
     }
     for artifact in &manifest.artifacts {
         if !contents.models.contains_key(&artifact.file) {

@@ -27,19 +27,20 @@ pub fn provenance(
     exporters: Digest,
     time: Option<u64>,
 ) -> [(String, Extra); 2] {
-    let made = Made { manifest, extras, exporters };
+    let facts = Facts { manifest, extras, exporters };
     let text =
         |value: Value| Extra::Text(serde_json::to_string_pretty(&value).expect("plain data") + "\n");
-    [(STATEMENT.to_owned(), text(made.statement())), (BILL.to_owned(), text(made.bill(time)))]
+    [(STATEMENT.to_owned(), text(facts.statement())), (BILL.to_owned(), text(facts.bill(time)))]
 }
 
-struct Made<'a> {
+/// What provenance follows from.
+struct Facts<'a> {
     manifest: &'a Manifest,
     extras: &'a BTreeMap<String, Extra>,
     exporters: Digest,
 }
 
-impl Made<'_> {
+impl Facts<'_> {
     /// Models and references, each by its path, with its digest.
     fn subjects(&self) -> BTreeMap<&str, Digest> {
         let models = self.manifest.artifacts.iter().map(|a| (a.file.as_str(), a.sha256));
@@ -88,10 +89,9 @@ impl Made<'_> {
         });
         let lock = self.lock().map(|digest| json!({ "name": LOCK, "digest": { "sha256": digest } }));
         let exporters = json!({ "name": "soprano_export", "digest": { "sha256": self.exporters } });
-        let packages = self.manifest.environment.iter().map(|(name, version)| match name.as_str() {
-            "python" => json!({ "name": "python", "uri": format!("pkg:generic/python@{version}") }),
-            _ => json!({ "name": name, "uri": package(name, version) }),
-        });
+        let packages = self.manifest.environment.iter();
+        let packages =
+            packages.map(|(name, version)| json!({ "name": name, "uri": package(name, version) }));
         let materials: Vec<Value> = weights.chain(lock).chain([exporters]).chain(packages).collect();
         let mut versions = self.manifest.environment.clone();
         versions.insert(self.manifest.tool.name.clone(), self.manifest.tool.version.clone());
@@ -129,18 +129,11 @@ impl Made<'_> {
             components.push(hashed(kind, file, format!("file:{file}"), digest));
         }
         for file in &checkpoint.files {
-            components.push(hashed(
-                "data",
-                &file.name,
-                format!("checkpoint:{}", file.name),
-                file.sha256,
-            ));
+            let reference = format!("checkpoint:{}", file.name);
+            components.push(hashed("data", &file.name, reference, file.sha256));
         }
         for (package_name, version) in environment {
-            let place = match package_name.as_str() {
-                "python" => format!("pkg:generic/python@{version}"),
-                _ => package(package_name, version),
-            };
+            let place = package(package_name, version);
             components.push(json!({
                 "type": if package_name == "python" { "platform" } else { "library" },
                 "bom-ref": place, "name": package_name, "version": version, "purl": place,
@@ -177,8 +170,11 @@ impl Made<'_> {
     }
 }
 
-/// A Python package's address: names are compared in lower case, with hyphens.
+/// The address of Python or of a package, whose names are compared in lower case, with hyphens.
 fn package(name: &str, version: &str) -> String {
+    if name == "python" {
+        return format!("pkg:generic/python@{version}");
+    }
     let name = name.to_lowercase().replace('_', "-");
     // The one sign in a version that such an address can't hold as it is.
     format!("pkg:pypi/{name}@{}", version.replace('+', "%2B"))

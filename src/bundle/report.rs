@@ -10,6 +10,7 @@ use std::fmt::Display;
 use askama::Template;
 
 use crate::audio::{self, Encoding, Wav};
+use crate::bundle::{FileEntry, WeightsEntry};
 use crate::digest::Digest;
 
 pub use bench::html as bench_html;
@@ -45,7 +46,7 @@ pub struct ArtifactSection {
     /// Digest of the file.
     pub sha256: Digest,
     /// Its weights, where they are a file of their own.
-    pub weights: Option<CardFile>,
+    pub weights: Option<WeightsEntry>,
     /// How numbers are held: `fp32`, `int8`, …
     pub precision: String,
     /// What ran it, with the version: `tract 0.23.9`.
@@ -118,23 +119,12 @@ pub struct Card {
     pub checkpoint: String,
     /// See [`Page::checkpoint_digest`].
     pub checkpoint_digest: Digest,
-    /// The bundle's files.
-    pub files: Vec<CardFile>,
+    /// The models' files by their path inside the bundle.
+    pub files: Vec<(String, FileEntry)>,
     /// The interface of the graph that makes sound; nothing for a bundle without one.
     pub signal: Option<CardSignal>,
     /// The same sections as the page's.
     pub artifacts: Vec<ArtifactSection>,
-}
-
-/// A file of the bundle.
-#[derive(Clone, Debug)]
-pub struct CardFile {
-    /// Path inside the bundle.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Digest of the contents.
-    pub sha256: Digest,
 }
 
 /// A signal graph that turns `input` into `output` `[batch, per_frame·(T − lead)]`, both f32.

@@ -95,9 +95,6 @@ pub struct PublicKey(minisign::PublicKey);
 
 impl PublicKey {
     /// Reads minisign's public key: its file of two lines, or the second one alone.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Key`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = text(path)?;
         let boxed = PublicKeyBox::from_string(&text).and_then(PublicKeyBox::into_public_key);

@@ -260,9 +260,6 @@ impl Cache {
     }
 
     /// Removes every stage, and returns how many there were and their bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
     pub fn prune(&self) -> Result<(usize, u64), Error> {
         let sizes = self.sizes();
         let stages = self.stages();

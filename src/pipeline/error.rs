@@ -8,43 +8,33 @@ use crate::{bundle, export, ir, passes, source, tensor, validate};
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Source(#[from] source::Error),
-    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
-    /// A model could not be read or written.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
-    /// A rewrite was refused, or is unknown.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Pass(#[from] passes::Error),
-    /// A file of tensors could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
-    /// Nothing could be judged.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Validate(#[from] validate::Error),
-    /// The bundle could not be packed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
-    /// The graph could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] crate::quantize::Error),
-    /// The graph could not be converted.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Convert(#[from] crate::convert::Error),
-    /// A runtime could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] crate::runtime::Error),

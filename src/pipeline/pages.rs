@@ -1,9 +1,9 @@
 //! What a build found out, as the pages of its bundle.
 
-use super::stage::Finds;
-use super::{Build, Error, Outcome, Summary, judge};
-use crate::bundle::report::{ArtifactSection, Card, CardFile, CardSignal, CaseRow, Listening, Page};
-use crate::bundle::{self, Manifest};
+use super::run::Walk;
+use super::{Error, Outcome, Summary, judge};
+use crate::bundle::report::{ArtifactSection, Card, CardSignal, CaseRow, Listening, Page};
+use crate::bundle::{self, FileEntry, Manifest};
 use crate::family;
 use crate::interface::Interface;
 use crate::ir::Model;
@@ -18,17 +18,13 @@ const LISTENING_FRAMES: usize = 64;
 
 /// One reference beside what the fp32 file of the graph that makes sound makes of it: the longest spoken sentence,
 /// or the longest realistic one of a single voice.
-pub(super) fn listening(
-    build: &Build<'_>,
-    finds: &dyn Finds,
-    manifest: &Manifest,
-) -> Result<Option<Listening>, Error> {
-    let signal = build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
+pub(super) fn listening(walk: &Walk<'_>, manifest: &Manifest) -> Result<Option<Listening>, Error> {
+    let signal = walk.build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
     let Some((name, graph)) = signal else { return Ok(None) };
     let Some(sample_rate) = manifest.sample_rate() else { return Ok(None) };
-    let judged = judge::judged(finds, (name, graph), (Precision::Fp32, Format::Onnx))?;
+    let judged = judge::judged(walk, (name, graph), (Precision::Fp32, Format::Onnx))?;
     let model = Model::open(&judged.artifact.path)?;
-    let references = judge::references(finds, name, graph, &model)?;
+    let references = judge::references(walk, name, graph, &model)?;
     let fits = references.cases.iter().filter(|case| {
         case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_FRAMES
     });
@@ -79,7 +75,7 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         file: artifact.file.clone(),
         bytes: artifact.all_bytes(),
         sha256: artifact.sha256,
-        weights: artifact.weights.as_ref().map(weights),
+        weights: artifact.weights.clone(),
         precision: artifact.precision.to_string(),
         runtime: verdict.runtime.clone(),
         nodes: rewrite.nodes,
@@ -91,10 +87,6 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         cases: rows.collect(),
         passed: verdict.passed,
     }
-}
-
-fn weights(weights: &bundle::WeightsEntry) -> CardFile {
-    CardFile { path: weights.file.clone(), bytes: weights.bytes, sha256: weights.sha256 }
 }
 
 fn text(value: &serde_json::Value) -> String {
@@ -144,9 +136,9 @@ fn architecture(manifest: &Manifest) -> Vec<(String, String)> {
 pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
     let manifest = &summary.manifest;
     let files = manifest.artifacts.iter().flat_map(|artifact| {
-        let model =
-            CardFile { path: artifact.file.clone(), bytes: artifact.bytes, sha256: artifact.sha256 };
-        std::iter::once(model).chain(artifact.weights.as_ref().map(weights))
+        let file = |file: &str, sha256, bytes| (file.to_owned(), FileEntry { sha256, bytes });
+        let weights = artifact.weights.as_ref().map(|w| file(&w.file, w.sha256, w.bytes));
+        std::iter::once(file(&artifact.file, artifact.sha256, artifact.bytes)).chain(weights)
     });
     let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
     let last = if synthetic { "random-weights" } else { "text-to-speech" };

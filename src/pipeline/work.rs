@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::plan::steps;
-use super::stage::{Exported, Finds, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
-use super::{Build, Error, Reporter, Rewrite, judge};
+use super::run::Walk;
+use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
+use super::{Build, Error, Rewrite, judge};
 use crate::convert;
 use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
@@ -21,15 +22,9 @@ use crate::source::Source;
 use crate::validate;
 
 /// What a stage of this work leaves in `folder`, and what it found out.
-pub(super) fn run(
-    build: &Build<'_>,
-    reporter: &dyn Reporter,
-    finds: &dyn Finds,
-    work: &Work,
-    folder: &Path,
-) -> Result<serde_json::Value, Error> {
-    let of = |name: &String| build.recipe.graph(name).expect("a planned graph is in the recipe");
-    let context = Context { build, reporter, finds, stage: work.name(), folder };
+pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<serde_json::Value, Error> {
+    let of = |name: &String| walk.build.recipe.graph(name).expect("a planned graph is in the recipe");
+    let context = Context { walk, build: walk.build, stage: work.name(), folder };
     match work {
         Work::Checkpoint => context.checkpoint(),
         Work::Export(name) => context.export(name, of(name)),
@@ -38,18 +33,17 @@ pub(super) fn run(
         Work::Quantize(name) => context.quantize(name, of(name)),
         Work::Convert(name) => context.convert(name, of(name)),
         Work::Validate(name, precision, format) => {
-            judge::validate(build, reporter, finds, (name, of(name)), (*precision, *format))
+            judge::validate(walk, (name, of(name)), (*precision, *format))
         }
-        Work::Time(name) => judge::time(build, finds, name, of(name)),
+        Work::Time(name) => judge::time(walk, name, of(name)),
         Work::Speak => context.speak(),
     }
 }
 
 /// A stage on its way.
 struct Context<'a> {
+    walk: &'a Walk<'a>,
     build: &'a Build<'a>,
-    reporter: &'a dyn Reporter,
-    finds: &'a dyn Finds,
     stage: String,
     folder: &'a Path,
 }
@@ -65,7 +59,7 @@ impl Context<'_> {
     where
         Error: From<E>,
     {
-        let Self { build, reporter, .. } = self;
+        let Self { walk, build, .. } = self;
         let environment = family::of(&build.recipe).environment;
         let python = &Python::find(build.python.as_deref(), environment, build.cache.root())?;
         let logs = build.cache.root().join("logs");
@@ -78,7 +72,7 @@ impl Context<'_> {
             log: &log,
             time_limit: Duration::from_secs(longest.unwrap_or(0)),
             interrupted: build.interrupted,
-            progress: &|p: &Progress| reporter.progress(&p.step, p.done, p.total),
+            progress: &|p: &Progress| walk.reporter.progress(&p.step, p.done, p.total),
         };
         let outcome = work(&child)?;
         let _ = std::fs::remove_file(&log);
@@ -102,7 +96,7 @@ impl Context<'_> {
 
     /// The checkpoint's folder, whole: a child has another folder of its own.
     fn checkpoint_folder(&self) -> Result<PathBuf, Error> {
-        let folder = self.finds.checkpoint()?;
+        let folder = self.walk.checkpoint()?;
         std::fs::canonicalize(&folder).map_err(Error::io(&folder))
     }
 
@@ -183,7 +177,7 @@ impl Context<'_> {
 
     /// Rewrites the exported graph.
     fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
-        let exported = self.finds.stage(&Work::Export(name.to_owned()))?;
+        let exported = self.walk.stage(&Work::Export(name.to_owned()))?;
         let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
         let given = given(graph, &exported.result()?);
         let report = passes::rewrite(&mut model, steps(graph), graph.passes(), given)?;
@@ -196,10 +190,10 @@ impl Context<'_> {
     fn quantize(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let int8 = graph.int8().cloned().unwrap_or_default();
         let mut options = quantize::Options::from(&int8);
-        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
         let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
         let seen = |model: &Model| {
-            let references = judge::references(self.finds, name, graph, model)?;
+            let references = judge::references(self.walk, name, graph, model)?;
             Ok::<_, Error>(validate::calibrate(
                 model,
                 &graph.ports(),
@@ -230,13 +224,13 @@ impl Context<'_> {
     fn convert(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let target = graph.targets().openvino.as_ref();
         let target = target.expect("a planned conversion is in the recipe");
-        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
         let (path, ports) = (rewritten.file(REWRITTEN)?.0, graph.ports());
         let model = Model::open(&path)?;
         let sources = convert::Sources {
             model: &path,
             checkpoint: &self.checkpoint_folder()?,
-            references: &self.finds.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0,
+            references: &self.walk.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0,
         };
         let subject = self.subject(name, graph, &ports);
         let converter = self.with_child(|child| {

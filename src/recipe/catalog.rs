@@ -149,19 +149,14 @@ impl Catalog {
     /// The JSON schema of a recipe (draft 2020-12), for editors.
     pub fn schema(&self) -> serde_json::Value {
         let mut schema = schemars::schema_for!(Recipe).to_value();
-        let by_role = |role: Role| match role {
-            Role::Causal => serde_json::json!({ "$ref": "#/$defs/Causal" }),
-            Role::Signal => serde_json::json!({ "$ref": "#/$defs/Signal" }),
+        let definition = |role: Role| match role {
+            Role::Causal => "Causal",
+            Role::Signal => "Signal",
         };
+        let by_role =
+            |role: Role| serde_json::json!({ "$ref": format!("#/$defs/{}", definition(role)) });
         for role in Role::ALL {
-            let name = by_role(*role)["$ref"]
-                .as_str()
-                .expect("a text")
-                .rsplit('/')
-                .next()
-                .expect("a word")
-                .to_owned();
-            let properties = &mut schema["$defs"][name.as_str()]["properties"];
+            let properties = &mut schema["$defs"][definition(*role)]["properties"];
             // Left out, the family names the file.
             properties["file"].as_object_mut().expect("an object").remove("default");
             let about =

@@ -47,9 +47,6 @@ pub fn calls(role: Role, quick: bool) -> Vec<Call> {
 }
 
 /// Seconds of one call, in a conversation of its own; a graph that keeps its cache itself fills it first, untimed.
-///
-/// # Errors
-/// [`Error::Runtime`] where the graph can't be run.
 fn seconds(
     graph: &Interface,
     call: Call,

@@ -55,15 +55,12 @@ pub enum Error {
         help("record the references again: run the build with --rebuild")
     )]
     References { path: PathBuf, why: String },
-    /// A runtime does not take the model.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),
-    /// A tensor is not of the type that is needed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
-    /// The model could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
@@ -74,7 +71,6 @@ pub enum Error {
         help("a bundle's thresholds may be stricter than the floor, never looser")
     )]
     Floor { name: &'static str, value: f64, floor: f64 },
-    /// The graph's inputs or outputs are not those of its role.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] interface::Error),
@@ -105,11 +101,9 @@ pub enum Error {
         )
     )]
     Given { path: PathBuf, why: String },
-    /// The model could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),
-    /// The voice could not speak.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] crate::speech::Error),
@@ -230,9 +224,6 @@ pub fn judge(
 
 /// Holds an artifact against its references in a second runtime, and the two runtimes against each other.
 /// The verdict fails where either fails.
-///
-/// # Errors
-/// As [`validate`].
 fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,

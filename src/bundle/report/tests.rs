@@ -95,11 +95,10 @@ fn card() -> Card {
         tags: vec!["onnx".into(), "no".into()],
         checkpoint: "synthetic:soprano-1.1".into(),
         checkpoint_digest: Digest::of(b"checkpoint"),
-        files: vec![CardFile {
-            path: "onnx/soprano_decoder_fp32.onnx".into(),
-            bytes: 118_400_123,
-            sha256: Digest::of(b"model"),
-        }],
+        files: vec![(
+            "onnx/soprano_decoder_fp32.onnx".into(),
+            FileEntry { bytes: 118_400_123, sha256: Digest::of(b"model") },
+        )],
         signal: Some(CardSignal {
             file: "onnx/soprano_decoder_fp32.onnx".into(),
             input: "hidden_states".into(),
@@ -219,7 +218,7 @@ fn names_are_text_and_never_markup() {
     (card.name, card.checkpoint) = (hostile.into(), hostile.into());
     (card.base_model, card.license) = (Some(hostile.into()), hostile.into());
     card.artifacts = page.artifacts;
-    card.files[0].path = hostile.into();
+    card.files[0].0 = hostile.into();
     let markdown = model_card(&card);
     let (front, body) = markdown[4..].split_once("\n---\n").unwrap();
     let front: serde_yaml::Value = serde_yaml::from_str(front).unwrap();

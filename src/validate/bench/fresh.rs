@@ -35,9 +35,6 @@ impl Fresh {
 }
 
 /// Loads a model and calls it, in this process, which should have done nothing else.
-///
-/// # Errors
-/// [`Error::Runtime`] where the model can't be loaded or run.
 pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fresh, Error> {
     let (first, longest) = match graph {
         Interface::Causal(_) => {
