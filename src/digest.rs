@@ -63,9 +63,8 @@ impl std::str::FromStr for Digest {
             return Err(refuse());
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| refuse())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| refuse())?;
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| refuse())?;
         }
         Ok(Digest(bytes))
     }

@@ -110,7 +110,7 @@ pub(super) enum Verb {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(super) struct Output {
     /// The bundle's folder [default: its name, in the current folder].
     #[arg(short, long, value_name = "DIR")]

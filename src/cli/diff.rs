@@ -12,7 +12,7 @@ use super::here::Here;
 use super::inspect::open;
 use super::{Answer, Failure, Outcome, json, say};
 use crate::digest::Digest;
-use crate::ir::{Change, Difference, Model, differences};
+use crate::ir::{self, Change, Difference, Model};
 
 /// Differences of one kind that are listed one by one; the rest is counted.
 const SHOWN: usize = 12;
@@ -69,9 +69,9 @@ pub(super) fn diff(options: &Diff, here: &Here) -> Outcome {
 
 impl Report {
     fn between(old: &Model, new: &Model) -> Self {
-        let found = differences(old.proto(), new.proto());
+        let differences = ir::differences(old.proto(), new.proto());
         let mut operators: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        if !found.is_empty() {
+        if !differences.is_empty() {
             for node in old.proto().scopes().iter().flat_map(|scope| scope.nodes) {
                 operators.entry(node.qualified_op()).or_default().0 += 1;
             }
@@ -81,11 +81,12 @@ impl Report {
             operators.retain(|_, (old, new)| old != new);
         }
         Report {
-            equal: found.is_empty(),
+            equal: differences.is_empty(),
             same_bytes: None,
-            form_only: !found.is_empty() && found.iter().all(|difference| difference.form_only),
+            form_only: !differences.is_empty()
+                && differences.iter().all(|difference| difference.form_only),
             operators,
-            differences: found,
+            differences,
         }
     }
 

@@ -55,14 +55,9 @@ impl Here {
     }
 
     fn places(&self) -> &Places {
+        let libraries = self.shared.libraries.0.iter();
         self.places.get_or_init(|| Places {
-            named: self
-                .shared
-                .libraries
-                .0
-                .iter()
-                .map(|(n, path)| ((*n).to_owned(), path.clone()))
-                .collect(),
+            named: libraries.map(|(name, path)| ((*name).to_owned(), path.clone())).collect(),
             folders: self.python().map(|python| python.site_packages()).unwrap_or_default(),
         })
     }
@@ -97,9 +92,12 @@ impl Here {
     pub fn words(&self) -> Vec<OsString> {
         let own = [("cache-dir", &self.shared.cache_dir), ("python", &self.shared.python)];
         let own = own.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
-        let libraries = self.shared.libraries.0.iter();
-        let libraries =
-            libraries.filter_map(|(n, path)| Some((runtime::named(n)?.library()?.option, path)));
+        let libraries = self
+            .shared
+            .libraries
+            .0
+            .iter()
+            .filter_map(|(name, path)| Some((runtime::named(name)?.library()?.option, path)));
         own.chain(libraries)
             .flat_map(|(option, path)| [format!("--{option}").into(), path.clone().into_os_string()])
             .collect()

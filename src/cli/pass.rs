@@ -22,7 +22,7 @@ fn run(options: &PassRun) -> Outcome {
     };
     let mut model = Model::open_checked(&options.model)?;
     let version = model.proto().ir_version();
-    let report = driver.given(given(options)).fuel(options.fuel).run(&mut model)?;
+    let report = driver.given(hints(options)).fuel(options.fuel).run(&mut model)?;
     if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Box::new(crate::pipeline::Error::Interrupted));
     }
@@ -47,7 +47,7 @@ fn run(options: &PassRun) -> Outcome {
 }
 
 /// What the options tell surgeries.
-fn given(options: &PassRun) -> Given {
+fn hints(options: &PassRun) -> Given {
     let names = options.names.iter().map(|(role, name)| (role.clone(), name.as_str().into())).collect();
     Given {
         names: serde_json::from_value(serde_json::Value::Object(names)).expect("checked when parsed"),

@@ -25,15 +25,15 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         Form::Blocks4 => Some("blocks-4"),
         Form::Dynamic | Form::Static => None,
     };
-    let given = [
+    let set = [
         ("--two-terms", options.two_terms),
         ("--two-terms-at", !options.two_terms_at.is_empty()),
         ("--reduce-range", options.reduce_range),
     ];
-    if let (Some(form), Some((option, _))) = (form_name, given.iter().find(|(_, given)| *given)) {
+    if let (Some(form), Some((option, _))) = (form_name, set.iter().find(|(_, set)| *set)) {
         return Err(Box::new(OtherForm { form, option }));
     }
-    let wanted = Options {
+    let plan = Options {
         form,
         terms: if options.two_terms { Terms::Two } else { Terms::One },
         two_terms: options.two_terms_at.clone(),
@@ -42,7 +42,7 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         ..Options::default()
     };
     let mut model = Model::open_checked(&options.model)?;
-    let report = quantize::quantize(&mut model, &wanted)?;
+    let report = quantize::quantize(&mut model, &plan)?;
     let saved = save(&model, &options.output, &options.written)?;
     let mut rows = vec![row!["", "count"]];
     rows.push(row!["products", report.products.len()]);

@@ -36,27 +36,26 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     let Fp32 { graph, ports, path, references } = fp32(options)?;
     let (graph, ports) = (&graph, &ports);
     let model = Model::open(&path)?;
-    let found = here.runtimes(&[], runtime::Options::EXACT)?;
-    let runtime = found.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
+    let available = here.runtimes(&[], runtime::Options::EXACT)?;
+    let runtime = available.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
     let runtime = runtime.ok_or(runtime::Error::NoneBuiltIn)?;
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
     let reduce_range = options.reduce_range;
     let trial = validate::Trial { rows: rows(ports.role()), reduce_range };
-    let measured =
-        validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
-    let nodes = measured?;
+    let nodes = validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
+    let nodes = nodes?;
     let done = |done, total| progress.progress("models", done as u64, total as u64);
     let choose = |snr| {
-        let wanted = (snr, reduce_range);
-        validate::choose(&model, ports, &references, runtime, &nodes, wanted, &INTERRUPTED, &done)
+        let target = (snr, reduce_range);
+        validate::choose(&model, ports, &references, runtime, &nodes, target, &INTERRUPTED, &done)
     };
-    let chosen = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
+    let goal = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
     drop(progress);
-    let chosen = chosen?;
+    let goal = goal?;
     // A choice that no recipe can hold is none.
-    let unfit = chosen.as_ref().and_then(|(snr, choice)| unfit(graph, choice, *snr, reduce_range));
-    let choice = chosen.as_ref().map(|(_, choice)| choice).filter(|_| unfit.is_none());
+    let misfit = goal.as_ref().and_then(|(snr, choice)| misfit(graph, choice, *snr, reduce_range));
+    let choice = goal.as_ref().map(|(_, choice)| choice).filter(|_| misfit.is_none());
 
     if let Some(plot) = &options.plot {
         write_page(plot, &drawn(&nodes))?;
@@ -78,7 +77,7 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
         }
     }
     tellln!("{} nodes of the {graph}, in {}", nodes.len(), runtime.name_and_version());
-    if let Some(why) = unfit {
+    if let Some(why) = misfit {
         tellln!("{why}; no fragment is written");
         return Ok(Answer::No);
     }
@@ -95,13 +94,13 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
 }
 
 /// Why a choice is not a recipe that can be built.
-fn unfit(graph: &str, choice: &Choice, wanted: f64, reduce_range: bool) -> Option<String> {
+fn misfit(graph: &str, choice: &Choice, target: f64, reduce_range: bool) -> Option<String> {
     let reached = choice.snr_db;
-    if reached.is_nan() || reached < wanted {
-        return Some(format!("{wanted} dB can't be reached: all in fp32 it is {reached:.1} dB"));
+    if reached.is_nan() || reached < target {
+        return Some(format!("{target} dB can't be reached: all in fp32 it is {reached:.1} dB"));
     }
     if choice.products == 0 {
-        return Some(format!("{wanted} dB leaves no product to hold in 8 bits: any one is below it"));
+        return Some(format!("{target} dB leaves no product to hold in 8 bits: any one is below it"));
     }
     let recipe =
         format!("name: fragment\nsource: synthetic:tiny\n{}", fragment(graph, choice, reduce_range));

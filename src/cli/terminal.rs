@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::pipeline::{self, Reporter, State};
-use crate::validate::Metric;
+use crate::validate::{CaseResult, Measured, Metric, Verdict};
 
 /// Whether stderr takes colour: a terminal, and NO_COLOR isn't set.
 fn colourful() -> bool {
@@ -162,6 +162,11 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The names of a table's columns.
+pub(super) fn header(names: &str) -> Vec<String> {
+    names.split(", ").map(str::to_owned).collect()
+}
+
 /// A row of a table.
 macro_rules! row {
     ($($cell:expr),* $(,)?) => { vec![$($cell.to_string()),*] };
@@ -169,7 +174,7 @@ macro_rules! row {
 pub(super) use row;
 
 /// The result of a validation: each error beside its threshold.
-pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
+pub(super) fn verdict(verdict: &Verdict) -> String {
     let (thrown, judging): (Vec<_>, Vec<_>) =
         verdict.cases.iter().partition(|case| case.ill_conditioned.is_some());
     let mut rows = vec![row!["metric", "worst", "threshold", "case"]];
@@ -222,24 +227,19 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
 }
 
 /// Why a case can't judge closely, and what it was held to instead.
-fn ill_conditioned(case: &crate::validate::CaseResult) -> String {
-    let figures = |measured: Option<&crate::validate::Measured>| {
-        let figure = |metric: Metric| Some(metric.show(measured?.get(metric)?));
-        let found = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
-        found.collect::<Vec<_>>().join(", ")
-    };
+fn ill_conditioned(case: &CaseResult) -> String {
+    let moved = case.ill_conditioned.as_ref().map(Measured::summary).unwrap_or_default();
+    let excess = if case.passed { "" } else { ", which is more than that explains" };
     format!(
-        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {} of \
-         the peak; the model's by {}{}\n",
+        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {moved} of \
+         the peak; the model's by {}{excess}\n",
         case.name,
-        figures(case.ill_conditioned.as_ref()),
-        figures(Some(&case.measured)),
-        if case.passed { "" } else { ", which is more than that explains" }
+        case.measured.summary()
     )
 }
 
 /// The rejected verdict inside a pipeline's error, if that is what it is.
-pub(super) fn rejected(error: &pipeline::Error) -> Option<&crate::validate::Verdict> {
+pub(super) fn rejected(error: &pipeline::Error) -> Option<&Verdict> {
     match error {
         pipeline::Error::Rejected { verdict, .. } => Some(verdict),
         _ => None,

@@ -64,11 +64,10 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         snr_db: case.measured.get(Metric::SnrDb).unwrap_or(f64::NAN),
         log_spectral_distance_db: case.measured.get(Metric::LogSpectralDistanceDb),
         passed: case.passed,
-        ill_conditioned: case.ill_conditioned.as_ref().map(|moved| {
-            let figure = |metric: Metric| Some(metric.show(moved.get(metric)?));
-            let figures = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
-            format!("{} of the peak", figures.collect::<Vec<_>>().join(", "))
-        }),
+        ill_conditioned: case
+            .ill_conditioned
+            .as_ref()
+            .map(|moved| format!("{} of the peak", moved.summary())),
     });
     let limits = verdict.tolerance.limits();
     ArtifactSection {

@@ -111,12 +111,8 @@ impl Planner<'_> {
             let watches = int8.smoothing.is_some() || int8.form == Form::Static;
             let after = [rewrite].into_iter().chain(watches.then_some(record));
             let quantize = self.add(work, &after.collect::<Vec<_>>(), key);
-            self.validate(
-                name,
-                (Precision::Int8, Format::Onnx),
-                &[quantize, record],
-                &json(&int8.snr_db),
-            );
+            let file = (Precision::Int8, Format::Onnx);
+            self.validate(name, file, &[quantize, record], &json(&int8.snr_db));
             if self.build.speed_gate {
                 let work = Work::Time(named());
                 let key = Self::key(&work).with("runtime", &self.runtimes);
@@ -130,12 +126,8 @@ impl Planner<'_> {
             let after: Vec<usize> = first.into_iter().chain([rewrite, record]).collect();
             let convert = self.add(work, &after, key);
             for &precision in &target.precisions {
-                self.validate(
-                    name,
-                    (precision, Format::OpenVino),
-                    &[convert, rewrite, record],
-                    &tolerance,
-                );
+                let file = (precision, Format::OpenVino);
+                self.validate(name, file, &[convert, rewrite, record], &tolerance);
             }
         }
         Ok(())

@@ -211,6 +211,13 @@ impl Measured {
         self.0.get(&metric).map(|figure| figure.0)
     }
 
+    /// Error over peak and signal-to-noise ratio, as far as they were measured.
+    pub fn summary(&self) -> String {
+        let metrics = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter();
+        let figures = metrics.filter_map(|metric| Some(metric.show(self.get(metric)?)));
+        figures.collect::<Vec<_>>().join(", ")
+    }
+
     /// Every figure.
     pub fn iter(&self) -> impl Iterator<Item = (Metric, f64)> + '_ {
         self.0.iter().map(|(&metric, figure)| (metric, figure.0))

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::{Context, Error, Package, PackageFile, Published, Store};
 use crate::bundle::sign::SIGNATURE;
-use crate::bundle::{MANIFEST, SUMS};
-use crate::digest::Digest;
+use crate::bundle::{FileEntry, MANIFEST, SUMS};
 use crate::export::{Child, Outcome, Progress, PublishFile, Python, Request};
 
 /// The client says nothing while it sends one file, however long that takes; it has time limits of its own.
@@ -101,11 +100,14 @@ impl Store for Hub<'_> {
 
     fn publish(&self, package: &Package) -> Result<Published, Error> {
         let folder = std::fs::canonicalize(&package.folder).map_err(Error::io(&package.folder))?;
-        let file = |file: &'_ PackageFile| (file.file.clone(), file.entry);
-        let files: Vec<_> = package.files().iter().map(file).collect();
-        let files: Vec<PublishFile<'_>> = files
+        let files: Vec<PublishFile<'_>> = package
+            .files()
             .iter()
-            .map(|(name, entry)| PublishFile { name, sha256: entry.sha256, bytes: entry.bytes })
+            .map(|PackageFile { file, entry: FileEntry { sha256, bytes } }| PublishFile {
+                name: file,
+                sha256: *sha256,
+                bytes: *bytes,
+            })
             .collect();
         let tag = self.tag(package);
         let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
@@ -133,11 +135,7 @@ impl Store for Hub<'_> {
     }
 
     fn files(&self, wanted: &[PackageFile], into: &Path) -> Result<(), Error> {
-        let missing = |file: &&PackageFile| {
-            let path = into.join(&file.file);
-            let length = std::fs::metadata(&path).map(|meta| meta.len()).ok();
-            length != Some(file.entry.bytes) || Digest::of_file(&path).ok() != Some(file.entry.sha256)
-        };
+        let missing = |file: &&PackageFile| !file.entry.is_at(&into.join(&file.file));
         // One by one what is large, so that what has come stays; the rest at once.
         let (large, small): (Vec<&PackageFile>, Vec<&PackageFile>) =
             wanted.iter().filter(missing).partition(|file| file.entry.bytes > 64 << 20);

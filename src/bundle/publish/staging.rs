@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::bundle::files::hashed_copy;
 use crate::bundle::{FileEntry, pack};
-use crate::digest::Digest;
 use crate::files::PREFIX;
 
 /// A hidden folder beside the place where a bundle will stand. Unlike a build's it has a lasting name, so
@@ -96,12 +95,9 @@ pub(super) fn place(root: &Path, name: &str) -> Result<PathBuf, Error> {
 /// Copies a file unless it is there already, whole; returns whether it was.
 pub(super) fn copy(from: &Path, root: &Path, name: &str, entry: FileEntry) -> Result<bool, Error> {
     let to = place(root, name)?;
-    let length = std::fs::metadata(&to).map(|meta| meta.len()).ok();
-    if length == Some(entry.bytes) && Digest::of_file(&to).is_ok_and(|found| found == entry.sha256) {
-        return Ok(true);
-    }
-    if hashed_copy(from, &to)? != entry {
+    let is_there = entry.is_at(&to);
+    if !is_there && hashed_copy(from, &to)? != entry {
         return Err(Error::Changed { path: from.to_owned() });
     }
-    Ok(false)
+    Ok(is_there)
 }

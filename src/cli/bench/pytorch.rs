@@ -17,7 +17,7 @@ use crate::validate::bench::{Figure, Fresh, Row, Spread, calls};
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Deserialize)]
-struct Found {
+struct Answer {
     version: String,
     load_ms: f64,
     first_ms: f64,
@@ -62,8 +62,8 @@ pub(super) fn run(
     });
     let outcome = child.run(&request, &output)?;
     let refuse = |why: String| Error::PyTorch { why };
-    let found: Found = serde_json::from_value(outcome.result).map_err(|e| refuse(e.to_string()))?;
-    let figures = points.iter().zip(&found.ms);
+    let answer: Answer = serde_json::from_value(outcome.result).map_err(|e| refuse(e.to_string()))?;
+    let figures = points.iter().zip(&answer.ms);
     let figures: Vec<Figure> =
         figures.filter_map(|(&point, ms)| Some(Figure { point, ms: Spread::of(ms)? })).collect();
     if figures.len() != points.len() {
@@ -75,11 +75,11 @@ pub(super) fn run(
         precision: Precision::Fp32,
         file: None,
         bytes: None,
-        runtime: format!("pytorch {}", found.version),
+        runtime: format!("pytorch {}", answer.version),
         fresh: Fresh {
-            load_ms: Spread::once(found.load_ms),
-            first_ms: Spread::once(found.first_ms),
-            peak_bytes: found.peak_bytes,
+            load_ms: Spread::once(answer.load_ms),
+            first_ms: Spread::once(answer.first_ms),
+            peak_bytes: answer.peak_bytes,
         },
         figures,
     }))

@@ -82,8 +82,8 @@ fn spread(ms: Spread) -> String {
 
 /// A demand of the gate as a line.
 pub(super) fn demand(demand: &Demand) -> String {
-    let word = if demand.met { "held" } else { "MISSED" };
+    let verdict = if demand.met { "held" } else { "MISSED" };
     let bound = if demand.at_least { ">=" } else { "<=" };
-    let found = demand.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
-    format!("{word}: {} {found} ({bound} {})", demand.key, demand.limit)
+    let figure = demand.found.map_or("not measured".to_owned(), |figure| format!("{figure:.2}"));
+    format!("{verdict}: {} {figure} ({bound} {})", demand.key, demand.limit)
 }
