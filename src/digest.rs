@@ -96,8 +96,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Hashes what it is fed. [`Hasher::field`] is for keys made of several parts: it writes each
-/// part's length before it, so that `("ab", "c")` and `("a", "bc")` differ.
+/// Hashes bytes. [`Hasher::field`] writes the length before each part of a key: `("ab", "c")` and `("a", "bc")`
+/// differ.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 

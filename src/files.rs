@@ -29,10 +29,9 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file beside its place until it is whole; gone again unless it is put there.
+/// A file next to its place until it is whole; removed unless it is put there.
 ///
-/// It has the rights of any other new file, read and write for all but what the umask takes away; or,
-/// in place of an older file, that one's.
+/// It has the rights of any new file, or those of the file that it replaces.
 #[derive(Debug)]
 pub struct Staged {
     file: tempfile::NamedTempFile,

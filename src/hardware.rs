@@ -1,8 +1,7 @@
 //! What machine this is.
 //!
-//! Every reader takes text, so that machines are told apart by tests. Names come from the processor
-//! itself (`/proc/cpuinfo`, CPUID, `sysctl`); cores and memory are those that this process may use, not
-//! those of the host around its container.
+//! Readers take text, so that tests cover machines that aren't here. Names come from the processor (`/proc/cpuinfo`,
+//! CPUID, `sysctl`); cores and memory are those that this process may use, not those of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -313,8 +312,8 @@ fn meminfo_bytes(meminfo: &str) -> (u64, u64) {
     (total, field("MemAvailable").or_else(|| field("MemFree")).unwrap_or(0).min(total))
 }
 
-/// The folders whose limits hold for a process, its own and those above it, in versions 1 and 2. A
-/// container often shows its own folder as the root, where the long path doesn't exist.
+/// The folders whose limits apply to a process, its own and those above, in cgroup versions 1 and 2. In a container
+/// the root is often its own folder, and the long path doesn't exist.
 fn memory_groups(groups: &str, root: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for line in groups.lines() {

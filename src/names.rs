@@ -115,8 +115,7 @@ impl Exporter {
     }
 }
 
-/// The names of a causal graph's inputs and outputs. The defaults are those of `transformers`, as Optimum
-/// exports them.
+/// The names of a causal graph's inputs and outputs; by default those of `transformers`, as Optimum exports them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Causal {

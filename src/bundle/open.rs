@@ -8,8 +8,8 @@ use crate::runtime::{self, Format};
 use crate::speech;
 use crate::validate::{self, Artifact, References, Weights};
 
-/// A bundle that is read. Its manifest may say anything: a path to one of its files comes from here alone,
-/// after the file was found inside the folder and with the digest that the manifest gives it.
+/// A bundle whose manifest was read. A path to one of its files comes from here alone, after the file was found inside
+/// the folder and has the digest that the manifest gives it.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     folder: PathBuf,

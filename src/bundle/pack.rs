@@ -140,36 +140,34 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
     Ok(manifest)
 }
 
-/// Renames the finished folder to its place; one that is in the way is moved aside first and only
-/// removed once the new one stands. Returns whether the folder is gone from where it was: else the old
-/// bundle lies there now.
-pub(super) fn put(made: &Path, target: &Path) -> Result<bool, Error> {
+/// Renames the finished folder into place; one that is in the way is removed once the new one is there. Returns
+/// whether `staged` is gone; otherwise it holds the old bundle now.
+pub(super) fn put(staged: &Path, target: &Path) -> Result<bool, Error> {
     #[cfg(unix)]
     {
         // A temporary folder is private; a bundle is as readable as any folder made here.
         use std::os::unix::fs::PermissionsExt;
         let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(made, open).map_err(Error::io(made))?;
+        std::fs::set_permissions(staged, open).map_err(Error::io(staged))?;
     }
     if !target.exists() {
-        std::fs::rename(made, target).map_err(Error::io(target))?;
+        std::fs::rename(staged, target).map_err(Error::io(target))?;
         return Ok(true);
     }
-    if exchange(made, target) {
+    if exchange(staged, target) {
         return Ok(false);
     }
     let aside = staging(target)?;
     let old = aside.path().join("old");
     std::fs::rename(target, &old).map_err(Error::io(target))?;
-    if let Err(e) = std::fs::rename(made, target) {
+    if let Err(e) = std::fs::rename(staged, target) {
         let _ = std::fs::rename(&old, target);
         return Err(Error::io(target)(e));
     }
     Ok(true)
 }
 
-/// Swaps two folders in one step, so that at no moment neither bundle stands; false where this system
-/// or file system can't.
+/// Swaps two folders in one step, so that one bundle is always there; false where the file system can't.
 #[cfg(target_os = "linux")]
 fn exchange(a: &Path, b: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;

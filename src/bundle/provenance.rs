@@ -1,6 +1,5 @@
-//! The provenance of a bundle, in the two forms that other tools read: an in-toto statement with SLSA's
-//! provenance, and a CycloneDX bill of materials. Both follow from the manifest and the bundle's other
-//! files alone: no time, no machine, no person; so two builds of one checkpoint write them equal.
+//! The provenance of a bundle as an in-toto statement with SLSA's provenance, and as a CycloneDX bill of materials.
+//! Both follow from the manifest and the other files alone, so two builds of one checkpoint write equal ones.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +17,8 @@ pub const BILL: &str = "bom.cdx.json";
 const HOME: &str = env!("CARGO_PKG_REPOSITORY");
 const LOCK: &str = "recipe.lock.yaml";
 
-/// The two files, for the models of a manifest and the files beside them. `exporters` is the digest of
-/// the Python exporters' text. `time`, in seconds since 1970 (`SOURCE_DATE_EPOCH`), is written into the
-/// bill where somebody sets it, and nowhere else.
+/// The two files. `exporters` is the digest of the Python exporters; `time`, in seconds since 1970, is written into
+/// the bill where it is set (`SOURCE_DATE_EPOCH`), and nowhere else.
 pub fn provenance(
     manifest: &Manifest,
     extras: &BTreeMap<String, Extra>,

@@ -126,8 +126,7 @@ struct Rounds {
     quick: bool,
 }
 
-/// Every variant of a graph: first each in processes of its own, then all in turn. One that a runtime can't
-/// load or run is left out, with a sentence.
+/// Measures each variant of a graph, in processes of its own and then in turns. One that fails is left out.
 fn measure_graph(
     variants: &[&Variant<'_>],
     options: &Options,

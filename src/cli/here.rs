@@ -28,7 +28,7 @@ pub(super) struct Found {
 }
 
 impl Here {
-    /// Paths are made whole, for a child may run in another folder; one that is empty counts as not given.
+    /// Makes paths absolute, for a child may run in another folder; an empty one counts as not given.
     pub fn new(mut shared: Shared) -> Self {
         let mut own = [&mut shared.cache_dir, &mut shared.python];
         own.iter_mut().for_each(|path| drop(path.take_if(|path| path.as_os_str().is_empty())));
@@ -67,8 +67,7 @@ impl Here {
         Ok(engine.find(self.places(), options)?)
     }
 
-    /// The runtimes that were asked for, all where none was. One that was asked for by name must be here, and
-    /// so must every library that was named.
+    /// The runtimes asked for, or all. One that is asked for by name, or whose library is named, must be there.
     pub fn runtimes(&self, asked: &[Asked], options: Options) -> Result<Found, Failure> {
         let (mut runtimes, mut missing) = (Vec::new(), Vec::new());
         let all = asked.is_empty() || asked.contains(&Asked::All);

@@ -80,8 +80,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // Verbs that run for long look at the flag and clean up; any other ends at once, as does a second
-    // request while the first is being obeyed.
+    // Verbs that run for long look at the flag and clean up. Any other ends at once, as on a second request.
     let cleans_up = matches!(
         arguments.verb,
         Verb::Decoder(_)

@@ -99,8 +99,7 @@ impl Group {
 
     fn kill(&self) {
         #[allow(unsafe_code)]
-        // SAFETY: a signal to the process group that this child leads; it takes no pointers. The child
-        // has not been waited for, so its number can't have been given to another.
+        // SAFETY: no pointers; the child was not waited for, so its number still names the group that it leads.
         unsafe {
             libc::kill(-(self.child.id() as i32), libc::SIGKILL);
         }

@@ -10,8 +10,7 @@ use crate::bundle::FileEntry;
 use crate::digest::{Digest, Hasher};
 use crate::files;
 
-/// Everything that a stage depends on, as named fields: their digest finds the stage, and their
-/// difference says why it isn't there.
+/// Everything that a stage depends on: the fields' digest finds it, their difference says why it isn't there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The stage's name.
@@ -308,8 +307,7 @@ fn differences(key: &Key, fields: &BTreeMap<String, String>) -> Vec<String> {
         .collect()
 }
 
-/// How one value became another: whole where they are short, word by word in a list, no more than that
-/// it changed where it is a digest or long.
+/// How a value changed: in full where it is short, word by word for a list, otherwise only that it changed.
 fn change(old: &str, new: &str) -> String {
     const SHORT: usize = 24;
     let without = |list: &str, other: &str, sign: char| {

@@ -14,8 +14,8 @@ use crate::runtime::{Format, Runtime, Takes, Traits};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, Claim, Metric, References, Tolerance, Verdict, Weights};
 
-/// A file that is judged.
-pub(super) struct Judged {
+/// A file to be judged.
+pub(super) struct Candidate {
     /// The file.
     pub(super) artifact: Artifact,
     /// What it takes and gives.
@@ -25,11 +25,11 @@ pub(super) struct Judged {
 }
 
 /// The file of a graph in a precision and a format, from the stage that leaves it.
-pub(super) fn judged(
+pub(super) fn candidate(
     walk: &Walk<'_>,
     (name, graph): (&str, &Graph),
     (precision, format): (Precision, Format),
-) -> Result<Judged, Error> {
+) -> Result<Candidate, Error> {
     let stage = walk.stage(&Work::file_of(name, precision, format))?;
     let onnx = |stage: &Stage| {
         let (path, entry) = stage.file(REWRITTEN)?;
@@ -38,20 +38,20 @@ pub(super) fn judged(
     let Some(target) = graph.targets().openvino.as_ref().filter(|_| format == Format::OpenVino) else {
         let artifact = onnx(stage)?;
         let signature = Signature::from(&Model::open(&artifact.path)?);
-        return Ok(Judged { artifact, signature, rewrite: stage.result()? });
+        return Ok(Candidate { artifact, signature, rewrite: stage.result()? });
     };
     let [file, weights] = convert::files(precision);
     let (path, entry) = stage.file(&file)?;
     let (weights, beside) = stage.file(&weights)?;
     let weights = Some(Weights { path: weights, sha256: beside.sha256, bytes: beside.bytes });
     let rewritten = walk.stage(&Work::file_of(name, Precision::Fp32, Format::Onnx))?;
-    let signature = converted(target, graph, &Model::open(onnx(rewritten)?.path)?);
+    let signature = converted_signature(target, graph, &Model::open(onnx(rewritten)?.path)?);
     let artifact = Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights };
-    Ok(Judged { artifact, signature, rewrite: rewritten.result()? })
+    Ok(Candidate { artifact, signature, rewrite: rewritten.result()? })
 }
 
 /// What a converted file takes and gives: what its ONNX file does, within the target's shapes.
-fn converted(target: &OpenVinoTarget, graph: &Graph, model: &Model) -> Signature {
+fn converted_signature(target: &OpenVinoTarget, graph: &Graph, model: &Model) -> Signature {
     let mut signature = Signature::from(model);
     for port in &mut signature.inputs {
         let Some(wanted) = target.shapes.get(&port.name) else { continue };
@@ -115,7 +115,7 @@ pub(super) fn validate(
     (precision, format): (Precision, Format),
 ) -> Result<serde_json::Value, Error> {
     let Walk { build, reporter, .. } = walk;
-    let Judged { artifact, signature, .. } = judged(walk, (name, graph), (precision, format))?;
+    let Candidate { artifact, signature, .. } = candidate(walk, (name, graph), (precision, format))?;
     // A converted file has the interface, and the references, of the one that it was made from.
     let onnx = if format == Format::Onnx { precision } else { Precision::Fp32 };
     let rewritten = walk.stage(&Work::file_of(name, onnx, Format::Onnx))?;
@@ -136,8 +136,8 @@ pub(super) fn validate(
     };
     let runtimes: Vec<&dyn Runtime> = build.runtimes.iter().map(AsRef::as_ref).filter(takes).collect();
     let stop = build.interrupted;
-    let judged = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
-    let mut verdict = judged.ok_or(match format {
+    let outcome = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
+    let mut verdict = outcome.ok_or(match format {
         Format::OpenVino => Error::NoOpenVino,
         Format::Onnx => Error::NoOnnxRuntime,
     })?;
@@ -179,7 +179,7 @@ pub(super) fn time(walk: &Walk<'_>, name: &str, graph: &Graph) -> Result<serde_j
     let fast = |runtime: &&dyn Runtime| runtime.takes(&Traits::INT8) == Takes::Well;
     let runtime = walk.build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;
     let file =
-        |precision| Ok::<_, Error>(judged(walk, (name, graph), (precision, Format::Onnx))?.artifact);
+        |precision| Ok::<_, Error>(candidate(walk, (name, graph), (precision, Format::Onnx))?.artifact);
     let [fp32, int8] = [file(Precision::Fp32)?, file(Precision::Int8)?];
     let references = references(walk, name, graph, &Model::open(&fp32.path)?)?;
     let speed = validate::speed(&graph.ports(), [&fp32, &int8], &references, runtime)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::judge::{self, Judged};
+use super::judge::{self, Candidate};
 use super::plan::Plan;
 use super::reject::{file_stem, reject};
 use super::run::Walk;
@@ -67,7 +67,7 @@ fn speed(walk: &Walk<'_>, graph: &str, file: (Precision, Format)) -> Result<Opti
 pub(super) fn outcomes(walk: &Walk<'_>) -> Result<Vec<Outcome>, Error> {
     let outcome = |(work, name, precision, format): (&Work, &str, Precision, Format)| {
         let graph = walk.build.recipe.graph(name).expect("a planned graph is in the recipe");
-        let Judged { rewrite, .. } = judge::judged(walk, (name, graph), (precision, format))?;
+        let Candidate { rewrite, .. } = judge::candidate(walk, (name, graph), (precision, format))?;
         let verdict: Verdict = walk.stage(work)?.result()?;
         Ok(Outcome { rewrite, verdict, speed: speed(walk, name, (precision, format))? })
     };
@@ -89,7 +89,7 @@ pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
     let Packing { models, entries, .. } = contents;
     let checkpoint = match &plan.local {
         Some(local) => local.clone(),
-        None => Checkpoint::open(&walk.checkpoint()?, &family::of(recipe).wanted(recipe))?,
+        None => Checkpoint::open(&walk.checkpoint()?, &family::of(recipe).selection(recipe))?,
     };
     let mut environment = BTreeMap::new();
     let mut graphs = BTreeMap::new();
@@ -181,8 +181,8 @@ impl Packing<'_> {
         let build = self.walk.build;
         let recipe = &build.recipe;
         let graph = recipe.graph(name).expect("a planned graph is in the recipe");
-        let Judged { artifact, signature, rewrite } =
-            judge::judged(self.walk, (name, graph), (precision, format))?;
+        let Candidate { artifact, signature, rewrite } =
+            judge::candidate(self.walk, (name, graph), (precision, format))?;
         let accepted =
             verdict.accept(artifact.clone()).map_err(|verdict| reject(build, *verdict, &artifact))?;
         let stem = file_stem(recipe, name, precision);
@@ -191,7 +191,7 @@ impl Packing<'_> {
             Format::OpenVino => (format!("{format}/{stem}.xml"), Some(format!("{format}/{stem}.bin"))),
         };
         let weights = artifact.weights.as_ref().zip(weights);
-        let asked = precision == Precision::Int8 && format == Format::Onnx;
+        let is_timed = precision == Precision::Int8 && format == Format::Onnx;
         self.entries.push(ArtifactEntry {
             file: file.clone(),
             graph: name.to_owned(),
@@ -205,7 +205,7 @@ impl Packing<'_> {
             outputs: signature.outputs,
             references: references(name),
             tolerance: accepted.verdict().tolerance.clone(),
-            speed_gate: asked.then_some(if timed { SpeedGate::Passed } else { SpeedGate::Skipped }),
+            speed_gate: is_timed.then_some(if timed { SpeedGate::Passed } else { SpeedGate::Skipped }),
         });
         self.models.insert(file, accepted);
         Ok(rewrite)

@@ -16,14 +16,14 @@ use crate::validate::{self, Kind, Metric};
 /// At most this many frames are drawn and embedded as audio: four seconds of Soprano.
 const LISTENING_FRAMES: usize = 64;
 
-/// One reference beside what the fp32 file of the graph that makes sound makes of it: the longest spoken sentence,
-/// or the longest realistic one of a single voice.
+/// A reference next to the fp32 file's output of the graph that makes sound: the longest spoken sentence, or else the
+/// longest realistic case of one sequence.
 pub(super) fn listening(walk: &Walk<'_>, manifest: &Manifest) -> Result<Option<Listening>, Error> {
     let signal = walk.build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
     let Some((name, graph)) = signal else { return Ok(None) };
     let Some(sample_rate) = manifest.sample_rate() else { return Ok(None) };
-    let judged = judge::judged(walk, (name, graph), (Precision::Fp32, Format::Onnx))?;
-    let model = Model::open(&judged.artifact.path)?;
+    let candidate = judge::candidate(walk, (name, graph), (Precision::Fp32, Format::Onnx))?;
+    let model = Model::open(&candidate.artifact.path)?;
     let references = judge::references(walk, name, graph, &model)?;
     let fits = references.cases.iter().filter(|case| {
         case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_FRAMES
@@ -32,7 +32,7 @@ pub(super) fn listening(walk: &Walk<'_>, manifest: &Manifest) -> Result<Option<L
         return Ok(None);
     };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
-    let run = || built_in()?.load(&judged.artifact.path)?.run(&references.inputs(case));
+    let run = || built_in()?.load(&candidate.artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
     let Some(samples) = outputs.remove(&output) else { return Ok(None) };
     Ok(Some(Listening {

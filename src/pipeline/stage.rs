@@ -68,8 +68,7 @@ impl Work {
         }
     }
 
-    /// What a rule asks of the machine that runs it: threads (none for the whole machine), and megabytes that are
-    /// enough for a full-size model.
+    /// Threads that a stage needs (none for the whole machine), and megabytes that are enough for a full-size model.
     pub(super) fn needs(&self) -> (Option<u32>, u32) {
         match self {
             // Nothing may run beside what is timed.

@@ -104,14 +104,14 @@ impl Context<'_> {
     fn checkpoint(&self) -> Result<serde_json::Value, Error> {
         let recipe = &self.build.recipe;
         let family = family::of(recipe);
-        let (wanted, graphs) = (family.wanted(recipe), family.reads(recipe));
-        let files = wanted.required();
+        let (selection, graphs) = (family.selection(recipe), family.reads(recipe));
+        let files = selection.required();
         let request = match &self.build.source {
             Source::Synthetic { preset, seed } => {
                 Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
             }
             Source::Hub { repo, revision } => {
-                Request::Download { repo, revision, files: &files, optional: wanted.companions }
+                Request::Download { repo, revision, files: &files, optional: selection.companions }
             }
             Source::Directory(_) => unreachable!("a folder needs no making"),
         };
@@ -132,7 +132,7 @@ impl Context<'_> {
             exporter: graph.exporter().name(),
         });
         let outcome = self.child(&request)?;
-        left(&outcome, "model", MODEL)?;
+        check_artifact(&outcome, "model", MODEL)?;
         let field = |name: &'static str| outcome.result.get(name);
         let number = |name: &'static str| field(name).and_then(serde_json::Value::as_u64);
         let framing = number("per_frame").zip(number("lead"));
@@ -157,7 +157,7 @@ impl Context<'_> {
             references,
             hidden_states,
         }))?;
-        left(&outcome, "references", REFERENCES)?;
+        check_artifact(&outcome, "references", REFERENCES)?;
         Ok(serde_json::json!({}))
     }
 
@@ -171,7 +171,7 @@ impl Context<'_> {
             sentences: &speech.sentences,
             repetition_penalty: speech.repetition_penalty,
         }))?;
-        left(&outcome, "speech", SPEECH)?;
+        check_artifact(&outcome, "speech", SPEECH)?;
         Ok(outcome.result)
     }
 
@@ -179,8 +179,8 @@ impl Context<'_> {
     fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let exported = self.walk.stage(&Work::Export(name.to_owned()))?;
         let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
-        let given = given(graph, &exported.result()?);
-        let report = passes::rewrite(&mut model, steps(graph), graph.passes(), given)?;
+        let hints = hints(graph, &exported.result()?);
+        let report = passes::rewrite(&mut model, steps(graph), graph.passes(), hints)?;
         let rewrite = Rewrite::from(report);
         write(&model, self.folder)?;
         Ok(serde_json::to_value(rewrite).expect("plain data"))
@@ -192,7 +192,7 @@ impl Context<'_> {
         let mut options = quantize::Options::from(&int8);
         let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
         let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
-        let seen = |model: &Model| {
+        let calibrate = |model: &Model| {
             let references = judge::references(self.walk, name, graph, model)?;
             Ok::<_, Error>(validate::calibrate(
                 model,
@@ -202,11 +202,11 @@ impl Context<'_> {
             )?)
         };
         if let Some(strength) = int8.smoothing {
-            let seen = seen(&model)?;
-            quantize::smooth(&mut model, &seen, strength);
+            let calibration = calibrate(&model)?;
+            quantize::smooth(&mut model, &calibration, strength);
         }
         if int8.form == Form::Static {
-            options.seen = seen(&model)?;
+            options.seen = calibrate(&model)?;
         }
         let report = quantize::quantize(&mut model, &options)?;
         write(&model, self.folder)?;
@@ -242,7 +242,7 @@ impl Context<'_> {
 }
 
 /// Checks that a task left an artifact in the file that it is to be in.
-fn left(outcome: &Outcome, name: &'static str, file: &str) -> Result<(), Error> {
+fn check_artifact(outcome: &Outcome, name: &'static str, file: &str) -> Result<(), Error> {
     match outcome.artifacts.get(name) {
         Some(artifact) if artifact.path == file => Ok(()),
         _ => Err(Error::Result { field: name }),
@@ -259,7 +259,7 @@ fn write(model: &Model, folder: &Path) -> Result<(), Error> {
 }
 
 /// What recipe and exporter say of a graph.
-fn given(graph: &Graph, exported: &Exported) -> Given {
+fn hints(graph: &Graph, exported: &Exported) -> Given {
     let Graph::Causal(graph) = graph else { return Given::default() };
     let number = |name: &str| Some(exported.architecture.get(name)?.as_u64()? as usize);
     Given {

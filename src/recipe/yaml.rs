@@ -1,8 +1,7 @@
 //! YAML as a tree whose every key and value can be found again in the text.
 //!
-//! `yaml_serde` tells places in errors only. So a text is walked once to build the tree, its values
-//! numbered in the order of the walk; where a place is asked for, the same walk is made again and
-//! fails on purpose at that number.
+//! `yaml_serde` gives places only in errors. So a text is walked once to build the tree, its values numbered; to find
+//! a place, the walk is repeated and fails on purpose at that number.
 
 mod de;
 mod edit;
@@ -18,8 +17,8 @@ use super::bounds::MOST_VALUES;
 use super::error::{Misfit, Problem, short};
 use super::text::{line_of, printable};
 
-/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing ones
-/// aren't taken off, since they may stand in comments and quotes.
+/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing brackets don't count,
+/// since they may be in comments and quotes.
 const MOST_BRACKETS: usize = 512;
 /// A recipe nests four deep.
 const DEEPEST: u32 = 16;

@@ -1,5 +1,4 @@
-//! How fast a bundle's models are on this machine, and what speech costs with them: measurement and
-//! arithmetic only; prints nothing.
+//! How fast a bundle's models are on this machine, and what speech costs with them: measurement and arithmetic.
 
 mod estimate;
 mod fresh;
@@ -207,8 +206,7 @@ impl Report {
         names.collect::<Vec<_>>().join(" + ")
     }
 
-    /// Whole voices worth showing, fastest first: the best one, those whose graphs are of one precision in one
-    /// runtime, and PyTorch's.
+    /// Voices worth showing, fastest first: the best, those of one precision in one runtime, and PyTorch's.
     pub fn voices(&self) -> Vec<&Whole> {
         let alike = |whole: &Whole| {
             let mut rows = whole.rows.iter().filter_map(|&at| self.rows.get(at));
@@ -236,8 +234,7 @@ pub struct Subject<'a> {
     pub runtime: &'a dyn Runtime,
 }
 
-/// How long threads of a runtime may go on looking for work after a call: ONNX Runtime's do, and would
-/// take the cores from what is timed next.
+/// How long a runtime's threads may spin after a call, as ONNX Runtime's do, and take cores from what is timed next.
 const PAUSE: Duration = Duration::from_millis(60);
 /// A visit repeats short calls until this much time has gone.
 const VISIT: Duration = Duration::from_millis(40);

@@ -73,8 +73,7 @@ pub struct Disagreement {
     pub shapes: Option<(Vec<usize>, Vec<usize>)>,
     /// The two element types, where they differ.
     pub types: Option<(String, String)>,
-    /// Whether it differs only in the untouched graph: what a runtime fuses is no longer fused where its
-    /// inner values are shown.
+    /// Whether it differs only in the unchanged graph: where inner values are outputs, a runtime no longer fuses them.
     pub only_when_whole: bool,
 }
 
@@ -113,10 +112,10 @@ pub fn first_disagreement(
         limits,
         last: None,
         judged: 0,
-        found: Comparison::default(),
+        comparison: Comparison::default(),
     };
-    judge.found.only_old = only(old.model, new.model);
-    judge.found.only_new = only(new.model, old.model);
+    judge.comparison.only_old = only(old.model, new.model);
+    judge.comparison.only_new = only(new.model, old.model);
     let (mut at, mut count) = (0, 32);
     while at < names.len() {
         if interrupted.load(Ordering::Relaxed) {
@@ -125,8 +124,8 @@ pub fn first_disagreement(
         progress(at, names.len());
         let chunk = &names[at..names.len().min(at + count)];
         let bytes = judge.chunk(sides, feeds, chunk);
-        if judge.found.first.is_some() {
-            return Ok(judge.found);
+        if judge.comparison.first.is_some() {
+            return Ok(judge.comparison);
         }
         at += chunk.len();
         count = (AT_ONCE / (bytes / chunk.len()).max(1)).clamp(1, 256);
@@ -137,16 +136,16 @@ pub fn first_disagreement(
         if let [Some(want), Some(got)] = [&whole[0], &whole[1]].map(|of| of.get(name)) {
             judge.value(name, want, got, true);
         }
-        if judge.found.first.is_some() {
+        if judge.comparison.first.is_some() {
             break;
         }
     }
-    if judge.judged == 0 && judge.found.first.is_none() {
+    if judge.judged == 0 && judge.comparison.first.is_none() {
         return Err(Error::NothingToMeasure(
             "none of the values that both models have can be compared",
         ));
     }
-    Ok(judge.found)
+    Ok(judge.comparison)
 }
 
 impl Side<'_> {
@@ -160,13 +159,13 @@ impl Side<'_> {
         let used = of(&part, inputs);
         let run = || self.runtime.load_bytes(&part.to_bytes())?.run(&used);
         match (run(), names) {
-            (Ok(found), _) => found,
+            (Ok(values), _) => values,
             (Err(_), [_]) => Tensors::new(),
             (Err(_), _) => {
                 let (left, right) = names.split_at(names.len() / 2);
-                let mut found = self.values(left, inputs);
-                found.extend(self.values(right, inputs));
-                found
+                let mut values = self.values(left, inputs);
+                values.extend(self.values(right, inputs));
+                values
             }
         }
     }
@@ -207,7 +206,7 @@ struct Judge<'a> {
     last: Option<usize>,
     /// How many values were compared, those of the untouched graph too.
     judged: usize,
-    found: Comparison,
+    comparison: Comparison,
 }
 
 impl Judge<'_> {
@@ -217,9 +216,9 @@ impl Judge<'_> {
         for name in names {
             match (want.get(name), got.get(name)) {
                 (Some(want), Some(got)) => self.value(name, want, got, false),
-                _ => self.found.not_shown.push(name.clone()),
+                _ => self.comparison.not_shown.push(name.clone()),
             }
-            if self.found.first.is_some() {
+            if self.comparison.first.is_some() {
                 break;
             }
         }
@@ -231,7 +230,7 @@ impl Judge<'_> {
         let at = graph.maker(name).map(|id| id.0);
         if self.is_quantized(&graph, at, want.dtype()) || self.is_quantized(&graph, at, got.dtype()) {
             if !whole {
-                self.found.left_out.push(name.to_owned());
+                self.comparison.left_out.push(name.to_owned());
             }
             return;
         }
@@ -261,7 +260,7 @@ impl Judge<'_> {
             })),
             None => Distance::between(&numbers(want), &numbers(got)),
         };
-        self.found.compared += usize::from(!whole);
+        self.comparison.compared += usize::from(!whole);
         // Nothing rounds a whole number.
         let agrees = match &whole_numbers {
             Some((a, b)) => a == b,
@@ -273,13 +272,13 @@ impl Judge<'_> {
         self.last = at.or(self.last);
         let further =
             |(_, known): &(String, Distance)| distance.max_abs_of_peak > known.max_abs_of_peak;
-        if self.found.furthest.as_ref().is_none_or(further) {
-            self.found.furthest = Some((name.to_owned(), distance));
+        if self.comparison.furthest.as_ref().is_none_or(further) {
+            self.comparison.furthest = Some((name.to_owned(), distance));
         }
     }
 
-    /// The two element types of an output of two models, where they differ: as the models say, for a runtime
-    /// may keep floats as integers; and as they are where a model does not.
+    /// The element types of an output of two models, where they differ: as declared, for a runtime may keep floats as
+    /// integers; as they are where a model declares none.
     fn types_apart(&self, name: &str, values: [&Tensor; 2]) -> Option<(String, String)> {
         let outputs = [self.old, self.model]
             .map(|model| model.graph_proto().output.iter().find(|output| output.name() == name));
@@ -303,7 +302,7 @@ impl Judge<'_> {
         op.ends_with("QuantizeLinear")
             || op.ends_with("Integer")
             || op.starts_with("QLinear")
-            || node.input.iter().any(|input| self.found.left_out.contains(input))
+            || node.input.iter().any(|input| self.comparison.left_out.contains(input))
     }
 
     fn differs(
@@ -318,7 +317,7 @@ impl Judge<'_> {
         place.value = Some(name.to_owned());
         place.max_abs_of_peak = distance.map(|d| d.max_abs_of_peak);
         let snr_db = distance.and_then(|d| d.snr_db);
-        self.found.first = Some(Disagreement { place, snr_db, shapes, types, only_when_whole });
+        self.comparison.first = Some(Disagreement { place, snr_db, shapes, types, only_when_whole });
     }
 }
 
@@ -359,8 +358,7 @@ fn integers(tensor: &Tensor) -> Option<Vec<i128>> {
 }
 
 impl Distance {
-    /// Of two equally long lists. What is infinite or NaN in both is equal; what is so in one alone is
-    /// infinitely far.
+    /// Of two equally long lists. Infinite or NaN in both is equal; in one alone it is infinitely far.
     fn between(want: &[f64], got: &[f64]) -> Self {
         let equal = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
         let apart = |a: f64, b: f64| if equal(a, b) { 0.0 } else { (a - b).abs() };

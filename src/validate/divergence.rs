@@ -64,8 +64,7 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// An inner value that differs by more than this share of its peak is where the fault lies: rounding
-/// stays three orders of magnitude below.
+/// A larger difference than this share of the peak is a fault: rounding stays three orders of magnitude below.
 const DIFFERS: f64 = 1e-3;
 
 /// Where the fault lies: in the export, if the exported graph's own values differ from PyTorch's
@@ -90,15 +89,15 @@ pub fn first_divergence(
         .collect();
     let recorded: HashSet<String> = probes.tensors.keys().cloned().collect();
     let names = runnable_among(exported, &recorded);
-    let found = values(exported, &names, &probed, runtime)?;
-    if let (Some(divergence), _) = compare(exported, &probes.tensors, &found) {
+    let exported_values = values(exported, &names, &probed, runtime)?;
+    if let (Some(divergence), _) = compare(exported, &probes.tensors, &exported_values) {
         return Ok(Some(divergence));
     }
     let names = runnable_among(exported, &inner_values(model).collect());
     let expected = values(exported, &names, inputs, runtime)?;
     let names = runnable_among(model, &expected.keys().cloned().collect());
-    let found = values(model, &names, inputs, runtime)?;
-    let (divergence, last) = compare(model, &expected, &found);
+    let rewritten_values = values(model, &names, inputs, runtime)?;
+    let (divergence, last) = compare(model, &expected, &rewritten_values);
     // Everything that can be compared agrees: the fault lies after the last of it.
     let next = last.map_or(0, |at| at + 1);
     let graph = model.graph();
@@ -107,12 +106,12 @@ pub fn first_divergence(
 }
 
 /// The first node whose value is not the expected one, and the last before it whose value is.
-fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Divergence>, Option<usize>) {
+fn compare(model: &Model, expected: &Tensors, actual: &Tensors) -> (Option<Divergence>, Option<usize>) {
     let graph = model.graph();
     let mut last = None;
     for (id, node) in graph.nodes() {
         for name in &node.output {
-            let (Some(want), Some(got)) = (expected.get(name), found.get(name)) else { continue };
+            let (Some(want), Some(got)) = (expected.get(name), actual.get(name)) else { continue };
             let (Ok(want_values), Ok(got_values)) = (want.to_f32(), got.to_f32()) else { continue };
             let Ok(difference) = audio::max_abs_difference(&want_values, &got_values) else { continue };
             if want.shape() != got.shape() {

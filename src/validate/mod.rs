@@ -1,5 +1,5 @@
-//! Holds an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be
-//! within its tolerance is rejected, and only an accepted artifact can go into a bundle.
+//! Checks an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be within tolerance
+//! is rejected, and only an accepted artifact can go into a bundle.
 
 pub mod bench;
 mod calibrate;
@@ -122,14 +122,12 @@ pub const AGREEMENT_OF_PEAK: f64 = 1e-4;
 
 /// What two runtimes must agree to on one file.
 pub const AGREEMENT_DB: f64 = 45.0;
-/// How much nearer two runtimes must be to each other than to PyTorch; two that share nothing but their
-/// distance from it would be 3 dB further apart. In 8 bits a last bit before a rounding is a whole step
-/// after it, and each layer multiplies such steps: one runtime alone, its input changed by a millionth,
-/// agrees with itself to no more than 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`,
-/// activations in one term).
+/// How much closer two runtimes must be to each other than to PyTorch; independent errors would be 3 dB further apart.
+/// In 8 bits a last bit before a rounding is a whole step after it, which each layer multiplies: a runtime whose input
+/// changes by a millionth agrees with itself to 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`, one term).
 pub const CLOSER_DB: f64 = 3.0;
-/// Tokens, over its batch, of the longest reference that tract runs in 8 bits where another runtime has
-/// them all: on a processor without VNNI a full-size decoder takes it 0.3 s a token.
+/// The most tokens, times batch, of a reference that tract runs in 8 bits where another runtime runs them all: without
+/// VNNI it takes 0.3 s a token of a full-size decoder.
 pub const LONGEST_IN_8_BITS: usize = 128;
 /// Tokens of a case, over its batch, up to which runtimes are held against each other.
 const LONGEST_COMPARED: usize = 128;
@@ -263,8 +261,8 @@ fn validate_beside(
             let error = audio::max_abs_difference(&a, &b).unwrap_or(f64::NAN) / audio::peak(&a);
             measured.add(Metric::SnrDb, snr);
             measured.add(Metric::MaxAbsOfPeak, error);
-            let found = verdict.cases.iter().find(|result| result.name == case.name);
-            let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
+            let result = verdict.cases.iter().find(|result| result.name == case.name);
+            let reached = result.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
             near &= snr > limit && (verdict.precision != Precision::Fp32 || error < AGREEMENT_OF_PEAK);
             let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);

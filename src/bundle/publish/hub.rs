@@ -1,5 +1,5 @@
-//! The Hugging Face hub, through its own Python client: a bundle is one commit of a model repository, and
-//! a tag names its version. A repository that isn't there is made, as a private one.
+//! The Hugging Face hub, through its own Python client: a bundle is a commit of a model repository, its version a tag.
+//! A repository that doesn't exist is created, as a private one.
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -77,16 +77,16 @@ impl Hub<'_> {
     }
 
     fn download(&self, files: &[&str], optional: &[&str], into: &Path) -> Result<Outcome, Error> {
-        let asked = self.commit.get().or(self.revision.as_ref());
-        let revision = asked.map_or("main", String::as_str);
+        let version = self.commit.get().or(self.revision.as_ref());
+        let revision = version.map_or("main", String::as_str);
         let request = Request::Download { repo: &self.repository, revision, files, optional };
         self.run(&request, into)
     }
 
     /// A text that a task's result must have.
     fn field(&self, outcome: &Outcome, name: &str) -> Result<String, Error> {
-        let found = outcome.result.get(name).and_then(|value| value.as_str());
-        found.map(str::to_owned).ok_or_else(|| Error::Foreign {
+        let value = outcome.result.get(name).and_then(|value| value.as_str());
+        value.map(str::to_owned).ok_or_else(|| Error::Foreign {
             url: format!("hf://{}", self.repository),
             why: format!("the client's result has no {name:?}"),
         })

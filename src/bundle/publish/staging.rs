@@ -6,8 +6,8 @@ use crate::bundle::files::hashed_copy;
 use crate::bundle::{FileEntry, pack};
 use crate::files::PREFIX;
 
-/// A hidden folder beside the place where a bundle will stand. Unlike a build's it has a lasting name, so
-/// that what a killed run left in it serves the next one; and one process at a time holds it.
+/// A hidden folder next to where a bundle will be. Its name is fixed, so that the next run uses what a killed one
+/// left; one process at a time holds it.
 pub(super) struct Staging {
     path: PathBuf,
     _lock: File,

@@ -85,8 +85,7 @@ pub(super) fn run(
     }))
 }
 
-/// Of two runs the faster one at each point: processes can't take turns with the others, and
-/// PyTorch gets the benefit of the doubt.
+/// The faster of two runs at each point: PyTorch can't take turns, and gets the benefit of the doubt.
 pub(super) fn better(before: Row, after: Row) -> Row {
     let faster = |(a, b): (Figure, Figure)| if a.ms.median <= b.ms.median { a } else { b };
     let figures = before.figures.into_iter().zip(after.figures).map(faster).collect();

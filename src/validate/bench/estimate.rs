@@ -18,8 +18,8 @@ impl Curve {
         (points.len() >= 2).then_some(Self(points))
     }
 
-    /// On the line between the two nearest points; beyond the last one on the line that leads there, which
-    /// does not fall, before the first as there.
+    /// Interpolates between the two nearest points. Beyond the last it extends the last line, unless that falls;
+    /// before the first it is constant.
     pub fn at(&self, size: f64) -> f64 {
         let Some(&(first, ms)) = self.0.first() else { return f64::NAN };
         if size <= first {

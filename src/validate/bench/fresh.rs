@@ -17,8 +17,7 @@ pub struct Fresh {
     pub load_ms: Spread,
     /// Milliseconds of the first call after that.
     pub first_ms: Spread,
-    /// The most memory that the process held at once, with a call of the longest kind after the first;
-    /// none where the system doesn't tell.
+    /// The peak memory of the process, with a call of the longest kind after the first; none where it isn't known.
     pub peak_bytes: Option<u64>,
 }
 
