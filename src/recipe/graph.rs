@@ -79,7 +79,7 @@ impl Graph {
         each!(self, graph => graph.int8.as_ref())
     }
 
-    /// Formats beside ONNX.
+    /// Formats other than ONNX.
     pub fn targets(&self) -> &Targets {
         each!(self, graph => &graph.targets)
     }
@@ -94,7 +94,7 @@ impl Graph {
         each!(self, graph => &mut graph.int8)
     }
 
-    /// Formats beside ONNX, to change.
+    /// Formats other than ONNX, to change.
     pub fn targets_mut(&mut self) -> &mut Targets {
         each!(self, graph => &mut graph.targets)
     }
@@ -167,10 +167,10 @@ macro_rules! graph {
             pub references: $references,
             /// How far the export may be from PyTorch.
             pub tolerance: $tolerance,
-            /// An int8 file beside the fp32 one; `{}` takes every default.
+            /// An int8 file next to the fp32 one; `{}` takes every default.
             #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
             pub int8: Option<Int8>,
-            /// Formats beside ONNX.
+            /// Formats other than ONNX.
             #[serde(skip_serializing_if = "Targets::is_empty")]
             pub targets: Targets,
             /// Speed, memory and size that `bench --gate` holds the graph's files to.

@@ -17,7 +17,7 @@ const MOST_PESQ: f64 = 4.5;
 const MOST_SENTENCES: usize = 64;
 const MOST_CHARACTERS: usize = 1000;
 
-/// What the whole voice says: upstream's PyTorch records it, the bundle is held to it.
+/// What the whole voice says: upstream's PyTorch records it, and the bundle is compared with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Speech {

@@ -236,13 +236,8 @@ impl Judge<'_> {
         }
         self.judged += 1;
         if let Some(types) = self.types_apart(name, [want, got]) {
-            return self.differs(
-                name,
-                at,
-                None,
-                Apart { types: Some(types), ..Apart::default() },
-                whole,
-            );
+            let apart = Apart { types: Some(types), ..Apart::default() };
+            return self.differs(name, at, None, apart, whole);
         }
         if want.shape() != got.shape() {
             // A rewrite may carry an inner value in another layout.
