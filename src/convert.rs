@@ -1,8 +1,7 @@
-//! A canonical ONNX file in another format: OpenVINO's intermediate representation, by OpenVINO's own
-//! converter.
+//! Converts an ONNX file to OpenVINO's intermediate representation, by OpenVINO's own converter.
 //!
-//! It is made from the fp32 file, never from one in 8 bits: OpenVINO computes integer products of ONNX slower
-//! than fp32 ones. Its int8 is nncf's compression of weights.
+//! It starts from the fp32 file: OpenVINO runs ONNX's integer products slower than fp32 ones. Its int8 is nncf's
+//! compression of weights.
 
 use std::path::Path;
 
@@ -17,7 +16,6 @@ use crate::recipe::OpenVinoTarget;
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
-    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
@@ -51,9 +49,6 @@ pub struct Sources<'a> {
 }
 
 /// Converts a model; `folder` holds [`files`] of each precision afterwards. Gives what the converter said.
-///
-/// # Errors
-/// [`Error`].
 pub fn openvino(
     child: &Child<'_>,
     subject: Subject<'_>,
@@ -87,12 +82,12 @@ pub fn openvino(
     let names = |ports: &[crate::ir::ValueInfoProto]| -> Vec<String> {
         ports.iter().map(|port| port.name().to_owned()).filter(|name| !own(name)).collect()
     };
-    for (what, wanted) in [("inputs", names(&graph.input)), ("outputs", names(&graph.output))] {
+    for (what, expected) in [("inputs", names(&graph.input)), ("outputs", names(&graph.output))] {
         let found = outcome.result.get(what).and_then(|names| names.as_array());
         let found: Vec<&str> = found.into_iter().flatten().filter_map(|name| name.as_str()).collect();
-        if found != wanted {
-            let (found, wanted) = (found.join(", "), wanted.join(", "));
-            return Err(Error::Interface { what, found, wanted });
+        if found != expected {
+            let (found, expected) = (found.join(", "), expected.join(", "));
+            return Err(Error::Interface { what, found, wanted: expected });
         }
     }
     Ok(outcome.result)

@@ -19,9 +19,6 @@ impl Digest {
     }
 
     /// The digest of a file's contents, read in blocks.
-    ///
-    /// # Errors
-    /// Whatever opening or reading the file gives.
     pub fn of_file(path: &Path) -> io::Result<Self> {
         let mut file = std::fs::File::open(path)?;
         let mut hasher = Hasher::default();
@@ -66,9 +63,8 @@ impl std::str::FromStr for Digest {
             return Err(refuse());
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| refuse())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| refuse())?;
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| refuse())?;
         }
         Ok(Digest(bytes))
     }
@@ -100,8 +96,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Hashes what it is fed. [`Hasher::field`] is for keys made of several parts: it writes each
-/// part's length before it, so that `("ab", "c")` and `("a", "bc")` differ.
+/// Hashes bytes. [`Hasher::field`] writes the length before each part of a key: `("ab", "c")` and `("a", "bc")`
+/// differ.
 #[derive(Default)]
 pub struct Hasher(Sha256);
 
@@ -140,9 +136,6 @@ impl<W: Write> HashingWriter<W> {
     }
 
     /// Flushes, and returns the writer with the digest and length of what was written.
-    ///
-    /// # Errors
-    /// Whatever flushing gives.
     pub fn finish(mut self) -> io::Result<(W, Digest, u64)> {
         self.to.flush()?;
         Ok((self.to, self.hasher.finish(), self.bytes))

@@ -4,18 +4,34 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// How the names of files begin that are not whole yet.
-const PREFIX: &str = ".soprano-export-";
+/// How the names of files and folders begin that are not whole yet.
+pub(crate) const PREFIX: &str = ".soprano-export-";
 
 /// The folder that a file stands in.
 pub fn home(target: &Path) -> &Path {
     target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file beside its place until it is whole; gone again unless it is put there.
+/// Whether no process has this number.
+pub(crate) fn is_gone(process: i32) -> bool {
+    #[allow(unsafe_code)]
+    // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
+    let failed = unsafe { libc::kill(process, 0) } != 0;
+    // Another user's process can't be signalled, and lives.
+    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Opens a file that is there only to be locked, and waits for its lock.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    let file = File::options().create(true).append(true).open(path)?;
+    // A file system without locks is one where nobody else is expected.
+    let _ = file.lock();
+    Ok(file)
+}
+
+/// A file next to its place until it is whole; removed unless it is put there.
 ///
-/// It has the rights of any other new file, read and write for all but what the umask takes away; or,
-/// in place of an older file, that one's.
+/// It has the rights of any new file, or those of the file that it replaces.
 #[derive(Debug)]
 pub struct Staged {
     file: tempfile::NamedTempFile,
@@ -32,9 +48,6 @@ impl Staged {
     }
 
     /// As [`Staged::beside`], of a file that nobody else may read.
-    ///
-    /// # Errors
-    /// As [`Staged::beside`].
     pub fn private(target: &Path) -> io::Result<Self> {
         Self::with(target, 0o600)
     }
@@ -49,20 +62,12 @@ impl Staged {
         Ok(Self { file, target: target.to_owned() })
     }
 
-    /// The place that it will have.
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-
     /// The file, to write to.
     pub fn file(&mut self) -> &mut File {
         self.file.as_file_mut()
     }
 
     /// The file once more, to be written to by who must own it.
-    ///
-    /// # Errors
-    /// Where it is gone.
     pub fn reopen(&self) -> io::Result<File> {
         self.file.reopen()
     }

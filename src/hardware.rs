@@ -1,8 +1,7 @@
 //! What machine this is.
 //!
-//! Every reader takes text, so that machines are told apart by tests. Names come from the processor
-//! itself (`/proc/cpuinfo`, CPUID, `sysctl`); cores and memory are those that this process may use, not
-//! those of the host around its container.
+//! Readers take text, so that tests cover machines that aren't here. Names come from the processor (`/proc/cpuinfo`,
+//! CPUID, `sysctl`); cores and memory are those that this process may use, not those of the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,15 +29,6 @@ pub struct Machine {
     pub features: Vec<&'static str>,
 }
 
-/// Whether 8-bit products run faster than floats, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Int8Speed {
-    /// Whether there are instructions for sums of 8-bit products.
-    pub fast: bool,
-    /// The instructions, or what their absence means.
-    pub reason: &'static str,
-}
-
 impl Machine {
     /// Looks at this machine.
     pub fn detect() -> Self {
@@ -60,36 +50,6 @@ impl Machine {
             memory_available_bytes,
             features: features.into_iter().collect(),
         }
-    }
-
-    /// Whether the processor has a feature, by its name in [`Machine::features`].
-    pub fn has(&self, feature: &str) -> bool {
-        self.features.contains(&feature)
-    }
-
-    /// Whether INT8 models can be expected to beat float ones here.
-    pub fn int8_is_fast(&self) -> Int8Speed {
-        [
-            ("amx_int8", "AMX multiplies 8-bit tiles"),
-            ("avx512_vnni", "AVX-512 VNNI sums four 8-bit products per lane"),
-            ("avx_vnni", "AVX-VNNI sums four 8-bit products per lane"),
-            ("i8mm", "I8MM multiplies 8-bit matrices"),
-            ("dotprod", "SDOT and UDOT sum four 8-bit products per lane"),
-        ]
-        .into_iter()
-        .find(|(feature, _)| self.has(feature))
-        .map(|(_, reason)| Int8Speed { fast: true, reason })
-        .unwrap_or(Int8Speed {
-            fast: false,
-            reason: match self.arch {
-                "x86_64" | "x86" => {
-                    "no VNNI: 8-bit products go through 16 bits, saturate there without `reduce_range`, and gain \
-                     little but memory"
-                }
-                "aarch64" => "no dot-product instructions: 8-bit products are widened first, and gain little but memory",
-                _ => "no known 8-bit instructions on this architecture",
-            },
-        })
     }
 }
 
@@ -352,8 +312,8 @@ fn meminfo_bytes(meminfo: &str) -> (u64, u64) {
     (total, field("MemAvailable").or_else(|| field("MemFree")).unwrap_or(0).min(total))
 }
 
-/// The folders whose limits hold for a process, its own and those above it, in versions 1 and 2. A
-/// container often shows its own folder as the root, where the long path doesn't exist.
+/// The folders whose limits apply to a process, its own and those above, in cgroup versions 1 and 2. In a container
+/// the root is often its own folder, and the long path doesn't exist.
 fn memory_groups(groups: &str, root: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     for line in groups.lines() {
@@ -504,11 +464,6 @@ CPU implementer\t: 0x7f
 CPU part\t: 0x001
 ";
 
-    fn machine(arch: &'static str, cpuinfo: &str) -> Machine {
-        let features = listed_features(cpuinfo).into_iter().collect();
-        Machine { arch, features, ..Machine::default() }
-    }
-
     #[test]
     fn processors_are_called_what_they_call_themselves() {
         assert_eq!(x86_name(INTEL).unwrap(), "13th Gen Intel(R) Core(TM) i5-1334U");
@@ -544,16 +499,6 @@ CPU part\t: 0x001
         assert_eq!(features(PI5), ["dotprod", "fp16", "neon"]);
         assert_eq!(features(ROCK), ["fp16", "neon"], "only what every core has");
         assert!(features("").is_empty());
-    }
-
-    #[test]
-    fn int8_is_fast_where_there_are_instructions_for_it() {
-        assert!(machine("x86_64", INTEL).int8_is_fast().fast);
-        assert!(machine("aarch64", PI5).int8_is_fast().fast);
-        let amd = machine("x86_64", AMD).int8_is_fast();
-        assert!(!amd.fast && amd.reason.contains("reduce_range"));
-        assert!(!machine("aarch64", ROCK).int8_is_fast().fast);
-        assert!(!machine("riscv64", "").int8_is_fast().fast);
     }
 
     #[test]

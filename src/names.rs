@@ -23,51 +23,79 @@ pub trait Word: Copy + PartialEq + 'static {
     }
 }
 
-/// How the numbers of a file are held.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats throughout.
-    Fp32,
-    /// Weights in 16-bit floats.
-    Fp16,
-    /// Weights, and in ONNX activations too, in 8 bits in the large products.
-    Int8,
+/// Declares closed sets, each word with its name and its line of help.
+macro_rules! words {
+    ($($(#[$about:meta])* $set:ident { $($(#[$doc:meta])* $word:ident = $name:literal: $help:literal,)* })*) => { $(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $set {
+            $($(#[$doc])* $word,)*
+        }
+
+        impl Word for $set {
+            const ALL: &'static [Self] = &[$(Self::$word),*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$word => $name,)*
+                }
+            }
+
+            fn about(self) -> &'static str {
+                match self {
+                    $(Self::$word => $help,)*
+                }
+            }
+        }
+
+        impl fmt::Display for $set {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    )* };
 }
 
-impl Word for Precision {
-    const ALL: &'static [Self] = &[Self::Fp32, Self::Fp16, Self::Int8];
-
-    fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Fp16 => "fp16",
-            Precision::Int8 => "int8",
-        }
+words! {
+    /// How the numbers of a file are stored.
+    Precision {
+        /// 32-bit floats throughout.
+        Fp32 = "fp32": "32-bit floats throughout",
+        /// Weights in 16-bit floats.
+        Fp16 = "fp16": "Weights in 16-bit floats",
+        /// Weights, and in ONNX activations too, in 8 bits in the large products.
+        Int8 = "int8": "Weights in 8 bits in the large products",
     }
 
-    fn about(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "32-bit floats throughout",
-            Precision::Fp16 => "Weights in 16-bit floats",
-            Precision::Int8 => "Weights in 8 bits in the large products",
-        }
+    /// What a model's file is.
+    #[derive(Default)]
+    Format {
+        /// ONNX.
+        #[default]
+        Onnx = "onnx": "ONNX",
+        /// OpenVINO's intermediate representation: a graph in XML, and its weights in a `.bin` of the same name.
+        OpenVino = "openvino": "OpenVINO's intermediate representation",
     }
-}
 
-/// What a model's file is.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// ONNX.
-    #[default]
-    Onnx,
-    /// OpenVINO's intermediate representation: a graph in XML, and its weights in a `.bin` of the same name.
-    OpenVino,
+    /// What kind of component graph a graph is: how it is fed, stepped, timed and judged. A closed set, so that the
+    /// compiler lists every place that a new kind touches; a new model touches none of them.
+    Role {
+        /// Tokens to logits, one position after another from a cache: a language model.
+        Causal = "causal": "Tokens to logits, from a cache",
+        /// Frames to samples: a vocoder, a codec's decoder.
+        Signal = "signal": "Frames to samples",
+    }
+
+    /// What turns a checkpoint into a graph.
+    #[derive(Default)]
+    Exporter {
+        /// A plain forward pass by `torch.onnx`.
+        #[default]
+        Torch = "torch": "A plain forward pass by torch.onnx; the cache is added here",
+        /// HuggingFace Optimum.
+        Optimum = "optimum": "HuggingFace Optimum, with its cache",
+    }
 }
 
 impl Format {
@@ -80,79 +108,6 @@ impl Format {
     }
 }
 
-impl Word for Format {
-    const ALL: &'static [Self] = &[Self::Onnx, Self::OpenVino];
-
-    fn name(self) -> &'static str {
-        match self {
-            Format::Onnx => "onnx",
-            Format::OpenVino => "openvino",
-        }
-    }
-
-    fn about(self) -> &'static str {
-        match self {
-            Format::Onnx => "ONNX",
-            Format::OpenVino => "OpenVINO's intermediate representation",
-        }
-    }
-}
-
-/// What kind of component graph a graph is: how it is fed, stepped, timed and judged. A closed set, so that the
-/// compiler lists every place that a new kind touches; a new model touches none of them.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Tokens to logits, one position after another from a cache: a language model.
-    Causal,
-    /// Frames to samples: a vocoder, a codec's decoder.
-    Signal,
-}
-
-impl Word for Role {
-    const ALL: &'static [Self] = &[Self::Causal, Self::Signal];
-
-    fn name(self) -> &'static str {
-        match self {
-            Role::Causal => "causal",
-            Role::Signal => "signal",
-        }
-    }
-
-    fn about(self) -> &'static str {
-        match self {
-            Role::Causal => "Tokens to logits, from a cache",
-            Role::Signal => "Frames to samples",
-        }
-    }
-}
-
-/// What turns a checkpoint into a graph.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Exporter {
-    /// A plain forward pass by `torch.onnx`.
-    #[default]
-    Torch,
-    /// HuggingFace Optimum.
-    Optimum,
-}
-
 impl Exporter {
     /// Whether a causal graph has its cache when it comes out, and needs none added.
     pub fn leaves_cache(self) -> bool {
@@ -160,37 +115,7 @@ impl Exporter {
     }
 }
 
-impl Word for Exporter {
-    const ALL: &'static [Self] = &[Self::Torch, Self::Optimum];
-
-    fn name(self) -> &'static str {
-        match self {
-            Exporter::Torch => "torch",
-            Exporter::Optimum => "optimum",
-        }
-    }
-
-    fn about(self) -> &'static str {
-        match self {
-            Exporter::Torch => "A plain forward pass by torch.onnx; the cache is added here",
-            Exporter::Optimum => "HuggingFace Optimum, with its cache",
-        }
-    }
-}
-
-macro_rules! shown {
-    ($($word:ty),*) => {
-        $(impl fmt::Display for $word {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        })*
-    };
-}
-shown!(Exporter, Precision, Format, Role);
-
-/// The names of a causal graph's inputs and outputs. The defaults are those of `transformers`, as Optimum
-/// exports them.
+/// The names of a causal graph's inputs and outputs; by default those of `transformers`, as Optimum exports them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Causal {

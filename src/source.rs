@@ -40,14 +40,14 @@ impl Files {
 
 /// Which files of a checkpoint are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct Selection {
     /// The weights of each graph: at least one file of each must be there.
     pub weights: Vec<Files>,
     /// Files that are taken where they are there.
     pub companions: &'static [&'static str],
 }
 
-impl Wanted {
+impl Selection {
     /// The files that a hub repository must have.
     pub fn required(&self) -> Vec<&str> {
         self.weights.iter().map(Files::first).collect()
@@ -198,7 +198,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Layout`] where weights that are needed are missing, [`Error::Io`].
-    pub fn open(folder: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub fn open(folder: &Path, selection: &Selection) -> Result<Self, Error> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
@@ -209,18 +209,18 @@ impl Checkpoint {
             .collect();
         names.sort();
         let missing =
-            wanted.weights.iter().find(|files| !names.iter().any(|name| files.is_enough(name)));
+            selection.weights.iter().find(|files| !names.iter().any(|name| files.is_enough(name)));
         if let Some(missing) = missing {
             names.truncate(8);
-            let found = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            let present = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
             let (path, missing) = (folder.to_owned(), missing.first().to_owned());
-            return Err(Error::Layout { path, missing, found });
+            return Err(Error::Layout { path, missing, found: present });
         }
         let files = names
             .iter()
             .filter(|name| {
-                wanted.weights.iter().any(|files| files.take(name))
-                    || wanted.companions.contains(&name.as_str())
+                selection.weights.iter().any(|files| files.take(name))
+                    || selection.companions.contains(&name.as_str())
             })
             .map(|name| {
                 let path = folder.join(name);
@@ -231,14 +231,19 @@ impl Checkpoint {
         Ok(Self { folder: folder.to_owned(), files })
     }
 
-    /// One digest over names and contents.
+    /// As [`digest`], of its files.
     pub fn digest(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for file in &self.files {
-            hasher.field(&file.name, file.sha256.to_string());
-        }
-        hasher.finish()
+        digest(&self.files)
     }
+}
+
+/// One digest over names and contents.
+pub fn digest(files: &[File]) -> Digest {
+    let mut hasher = Hasher::default();
+    for file in files {
+        hasher.field(&file.name, file.sha256.to_string());
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -297,7 +302,7 @@ mod tests {
         std::fs::write(dir.path().join("readme.txt"), "").unwrap();
         let error = Checkpoint::open(
             dir.path(),
-            &Wanted { weights: vec![Files::of(&["decoder.pth"])], companions: &[] },
+            &Selection { weights: vec![Files::of(&["decoder.pth"])], companions: &[] },
         )
         .unwrap_err();
         assert!(error.to_string().contains("no decoder.pth in this folder; it holds: readme.txt"));

@@ -17,6 +17,14 @@ pub struct FileEntry {
     pub bytes: u64,
 }
 
+impl FileEntry {
+    /// Whether the file at a path is this one: its length first, then its digest.
+    pub fn is_at(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|meta| meta.len() == self.bytes)
+            && Digest::of_file(path).is_ok_and(|digest| digest == self.sha256)
+    }
+}
+
 /// Copies a file, hashing what is written.
 ///
 /// # Errors

@@ -17,8 +17,7 @@ use crate::validate::{Artifact, Tolerance};
 /// The format that is written.
 pub const FORMAT: u32 = 2;
 
-/// What a bundle holds and how it came to be. Nothing in it depends on when, where or by whom it was
-/// built: two builds of one checkpoint are equal byte for byte.
+/// What a bundle holds and how it was built; no date, machine or person: two builds of one checkpoint are identical.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -146,9 +145,6 @@ impl ArtifactEntry {
     }
 
     /// What a runtime must know of its file.
-    ///
-    /// # Errors
-    /// As [`Traits::of`].
     pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
         Traits::of(&artifact.path, self.format, self.precision)
     }

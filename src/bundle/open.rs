@@ -8,8 +8,8 @@ use crate::runtime::{self, Format};
 use crate::speech;
 use crate::validate::{self, Artifact, References, Weights};
 
-/// A bundle that is read. Its manifest may say anything: a path to one of its files comes from here alone,
-/// after the file was found inside the folder and with the digest that the manifest gives it.
+/// A bundle whose manifest was read. A path to one of its files comes from here alone, after the file was found inside
+/// the folder and has the digest that the manifest gives it.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     folder: PathBuf,
@@ -83,23 +83,18 @@ pub enum OpenError {
         help("its manifest.json lists what it has: ask for another precision, or another runtime")
     )]
     NoFile { graph: String, runtime: &'static str },
-    /// A graph's inputs or outputs are not those of its role.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] crate::interface::Error),
-    /// The references prove nothing.
     #[error(transparent)]
     #[diagnostic(transparent)]
     References(#[from] validate::Error),
-    /// An ONNX file could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
-    /// A runtime does not take a file.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),
-    /// The files do not make a voice.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] speech::Error),
@@ -107,9 +102,6 @@ pub enum OpenError {
 
 impl Bundle {
     /// Opens the bundle in a folder: reads its manifest, and none of its files yet.
-    ///
-    /// # Errors
-    /// As [`Manifest::read`].
     pub fn open(folder: &Path) -> Result<Self, super::Error> {
         Ok(Self { manifest: Manifest::read(folder)?, folder: folder.to_owned() })
     }

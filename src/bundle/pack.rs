@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::files::{FileEntry, hashed_copy};
-use super::{Error, MANIFEST, Manifest, SUMS};
+use super::{Error, FileEntry, MANIFEST, Manifest, SUMS, hashed_copy};
 use crate::digest::Digest;
+use crate::files::{self, PREFIX};
 use crate::validate::Accepted;
 
 /// What goes into a bundle beside its models.
@@ -38,8 +38,8 @@ pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
         Ok(_) if !overwrite => return Err(Error::Exists { path: target.to_owned() }),
         Ok(_) => {}
     }
-    let parent = parent(target);
-    std::fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    let home = files::home(target);
+    std::fs::create_dir_all(home).map_err(Error::io(home))?;
     staging(target).map(drop)
 }
 
@@ -52,25 +52,14 @@ fn is_bundle(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())
 }
 
-/// The folder in which a bundle stands.
-pub(super) fn parent(target: &Path) -> PathBuf {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// How the names of folders begin in which something is being made.
-pub(super) const PREFIX: &str = ".soprano-export-";
-
 /// A folder beside the target, gone again unless it is renamed.
 fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
-    let parent = parent(target);
-    sweep(&parent);
+    let home = files::home(target);
+    sweep(home);
     tempfile::Builder::new()
         .prefix(&format!("{PREFIX}{}-", std::process::id()))
-        .tempdir_in(&parent)
-        .map_err(Error::io(&parent))
+        .tempdir_in(home)
+        .map_err(Error::io(home))
 }
 
 /// Removes what killed builds left beside a target: folders named after a process that is gone.
@@ -79,12 +68,7 @@ pub(super) fn sweep(parent: &Path) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let owner =
             name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<i32>().ok());
-        let Some(owner) = owner else { continue };
-        #[allow(unsafe_code)]
-        // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
-        let gone = unsafe { libc::kill(owner, 0) } != 0
-            && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
-        if gone {
+        if owner.is_some_and(files::is_gone) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -106,35 +90,33 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         Ok(path)
     };
-    let mut copy = |name: &str, from: &Path, expected: Digest| -> Result<(), Error> {
+    let copy = |name: &str, from: &Path, expected: Digest| -> Result<FileEntry, Error> {
         let entry = hashed_copy(from, &place(name)?)?;
         if entry.sha256 != expected {
             let (expected, found) = (expected.to_string(), entry.sha256.to_string());
             return Err(Error::Changed { path: from.to_owned(), expected, found });
         }
-        files.insert(name.to_owned(), entry);
-        Ok(())
+        Ok(entry)
     };
     for (name, accepted) in &contents.models {
         let artifact = accepted.artifact();
-        copy(name, &artifact.path, artifact.sha256)?;
+        files.insert(name.clone(), copy(name, &artifact.path, artifact.sha256)?);
         if let Some(weights) = &artifact.weights {
-            let beside = Path::new(name).with_extension("bin");
-            copy(&beside.to_string_lossy(), &weights.path, weights.sha256)?;
+            let name = Path::new(name).with_extension("bin").to_string_lossy().into_owned();
+            let entry = copy(&name, &weights.path, weights.sha256)?;
+            files.insert(name, entry);
         }
     }
     for (name, extra) in &contents.extras {
-        if let Extra::Copy(from, expected) = extra {
-            copy(name, from, *expected)?;
-        }
-    }
-    for (name, extra) in &contents.extras {
-        if let Extra::Text(text) = extra {
-            let path = place(name)?;
-            std::fs::write(&path, text).map_err(Error::io(&path))?;
-            let entry = FileEntry { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 };
-            files.insert(name.clone(), entry);
-        }
+        let entry = match extra {
+            Extra::Copy(from, expected) => copy(name, from, *expected)?,
+            Extra::Text(text) => {
+                let path = place(name)?;
+                std::fs::write(&path, text).map_err(Error::io(&path))?;
+                FileEntry { sha256: Digest::of(text.as_bytes()), bytes: text.len() as u64 }
+            }
+        };
+        files.insert(name.clone(), entry);
     }
     for artifact in &manifest.artifacts {
         if !contents.models.contains_key(&artifact.file) {
@@ -158,36 +140,34 @@ pub fn pack(contents: Contents, target: &Path, overwrite: bool) -> Result<Manife
     Ok(manifest)
 }
 
-/// Renames the finished folder to its place; one that is in the way is moved aside first and only
-/// removed once the new one stands. Returns whether the folder is gone from where it was: else the old
-/// bundle lies there now.
-pub(super) fn put(made: &Path, target: &Path) -> Result<bool, Error> {
+/// Renames the finished folder into place; one that is in the way is removed once the new one is there. Returns
+/// whether `staged` is gone; otherwise it holds the old bundle now.
+pub(super) fn put(staged: &Path, target: &Path) -> Result<bool, Error> {
     #[cfg(unix)]
     {
         // A temporary folder is private; a bundle is as readable as any folder made here.
         use std::os::unix::fs::PermissionsExt;
         let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(made, open).map_err(Error::io(made))?;
+        std::fs::set_permissions(staged, open).map_err(Error::io(staged))?;
     }
     if !target.exists() {
-        std::fs::rename(made, target).map_err(Error::io(target))?;
+        std::fs::rename(staged, target).map_err(Error::io(target))?;
         return Ok(true);
     }
-    if exchange(made, target) {
+    if exchange(staged, target) {
         return Ok(false);
     }
     let aside = staging(target)?;
     let old = aside.path().join("old");
     std::fs::rename(target, &old).map_err(Error::io(target))?;
-    if let Err(e) = std::fs::rename(made, target) {
+    if let Err(e) = std::fs::rename(staged, target) {
         let _ = std::fs::rename(&old, target);
         return Err(Error::io(target)(e));
     }
     Ok(true)
 }
 
-/// Swaps two folders in one step, so that at no moment neither bundle stands; false where this system
-/// or file system can't.
+/// Swaps two folders in one step, so that one bundle is always there; false where the file system can't.
 #[cfg(target_os = "linux")]
 fn exchange(a: &Path, b: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;

@@ -1,6 +1,5 @@
-//! The provenance of a bundle, in the two forms that other tools read: an in-toto statement with SLSA's
-//! provenance, and a CycloneDX bill of materials. Both follow from the manifest and the bundle's other
-//! files alone: no time, no machine, no person; so two builds of one checkpoint write them equal.
+//! The provenance of a bundle as an in-toto statement with SLSA's provenance, and as a CycloneDX bill of materials.
+//! Both follow from the manifest and the other files alone, so two builds of one checkpoint write equal ones.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Extra, Manifest};
 use crate::digest::{Digest, Hasher};
+use crate::source;
 
 /// The name of the in-toto statement.
 pub const STATEMENT: &str = "provenance.intoto.json";
@@ -17,28 +17,28 @@ pub const BILL: &str = "bom.cdx.json";
 const HOME: &str = env!("CARGO_PKG_REPOSITORY");
 const LOCK: &str = "recipe.lock.yaml";
 
-/// The two files, for the models of a manifest and the files beside them. `exporters` is the digest of
-/// the Python exporters' text. `time`, in seconds since 1970 (`SOURCE_DATE_EPOCH`), is written into the
-/// bill where somebody sets it, and nowhere else.
+/// The two files. `exporters` is the digest of the Python exporters; `time`, in seconds since 1970, is written into
+/// the bill where it is set (`SOURCE_DATE_EPOCH`), and nowhere else.
 pub fn provenance(
     manifest: &Manifest,
     extras: &BTreeMap<String, Extra>,
     exporters: Digest,
     time: Option<u64>,
 ) -> [(String, Extra); 2] {
-    let made = Made { manifest, extras, exporters };
+    let facts = Facts { manifest, extras, exporters };
     let text =
         |value: Value| Extra::Text(serde_json::to_string_pretty(&value).expect("plain data") + "\n");
-    [(STATEMENT.to_owned(), text(made.statement())), (BILL.to_owned(), text(made.bill(time)))]
+    [(STATEMENT.to_owned(), text(facts.statement())), (BILL.to_owned(), text(facts.bill(time)))]
 }
 
-struct Made<'a> {
+/// What provenance follows from.
+struct Facts<'a> {
     manifest: &'a Manifest,
     extras: &'a BTreeMap<String, Extra>,
     exporters: Digest,
 }
 
-impl Made<'_> {
+impl Facts<'_> {
     /// Models and references, each by its path, with its digest.
     fn subjects(&self) -> BTreeMap<&str, Digest> {
         let models = self.manifest.artifacts.iter().map(|a| (a.file.as_str(), a.sha256));
@@ -58,11 +58,7 @@ impl Made<'_> {
 
     /// One digest over everything that was read of the checkpoint.
     fn checkpoint(&self) -> Digest {
-        let mut hasher = Hasher::default();
-        for file in &self.manifest.checkpoint.files {
-            hasher.field(&file.name, file.sha256.to_string());
-        }
-        hasher.finish()
+        source::digest(&self.manifest.checkpoint.files)
     }
 
     /// One digest over what the bill lists: bills of one content have one serial number.
@@ -91,10 +87,9 @@ impl Made<'_> {
         });
         let lock = self.lock().map(|digest| json!({ "name": LOCK, "digest": { "sha256": digest } }));
         let exporters = json!({ "name": "soprano_export", "digest": { "sha256": self.exporters } });
-        let packages = self.manifest.environment.iter().map(|(name, version)| match name.as_str() {
-            "python" => json!({ "name": "python", "uri": format!("pkg:generic/python@{version}") }),
-            _ => json!({ "name": name, "uri": package(name, version) }),
-        });
+        let packages = self.manifest.environment.iter();
+        let packages =
+            packages.map(|(name, version)| json!({ "name": name, "uri": package(name, version) }));
         let materials: Vec<Value> = weights.chain(lock).chain([exporters]).chain(packages).collect();
         let mut versions = self.manifest.environment.clone();
         versions.insert(self.manifest.tool.name.clone(), self.manifest.tool.version.clone());
@@ -132,18 +127,11 @@ impl Made<'_> {
             components.push(hashed(kind, file, format!("file:{file}"), digest));
         }
         for file in &checkpoint.files {
-            components.push(hashed(
-                "data",
-                &file.name,
-                format!("checkpoint:{}", file.name),
-                file.sha256,
-            ));
+            let reference = format!("checkpoint:{}", file.name);
+            components.push(hashed("data", &file.name, reference, file.sha256));
         }
         for (package_name, version) in environment {
-            let place = match package_name.as_str() {
-                "python" => format!("pkg:generic/python@{version}"),
-                _ => package(package_name, version),
-            };
+            let place = package(package_name, version);
             components.push(json!({
                 "type": if package_name == "python" { "platform" } else { "library" },
                 "bom-ref": place, "name": package_name, "version": version, "purl": place,
@@ -180,8 +168,11 @@ impl Made<'_> {
     }
 }
 
-/// A Python package's address: names are compared in lower case, with hyphens.
+/// The address of Python or of a package, whose names are compared in lower case, with hyphens.
 fn package(name: &str, version: &str) -> String {
+    if name == "python" {
+        return format!("pkg:generic/python@{version}");
+    }
     let name = name.to_lowercase().replace('_', "-");
     // The one sign in a version that such an address can't hold as it is.
     format!("pkg:pypi/{name}@{}", version.replace('+', "%2B"))

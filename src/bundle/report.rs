@@ -3,22 +3,22 @@
 mod bars;
 mod bench;
 mod plot;
+mod sound;
 mod speech;
 
 use std::fmt::Display;
 
 use askama::Template;
-use serde::{Serialize, Serializer};
 
-use crate::audio::{self, Encoding, Wav};
+use crate::bundle::{FileEntry, WeightsEntry};
 use crate::digest::Digest;
 
 pub use bench::html as bench_html;
-use plot::Spectrogram;
+use sound::Sound;
 pub use speech::{Speaker, SpeechPage, html as speech_html};
 
 /// All that `report.html` says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// The bundle's name.
     pub name: String,
@@ -37,7 +37,7 @@ pub struct Page {
 }
 
 /// One artifact: its size, what the passes did to it, and how it did in one runtime.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct ArtifactSection {
     /// Path inside the bundle.
     pub file: String,
@@ -46,8 +46,7 @@ pub struct ArtifactSection {
     /// Digest of the file.
     pub sha256: Digest,
     /// Its weights, where they are a file of their own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<CardFile>,
+    pub weights: Option<WeightsEntry>,
     /// How numbers are held: `fp32`, `int8`, …
     pub precision: String,
     /// What ran it, with the version: `tract 0.23.9`.
@@ -68,7 +67,7 @@ pub struct ArtifactSection {
 }
 
 /// One recorded input, and how far the artifact's output is from the recorded one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct CaseRow {
     /// Unique within the artifact.
     pub name: String,
@@ -79,26 +78,21 @@ pub struct CaseRow {
     /// Length of the input, in the model's steps (tokens, hidden states).
     pub length: usize,
     /// Greatest magnitude of the reference.
-    #[serde(serialize_with = "number_or_word")]
     pub peak: f64,
     /// Greatest difference, as a share of `peak`.
-    #[serde(serialize_with = "number_or_word")]
     pub max_abs_of_peak: f64,
-    /// [`audio::snr_db`] of the output.
-    #[serde(serialize_with = "number_or_word")]
+    /// [`crate::audio::snr_db`] of the output.
     pub snr_db: f64,
-    /// [`audio::log_spectral_distance_db`] of the output; nothing where the output is not sound.
-    #[serde(serialize_with = "number_or_word_or_nothing")]
+    /// [`crate::audio::log_spectral_distance_db`] of the output; nothing where the output is not sound.
     pub log_spectral_distance_db: Option<f64>,
     /// Whether every metric is within its limit.
     pub passed: bool,
     /// Of a case that can't judge closely how far a last bit of its input moves PyTorch's own output.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ill_conditioned: Option<String>,
 }
 
 /// A recording, as PyTorch and as the artifact made it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Listening {
     /// What is heard.
     pub title: String,
@@ -111,7 +105,7 @@ pub struct Listening {
 }
 
 /// All that the bundle's `README.md` says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Card {
     /// The bundle's name.
     pub name: String,
@@ -125,27 +119,16 @@ pub struct Card {
     pub checkpoint: String,
     /// See [`Page::checkpoint_digest`].
     pub checkpoint_digest: Digest,
-    /// The bundle's files.
-    pub files: Vec<CardFile>,
+    /// The models' files by their path inside the bundle.
+    pub files: Vec<(String, FileEntry)>,
     /// The interface of the graph that makes sound; nothing for a bundle without one.
     pub signal: Option<CardSignal>,
     /// The same sections as the page's.
     pub artifacts: Vec<ArtifactSection>,
 }
 
-/// A file of the bundle.
-#[derive(Clone, Debug, Serialize)]
-pub struct CardFile {
-    /// Path inside the bundle.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Digest of the contents.
-    pub sha256: Digest,
-}
-
 /// A signal graph that turns `input` into `output` `[batch, per_frame·(T − lead)]`, both f32.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct CardSignal {
     /// Path of the ONNX file inside the bundle.
     pub file: String,
@@ -199,13 +182,13 @@ impl Page {
             return "no artifact was checked".to_owned();
         }
         if self.accepted() {
-            let thrown =
+            let ill_conditioned =
                 self.artifacts.iter().map(|a| a.cases.len() - a.judging().count()).sum::<usize>();
-            let held = match thrown {
+            let outcome = match ill_conditioned {
                 0 => "every one within its limits",
                 _ => "every one that can judge within its limits",
             };
-            return format!("{checks}, {}, {held}", many(cases, "case", "cases"));
+            return format!("{checks}, {}, {outcome}", many(cases, "case", "cases"));
         }
         let failed = self.artifacts.iter().filter(|a| !a.accepted());
         let files: Vec<String> = failed.map(|a| format!("{} in {}", a.file, a.runtime)).collect();
@@ -230,13 +213,13 @@ impl ArtifactSection {
 
     fn sentence(&self) -> String {
         let cases = many(self.cases.len(), "case", "cases");
-        let thrown = self.cases.len() - self.judging().count();
+        let ill_conditioned = self.cases.len() - self.judging().count();
         match self.failures() {
             0 if self.cases.is_empty() => "no case was run".to_owned(),
-            0 if self.passed && thrown > 0 => {
+            0 if self.passed && ill_conditioned > 0 => {
                 format!(
                     "{cases}, of which {} ill-conditioned; the others within their limits",
-                    grouped(thrown)
+                    grouped(ill_conditioned)
                 )
             }
             0 if self.passed => format!("{cases}, every one within its limits"),
@@ -245,8 +228,7 @@ impl ArtifactSection {
         }
     }
 
-    /// The cases: failed ones, then those that judge closely; of each those with the least SNR, then those
-    /// with the greatest difference; NaN counts as worst.
+    /// The cases: failed ones first, then those that judge closely, then by SNR and by difference, worst first.
     fn worst_first(&self) -> Vec<&CaseRow> {
         let mut cases: Vec<&CaseRow> = self.cases.iter().collect();
         cases.sort_by(|a, b| {
@@ -304,18 +286,7 @@ fn badness(metric: f64) -> f64 {
     if metric.is_nan() { f64::NAN.copysign(1.0) } else { metric }
 }
 
-/// JSON has no NaN and no infinities, and would say `null`.
-fn number_or_word<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
-    if x.is_finite() { to.serialize_f64(*x) } else { to.serialize_str(word(*x)) }
-}
-
-fn number_or_word_or_nothing<S: Serializer>(x: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
-    match x {
-        Some(x) => number_or_word(x, to),
-        None => to.serialize_none(),
-    }
-}
-
+/// A number that is none, for people.
 fn word(x: f64) -> &'static str {
     match x {
         x if x.is_nan() => "not a number",
@@ -406,152 +377,10 @@ mod filters {
         }
     }
 
-    /// A string literal of JSON, which YAML and Python read alike: no word in it is taken for a
-    /// number or a truth value.
+    /// A JSON string literal, which YAML and Python read as a string too.
     pub fn quoted(text: &str, _: &dyn Values) -> Result<String> {
         serde_json::to_string(text).map_err(|e| askama::Error::Custom(e.into()))
     }
-}
-
-/// The players and pictures of [`Listening`], each ready to stand in the page.
-struct Sound {
-    title: String,
-    facts: String,
-    players: Vec<(&'static str, Result<String, String>)>,
-    waveforms: Vec<(String, String)>,
-    spectrograms: Vec<(String, String)>,
-    note: Option<String>,
-}
-
-/// How far an artifact is from its reference, for people; nothing where they can't be compared.
-fn figures(reference: &[f32], artifact: &[f32]) -> String {
-    if let (Ok(snr), Ok(lsd), Ok(greatest)) = (
-        audio::snr_db(reference, artifact),
-        audio::log_spectral_distance_db(reference, artifact),
-        audio::max_abs_difference(reference, artifact),
-    ) {
-        let show = |x: f64, unit: &str| match x.is_finite() {
-            true => format!("{x:.2}{unit}"),
-            false => word(x).to_owned(),
-        };
-        let greatest =
-            if greatest.is_finite() { format!("{greatest:.2e}") } else { word(greatest).into() };
-        return format!(
-            "; SNR {}, log-spectral distance {}, greatest difference {greatest}",
-            show(snr, " dB"),
-            show(lsd, " dB")
-        );
-    }
-    String::new()
-}
-
-/// How many samples are not numbers, where some are.
-fn not_numbers(reference: &[f32], artifact: &[f32]) -> Option<String> {
-    let bad = |samples: &[f32]| samples.iter().filter(|s| !s.is_finite()).count();
-    let (bad_reference, bad_artifact) = (bad(reference), bad(artifact));
-    (bad_reference + bad_artifact > 0).then(|| {
-        format!(
-            "{} of the reference and {} of the artifact are not numbers or not finite; the pictures \
-             bar them in red.",
-            many(bad_reference, "sample", "samples"),
-            grouped(bad_artifact)
-        )
-    })
-}
-
-impl Sound {
-    fn of(listening: &Listening) -> Self {
-        let Listening { title, sample_rate, reference, artifact } = listening;
-        let rate = *sample_rate;
-        let seconds = reference.len() as f64 / f64::from(rate.max(1));
-        let facts = format!("{} s at {} Hz", plot::plain(seconds, 4), grouped(rate));
-        let facts = facts + &figures(reference, artifact);
-        let difference: Option<Vec<f32>> = (reference.len() == artifact.len())
-            .then(|| artifact.iter().zip(reference).map(|(a, r)| a - r).collect());
-        let players =
-            vec![("Reference", player(rate, reference)), ("Artifact", player(rate, artifact))];
-
-        let full_scale = positive(loudest(reference).max(loudest(artifact)));
-        let draw = |name: &str, samples: &[f32], scale: f64| {
-            let label = format!("Waveform of the {name}, amplitude over seconds");
-            plot::waveform(samples, rate.max(1), scale, &label)
-        };
-        let mut waveforms = vec![
-            ("Reference".to_owned(), draw("reference", reference, full_scale)),
-            ("Artifact".to_owned(), draw("artifact", artifact, full_scale)),
-        ];
-
-        let level_of =
-            [Spectrogram::of(reference, rate.max(1)), Spectrogram::of(artifact, rate.max(1))];
-        let zero = match level_of.each_ref().map(Spectrogram::loudest) {
-            [reference, _] if reference > 0.0 => reference,
-            [_, artifact] => positive(artifact),
-        };
-        let draw = |name: &str, spectrogram: &Spectrogram, top: f64| {
-            spectrogram.draw(zero, top, &format!("Spectrogram of the {name}, kilohertz over seconds"))
-        };
-        let [r, a] = &level_of;
-        let mut spectrograms = vec![
-            ("Reference".to_owned(), draw("reference", r, 0.0)),
-            ("Artifact".to_owned(), draw("artifact", a, 0.0)),
-        ];
-
-        let mut notes = Vec::new();
-        match &difference {
-            None => notes.push(format!(
-                "No difference is drawn: the reference has {} samples and the artifact {}.",
-                grouped(reference.len()),
-                grouped(artifact.len())
-            )),
-            Some(difference) => {
-                let greatest = loudest(difference);
-                let scale = if greatest > 0.0 { plot::round_down(full_scale / greatest) } else { 1.0 };
-                let heading = if greatest > 0.0 {
-                    format!("Difference (artifact − reference), drawn {} times as large", times(scale))
-                } else {
-                    "Difference (artifact − reference): zero wherever it is a number".to_owned()
-                };
-                waveforms.push((heading, draw_difference(difference, rate, full_scale / scale)));
-                let d = Spectrogram::of(difference, rate.max(1));
-                let top = 20.0 * (d.loudest() / zero).log10();
-                let top = if top.is_finite() { (top / 10.0).ceil() * 10.0 } else { 0.0 };
-                let heading = "Difference (artifact − reference), with a scale of its own".to_owned();
-                spectrograms.push((heading, draw("difference", &d, top)));
-            }
-        }
-        notes.extend(not_numbers(reference, artifact));
-        let note = (!notes.is_empty()).then(|| notes.join(" "));
-        Self { title: title.clone(), facts, players, waveforms, spectrograms, note }
-    }
-}
-
-fn draw_difference(difference: &[f32], rate: u32, full_scale: f64) -> String {
-    let label = "Waveform of the difference, amplitude over seconds";
-    plot::waveform(difference, rate.max(1), full_scale, label)
-}
-
-/// A factor as text: `20,000` or `0.5`.
-fn times(scale: f64) -> String {
-    if (1.0..1e15).contains(&scale) { grouped(scale.round() as u64) } else { plot::plain(scale, 1) }
-}
-
-/// The greatest finite magnitude of a signal, for the scale of a picture.
-fn loudest(signal: &[f32]) -> f64 {
-    signal.iter().map(|&x| f64::from(x).abs()).filter(|x| x.is_finite()).fold(0.0, f64::max)
-}
-
-fn positive(x: f64) -> f64 {
-    if x > 0.0 { x } else { 1.0 }
-}
-
-/// A 16-bit WAV as a data URI, or why there is none.
-fn player(sample_rate: u32, samples: &[f32]) -> Result<String, String> {
-    if samples.is_empty() {
-        return Err("it has no samples".to_owned());
-    }
-    let wav = Wav { sample_rate, samples: samples.to_vec() };
-    let bytes = wav.to_bytes(Encoding::Pcm16).map_err(|why| why.to_string())?;
-    Ok(plot::data_uri("audio/wav", &bytes))
 }
 
 #[derive(Template)]
@@ -562,8 +391,7 @@ struct Html<'a> {
     range_db: f64,
 }
 
-/// The report as one page that needs nothing beside it: no script, no other file. Everything in
-/// it is escaped; a verdict is always a word.
+/// The report as one page without scripts or other files. Everything in it is escaped; a verdict is always a word.
 pub fn html(page: &Page) -> String {
     let sound = page.listening.as_ref().map(Sound::of);
     let html = Html { page, sound, range_db: plot::RANGE_DB };

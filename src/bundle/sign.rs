@@ -1,6 +1,5 @@
-//! Signatures: minisign over the manifest, which holds the digest of every other file of the bundle. The
-//! list of digests follows from the manifest, and [`super::verify`] holds the two against each other;
-//! so one signature covers everything, models with their external data included.
+//! Signatures: minisign over the manifest, which holds the digest of every other file, so one signature covers all.
+//! The list of digests follows from the manifest; [`super::verify`] compares the two.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -74,7 +73,7 @@ pub enum Unsigned {
     #[error("it is not signed: there is no {SIGNATURE}")]
     Missing,
     /// What is there is not one.
-    #[error("{SIGNATURE} is damaged, or no signature")]
+    #[error("{SIGNATURE} is damaged, or not a signature")]
     Damaged,
     /// It was made by another key.
     #[error("it is signed by the key {found}, not by {expected}")]
@@ -89,15 +88,12 @@ pub enum Unsigned {
     Forged,
 }
 
-/// A key that signatures are held against.
+/// A key that signatures are checked against.
 #[derive(Clone, Debug)]
 pub struct PublicKey(minisign::PublicKey);
 
 impl PublicKey {
     /// Reads minisign's public key: its file of two lines, or the second one alone.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Key`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = text(path)?;
         let boxed = PublicKeyBox::from_string(&text).and_then(PublicKeyBox::into_public_key);
@@ -115,8 +111,7 @@ impl PublicKey {
         number(self.0.keynum())
     }
 
-    /// Holds the signature of the bundle in `folder` against its manifest. Whether the files are those
-    /// of the manifest is for [`super::verify`] to say.
+    /// Checks the signature of the bundle in `folder`; [`super::verify`] checks the files.
     ///
     /// # Errors
     /// [`Error::Io`] where the manifest or the signature can't be read.

@@ -49,8 +49,8 @@ pub struct Finding {
     pub problem: Problem,
 }
 
-/// Holds every file of a bundle against its digests, in parallel; an empty list means that the bundle
-/// is whole. A signature is looked at as far as that goes without a key.
+/// Checks every file of a bundle against its digest, in parallel; an empty list means that the bundle is whole. A
+/// signature is checked as far as that is possible without a key.
 ///
 /// # Errors
 /// [`Error::Manifest`] where the folder isn't a bundle or its manifest, unchanged, can't be understood;

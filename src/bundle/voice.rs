@@ -24,8 +24,8 @@ pub struct Chosen<'a> {
 }
 
 impl Bundle {
-    /// The file of a graph that a runtime is to run: of the precision that is wanted, or of the smallest that it
-    /// is fast with; in the format that it is fastest with. None where the runtime takes none.
+    /// The file of a graph that a runtime is to run: of a precision, or the smallest that it is fast with; in the
+    /// format that it is fastest with. None where the runtime takes none.
     ///
     /// # Errors
     /// As [`Bundle::model`]; [`OpenError::Model`].
@@ -52,8 +52,7 @@ impl Bundle {
         Ok(None)
     }
 
-    /// The voice of this bundle in one runtime: of each graph that speaks the file of the precision that is wanted,
-    /// or the smallest that the runtime is fast with.
+    /// The voice of this bundle in one runtime, each graph's file as [`Bundle::choose`] finds it.
     ///
     /// # Errors
     /// As [`Bundle::voice`]; [`OpenError::NoFile`] where the runtime takes no file of a graph.

@@ -57,9 +57,9 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     let rounds = rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
     let plan = Rounds { threads, rounds, quick: options.quick };
 
-    let found = here.runtimes(&options.runtime, runtime::Options::fast(threads))?;
-    let (variants, mut left_out) = variants::of(&bundle, &found)?;
-    left_out.splice(0..0, found.missing.iter().map(|error| format!("{error}; it is left out")));
+    let runtimes = here.runtimes(&options.runtime, runtime::Options::fast(threads))?;
+    let (variants, mut left_out) = variants::of(&bundle, &runtimes)?;
+    left_out.splice(0..0, runtimes.missing.iter().map(|error| format!("{error}; it is left out")));
     left_out.iter().for_each(|why| tellln!("{why}"));
     if variants.is_empty() {
         return Err(Box::new(Error::Nothing { bundle: options.bundle.clone() }));
@@ -73,10 +73,10 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     }
     for graph in graphs(&variants) {
         let all: Vec<&Variant<'_>> = variants.iter().filter(|v| v.entry.graph == graph).collect();
-        let before = pytorch::run(options, here, (&bundle, graph), plan)?;
-        rows.extend(measured(&all, options, here, plan, &mut left_out)?);
-        let after = pytorch::run(options, here, (&bundle, graph), plan)?;
-        rows.extend(before.zip(after).map(|(before, after)| pytorch::better(before, after)));
+        let first = pytorch::run(options, here, (&bundle, graph), plan)?;
+        rows.extend(measure_graph(&all, options, here, plan, &mut left_out)?);
+        let second = pytorch::run(options, here, (&bundle, graph), plan)?;
+        rows.extend(first.zip(second).map(|(first, second)| pytorch::better(first, second)));
     }
     if rows.iter().all(|row| row.file.is_none()) {
         return Err(Box::new(Error::Nothing { bundle: options.bundle.clone() }));
@@ -105,7 +105,7 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     Ok(if report.gate.iter().all(|demand| demand.met) { Answer::Yes } else { Answer::No })
 }
 
-/// The graphs of these files: causal ones first, as they are called.
+/// The graphs of these files, causal ones first, in the order of their calls.
 fn graphs<'a>(variants: &'a [Variant<'_>]) -> Vec<&'a str> {
     let mut graphs: Vec<(Role, &str)> = Vec::new();
     for variant in variants {
@@ -118,7 +118,7 @@ fn graphs<'a>(variants: &'a [Variant<'_>]) -> Vec<&'a str> {
     graphs.into_iter().map(|(_, graph)| graph).collect()
 }
 
-/// How much is measured.
+/// How many threads and rounds a measurement takes.
 #[derive(Clone, Copy)]
 struct Rounds {
     threads: usize,
@@ -126,9 +126,8 @@ struct Rounds {
     quick: bool,
 }
 
-/// Every variant of a graph: first each in processes of its own, then all in turn. One that a runtime can't
-/// load or run is left out, with a sentence.
-fn measured(
+/// Measures each variant of a graph, in processes of its own and then in turns. One that fails is left out.
+fn measure_graph(
     variants: &[&Variant<'_>],
     options: &Options,
     here: &Here,
@@ -147,7 +146,7 @@ fn measured(
             }
             progress.progress("load", (turn * variants.len() + at) as u64, all);
             match probe::start(variant, options, here, plan.threads)? {
-                Ok(found) => fresh[at].push(found),
+                Ok(figures) => fresh[at].push(figures),
                 Err(why) => failed[at] = Some(why),
             }
         }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::arguments::{BuildRecipe, Decoder, Lm, Output};
+use super::arguments::{BuildRecipe, Decoder, Files, Lm, Output};
 use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Failure, INTERRUPTED, Outcome, json, say};
@@ -11,47 +11,46 @@ use crate::recipe::{Graph, Int8, Recipe, Targets, Terms};
 use crate::runtime::Options;
 use crate::source::Source;
 
-/// The recipe that serves where nothing else is said.
+/// The recipe to use where none is named.
 const DEFAULT: &str = "soprano-1.1";
 
-/// The recipe of a call, its source, and the bundle's name where the recipe was meant for it.
+/// A call's recipe and source, and the bundle's name if the recipe is for that source.
 pub(super) struct Chosen {
     pub recipe: Recipe,
     source: Source,
     name: Option<String>,
 }
 
-pub(super) fn choose(named: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
-    let mut recipe = match (named, model) {
+pub(super) fn choose(name: Option<&str>, model: Option<&str>) -> Result<Chosen, Failure> {
+    let mut recipe = match (name, model) {
         (Some(name), _) => family::recipes().find(name)?,
-        (None, Some(model)) => made_for(model)?,
+        (None, Some(model)) => recipe_of(model)?,
         (None, None) => family::recipes().find(DEFAULT)?,
     };
-    let wanted = model.unwrap_or(&recipe.source).to_owned();
-    let meant = named.is_some() || wanted == recipe.source;
-    if !meant {
+    let source = model.unwrap_or(&recipe.source).to_owned();
+    let fits = name.is_some() || source == recipe.source;
+    if !fits {
         without_names(&mut recipe);
     }
-    let name = meant.then(|| recipe.name.clone());
-    Ok(Chosen { source: Source::parse(&wanted)?, recipe, name })
+    let name = fits.then(|| recipe.name.clone());
+    Ok(Chosen { source: Source::parse(&source)?, recipe, name })
 }
 
-/// What a recipe converts a graph to, where a call asks for it: nothing else than it asks for.
-fn target(targets: &mut Targets, asked: Option<&[Precision]>) {
-    let Some(precisions) = asked else {
+/// Converts a graph to what a call asks for, and to nothing else.
+fn target(targets: &mut Targets, precisions: Option<&[Precision]>) {
+    let Some(precisions) = precisions else {
         *targets = Targets::default();
         return;
     };
     let target = targets.openvino.get_or_insert_default();
     if !precisions.is_empty() {
-        let mut wanted = precisions.to_vec();
-        wanted.sort();
-        wanted.dedup();
-        target.precisions = wanted;
+        target.precisions = precisions.to_vec();
+        target.precisions.sort();
+        target.precisions.dedup();
     }
 }
 
-/// Takes out of a recipe the nodes that it names: those of its own model's graph.
+/// Removes node names from a recipe: they are those of its own model's graph.
 fn without_names(recipe: &mut Recipe) {
     for graph in recipe.graphs.values_mut() {
         let activations = if let Graph::Causal(_) = graph { Terms::Two } else { Terms::One };
@@ -65,7 +64,7 @@ fn without_names(recipe: &mut Recipe) {
 }
 
 /// The built-in recipe whose own source the model is, or the default one.
-fn made_for(model: &str) -> Result<Recipe, Failure> {
+fn recipe_of(model: &str) -> Result<Recipe, Failure> {
     let recipes = family::recipes();
     for (name, _) in &recipes.builtin {
         let recipe = recipes.find(name)?;
@@ -95,7 +94,7 @@ pub(super) fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Bu
     })
 }
 
-/// Leaves the graphs of these names alone in a recipe, and takes out what is about the whole voice.
+/// Keeps only the named graphs of a recipe, and nothing about the whole voice.
 fn only(recipe: &mut Recipe, names: &[impl AsRef<str>]) -> Result<(), Failure> {
     let exported = |name: &str| recipe.graph(name).is_some();
     if let Some(missing) = names.iter().map(AsRef::as_ref).find(|name| !exported(name)) {
@@ -103,7 +102,7 @@ fn only(recipe: &mut Recipe, names: &[impl AsRef<str>]) -> Result<(), Failure> {
         let (name, known) = (missing.to_owned(), known.join(", "));
         return Err(Box::new(NoGraph { name, recipe: recipe.name.clone(), known }));
     }
-    recipe.graphs.0.retain(|(name, _)| names.iter().any(|wanted| wanted.as_ref() == name));
+    recipe.graphs.0.retain(|(name, _)| names.iter().any(|kept| kept.as_ref() == name));
     (recipe.speech, recipe.gate) = (None, None);
     Ok(())
 }
@@ -121,39 +120,34 @@ struct NoGraph {
 }
 
 /// One graph of a recipe, with an int8 file and another format where a call asks for them.
-fn graph(
-    chosen: &mut Chosen,
-    name: &str,
-    int8: bool,
-    openvino: Option<&[Precision]>,
-) -> Result<(), Failure> {
+fn graph(chosen: &mut Chosen, name: &str, files: &Files) -> Result<(), Failure> {
     only(&mut chosen.recipe, &[name])?;
     for graph in chosen.recipe.graphs.values_mut() {
-        match int8 {
+        match files.int8 {
             true => drop(graph.int8_mut().get_or_insert_default()),
             false => *graph.int8_mut() = None,
         }
-        target(graph.targets_mut(), openvino);
+        target(graph.targets_mut(), files.openvino.as_deref());
     }
     Ok(())
 }
 
 pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    graph(&mut chosen, soprano::DECODER, options.int8, options.openvino.as_deref())?;
+    graph(&mut chosen, soprano::DECODER, &options.files)?;
     run(&request(chosen, &options.output, here)?, options.output.json)
 }
 
 pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     if let Some(exporter) = options.exporter {
-        let changed = |(_, graph): (&str, &Graph)| graph.exporter() != exporter;
-        // Each exporter gives nodes names of its own.
-        if chosen.recipe.graphs.iter().any(changed) {
+        let differs = |(_, graph): (&str, &Graph)| graph.exporter() != exporter;
+        // Each exporter names nodes in its own way.
+        if chosen.recipe.graphs.iter().any(differs) {
             without_names(&mut chosen.recipe);
         }
     }
-    graph(&mut chosen, soprano::LM, options.int8, options.openvino.as_deref())?;
+    graph(&mut chosen, soprano::LM, &options.files)?;
     for graph in chosen.recipe.graphs.values_mut() {
         if let Some(exporter) = options.exporter {
             *graph.exporter_mut() = exporter;
@@ -162,7 +156,7 @@ pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
             graph.last_logits |= options.last_logits;
         }
     }
-    // A bundle of another content than the recipe's needs another name.
+    // A bundle with other contents than the recipe's needs another name.
     chosen.name = chosen.name.map(|name| format!("{name}-{}", soprano::LM));
     run(&request(chosen, &options.output, here)?, options.output.json)
 }

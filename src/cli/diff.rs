@@ -3,8 +3,6 @@
 mod run;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,7 +11,8 @@ use super::arguments::Diff;
 use super::here::Here;
 use super::inspect::open;
 use super::{Answer, Failure, Outcome, json, say};
-use crate::ir::{Change, Difference, Model, differences};
+use crate::digest::Digest;
+use crate::ir::{self, Change, Difference, Model};
 
 /// Differences of one kind that are listed one by one; the rest is counted.
 const SHOWN: usize = 12;
@@ -70,9 +69,9 @@ pub(super) fn diff(options: &Diff, here: &Here) -> Outcome {
 
 impl Report {
     fn between(old: &Model, new: &Model) -> Self {
-        let found = differences(old.proto(), new.proto());
+        let differences = ir::differences(old.proto(), new.proto());
         let mut operators: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        if !found.is_empty() {
+        if !differences.is_empty() {
             for node in old.proto().scopes().iter().flat_map(|scope| scope.nodes) {
                 operators.entry(node.qualified_op()).or_default().0 += 1;
             }
@@ -82,11 +81,12 @@ impl Report {
             operators.retain(|_, (old, new)| old != new);
         }
         Report {
-            equal: found.is_empty(),
+            equal: differences.is_empty(),
             same_bytes: None,
-            form_only: !found.is_empty() && found.iter().all(|difference| difference.form_only),
+            form_only: !differences.is_empty()
+                && differences.iter().all(|difference| difference.form_only),
             operators,
-            differences: found,
+            differences,
         }
     }
 
@@ -120,26 +120,10 @@ impl Report {
 }
 
 fn same_bytes(old: &Path, new: &Path) -> Result<bool, Failure> {
-    let fault = |path: &Path| {
-        let path = path.to_owned();
-        move |source| -> Failure { Box::new(Unreadable { path, source }) }
+    let digest = |path: &Path| {
+        Digest::of_file(path).map_err(|source| Unreadable { path: path.to_owned(), source })
     };
-    let mut files = [File::open(old).map_err(fault(old))?, File::open(new).map_err(fault(new))?];
-    let mut buffers = [vec![0; 1 << 16], vec![0; 1 << 16]];
-    loop {
-        let [a, b] = &mut buffers;
-        let read = files[0].read(a).map_err(fault(old))?;
-        if read == 0 {
-            return Ok(files[1].read(b).map_err(fault(new))? == 0);
-        }
-        match files[1].read_exact(&mut b[..read]) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(false),
-            outcome => outcome.map_err(fault(new))?,
-        }
-        if a[..read] != b[..read] {
-            return Ok(false);
-        }
-    }
+    Ok(digest(old)? == digest(new)?)
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

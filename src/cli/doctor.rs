@@ -81,15 +81,15 @@ fn machine(cache: &Path) -> Vec<Check> {
 /// Every runtime that is compiled in; each is really loaded.
 fn runtimes(here: &Here) -> Vec<Check> {
     let check = |engine: &&'static dyn Engine| {
-        let found = here.runtime(*engine, Options::EXACT).and_then(|runtime| {
+        let runtime = here.runtime(*engine, Options::EXACT).and_then(|runtime| {
             runtime.check()?;
             let place = runtime.library().map(|library| format!(" at {}", library.display()));
             Ok(runtime.name_and_version() + &place.unwrap_or_default())
         });
         let what = format!("runtime {}", engine.name());
         let option = engine.library().map_or("", |library| library.option);
-        match found {
-            Ok(found) => Check::new(&what, true, found, ""),
+        match runtime {
+            Ok(runtime) => Check::new(&what, true, runtime, ""),
             Err(error) => {
                 let mend = format!("make setup   (or name its library with --{option} FILE)");
                 Check::new(&what, false, error.to_string(), &mend)

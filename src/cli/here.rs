@@ -28,7 +28,7 @@ pub(super) struct Found {
 }
 
 impl Here {
-    /// Paths are made whole, for a child may run in another folder; one that is empty counts as not given.
+    /// Makes paths absolute, for a child may run in another folder; an empty one counts as not given.
     pub fn new(mut shared: Shared) -> Self {
         let mut own = [&mut shared.cache_dir, &mut shared.python];
         own.iter_mut().for_each(|path| drop(path.take_if(|path| path.as_os_str().is_empty())));
@@ -55,14 +55,9 @@ impl Here {
     }
 
     fn places(&self) -> &Places {
+        let libraries = self.shared.libraries.0.iter();
         self.places.get_or_init(|| Places {
-            named: self
-                .shared
-                .libraries
-                .0
-                .iter()
-                .map(|(n, path)| ((*n).to_owned(), path.clone()))
-                .collect(),
+            named: libraries.map(|(name, path)| ((*name).to_owned(), path.clone())).collect(),
             folders: self.python().map(|python| python.site_packages()).unwrap_or_default(),
         })
     }
@@ -72,8 +67,7 @@ impl Here {
         Ok(engine.find(self.places(), options)?)
     }
 
-    /// The runtimes that were asked for, all where none was. One that was asked for by name must be here, and
-    /// so must every library that was named.
+    /// The runtimes asked for, or all. One that is asked for by name, or whose library is named, must be there.
     pub fn runtimes(&self, asked: &[Asked], options: Options) -> Result<Found, Failure> {
         let (mut runtimes, mut missing) = (Vec::new(), Vec::new());
         let all = asked.is_empty() || asked.contains(&Asked::All);
@@ -97,9 +91,12 @@ impl Here {
     pub fn words(&self) -> Vec<OsString> {
         let own = [("cache-dir", &self.shared.cache_dir), ("python", &self.shared.python)];
         let own = own.into_iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
-        let libraries = self.shared.libraries.0.iter();
-        let libraries =
-            libraries.filter_map(|(n, path)| Some((runtime::named(n)?.library()?.option, path)));
+        let libraries = self
+            .shared
+            .libraries
+            .0
+            .iter()
+            .filter_map(|(name, path)| Some((runtime::named(name)?.library()?.option, path)));
         own.chain(libraries)
             .flat_map(|(option, path)| [format!("--{option}").into(), path.clone().into_os_string()])
             .collect()

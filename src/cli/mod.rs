@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{CommandFactory, Parser};
 use miette::Diagnostic;
 
-use arguments::{Arguments, Verb};
+use arguments::{Arguments, Verb, Written};
 use here::Here;
 
 use crate::files;
@@ -80,8 +80,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    // Verbs that run for long look at the flag and clean up; any other ends at once, as does a second
-    // request while the first is being obeyed.
+    // Verbs that run for long look at the flag and clean up. Any other ends at once, as on a second request.
     let cleans_up = matches!(
         arguments.verb,
         Verb::Decoder(_)
@@ -161,7 +160,7 @@ fn say(text: &str) -> Outcome {
 #[diagnostic(code(cli::stdout))]
 struct Stdout(std::io::Error);
 
-/// Writes a page, whole or not at all, over one that stands there.
+/// Writes a file of text, whole or not at all, over one that is there.
 fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
     let fault = |source| Page { path: path.to_owned(), source };
     files::write(path, text.as_bytes()).map_err(fault)?;
@@ -178,11 +177,11 @@ struct Page {
 }
 
 /// Saves a model, and says where its weights are beside it though nobody asked for that.
-fn save(model: &Model, path: &Path, overwrite: bool, external_data: bool) -> Result<Saved, Failure> {
-    let weights = if external_data { Weights::Beside } else { Weights::Inside };
-    let saved = model.save(path, overwrite, weights)?;
+fn save(model: &Model, path: &Path, options: &Written) -> Result<Saved, Failure> {
+    let weights = if options.external_data { Weights::Beside } else { Weights::Inside };
+    let saved = model.save(path, options.overwrite, weights)?;
     if let Some((data, written)) = &saved.data {
-        let why = if external_data { "" } else { ": one file ends at 2 GiB" };
+        let why = if options.external_data { "" } else { ": one file ends at 2 GiB" };
         tellln!("weights in {}, {}{why}", data.display(), terminal::bytes(written.bytes));
     }
     if let Some(left) = &saved.left {
@@ -192,6 +191,13 @@ fn save(model: &Model, path: &Path, overwrite: bool, external_data: bool) -> Res
         );
     }
     Ok(saved)
+}
+
+/// Says how large a model was, and is now that it is saved.
+fn tell_sizes(nodes: (usize, usize), weights: (u64, u64), saved: &Saved) {
+    let [before, after] = [weights.0, weights.1].map(terminal::bytes);
+    let digest = saved.model.digest;
+    tellln!("nodes {} -> {}, weights {before} -> {after}, sha256 {digest}", nodes.0, nodes.1);
 }
 
 /// Pretty JSON with a newline at its end.

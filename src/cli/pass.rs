@@ -1,6 +1,6 @@
 use super::arguments::{PassRun, PassVerb};
-use super::terminal::{bytes, row, table};
-use super::{INTERRUPTED, Outcome, json, save, say};
+use super::terminal::{row, table};
+use super::{INTERRUPTED, Outcome, json, save, say, tell_sizes};
 use crate::ir::Model;
 use crate::passes::{self, Driver, Given};
 
@@ -22,11 +22,11 @@ fn run(options: &PassRun) -> Outcome {
     };
     let mut model = Model::open_checked(&options.model)?;
     let version = model.proto().ir_version();
-    let report = driver.given(given(options)).fuel(options.fuel).run(&mut model)?;
+    let report = driver.given(hints(options)).fuel(options.fuel).run(&mut model)?;
     if INTERRUPTED.load(std::sync::atomic::Ordering::Relaxed) {
         return Err(Box::new(crate::pipeline::Error::Interrupted));
     }
-    let saved = save(&model, &options.output, options.overwrite, options.external_data)?;
+    let saved = save(&model, &options.output, &options.written)?;
     let mut rows = vec![row!["pass", "applied", "refused"]];
     rows.extend(report.passes.iter().map(|p| row![p.pass, p.applied, p.refused.len()]));
     tell!("{}", table(&rows));
@@ -39,19 +39,15 @@ fn run(options: &PassRun) -> Outcome {
         let raised = model.proto().ir_version();
         tellln!("ir version {version} -> {raised}, in which constants need not be inputs");
     }
-    tellln!(
-        "nodes {} -> {}, weights {} -> {}, sha256 {}",
-        report.nodes.0,
-        report.nodes.1,
-        bytes(report.weight_bytes.0),
-        bytes(report.weight_bytes.1),
-        saved.model.digest
-    );
-    if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+    tell_sizes(report.nodes, report.weight_bytes, &saved);
+    if options.written.json {
+        return say(&json(&report));
+    }
+    say(&format!("{}\n", options.output.display()))
 }
 
 /// What the options tell surgeries.
-fn given(options: &PassRun) -> Given {
+fn hints(options: &PassRun) -> Given {
     let names = options.names.iter().map(|(role, name)| (role.clone(), name.as_str().into())).collect();
     Given {
         names: serde_json::from_value(serde_json::Value::Object(names)).expect("checked when parsed"),

@@ -8,13 +8,8 @@ use crate::pipeline::{self, Job, Plan, State};
 
 /// The options of a plan, as those of the build that it plans.
 fn planned(options: &PlanBuild) -> Output {
-    Output {
-        output: None,
-        overwrite: false,
-        rebuild: options.rebuild,
-        no_speed_gate: options.no_speed_gate,
-        json: options.json,
-    }
+    let PlanBuild { rebuild, no_speed_gate, json, .. } = *options;
+    Output { rebuild, no_speed_gate, json, ..Output::default() }
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -52,9 +47,8 @@ pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
                 })
             })
             .collect();
-        return say(&json(
-            &serde_json::json!({ "source": build.source.to_string(), "stages": stages }),
-        ));
+        let source = build.source.to_string();
+        return say(&json(&serde_json::json!({ "source": source, "stages": stages })));
     }
     let mut rows = vec![row!["stage", "key", "cache", "why"]];
     for stage in &plan.stages {
@@ -81,13 +75,9 @@ fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
         let name = chosen.recipe.name.clone();
         let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
         // A file is named whole: the Snakefile may be run from elsewhere.
+        let is_builtin = family::recipes().builtin.iter().any(|(name, _)| name == named);
         let recipe = match std::path::absolute(named) {
-            Ok(path)
-                if path.is_file()
-                    && family::recipes().builtin.iter().all(|(known, _)| known != named) =>
-            {
-                path.to_string_lossy().into_owned()
-            }
+            Ok(path) if path.is_file() && !is_builtin => path.to_string_lossy().into_owned(),
             _ => named.clone(),
         };
         Ok(Job { recipe, name, plan })

@@ -1,15 +1,13 @@
 //! `publish`, `fetch` and `sign`.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use miette::Diagnostic;
 
 use super::arguments::{Fetch, Publish, Sign};
 use super::here::Here;
-use super::terminal::{bytes, row, table};
+use super::terminal::{Bar, bytes, row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::bundle::publish::{self, Context, Error, Package, Reporter};
 use crate::bundle::sign::{self, PublicKey, SecretKey};
@@ -24,15 +22,8 @@ pub(super) fn publish(options: &Publish, here: &Here) -> Outcome {
         Ok(package) => package,
         Err(error) => return refused(error),
     };
-    let cache = here.cache();
     let moves = Moves::new();
-    let context = Context {
-        cache: cache.root(),
-        python: here.named_python(),
-        version: options.version.as_deref(),
-        plain_http: options.plain_http,
-        reporter: &moves,
-    };
+    let context = context(here, options.version.as_deref(), options.plain_http, &moves);
     if options.dry_run {
         return dry_run(options, &package, &context);
     }
@@ -61,6 +52,16 @@ pub(super) fn publish(options: &Publish, here: &Here) -> Outcome {
     }
 }
 
+fn context<'a>(
+    here: &'a Here,
+    version: Option<&'a str>,
+    plain_http: bool,
+    reporter: &'a Moves,
+) -> Context<'a> {
+    let (cache, python) = (here.cache().root(), here.named_python());
+    Context { cache, python, version, plain_http, reporter }
+}
+
 fn dry_run(options: &Publish, package: &Package, context: &Context<'_>) -> Outcome {
     let place = publish::address(package, &options.destination, context)?;
     if options.json {
@@ -80,15 +81,8 @@ fn dry_run(options: &Publish, package: &Package, context: &Context<'_>) -> Outco
 
 pub(super) fn fetch(options: &Fetch, here: &Here) -> Outcome {
     let key = options.key.as_deref().map(PublicKey::read).transpose()?;
-    let cache = here.cache();
     let moves = Moves::new();
-    let context = Context {
-        cache: cache.root(),
-        python: here.named_python(),
-        version: options.version.as_deref(),
-        plain_http: options.plain_http,
-        reporter: &moves,
-    };
+    let context = context(here, options.version.as_deref(), options.plain_http, &moves);
     let output = options.output.as_deref();
     let fetched = publish::fetch(&options.source, output, options.overwrite, key.as_ref(), &context);
     drop(moves);
@@ -160,35 +154,23 @@ fn password(file: Option<&Path>) -> Result<Option<String>, Failure> {
 )]
 struct NoPassword;
 
-/// Tells how files move: a bar on a terminal, nothing elsewhere.
+/// Shows how files move: a bar on a terminal, nothing elsewhere.
 struct Moves {
-    bar: Option<ProgressBar>,
-    last: Mutex<String>,
+    bar: Bar,
+    file: Mutex<String>,
 }
 
 impl Moves {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "{bar:24} {bytes}/{total_bytes} {msg} [{elapsed}]";
-            let style = ProgressStyle::with_template(style).expect("a fixed template");
-            ProgressBar::no_length().with_style(style)
-        });
-        Self { bar, last: Mutex::default() }
-    }
-}
-
-impl Drop for Moves {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        let bar = Bar::new("{bar:24} {bytes}/{total_bytes} {msg} [{elapsed}]");
+        Self { bar, file: Mutex::default() }
     }
 }
 
 impl Reporter for Moves {
     fn moved(&self, file: &str, done: u64, total: u64) {
-        let Some(bar) = &self.bar else { return };
-        let mut last = self.last.lock().expect("no panic holds it");
+        let Some(bar) = &self.bar.0 else { return };
+        let mut last = self.file.lock().expect("no panic holds it");
         if *last != file {
             file.clone_into(&mut last);
             bar.set_message(file.to_owned());

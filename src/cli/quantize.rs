@@ -1,6 +1,6 @@
 use super::arguments::{Quantize, QuantizedForm};
 use super::terminal::{bytes, row, table};
-use super::{Outcome, json, save, say};
+use super::{Outcome, json, save, say, tell_sizes};
 use crate::ir::Model;
 use crate::quantize::{self, Options};
 use crate::recipe::{Form, Terms};
@@ -25,15 +25,15 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         Form::Blocks4 => Some("blocks-4"),
         Form::Dynamic | Form::Static => None,
     };
-    let given = [
+    let set = [
         ("--two-terms", options.two_terms),
         ("--two-terms-at", !options.two_terms_at.is_empty()),
         ("--reduce-range", options.reduce_range),
     ];
-    if let (Some(form), Some((option, _))) = (form_name, given.iter().find(|(_, given)| *given)) {
+    if let (Some(form), Some((option, _))) = (form_name, set.iter().find(|(_, set)| *set)) {
         return Err(Box::new(OtherForm { form, option }));
     }
-    let wanted = Options {
+    let plan = Options {
         form,
         terms: if options.two_terms { Terms::Two } else { Terms::One },
         two_terms: options.two_terms_at.clone(),
@@ -42,8 +42,8 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
         ..Options::default()
     };
     let mut model = Model::open_checked(&options.model)?;
-    let report = quantize::quantize(&mut model, &wanted)?;
-    let saved = save(&model, &options.output, options.overwrite, options.external_data)?;
+    let report = quantize::quantize(&mut model, &plan)?;
+    let saved = save(&model, &options.output, &options.written)?;
     let mut rows = vec![row!["", "count"]];
     rows.push(row!["products", report.products.len()]);
     rows.push(row!["tables", report.tables.len()]);
@@ -63,13 +63,9 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     for (pattern, why) in &report.idle {
         tellln!("warning: {pattern:?} changes nothing: {why}");
     }
-    tellln!(
-        "nodes {} -> {}, weights {} -> {}, sha256 {}",
-        report.nodes.0,
-        report.nodes.1,
-        bytes(report.weight_bytes.0),
-        bytes(report.weight_bytes.1),
-        saved.model.digest
-    );
-    if options.json { say(&json(&report)) } else { say(&format!("{}\n", options.output.display())) }
+    tell_sizes(report.nodes, report.weight_bytes, &saved);
+    if options.written.json {
+        return say(&json(&report));
+    }
+    say(&format!("{}\n", options.output.display()))
 }

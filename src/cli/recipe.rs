@@ -1,6 +1,6 @@
 use super::arguments::RecipeVerb;
 use super::terminal::{self, row, table};
-use super::{Answer, Failure, Outcome, json, say};
+use super::{Answer, Outcome, json, say};
 use crate::family;
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
@@ -18,18 +18,17 @@ pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
         RecipeVerb::Show { recipe } => say(&recipes.find(recipe)?.to_yaml()),
         RecipeVerb::Schema => say(&json(&recipes.schema())),
         RecipeVerb::Check { recipes: named } => {
-            let mut wrong = None;
+            let mut answer = Answer::Yes;
             for name in named {
                 match recipes.find(name) {
                     Ok(_) => tellln!("{name}: good"),
                     Err(error) => {
-                        let failure: Failure = Box::new(error);
-                        terminal::fail(failure.as_ref());
-                        wrong = Some(());
+                        terminal::fail(&error);
+                        answer = Answer::No;
                     }
                 }
             }
-            Ok(if wrong.is_none() { Answer::Yes } else { Answer::No })
+            Ok(answer)
         }
     }
 }

@@ -1,13 +1,12 @@
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::arguments::Sensitivity as Options;
 use super::here::Here;
 use super::terminal::{Progress, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::Bundle;
 use crate::family;
-use crate::files;
 use crate::ir::Model;
 use crate::names::{Ports, Precision, Role};
 use crate::pipeline::Reporter as _;
@@ -37,33 +36,32 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     let Fp32 { graph, ports, path, references } = fp32(options)?;
     let (graph, ports) = (&graph, &ports);
     let model = Model::open(&path)?;
-    let found = here.runtimes(&[], runtime::Options::EXACT)?;
-    let runtime = found.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
+    let available = here.runtimes(&[], runtime::Options::EXACT)?;
+    let runtime = available.fastest(|runtime| runtime.takes(&Traits::INT8) == Takes::Well);
     let runtime = runtime.ok_or(runtime::Error::NoneBuiltIn)?;
     let progress = Progress::new();
     let done = |done, total| progress.progress("nodes", done as u64, total as u64);
     let reduce_range = options.reduce_range;
     let trial = validate::Trial { rows: rows(ports.role()), reduce_range };
-    let measured =
-        validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
-    let nodes = measured?;
+    let nodes = validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
+    let nodes = nodes?;
     let done = |done, total| progress.progress("models", done as u64, total as u64);
     let choose = |snr| {
-        let wanted = (snr, reduce_range);
-        validate::choose(&model, ports, &references, runtime, &nodes, wanted, &INTERRUPTED, &done)
+        let target = (snr, reduce_range);
+        validate::choose(&model, ports, &references, runtime, &nodes, target, &INTERRUPTED, &done)
     };
-    let chosen = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
+    let goal = options.snr.map(|snr| Ok::<_, Failure>((snr, choose(snr)?))).transpose();
     drop(progress);
-    let chosen = chosen?;
+    let goal = goal?;
     // A choice that no recipe can hold is none.
-    let unfit = chosen.as_ref().and_then(|(snr, choice)| unfit(graph, choice, *snr, reduce_range));
-    let choice = chosen.as_ref().map(|(_, choice)| choice).filter(|_| unfit.is_none());
+    let misfit = goal.as_ref().and_then(|(snr, choice)| misfit(graph, choice, *snr, reduce_range));
+    let choice = goal.as_ref().map(|(_, choice)| choice).filter(|_| misfit.is_none());
 
     if let Some(plot) = &options.plot {
-        write(plot, &drawn(&nodes))?;
+        write_page(plot, &drawn(&nodes))?;
     }
     if let (Some(output), Some(choice)) = (&options.output, choice) {
-        write(output, &fragment(graph, choice, reduce_range))?;
+        write_page(output, &fragment(graph, choice, reduce_range))?;
     }
     if options.json {
         say(&json(&serde_json::json!({
@@ -79,7 +77,7 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
         }
     }
     tellln!("{} nodes of the {graph}, in {}", nodes.len(), runtime.name_and_version());
-    if let Some(why) = unfit {
+    if let Some(why) = misfit {
         tellln!("{why}; no fragment is written");
         return Ok(Answer::No);
     }
@@ -96,13 +94,13 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
 }
 
 /// Why a choice is not a recipe that can be built.
-fn unfit(graph: &str, choice: &Choice, wanted: f64, reduce_range: bool) -> Option<String> {
+fn misfit(graph: &str, choice: &Choice, target: f64, reduce_range: bool) -> Option<String> {
     let reached = choice.snr_db;
-    if reached.is_nan() || reached < wanted {
-        return Some(format!("{wanted} dB can't be reached: all in fp32 it is {reached:.1} dB"));
+    if reached.is_nan() || reached < target {
+        return Some(format!("{target} dB can't be reached: all in fp32 it is {reached:.1} dB"));
     }
     if choice.products == 0 {
-        return Some(format!("{wanted} dB leaves no product to hold in 8 bits: any one is below it"));
+        return Some(format!("{target} dB leaves no product to hold in 8 bits: any one is below it"));
     }
     let recipe =
         format!("name: fragment\nsource: synthetic:tiny\n{}", fragment(graph, choice, reduce_range));
@@ -220,14 +218,6 @@ fn drawn(nodes: &[Sensitivity]) -> String {
     svg + "</svg>\n"
 }
 
-/// Writes a whole file or none.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let fault = |source| Error::Io { path: path.to_owned(), source };
-    files::write(path, text.as_bytes()).map_err(fault)?;
-    tellln!("{} written", path.display());
-    Ok(())
-}
-
 /// Why a sensitivity can't be measured or written.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
@@ -243,7 +233,4 @@ enum Error {
         help("write decibels from 12, the least that a recipe takes, to 100")
     )]
     Snr { snr: f64 },
-    #[error("{}: {source}", path.display())]
-    #[diagnostic(code(sensitivity::io))]
-    Io { path: PathBuf, source: std::io::Error },
 }

@@ -9,7 +9,7 @@ use options::Synth;
 use output::Output;
 
 use super::here::Here;
-use super::terminal::{Progress, row, table};
+use super::terminal::{Progress, header, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::audio::Encoding;
 use crate::bundle::Bundle;
@@ -165,10 +165,7 @@ fn tell(summary: &Summary, with: &[String], sample_rate: u32, threads: usize) {
     let ms = |duration: std::time::Duration| format!("{:.0} ms", duration.as_secs_f64() * 1e3);
     let first = summary.first_audio.map_or("none".to_owned(), ms);
     let rows = vec![
-        row![
-            "sentences", "tokens", "audio", "reading", "speaking", "decoding", "first audio",
-            "realtime"
-        ],
+        header("sentences, tokens, audio, reading, speaking, decoding, first audio, realtime"),
         row![
             summary.sentences,
             summary.tokens,

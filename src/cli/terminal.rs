@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use crate::pipeline::{self, Reporter, State};
-use crate::validate::Metric;
+use crate::validate::{CaseResult, Measured, Metric, Verdict};
 
 /// Whether stderr takes colour: a terminal, and NO_COLOR isn't set.
 fn colourful() -> bool {
@@ -58,27 +58,36 @@ fn interrupted(failure: &(dyn Diagnostic + Send + Sync)) -> bool {
     failure.code().is_some_and(|code| code.to_string().ends_with("::interrupted"))
 }
 
-/// Tells how a build goes: a bar on a terminal, plain lines elsewhere.
+/// A bar on a terminal, nothing elsewhere.
+pub(super) struct Bar(pub Option<ProgressBar>);
+
+impl Bar {
+    pub(super) fn new(template: &str) -> Self {
+        Self(std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template(template).expect("a fixed template");
+            ProgressBar::no_length().with_style(style)
+        }))
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Shows how a build goes: a bar on a terminal, plain lines elsewhere.
 pub(super) struct Progress {
-    bar: Option<ProgressBar>,
-    stage: Mutex<String>,
+    bar: Bar,
+    /// What is said of the stage that is being made.
+    state: Mutex<String>,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{prefix:<24} {bar:24} {msg} [{elapsed}]");
-            ProgressBar::no_length().with_style(style.expect("a fixed template"))
-        });
-        Self { bar, stage: Mutex::new(String::new()) }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Self { bar: Bar::new("{prefix:<24} {bar:24} {msg} [{elapsed}]"), state: Mutex::default() }
     }
 }
 
@@ -88,8 +97,8 @@ impl Reporter for Progress {
             State::Hit => "cached".to_owned(),
             State::Miss(why) => format!("making: {why}"),
         };
-        *self.stage.lock().expect("no panic holds it") = words.clone();
-        match &self.bar {
+        *self.state.lock().expect("no panic holds it") = words.clone();
+        match &self.bar.0 {
             Some(bar) => {
                 bar.reset();
                 bar.set_prefix(stage.to_owned());
@@ -102,7 +111,7 @@ impl Reporter for Progress {
     }
 
     fn progress(&self, step: &str, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.bar.0 {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(format!("{step} {done}/{total}"));
@@ -110,12 +119,12 @@ impl Reporter for Progress {
     }
 
     fn ends(&self, stage: &str, took: Duration) {
-        let words = self.stage.lock().expect("no panic holds it").clone();
+        let words = self.state.lock().expect("no panic holds it").clone();
         let line = match words.as_str() {
             "cached" => format!("{stage:<24} cached"),
             _ => format!("{stage:<24} done in {:.1} s", took.as_secs_f64()),
         };
-        match &self.bar {
+        match &self.bar.0 {
             Some(bar) => bar.println(line),
             None => tellln!("{line}"),
         }
@@ -153,6 +162,11 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The names of a table's columns.
+pub(super) fn header(names: &str) -> Vec<String> {
+    names.split(", ").map(str::to_owned).collect()
+}
+
 /// A row of a table.
 macro_rules! row {
     ($($cell:expr),* $(,)?) => { vec![$($cell.to_string()),*] };
@@ -160,7 +174,7 @@ macro_rules! row {
 pub(super) use row;
 
 /// The result of a validation: each error beside its threshold.
-pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
+pub(super) fn verdict(verdict: &Verdict) -> String {
     let (thrown, judging): (Vec<_>, Vec<_>) =
         verdict.cases.iter().partition(|case| case.ill_conditioned.is_some());
     let mut rows = vec![row!["metric", "worst", "threshold", "case"]];
@@ -213,24 +227,19 @@ pub(super) fn verdict(verdict: &crate::validate::Verdict) -> String {
 }
 
 /// Why a case can't judge closely, and what it was held to instead.
-fn ill_conditioned(case: &crate::validate::CaseResult) -> String {
-    let figures = |measured: Option<&crate::validate::Measured>| {
-        let figure = |metric: Metric| Some(metric.show(measured?.get(metric)?));
-        let found = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
-        found.collect::<Vec<_>>().join(", ")
-    };
+fn ill_conditioned(case: &CaseResult) -> String {
+    let moved = case.ill_conditioned.as_ref().map(Measured::summary).unwrap_or_default();
+    let excess = if case.passed { "" } else { ", which is more than that explains" };
     format!(
-        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {} of \
-         the peak; the model's by {}{}\n",
+        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {moved} of \
+         the peak; the model's by {}{excess}\n",
         case.name,
-        figures(case.ill_conditioned.as_ref()),
-        figures(Some(&case.measured)),
-        if case.passed { "" } else { ", which is more than that explains" }
+        case.measured.summary()
     )
 }
 
 /// The rejected verdict inside a pipeline's error, if that is what it is.
-pub(super) fn rejected(error: &pipeline::Error) -> Option<&crate::validate::Verdict> {
+pub(super) fn rejected(error: &pipeline::Error) -> Option<&Verdict> {
     match error {
         pipeline::Error::Rejected { verdict, .. } => Some(verdict),
         _ => None,

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::parsers::Asked;
-use super::terminal::{self, row, table};
+use super::terminal::{self, header, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
@@ -11,7 +11,7 @@ use crate::files;
 use crate::names::{Ports, Precision, Role};
 use crate::runtime::{Format, Options, Runtime, Takes, built_in};
 use crate::tensor::Tensor;
-use crate::validate::{self, Artifact, Claim, Kind, Metric, References, Verdict};
+use crate::validate::{self, Artifact, Case, Claim, Kind, Metric, References, Verdict};
 
 pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     let bundle = Bundle::open(&options.bundle)?;
@@ -39,8 +39,8 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
             unasked.push(&entry.file);
             continue;
         };
-        let heard = is_signal(entry) && entry.format == Format::Onnx;
-        if let Some(folder) = staged.as_ref().filter(|_| heard) {
+        let is_audible = is_signal(entry) && entry.format == Format::Onnx;
+        if let Some(folder) = staged.as_ref().filter(|_| is_audible) {
             let rate = manifest.sample_rate().ok_or(AudioError::NoRate)?;
             listen(folder.path(), entry.precision, rate, &artifact, &references)?;
         }
@@ -53,8 +53,7 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
         tellln!("FAILED: {why}, so nothing is proven");
     }
     if let (Some(staged), Some(target)) = (staged, &options.audio) {
-        let made = staged.path().to_owned();
-        fs_err::rename(&made, target).map_err(AudioError::Io)?;
+        fs_err::rename(staged.path(), target).map_err(AudioError::Io)?;
         let _ = staged.keep();
         tellln!("audio written to {}", target.display());
     }
@@ -103,10 +102,8 @@ fn judge(
 
 /// Every artifact in every runtime at every shape: how far it is from PyTorch, and from the first runtime.
 fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
-    let mut rows = vec![row![
-        "artifact", "runtime", "case", "batch", "tokens", "error / peak", "SNR", "to the first", "SNR",
-        ""
-    ]];
+    let mut rows =
+        vec![header("artifact, runtime, case, batch, tokens, error / peak, SNR, to the first, SNR, ")];
     for (entry, verdict) in verdicts {
         let first = std::iter::once((verdict, None));
         let beside = verdict.beside.iter().map(|beside| (&beside.verdict, Some(beside)));
@@ -158,15 +155,15 @@ fn listen(
     artifact: &Artifact,
     references: &References,
 ) -> Result<(), Failure> {
-    let spoken = references.cases.iter().filter(|case| case.kind == Kind::Spoken && case.batch == 1);
-    let spoken: Vec<_> = spoken.collect();
-    if spoken.is_empty() {
+    let is_sentence = |case: &&Case| case.kind == Kind::Spoken && case.batch == 1;
+    let sentences: Vec<&Case> = references.cases.iter().filter(is_sentence).collect();
+    if sentences.is_empty() {
         return Err(Box::new(AudioError::NothingSpoken));
     }
     let runtime = built_in()?;
     let session = runtime.load(&artifact.path)?;
-    for case in spoken {
-        let made = session.run(&references.inputs(case))?;
+    for case in sentences {
+        let outputs = session.run(&references.inputs(case))?;
         for (name, reference) in references.outputs(case) {
             let write = |by: &str, tensor: &Tensor| -> Result<(), Failure> {
                 let path = folder.join(format!("{}.{by}.wav", case.name));
@@ -174,8 +171,8 @@ fn listen(
                 Ok(Wav { sample_rate, samples }.write(&path, Encoding::Pcm16)?)
             };
             write("pytorch", &reference)?;
-            if let Some(made) = made.get(&name) {
-                write(&format!("{precision}.{}", runtime.name()), made)?;
+            if let Some(output) = outputs.get(&name) {
+                write(&format!("{precision}.{}", runtime.name()), output)?;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::arguments::Validate;
 use super::here::{Found, Here};
-use super::terminal::{Progress, row, table};
+use super::terminal::{Progress, header, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
 use crate::bundle::report::{Speaker, SpeechPage, speech_html};
 use crate::bundle::{Bundle, Chosen, TOKENIZER};
@@ -46,9 +46,9 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
             let format = if ir { " (IR)" } else { "" };
             let name = format!("{precision}{format} in {}", runtime.name_and_version());
             let step = format!("{name}: pieces heard");
-            let told = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
+            let report = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(precision, &demands);
-            let mut heard = hear(&voice, &recorded, demand, &INTERRUPTED, &told)?;
+            let mut heard = hear(&voice, &recorded, demand, &INTERRUPTED, &report)?;
             if let Ok(interpreter) = &python {
                 let pieces = &recorded.pieces;
                 match pesq(interpreter, here.cache().root(), pieces, &heard, sample_rate, &INTERRUPTED)
@@ -155,10 +155,9 @@ fn whole<'a>(
 
 /// A line for each variant: the worst of its pieces.
 fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
-    let mut rows = vec![row![
-        "variant", "passed", "same tokens", "stop alike", "drift", "SNR own run", "SNR", "SI-SDR",
-        "LSD", "MCD", "STOI", "ESTOI", "PESQ"
-    ]];
+    let mut rows = vec![header(
+        "variant, passed, same tokens, stop alike, drift, SNR own run, SNR, SI-SDR, LSD, MCD, STOI, ESTOI, PESQ",
+    )];
     for Speaker { name, heard } in speakers {
         let count = |holds: &dyn Fn(&Heard) -> bool| {
             format!("{} of {}", heard.iter().filter(|h| holds(h)).count(), heard.len())
@@ -191,7 +190,7 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
 /// Why nothing is heard.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
-    #[error("{}: nothing of upstream's is recorded that it could be held to", bundle.display())]
+    #[error("{}: no speech of upstream's is recorded to compare with", bundle.display())]
     #[diagnostic(
         code(speech::nothing_recorded),
         help(

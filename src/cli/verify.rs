@@ -16,20 +16,12 @@ pub(super) fn verify(options: &Verify) -> Outcome {
     if let Some((_, Some(problem))) = &signature {
         tellln!("{folder}: {problem}");
     }
-    if findings.is_empty() {
-        return Ok(match signature {
-            None => {
-                tellln!("{folder} is whole");
-                Answer::Yes
-            }
-            Some((key, None)) => {
-                tellln!("{folder} is whole, and signed by {}", key.id());
-                Answer::Yes
-            }
-            Some((_, Some(_))) => Answer::No,
-        });
+    match (findings.len(), signature) {
+        (0, Some((_, Some(_)))) => return Ok(Answer::No),
+        (0, None) => tellln!("{folder} is whole"),
+        (0, Some((key, None))) => tellln!("{folder} is whole, and signed by {}", key.id()),
+        (1, _) => tellln!("{folder} is not whole: 1 file"),
+        (count, _) => tellln!("{folder} is not whole: {count} files"),
     }
-    let count = findings.len();
-    tellln!("{folder} is not whole: {count} {}", if count == 1 { "file" } else { "files" });
-    Ok(Answer::No)
+    Ok(if findings.is_empty() { Answer::Yes } else { Answer::No })
 }

@@ -99,8 +99,7 @@ impl Group {
 
     fn kill(&self) {
         #[allow(unsafe_code)]
-        // SAFETY: a signal to the process group that this child leads; it takes no pointers. The child
-        // has not been waited for, so its number can't have been given to another.
+        // SAFETY: no pointers; the child was not waited for, so its number still names the group that it leads.
         unsafe {
             libc::kill(-(self.child.id() as i32), libc::SIGKILL);
         }
@@ -138,8 +137,6 @@ fn lines_of(stdout: std::process::ChildStdout) -> mpsc::Receiver<Vec<u8>> {
     });
     lines
 }
-
-type Said = (BTreeMap<String, Artifact>, BTreeMap<String, String>, serde_json::Value);
 
 impl Child<'_> {
     /// Runs one task with `output` as its folder.
@@ -181,14 +178,13 @@ impl Child<'_> {
         let outcome = self.listen(&mut group);
         // Whatever is still running is ended first, then the files are looked at.
         drop(group);
-        let (artifacts, environment, result) = outcome?;
-        let artifacts = artifacts
-            .into_iter()
-            .map(|(name, claim)| Ok((name.clone(), check(&name, claim, &output)?)));
-        Ok(Outcome { artifacts: artifacts.collect::<Result<_, Error>>()?, environment, result })
+        let outcome = outcome?;
+        outcome.artifacts.iter().try_for_each(|(name, claim)| check(name, claim, &output))?;
+        Ok(outcome)
     }
 
-    fn listen(&self, group: &mut Group) -> Result<Said, Error> {
+    /// What the child says that it did; its files are not looked at yet.
+    fn listen(&self, group: &mut Group) -> Result<Outcome, Error> {
         let stdout = group.child.stdout.take().expect("piped");
         let lines = lines_of(stdout);
         let protocol = |why: String| Error::Protocol { why, log: self.log.to_owned() };
@@ -252,7 +248,7 @@ impl Child<'_> {
         }
         let status = self.wait(group, end)?;
         match result {
-            Some(result) if status.success() => Ok((artifacts, environment, result)),
+            Some(result) if status.success() => Ok(Outcome { artifacts, environment, result }),
             _ => Err(Error::Crashed {
                 status: describe(status),
                 tail: self.tail(),
@@ -302,8 +298,8 @@ impl Child<'_> {
     }
 }
 
-/// A file that a child claims to have written, hashed again.
-fn check(name: &str, claim: Artifact, output: &Path) -> Result<Artifact, Error> {
+/// Hashes a file again that a child claims to have written.
+fn check(name: &str, claim: &Artifact, output: &Path) -> Result<(), Error> {
     let lie = |what, claimed: String, found: String| {
         Err(Error::Lie { name: name.to_owned(), what, claimed, found })
     };
@@ -314,10 +310,10 @@ fn check(name: &str, claim: Artifact, output: &Path) -> Result<Artifact, Error> 
     let path: PathBuf = output.join(relative);
     let real = match std::fs::canonicalize(&path) {
         Ok(real) => real,
-        Err(e) => return lie("the path", claim.path, e.to_string()),
+        Err(e) => return lie("the path", claim.path.clone(), e.to_string()),
     };
     if !real.starts_with(output) || !real.is_file() {
-        return lie("the path", claim.path, "no plain file there".into());
+        return lie("the path", claim.path.clone(), "no plain file there".into());
     }
     let bytes = real.metadata().map_err(Error::io(&real))?.len();
     if bytes != claim.bytes {
@@ -327,7 +323,7 @@ fn check(name: &str, claim: Artifact, output: &Path) -> Result<Artifact, Error> 
     if sha256 != claim.sha256 {
         return lie("the digest", claim.sha256.to_string(), sha256.to_string());
     }
-    Ok(claim)
+    Ok(())
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -1,5 +1,4 @@
-//! Runs the Python exporters as child processes: one JSON request in, JSON lines out, every file
-//! that they report hashed again here.
+//! Runs the Python exporters as child processes: a JSON request in, JSON lines out; files are hashed again here.
 
 mod child;
 mod package;

@@ -1,5 +1,4 @@
-//! The Python package, carried inside the binary: an installed tool needs no source tree, and its
-//! stage keys know the exporters' exact text.
+//! The Python package inside the binary: no source tree is needed, and stage keys depend on the exporters' exact text.
 
 use std::path::{Path, PathBuf};
 

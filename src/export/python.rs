@@ -26,16 +26,16 @@ impl Python {
         if let Some(named) = explicit {
             let path = if named.is_dir() { named.join("bin/python") } else { named.to_owned() };
             let refuse = |why: String| Error::BadPython { path: named.to_owned(), why };
-            let found = Self::at(&path)
+            let python = Self::at(&path)
                 .ok_or_else(|| refuse("not an interpreter of a virtual environment".into()))?;
-            if !found.is_supported() {
-                return Err(refuse(format!("Python {}; {OLDEST} or newer is needed", found.version)));
+            if !python.is_supported() {
+                return Err(refuse(format!("Python {}; {OLDEST} or newer is needed", python.version)));
             }
-            return Ok(found);
+            return Ok(python);
         }
         let here = std::env::current_dir().unwrap_or_default();
-        let linked = here.ancestors().map(|folder| folder.join(".venv/bin/python"));
-        let mut made: Vec<PathBuf> = std::fs::read_dir(cache.join("python"))
+        let local = here.ancestors().map(|folder| folder.join(".venv/bin/python"));
+        let mut environments: Vec<PathBuf> = std::fs::read_dir(cache.join("python"))
             .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -44,11 +44,11 @@ impl Python {
                 path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{family}-")))
             })
             .collect();
-        made.sort_by_key(|path| {
+        environments.sort_by_key(|path| {
             std::fs::metadata(path.join(".complete")).and_then(|m| m.modified()).ok()
         });
-        let cached = made.into_iter().rev().map(|path| path.join("bin/python"));
-        linked
+        let cached = environments.into_iter().rev().map(|path| path.join("bin/python"));
+        local
             .chain(cached)
             .filter_map(|path| Self::at(&path))
             .find(Self::is_supported)
@@ -60,8 +60,7 @@ impl Python {
         (numbers.next(), numbers.next()) >= (Some(3), Some(11))
     }
 
-    /// The environment around an interpreter, by its files alone: `pyvenv.cfg` and the names of the
-    /// installed distributions, which carry their versions.
+    /// The environment of an interpreter, from `pyvenv.cfg` and the names of distributions.
     fn at(interpreter: &Path) -> Option<Self> {
         if !interpreter.is_file() {
             return None;

@@ -1,13 +1,13 @@
 //! Model families: one folder each, and one line in [`ALL`].
 //!
-//! A family says which graphs a model has, by name and role, where their weights lie in a checkpoint, and what
-//! makes a voice of them. Only this room knows a graph by its name.
+//! A family says which graphs a model has, by name and role, where their weights are in a checkpoint, and which of
+//! them speak together. Only this room knows a graph by its name.
 
 pub mod plain;
 pub mod soprano;
 
 use crate::recipe::{Catalog, Graph, Recipe, Shape};
-use crate::source::{Files, Wanted};
+use crate::source::{Files, Selection};
 use crate::speech::Assemble;
 
 /// A model family.
@@ -56,14 +56,13 @@ pub fn of(recipe: &Recipe) -> &'static Family {
 
 impl Family {
     /// The files of a checkpoint that a recipe's export reads.
-    pub fn wanted(&self, recipe: &Recipe) -> Wanted {
+    pub fn selection(&self, recipe: &Recipe) -> Selection {
         let graphs = self.reads(recipe);
         let weights = graphs.iter().map(|name| self.weights(name, recipe.graph(name)));
-        Wanted { weights: weights.collect(), companions: self.companions }
+        Selection { weights: weights.collect(), companions: self.companions }
     }
 
-    /// The graphs whose weights a recipe's export reads, in order: those that it exports, and those that say the
-    /// sentences of their references.
+    /// The graphs whose weights an export reads: those exported, and those that say their references' sentences.
     pub fn reads(&self, recipe: &Recipe) -> Vec<String> {
         let exported = |name: &str| recipe.graph(name).is_some();
         let speaks = |name: &str| {

@@ -1,5 +1,4 @@
-//! Any causal language model in `transformers`' layout, and any module that turns frames into samples: graphs,
-//! names and files are the recipe's.
+//! Any causal language model in `transformers`' layout, and any module that turns frames into samples.
 
 use super::Family;
 use super::soprano::{COMPANIONS, LANGUAGE_MODEL};

@@ -109,8 +109,7 @@ impl Causal {
         self.cache.iter().map(tensor).collect()
     }
 
-    /// Those of ids [batch, sequence], mask [batch, past + sequence] and positions [batch, sequence] that the
-    /// graph takes.
+    /// What the graph takes of ids [batch, sequence], mask [batch, past + sequence] and positions [batch, sequence].
     pub fn tokens(&self, batch: usize, ids: &[i64], mask: &[i64], positions: &[i64]) -> Tensors {
         let sequences =
             |values: &[i64]| Tensor::from_i64(&[batch, values.len() / batch.max(1)], values);

@@ -121,8 +121,7 @@ impl Interface {
         }
     }
 
-    /// Inputs of one call of this size, the same each time; none where the call is another role's. A causal graph
-    /// that keeps its cache itself is given no cache.
+    /// Inputs of a call of this size, the same each time; none for another role's. A stateful graph gets no cache.
     pub fn feed(&self, call: Call) -> Option<Tensors> {
         match (self, call) {
             (Interface::Causal(graph), Call::Step { past, batch }) => Some(graph.feed(batch, past, 1)),

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::bundle::FileEntry;
 use crate::digest::{Digest, Hasher};
+use crate::files;
 
-/// Everything that a stage depends on, as named fields: their digest finds the stage, and their
-/// difference says why it isn't there.
+/// Everything that a stage depends on: the fields' digest finds it, their difference says why it isn't there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The stage's name.
@@ -217,11 +217,6 @@ impl Cache {
         }
     }
 
-    /// Forgets a stage.
-    pub fn forget(&self, key: &Key) {
-        let _ = std::fs::remove_dir_all(self.folder(key));
-    }
-
     /// Why a stage is not there: which fields the nearest finished one differs in.
     pub fn why(&self, key: &Key) -> String {
         let prefix = format!("{}-", key.stage);
@@ -264,9 +259,6 @@ impl Cache {
     }
 
     /// Removes every stage, and returns how many there were and their bytes.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
     pub fn prune(&self) -> Result<(usize, u64), Error> {
         let sizes = self.sizes();
         let stages = self.stages();
@@ -285,7 +277,7 @@ fn host() -> String {
     #[allow(unsafe_code)]
     // SAFETY: the buffer is as long as is said; a name that doesn't fit is cut, maybe without its zero.
     let _ = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) };
-    let mut hasher = crate::digest::Hasher::default();
+    let mut hasher = Hasher::default();
     hasher.field("host", name);
     hasher.finish().short()
 }
@@ -293,15 +285,7 @@ fn host() -> String {
 fn is_abandoned(name: &str) -> bool {
     let mut parts = name.strip_prefix(PARTIAL).into_iter().flat_map(|rest| rest.split('-'));
     let owner = parts.next().and_then(|pid| pid.parse::<i32>().ok());
-    if parts.next() != Some(host().as_str()) {
-        return false;
-    }
-    #[allow(unsafe_code)]
-    // SAFETY: signal 0 sends nothing; it only asks whether the process exists.
-    let gone = |pid| unsafe { libc::kill(pid, 0) } != 0;
-    // Another user's process can't be signalled, and lives.
-    let unknown = || std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
-    owner.is_some_and(|pid| gone(pid) && unknown())
+    parts.next() == Some(host().as_str()) && owner.is_some_and(files::is_gone)
 }
 
 fn tree_bytes(path: &Path) -> u64 {
@@ -323,8 +307,7 @@ fn differences(key: &Key, fields: &BTreeMap<String, String>) -> Vec<String> {
         .collect()
 }
 
-/// How one value became another: whole where they are short, word by word in a list, no more than that
-/// it changed where it is a digest or long.
+/// How a value changed: in full where it is short, word by word for a list, otherwise only that it changed.
 fn change(old: &str, new: &str) -> String {
     const SHORT: usize = 24;
     let without = |list: &str, other: &str, sign: char| {

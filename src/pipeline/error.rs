@@ -8,43 +8,33 @@ use crate::{bundle, export, ir, passes, source, tensor, validate};
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
-    /// The checkpoint could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Source(#[from] source::Error),
-    /// The Python side failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
-    /// A model could not be read or written.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
-    /// A rewrite was refused, or is unknown.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Pass(#[from] passes::Error),
-    /// A file of tensors could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
-    /// Nothing could be judged.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Validate(#[from] validate::Error),
-    /// The bundle could not be packed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
-    /// The graph could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] crate::quantize::Error),
-    /// The graph could not be converted.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Convert(#[from] crate::convert::Error),
-    /// A runtime could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] crate::runtime::Error),
@@ -133,16 +123,5 @@ impl Error {
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Error::Io { path, source }
-    }
-
-    /// Whether the build was stopped from outside.
-    pub fn is_interruption(&self) -> bool {
-        matches!(
-            self,
-            Error::Interrupted
-                | Error::Export(export::Error::Interrupted)
-                | Error::Convert(crate::convert::Error::Export(export::Error::Interrupted))
-                | Error::Validate(validate::Error::Interrupted)
-        )
     }
 }

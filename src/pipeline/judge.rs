@@ -2,8 +2,9 @@
 
 use super::cache::Stage;
 use super::reject::reject;
-use super::stage::{Finds, MODEL, PROBES, REFERENCES, REWRITTEN, Work};
-use super::{Build, Error, Reporter, Rewrite};
+use super::run::Walk;
+use super::stage::{MODEL, PROBES, REFERENCES, REWRITTEN, Work};
+use super::{Build, Error, Rewrite};
 use crate::convert;
 use crate::interface::Signature;
 use crate::ir::Model;
@@ -13,8 +14,8 @@ use crate::runtime::{Format, Runtime, Takes, Traits};
 use crate::tensor::TensorFile;
 use crate::validate::{self, Artifact, Claim, Metric, References, Tolerance, Verdict, Weights};
 
-/// A file that is judged.
-pub(super) struct Judged {
+/// A file to be judged.
+pub(super) struct Candidate {
     /// The file.
     pub(super) artifact: Artifact,
     /// What it takes and gives.
@@ -24,12 +25,12 @@ pub(super) struct Judged {
 }
 
 /// The file of a graph in a precision and a format, from the stage that leaves it.
-pub(super) fn judged(
-    finds: &dyn Finds,
+pub(super) fn candidate(
+    walk: &Walk<'_>,
     (name, graph): (&str, &Graph),
     (precision, format): (Precision, Format),
-) -> Result<Judged, Error> {
-    let stage = finds.stage(&Work::file_of(name, precision, format))?;
+) -> Result<Candidate, Error> {
+    let stage = walk.stage(&Work::file_of(name, precision, format))?;
     let onnx = |stage: &Stage| {
         let (path, entry) = stage.file(REWRITTEN)?;
         Ok::<_, Error>(Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights: None })
@@ -37,20 +38,20 @@ pub(super) fn judged(
     let Some(target) = graph.targets().openvino.as_ref().filter(|_| format == Format::OpenVino) else {
         let artifact = onnx(stage)?;
         let signature = Signature::from(&Model::open(&artifact.path)?);
-        return Ok(Judged { artifact, signature, rewrite: stage.result()? });
+        return Ok(Candidate { artifact, signature, rewrite: stage.result()? });
     };
     let [file, weights] = convert::files(precision);
     let (path, entry) = stage.file(&file)?;
     let (weights, beside) = stage.file(&weights)?;
     let weights = Some(Weights { path: weights, sha256: beside.sha256, bytes: beside.bytes });
-    let rewritten = finds.stage(&Work::file_of(name, Precision::Fp32, Format::Onnx))?;
-    let signature = converted(target, graph, &Model::open(onnx(rewritten)?.path)?);
+    let rewritten = walk.stage(&Work::file_of(name, Precision::Fp32, Format::Onnx))?;
+    let signature = converted_signature(target, graph, &Model::open(onnx(rewritten)?.path)?);
     let artifact = Artifact { path, sha256: entry.sha256, bytes: entry.bytes, weights };
-    Ok(Judged { artifact, signature, rewrite: rewritten.result()? })
+    Ok(Candidate { artifact, signature, rewrite: rewritten.result()? })
 }
 
 /// What a converted file takes and gives: what its ONNX file does, within the target's shapes.
-fn converted(target: &OpenVinoTarget, graph: &Graph, model: &Model) -> Signature {
+fn converted_signature(target: &OpenVinoTarget, graph: &Graph, model: &Model) -> Signature {
     let mut signature = Signature::from(model);
     for port in &mut signature.inputs {
         let Some(wanted) = target.shapes.get(&port.name) else { continue };
@@ -63,12 +64,12 @@ fn converted(target: &OpenVinoTarget, graph: &Graph, model: &Model) -> Signature
 
 /// The references of a graph, for the inputs of a model.
 pub(super) fn references(
-    finds: &dyn Finds,
+    walk: &Walk<'_>,
     name: &str,
     graph: &Graph,
     model: &Model,
 ) -> Result<References, Error> {
-    let path = finds.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0;
+    let path = walk.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0;
     let inputs = Signature::from(model).recorded_inputs(&graph.ports());
     Ok(References::read(&path, &inputs)?)
 }
@@ -109,18 +110,17 @@ fn tolerance(graph: &Graph, precision: Precision, format: Format) -> Tolerance {
 
 /// Runs every reference through a file; what is out of tolerance is rejected.
 pub(super) fn validate(
-    build: &Build<'_>,
-    reporter: &dyn Reporter,
-    finds: &dyn Finds,
+    walk: &Walk<'_>,
     (name, graph): (&str, &Graph),
     (precision, format): (Precision, Format),
 ) -> Result<serde_json::Value, Error> {
-    let Judged { artifact, signature, .. } = judged(finds, (name, graph), (precision, format))?;
+    let Walk { build, reporter, .. } = walk;
+    let Candidate { artifact, signature, .. } = candidate(walk, (name, graph), (precision, format))?;
     // A converted file has the interface, and the references, of the one that it was made from.
     let onnx = if format == Format::Onnx { precision } else { Precision::Fp32 };
-    let rewritten = finds.stage(&Work::file_of(name, onnx, Format::Onnx))?;
+    let rewritten = walk.stage(&Work::file_of(name, onnx, Format::Onnx))?;
     let model = Model::open(rewritten.file(REWRITTEN)?.0)?;
-    let references = references(finds, name, graph, &model)?;
+    let references = references(walk, name, graph, &model)?;
     let done =
         |done: usize, total: usize| reporter.progress("run references", done as u64, total as u64);
     let claim = Claim {
@@ -136,13 +136,13 @@ pub(super) fn validate(
     };
     let runtimes: Vec<&dyn Runtime> = build.runtimes.iter().map(AsRef::as_ref).filter(takes).collect();
     let stop = build.interrupted;
-    let judged = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
-    let mut verdict = judged.ok_or(match format {
+    let outcome = validate::judge(&artifact, &traits, &references, claim, &runtimes, stop, &done)?;
+    let mut verdict = outcome.ok_or(match format {
         Format::OpenVino => Error::NoOpenVino,
         Format::Onnx => Error::NoOnnxRuntime,
     })?;
     if precision == Precision::Fp32 && format == Format::Onnx {
-        let exported = finds.stage(&Work::Export(name.to_owned()))?;
+        let exported = walk.stage(&Work::Export(name.to_owned()))?;
         look_for_divergence(build, &mut verdict, &model, exported, &references)?;
     }
     if !verdict.passed {
@@ -175,18 +175,13 @@ fn look_for_divergence(
 }
 
 /// Times an int8 file beside its fp32 one; one that is slower is an error.
-pub(super) fn time(
-    build: &Build<'_>,
-    finds: &dyn Finds,
-    name: &str,
-    graph: &Graph,
-) -> Result<serde_json::Value, Error> {
+pub(super) fn time(walk: &Walk<'_>, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
     let fast = |runtime: &&dyn Runtime| runtime.takes(&Traits::INT8) == Takes::Well;
-    let runtime = build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;
+    let runtime = walk.build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;
     let file =
-        |precision| Ok::<_, Error>(judged(finds, (name, graph), (precision, Format::Onnx))?.artifact);
+        |precision| Ok::<_, Error>(candidate(walk, (name, graph), (precision, Format::Onnx))?.artifact);
     let [fp32, int8] = [file(Precision::Fp32)?, file(Precision::Int8)?];
-    let references = references(finds, name, graph, &Model::open(&fp32.path)?)?;
+    let references = references(walk, name, graph, &Model::open(&fp32.path)?)?;
     let speed = validate::speed(&graph.ports(), [&fp32, &int8], &references, runtime)?;
     if speed.ratio() < 1.0 {
         return Err(Error::Slow { graph: name.to_owned(), speed: Box::new(speed) });

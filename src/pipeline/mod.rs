@@ -36,8 +36,7 @@ pub struct Build<'a> {
     pub recipe: Recipe,
     /// The checkpoint.
     pub source: Source,
-    /// The bundle's name where the recipe was chosen for it; otherwise it is made from the version
-    /// that the weights turn out to be.
+    /// The bundle's name, if the recipe is for this source; otherwise it follows from the version of the weights.
     pub name: Option<String>,
     /// The bundle's folder; its name, in the current folder, where none is given.
     pub output: Option<PathBuf>,
@@ -47,8 +46,8 @@ pub struct Build<'a> {
     pub rebuild: bool,
     /// The interpreter to use.
     pub python: Option<PathBuf>,
-    /// The runtimes that are here, in the order of [`runtime::ALL`](crate::runtime::ALL): each artifact is held
-    /// against its references in every one that takes it.
+    /// The runtimes that are here, in the order of [`runtime::ALL`](crate::runtime::ALL): each validates what it
+    /// takes.
     pub runtimes: Vec<Box<dyn Runtime>>,
     /// Whether an int8 file must be faster than its fp32 one, here.
     pub speed_gate: bool,
@@ -97,8 +96,7 @@ pub struct Outcome {
     pub rewrite: Rewrite,
     /// What the validation found.
     pub verdict: Verdict,
-    /// How fast an int8 artifact is, where that was asked: never part of a bundle, whose bytes are the same
-    /// on every machine.
+    /// How fast an int8 artifact is, where measured; not in the bundle, whose bytes depend on no machine.
     #[serde(skip)]
     pub speed: Option<Speed>,
 }

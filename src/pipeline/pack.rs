@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::judge::{self, Judged};
+use super::judge::{self, Candidate};
 use super::plan::Plan;
 use super::reject::{file_stem, reject};
-use super::stage::{Exported, Finds, REFERENCES, SPEECH, Work};
-use super::{Build, Error, Finished, Outcome, Summary, pages};
+use super::run::Walk;
+use super::stage::{Exported, REFERENCES, SPEECH, Work};
+use super::{Error, Finished, Outcome, Summary, pages};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, FORMAT, GraphEntry, Manifest, SpeedGate,
     Tool, WeightsEntry,
@@ -21,26 +22,27 @@ use crate::source::Checkpoint;
 use crate::validate::{Accepted, Speed, Verdict};
 
 /// What an export found out.
-fn exported(finds: &dyn Finds, graph: &str) -> Result<Exported, Error> {
-    finds.stage(&Work::Export(graph.to_owned()))?.result()
+fn exported(walk: &Walk<'_>, graph: &str) -> Result<Exported, Error> {
+    walk.stage(&Work::Export(graph.to_owned()))?.result()
 }
 
 /// The bundle's name: the recipe's where it was chosen for this checkpoint, else its version's.
-fn name(build: &Build<'_>, finds: &dyn Finds) -> Result<String, Error> {
+fn name(walk: &Walk<'_>) -> Result<String, Error> {
+    let build = walk.build;
     if let Some(name) = &build.name {
         return Ok(name.clone());
     }
     let (graph, _) = build.recipe.graphs.iter().next().expect("a checked recipe names a graph");
-    let exported = exported(finds, graph)?;
+    let exported = exported(walk, graph)?;
     let version = exported.architecture.get("version").and_then(|version| version.as_str());
     Ok(format!("{}-{}", build.recipe.family, version.unwrap_or(graph)))
 }
 
 /// The bundle's folder.
-pub(super) fn output(build: &Build<'_>, finds: &dyn Finds) -> Result<PathBuf, Error> {
-    match &build.output {
+pub(super) fn output(walk: &Walk<'_>) -> Result<PathBuf, Error> {
+    match &walk.build.output {
         Some(output) => Ok(output.clone()),
-        None => Ok(PathBuf::from(name(build, finds)?)),
+        None => Ok(PathBuf::from(name(walk)?)),
     }
 }
 
@@ -55,53 +57,45 @@ fn validations(plan: &Plan) -> impl Iterator<Item = (&Work, &str, Precision, For
 }
 
 /// What the time of an int8 file was, where that was asked.
-fn speed(
-    plan: &Plan,
-    finds: &dyn Finds,
-    graph: &str,
-    file: (Precision, Format),
-) -> Result<Option<Speed>, Error> {
+fn speed(walk: &Walk<'_>, graph: &str, file: (Precision, Format)) -> Result<Option<Speed>, Error> {
     let work = Work::Time(graph.to_owned());
-    let timed = file == (Precision::Int8, Format::Onnx) && plan.place(&work).is_some();
-    timed.then(|| finds.stage(&work)?.result()).transpose()
+    let timed = file == (Precision::Int8, Format::Onnx) && walk.plan.place(&work).is_some();
+    timed.then(|| walk.stage(&work)?.result()).transpose()
 }
 
 /// What the stages of each artifact found out.
-pub(super) fn outcomes(
-    build: &Build<'_>,
-    plan: &Plan,
-    finds: &dyn Finds,
-) -> Result<Vec<Outcome>, Error> {
+pub(super) fn outcomes(walk: &Walk<'_>) -> Result<Vec<Outcome>, Error> {
     let outcome = |(work, name, precision, format): (&Work, &str, Precision, Format)| {
-        let graph = build.recipe.graph(name).expect("a planned graph is in the recipe");
-        let Judged { rewrite, .. } = judge::judged(finds, (name, graph), (precision, format))?;
-        let verdict: Verdict = finds.stage(work)?.result()?;
-        Ok(Outcome { rewrite, verdict, speed: speed(plan, finds, name, (precision, format))? })
+        let graph = walk.build.recipe.graph(name).expect("a planned graph is in the recipe");
+        let Candidate { rewrite, .. } = judge::candidate(walk, (name, graph), (precision, format))?;
+        let verdict: Verdict = walk.stage(work)?.result()?;
+        Ok(Outcome { rewrite, verdict, speed: speed(walk, name, (precision, format))? })
     };
-    validations(plan).map(outcome).collect()
+    validations(walk.plan).map(outcome).collect()
 }
 
 /// Packs what was accepted.
-pub(super) fn pack(build: &Build<'_>, plan: &Plan, finds: &dyn Finds) -> Result<Finished, Error> {
+pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
+    let Walk { build, plan, .. } = walk;
     let recipe = &build.recipe;
-    let mut contents = Packing { build, finds, models: BTreeMap::new(), entries: Vec::new() };
+    let mut contents = Packing { walk, models: BTreeMap::new(), entries: Vec::new() };
     let mut outcomes = Vec::new();
     for (work, name, precision, format) in validations(plan) {
-        let speed = speed(plan, finds, name, (precision, format))?;
-        let verdict: Verdict = finds.stage(work)?.result()?;
+        let speed = speed(walk, name, (precision, format))?;
+        let verdict: Verdict = walk.stage(work)?.result()?;
         let rewrite = contents.add(name, (precision, format), verdict.clone(), speed.is_some())?;
         outcomes.push(Outcome { rewrite, verdict, speed });
     }
     let Packing { models, entries, .. } = contents;
     let checkpoint = match &plan.local {
         Some(local) => local.clone(),
-        None => Checkpoint::open(&finds.checkpoint()?, &family::of(recipe).wanted(recipe))?,
+        None => Checkpoint::open(&walk.checkpoint()?, &family::of(recipe).selection(recipe))?,
     };
     let mut environment = BTreeMap::new();
     let mut graphs = BTreeMap::new();
     let mut extras = BTreeMap::new();
     for (name, graph) in recipe.graphs.iter() {
-        let exported = exported(finds, name)?;
+        let exported = exported(walk, name)?;
         environment.extend(exported.environment);
         let entry = GraphEntry {
             interface: graph.ports(),
@@ -110,16 +104,16 @@ pub(super) fn pack(build: &Build<'_>, plan: &Plan, finds: &dyn Finds) -> Result<
             framing: exported.framing,
         };
         graphs.insert(name.to_owned(), entry);
-        let (path, entry) = finds.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?;
+        let (path, entry) = walk.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?;
         extras.insert(references(name), Extra::Copy(path, entry.sha256));
     }
     if recipe.speech.is_some() {
-        let (path, entry) = finds.stage(&Work::Speak)?.file(SPEECH)?;
+        let (path, entry) = walk.stage(&Work::Speak)?.file(SPEECH)?;
         extras.insert(format!("reference/{SPEECH}"), Extra::Copy(path, entry.sha256));
     }
     let manifest = Manifest {
         format: FORMAT,
-        name: name(build, finds)?,
+        name: name(walk)?,
         key: plan.bundle,
         tool: Tool {
             name: env!("CARGO_PKG_NAME").to_owned(),
@@ -141,7 +135,7 @@ pub(super) fn pack(build: &Build<'_>, plan: &Plan, finds: &dyn Finds) -> Result<
         let path = checkpoint.folder.join(&companion.name);
         extras.insert(companion.name.clone(), Extra::Copy(path, companion.sha256));
     }
-    let listening = pages::listening(build, finds, &manifest)?;
+    let listening = pages::listening(walk, &manifest)?;
     let summary = Summary { manifest: manifest.clone(), outcomes };
     extras.insert("recipe.lock.yaml".to_owned(), Extra::Text(recipe.to_yaml()));
     extras.insert("report.json".to_owned(), Extra::Text(pages::json(&summary)));
@@ -149,7 +143,7 @@ pub(super) fn pack(build: &Build<'_>, plan: &Plan, finds: &dyn Finds) -> Result<
     extras.insert("README.md".to_owned(), Extra::Text(pages::card(&summary, recipe)));
     let time = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
     extras.extend(bundle::provenance(&manifest, &extras, source_digest(), time));
-    let folder = output(build, finds)?;
+    let folder = output(walk)?;
     let manifest = bundle::pack(Contents { manifest, models, extras }, &folder, build.overwrite)?;
     Ok(Finished { folder, summary: Summary { manifest, ..summary }, up_to_date: false })
 }
@@ -170,8 +164,7 @@ fn trusted_code(recipe: &Recipe) -> Vec<String> {
 
 /// Accepted files on their way into a bundle.
 struct Packing<'a> {
-    build: &'a Build<'a>,
-    finds: &'a dyn Finds,
+    walk: &'a Walk<'a>,
     models: BTreeMap<String, Accepted>,
     entries: Vec<ArtifactEntry>,
 }
@@ -185,20 +178,20 @@ impl Packing<'_> {
         verdict: Verdict,
         timed: bool,
     ) -> Result<super::Rewrite, Error> {
-        let recipe = &self.build.recipe;
+        let build = self.walk.build;
+        let recipe = &build.recipe;
         let graph = recipe.graph(name).expect("a planned graph is in the recipe");
-        let Judged { artifact, signature, rewrite } =
-            judge::judged(self.finds, (name, graph), (precision, format))?;
-        let accepted = verdict
-            .accept(artifact.clone())
-            .map_err(|verdict| reject(self.build, *verdict, &artifact))?;
+        let Candidate { artifact, signature, rewrite } =
+            judge::candidate(self.walk, (name, graph), (precision, format))?;
+        let accepted =
+            verdict.accept(artifact.clone()).map_err(|verdict| reject(build, *verdict, &artifact))?;
         let stem = file_stem(recipe, name, precision);
         let (file, weights) = match format {
             Format::Onnx => (format!("{format}/{stem}.onnx"), None),
             Format::OpenVino => (format!("{format}/{stem}.xml"), Some(format!("{format}/{stem}.bin"))),
         };
         let weights = artifact.weights.as_ref().zip(weights);
-        let asked = precision == Precision::Int8 && format == Format::Onnx;
+        let is_timed = precision == Precision::Int8 && format == Format::Onnx;
         self.entries.push(ArtifactEntry {
             file: file.clone(),
             graph: name.to_owned(),
@@ -212,7 +205,7 @@ impl Packing<'_> {
             outputs: signature.outputs,
             references: references(name),
             tolerance: accepted.verdict().tolerance.clone(),
-            speed_gate: asked.then_some(if timed { SpeedGate::Passed } else { SpeedGate::Skipped }),
+            speed_gate: is_timed.then_some(if timed { SpeedGate::Passed } else { SpeedGate::Skipped }),
         });
         self.models.insert(file, accepted);
         Ok(rewrite)

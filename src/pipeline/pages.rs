@@ -1,34 +1,30 @@
 //! What a build found out, as the pages of its bundle.
 
-use super::stage::Finds;
-use super::{Build, Error, Outcome, Summary, judge};
-use crate::bundle::report::{ArtifactSection, Card, CardFile, CardSignal, CaseRow, Listening, Page};
-use crate::bundle::{self, Manifest};
-use crate::digest::{Digest, Hasher};
+use super::run::Walk;
+use super::{Error, Outcome, Summary, judge};
+use crate::bundle::report::{ArtifactSection, Card, CardSignal, CaseRow, Listening, Page};
+use crate::bundle::{self, FileEntry, Manifest};
 use crate::family;
 use crate::interface::Interface;
 use crate::ir::Model;
 use crate::names::{Precision, Role};
 use crate::recipe::Recipe;
 use crate::runtime::{Format, built_in};
+use crate::source;
 use crate::validate::{self, Kind, Metric};
 
 /// At most this many frames are drawn and embedded as audio: four seconds of Soprano.
 const LISTENING_FRAMES: usize = 64;
 
-/// One reference beside what the fp32 file of the graph that makes sound makes of it: the longest spoken sentence,
-/// or the longest realistic one of a single voice.
-pub(super) fn listening(
-    build: &Build<'_>,
-    finds: &dyn Finds,
-    manifest: &Manifest,
-) -> Result<Option<Listening>, Error> {
-    let signal = build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
+/// A reference next to the fp32 file's output of the graph that makes sound: the longest spoken sentence, or else the
+/// longest realistic case of one sequence.
+pub(super) fn listening(walk: &Walk<'_>, manifest: &Manifest) -> Result<Option<Listening>, Error> {
+    let signal = walk.build.recipe.graphs.iter().find(|(_, graph)| graph.role() == Role::Signal);
     let Some((name, graph)) = signal else { return Ok(None) };
     let Some(sample_rate) = manifest.sample_rate() else { return Ok(None) };
-    let judged = judge::judged(finds, (name, graph), (Precision::Fp32, Format::Onnx))?;
-    let model = Model::open(&judged.artifact.path)?;
-    let references = judge::references(finds, name, graph, &model)?;
+    let candidate = judge::candidate(walk, (name, graph), (Precision::Fp32, Format::Onnx))?;
+    let model = Model::open(&candidate.artifact.path)?;
+    let references = judge::references(walk, name, graph, &model)?;
     let fits = references.cases.iter().filter(|case| {
         case.kind != Kind::Extreme && case.batch == 1 && case.length <= LISTENING_FRAMES
     });
@@ -36,7 +32,7 @@ pub(super) fn listening(
         return Ok(None);
     };
     let Some((output, reference)) = references.outputs(case).pop_first() else { return Ok(None) };
-    let run = || built_in()?.load(&judged.artifact.path)?.run(&references.inputs(case));
+    let run = || built_in()?.load(&candidate.artifact.path)?.run(&references.inputs(case));
     let mut outputs = run().map_err(crate::validate::Error::from)?;
     let Some(samples) = outputs.remove(&output) else { return Ok(None) };
     Ok(Some(Listening {
@@ -45,15 +41,6 @@ pub(super) fn listening(
         reference: reference.to_f32()?,
         artifact: samples.to_f32()?,
     }))
-}
-
-/// One digest over the checkpoint's files.
-fn checkpoint_digest(summary: &Summary) -> Digest {
-    let mut hasher = Hasher::default();
-    for file in &summary.manifest.checkpoint.files {
-        hasher.field(&file.name, file.sha256.to_string());
-    }
-    hasher.finish()
 }
 
 fn sections(summary: &Summary) -> Vec<ArtifactSection> {
@@ -77,18 +64,17 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         snr_db: case.measured.get(Metric::SnrDb).unwrap_or(f64::NAN),
         log_spectral_distance_db: case.measured.get(Metric::LogSpectralDistanceDb),
         passed: case.passed,
-        ill_conditioned: case.ill_conditioned.as_ref().map(|moved| {
-            let figure = |metric: Metric| Some(metric.show(moved.get(metric)?));
-            let figures = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter().filter_map(figure);
-            format!("{} of the peak", figures.collect::<Vec<_>>().join(", "))
-        }),
+        ill_conditioned: case
+            .ill_conditioned
+            .as_ref()
+            .map(|moved| format!("{} of the peak", moved.summary())),
     });
     let limits = verdict.tolerance.limits();
     ArtifactSection {
         file: artifact.file.clone(),
         bytes: artifact.all_bytes(),
         sha256: artifact.sha256,
-        weights: artifact.weights.as_ref().map(weights),
+        weights: artifact.weights.clone(),
         precision: artifact.precision.to_string(),
         runtime: verdict.runtime.clone(),
         nodes: rewrite.nodes,
@@ -100,10 +86,6 @@ fn section(artifact: &bundle::ArtifactEntry, outcome: &Outcome) -> ArtifactSecti
         cases: rows.collect(),
         passed: verdict.passed,
     }
-}
-
-fn weights(weights: &bundle::WeightsEntry) -> CardFile {
-    CardFile { path: weights.file.clone(), bytes: weights.bytes, sha256: weights.sha256 }
 }
 
 fn text(value: &serde_json::Value) -> String {
@@ -134,7 +116,7 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
     bundle::report::html(&Page {
         name: manifest.name.clone(),
         checkpoint: manifest.checkpoint.source.clone(),
-        checkpoint_digest: checkpoint_digest(summary),
+        checkpoint_digest: source::digest(&manifest.checkpoint.files),
         architecture: architecture(manifest),
         environment: manifest.environment.clone().into_iter().collect(),
         artifacts: sections(summary),
@@ -153,9 +135,9 @@ fn architecture(manifest: &Manifest) -> Vec<(String, String)> {
 pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
     let manifest = &summary.manifest;
     let files = manifest.artifacts.iter().flat_map(|artifact| {
-        let model =
-            CardFile { path: artifact.file.clone(), bytes: artifact.bytes, sha256: artifact.sha256 };
-        std::iter::once(model).chain(artifact.weights.as_ref().map(weights))
+        let file = |file: &str, sha256, bytes| (file.to_owned(), FileEntry { sha256, bytes });
+        let weights = artifact.weights.as_ref().map(|w| file(&w.file, w.sha256, w.bytes));
+        std::iter::once(file(&artifact.file, artifact.sha256, artifact.bytes)).chain(weights)
     });
     let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
     let last = if synthetic { "random-weights" } else { "text-to-speech" };
@@ -167,7 +149,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
         license: recipe.license.clone(),
         tags: tags.map(|tag| (*tag).to_owned()).collect(),
         checkpoint: manifest.checkpoint.source.clone(),
-        checkpoint_digest: checkpoint_digest(summary),
+        checkpoint_digest: source::digest(&manifest.checkpoint.files),
         files: files.collect(),
         signal: signal(manifest),
         artifacts: sections(summary),

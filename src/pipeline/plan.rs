@@ -1,5 +1,4 @@
-//! A build as a list of stages, each with its key, its state and those before it: what `plan` prints, `run`
-//! walks, `--until` cuts and a Snakefile is written from.
+//! A build as a list of stages with keys, states and dependencies: what `plan` prints and `run` walks.
 
 use super::cache::{Cache, Key};
 use super::stage::{Planned, State, Work};
@@ -14,8 +13,7 @@ use crate::recipe::{Form, Graph, Recipe};
 use crate::runtime::Format;
 use crate::source::{Checkpoint, Source};
 
-/// The stages of a build. Making it reads the recipe, the checkpoint's digest and the names of the
-/// installed packages; nothing is run.
+/// The stages of a build. Planning reads the recipe, the checkpoint and the names of packages, and runs nothing.
 pub struct Plan {
     /// The stages, each after those that it reads.
     pub stages: Vec<Planned>,
@@ -111,12 +109,8 @@ impl Planner<'_> {
             let watches = int8.smoothing.is_some() || int8.form == Form::Static;
             let after = [rewrite].into_iter().chain(watches.then_some(record));
             let quantize = self.add(work, &after.collect::<Vec<_>>(), key);
-            self.validate(
-                name,
-                (Precision::Int8, Format::Onnx),
-                &[quantize, record],
-                &json(&int8.snr_db),
-            );
+            let file = (Precision::Int8, Format::Onnx);
+            self.validate(name, file, &[quantize, record], &json(&int8.snr_db));
             if self.build.speed_gate {
                 let work = Work::Time(named());
                 let key = Self::key(&work).with("runtime", &self.runtimes);
@@ -130,12 +124,8 @@ impl Planner<'_> {
             let after: Vec<usize> = first.into_iter().chain([rewrite, record]).collect();
             let convert = self.add(work, &after, key);
             for &precision in &target.precisions {
-                self.validate(
-                    name,
-                    (precision, Format::OpenVino),
-                    &[convert, rewrite, record],
-                    &tolerance,
-                );
+                let file = (precision, Format::OpenVino);
+                self.validate(name, file, &[convert, rewrite, record], &tolerance);
             }
         }
         Ok(())
@@ -235,16 +225,16 @@ impl Planner<'_> {
     /// Opens a folder's checkpoint, or plans the stage that makes one.
     fn checkpoint(&mut self, recipe: &Recipe) -> Result<Option<Checkpoint>, Error> {
         let family = family::of(recipe);
-        let (work, wanted) = (Work::Checkpoint, family.wanted(recipe));
+        let (work, selection) = (Work::Checkpoint, family.selection(recipe));
         let key = match &self.build.source {
             Source::Directory(folder) => {
-                let local = Checkpoint::open(folder, &wanted)?;
+                let local = Checkpoint::open(folder, &selection)?;
                 self.identity = local.digest();
                 return Ok(Some(local));
             }
             Source::Hub { repo, revision } => {
                 let key = Self::key(&work).with("repo", repo).with("revision", revision);
-                key.with("files", wanted.required().join(" ")).with("exporters", &self.exporters)
+                key.with("files", selection.required().join(" ")).with("exporters", &self.exporters)
             }
             Source::Synthetic { preset, seed } => {
                 let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);

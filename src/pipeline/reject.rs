@@ -7,8 +7,7 @@ use crate::names::Precision;
 use crate::recipe::{Graph, Recipe};
 use crate::validate::{Artifact, Verdict};
 
-/// The name of a graph's file, without its extension: the recipe's for fp32, and after it the same in another
-/// precision.
+/// The name of a graph's file without extension: the recipe's for fp32, and derived from it for other precisions.
 pub(super) fn file_stem(recipe: &Recipe, graph: &str, precision: Precision) -> String {
     let fp32 = recipe.graph(graph).map_or(graph, Graph::file);
     match precision {
@@ -17,8 +16,7 @@ pub(super) fn file_stem(recipe: &Recipe, graph: &str, precision: Precision) -> S
     }
 }
 
-/// A rejection, with the artifact and its verdict kept beside where the bundle would have been; where
-/// they can't be kept there, the artifact stays in the cache. The answer is no either way.
+/// A rejection. The artifact and its verdict are kept next to where the bundle would be, or else in the cache.
 pub(super) fn reject(build: &Build<'_>, verdict: Verdict, artifact: &Artifact) -> Error {
     let kept = keep(build, &verdict, artifact).unwrap_or_else(|_| artifact.path.clone());
     Error::Rejected { verdict: Box::new(verdict), kept }

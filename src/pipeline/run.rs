@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::cache::Stage;
 use super::plan::Plan;
-use super::stage::{Finds, State, Work};
+use super::stage::{State, Work};
 use super::{Build, Error, Finished, Reporter, Summary, pack, work};
 use crate::bundle;
 
@@ -18,7 +18,7 @@ use crate::bundle;
 /// [`Error`]; nothing is left half-written, and a run after it goes on where this one ended.
 pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error> {
     let plan = Plan::of(build)?;
-    if let Some(finished) = up_to_date(build, &plan)? {
+    if let Some(finished) = up_to_date(&Walk::of(build, &plan, reporter))? {
         return Ok(finished);
     }
     if let Some(output) = &build.output {
@@ -33,7 +33,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     }
     let start = Instant::now();
     reporter.begins("bundle", &State::Miss("not packed here yet".to_owned()));
-    let finished = pack::pack(build, &plan, &walk)?;
+    let finished = pack::pack(&walk)?;
     reporter.ends("bundle", start.elapsed());
     Ok(finished)
 }
@@ -53,34 +53,34 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
     Ok(build.cache.folder(&plan.stages[at].key))
 }
 
-/// A walk over a plan's stages.
-struct Walk<'a> {
-    build: &'a Build<'a>,
-    plan: &'a Plan,
-    reporter: &'a dyn Reporter,
+/// A walk over a plan's stages: what it has come past is found by what it does.
+pub(super) struct Walk<'a> {
+    pub(super) build: &'a Build<'a>,
+    pub(super) plan: &'a Plan,
+    pub(super) reporter: &'a dyn Reporter,
     finished: Vec<OnceCell<Stage>>,
-}
-
-impl Finds for Walk<'_> {
-    fn stage(&self, work: &Work) -> Result<&Stage, Error> {
-        let at = self.plan.place(work);
-        let stage = at.and_then(|at| self.finished[at].get());
-        // A stage that reads another without saying so in the plan would have a key that forgets it.
-        stage.ok_or_else(|| Error::NoStage { stage: work.name(), known: "those before it".to_owned() })
-    }
-
-    fn checkpoint(&self) -> Result<PathBuf, Error> {
-        match &self.plan.local {
-            Some(local) => Ok(local.folder.clone()),
-            None => Ok(self.stage(&Work::Checkpoint)?.folder().to_owned()),
-        }
-    }
 }
 
 impl<'a> Walk<'a> {
     fn of(build: &'a Build<'a>, plan: &'a Plan, reporter: &'a dyn Reporter) -> Self {
         let finished = plan.stages.iter().map(|_| OnceCell::new()).collect();
         Self { build, plan, reporter, finished }
+    }
+
+    /// A finished stage.
+    pub(super) fn stage(&self, work: &Work) -> Result<&Stage, Error> {
+        let at = self.plan.place(work);
+        let stage = at.and_then(|at| self.finished[at].get());
+        // A stage that reads another without saying so in the plan would have a key that forgets it.
+        stage.ok_or_else(|| Error::NoStage { stage: work.name(), known: "those before it".to_owned() })
+    }
+
+    /// The checkpoint's folder.
+    pub(super) fn checkpoint(&self) -> Result<PathBuf, Error> {
+        match &self.plan.local {
+            Some(local) => Ok(local.folder.clone()),
+            None => Ok(self.stage(&Work::Checkpoint)?.folder().to_owned()),
+        }
     }
 
     /// A stage, after those that it reads.
@@ -114,7 +114,7 @@ impl<'a> Walk<'a> {
                     miss => miss.clone(),
                 };
                 reporter.begins(name, &state);
-                let make = |folder: &Path| work::run(build, *reporter, self, &planned.work, folder);
+                let make = |folder: &Path| work::run(self, &planned.work, folder);
                 build.cache.make(&planned.key, make)?
             }
         };
@@ -123,36 +123,21 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A plan all of whose stages are in the cache.
-struct Cached(Vec<(Work, Stage)>);
-
-impl Finds for Cached {
-    fn stage(&self, work: &Work) -> Result<&Stage, Error> {
-        let stage = self.0.iter().find(|(known, _)| known == work).map(|(_, stage)| stage);
-        stage.ok_or_else(|| Error::NoStage {
-            stage: work.name(),
-            known: "those in the cache".to_owned(),
-        })
-    }
-
-    fn checkpoint(&self) -> Result<PathBuf, Error> {
-        Ok(self.stage(&Work::Checkpoint)?.folder().to_owned())
-    }
-}
-
 /// The bundle at the output, if it is the one that this build would make, and whole.
-fn up_to_date(build: &Build<'_>, plan: &Plan) -> Result<Option<Finished>, Error> {
+fn up_to_date(walk: &Walk<'_>) -> Result<Option<Finished>, Error> {
+    let Walk { build, plan, finished, .. } = walk;
     if build.rebuild || plan.stages.iter().any(|stage| stage.state != State::Hit) {
         return Ok(None);
     }
-    let cached = |stage: &super::Planned| Some((stage.work.clone(), build.cache.get(&stage.key)?));
-    let Some(cached) = plan.stages.iter().map(cached).collect() else { return Ok(None) };
-    let cached = Cached(cached);
-    let folder = pack::output(build, &cached)?;
+    for (cell, planned) in finished.iter().zip(&plan.stages) {
+        let Some(stage) = build.cache.get(&planned.key) else { return Ok(None) };
+        cell.get_or_init(|| stage);
+    }
+    let folder = pack::output(walk)?;
     let Ok(manifest) = bundle::Manifest::read(&folder) else { return Ok(None) };
     if manifest.key != plan.bundle || !bundle::verify(&folder)?.is_empty() {
         return Ok(None);
     }
-    let outcomes = pack::outcomes(build, plan, &cached)?;
+    let outcomes = pack::outcomes(walk)?;
     Ok(Some(Finished { folder, summary: Summary { manifest, outcomes }, up_to_date: true }))
 }

@@ -1,10 +1,8 @@
 //! What a stage is: what it does, what it leaves, and how others find it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use super::Error;
-use super::cache::{Key, Stage};
+use super::cache::Key;
 use crate::bundle::Framing;
 use crate::names::Precision;
 use crate::runtime::Format;
@@ -70,8 +68,7 @@ impl Work {
         }
     }
 
-    /// What a rule asks of the machine that runs it: threads (none for the whole machine), and megabytes that are
-    /// enough for a full-size model.
+    /// Threads that a stage needs (none for the whole machine), and megabytes that are enough for a full-size model.
     pub(super) fn needs(&self) -> (Option<u32>, u32) {
         match self {
             // Nothing may run beside what is timed.
@@ -121,15 +118,6 @@ pub(super) struct Exported {
     #[serde(default)]
     pub(super) framing: Option<Framing>,
     pub(super) environment: BTreeMap<String, String>,
-}
-
-/// Finished stages, found by what they do.
-pub(super) trait Finds {
-    /// A stage that the one which asks comes after.
-    fn stage(&self, work: &Work) -> Result<&Stage, Error>;
-
-    /// The checkpoint's folder.
-    fn checkpoint(&self) -> Result<PathBuf, Error>;
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::plan::steps;
-use super::stage::{Exported, Finds, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
-use super::{Build, Error, Reporter, Rewrite, judge};
+use super::run::Walk;
+use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
+use super::{Build, Error, Rewrite, judge};
 use crate::convert;
 use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
@@ -21,15 +22,9 @@ use crate::source::Source;
 use crate::validate;
 
 /// What a stage of this work leaves in `folder`, and what it found out.
-pub(super) fn run(
-    build: &Build<'_>,
-    reporter: &dyn Reporter,
-    finds: &dyn Finds,
-    work: &Work,
-    folder: &Path,
-) -> Result<serde_json::Value, Error> {
-    let of = |name: &String| build.recipe.graph(name).expect("a planned graph is in the recipe");
-    let context = Context { build, reporter, finds, stage: work.name(), folder };
+pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<serde_json::Value, Error> {
+    let of = |name: &String| walk.build.recipe.graph(name).expect("a planned graph is in the recipe");
+    let context = Context { walk, build: walk.build, stage: work.name(), folder };
     match work {
         Work::Checkpoint => context.checkpoint(),
         Work::Export(name) => context.export(name, of(name)),
@@ -38,18 +33,17 @@ pub(super) fn run(
         Work::Quantize(name) => context.quantize(name, of(name)),
         Work::Convert(name) => context.convert(name, of(name)),
         Work::Validate(name, precision, format) => {
-            judge::validate(build, reporter, finds, (name, of(name)), (*precision, *format))
+            judge::validate(walk, (name, of(name)), (*precision, *format))
         }
-        Work::Time(name) => judge::time(build, finds, name, of(name)),
+        Work::Time(name) => judge::time(walk, name, of(name)),
         Work::Speak => context.speak(),
     }
 }
 
 /// A stage on its way.
 struct Context<'a> {
+    walk: &'a Walk<'a>,
     build: &'a Build<'a>,
-    reporter: &'a dyn Reporter,
-    finds: &'a dyn Finds,
     stage: String,
     folder: &'a Path,
 }
@@ -65,7 +59,7 @@ impl Context<'_> {
     where
         Error: From<E>,
     {
-        let Self { build, reporter, .. } = self;
+        let Self { walk, build, .. } = self;
         let environment = family::of(&build.recipe).environment;
         let python = &Python::find(build.python.as_deref(), environment, build.cache.root())?;
         let logs = build.cache.root().join("logs");
@@ -78,7 +72,7 @@ impl Context<'_> {
             log: &log,
             time_limit: Duration::from_secs(longest.unwrap_or(0)),
             interrupted: build.interrupted,
-            progress: &|p: &Progress| reporter.progress(&p.step, p.done, p.total),
+            progress: &|p: &Progress| walk.reporter.progress(&p.step, p.done, p.total),
         };
         let outcome = work(&child)?;
         let _ = std::fs::remove_file(&log);
@@ -102,7 +96,7 @@ impl Context<'_> {
 
     /// The checkpoint's folder, whole: a child has another folder of its own.
     fn checkpoint_folder(&self) -> Result<PathBuf, Error> {
-        let folder = self.finds.checkpoint()?;
+        let folder = self.walk.checkpoint()?;
         std::fs::canonicalize(&folder).map_err(Error::io(&folder))
     }
 
@@ -110,14 +104,14 @@ impl Context<'_> {
     fn checkpoint(&self) -> Result<serde_json::Value, Error> {
         let recipe = &self.build.recipe;
         let family = family::of(recipe);
-        let (wanted, graphs) = (family.wanted(recipe), family.reads(recipe));
-        let files = wanted.required();
+        let (selection, graphs) = (family.selection(recipe), family.reads(recipe));
+        let files = selection.required();
         let request = match &self.build.source {
             Source::Synthetic { preset, seed } => {
                 Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
             }
             Source::Hub { repo, revision } => {
-                Request::Download { repo, revision, files: &files, optional: wanted.companions }
+                Request::Download { repo, revision, files: &files, optional: selection.companions }
             }
             Source::Directory(_) => unreachable!("a folder needs no making"),
         };
@@ -138,7 +132,7 @@ impl Context<'_> {
             exporter: graph.exporter().name(),
         });
         let outcome = self.child(&request)?;
-        left(&outcome, "model", MODEL)?;
+        check_artifact(&outcome, "model", MODEL)?;
         let field = |name: &'static str| outcome.result.get(name);
         let number = |name: &'static str| field(name).and_then(serde_json::Value::as_u64);
         let framing = number("per_frame").zip(number("lead"));
@@ -163,7 +157,7 @@ impl Context<'_> {
             references,
             hidden_states,
         }))?;
-        left(&outcome, "references", REFERENCES)?;
+        check_artifact(&outcome, "references", REFERENCES)?;
         Ok(serde_json::json!({}))
     }
 
@@ -177,16 +171,16 @@ impl Context<'_> {
             sentences: &speech.sentences,
             repetition_penalty: speech.repetition_penalty,
         }))?;
-        left(&outcome, "speech", SPEECH)?;
+        check_artifact(&outcome, "speech", SPEECH)?;
         Ok(outcome.result)
     }
 
     /// Rewrites the exported graph.
     fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
-        let exported = self.finds.stage(&Work::Export(name.to_owned()))?;
+        let exported = self.walk.stage(&Work::Export(name.to_owned()))?;
         let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
-        let given = given(graph, &exported.result()?);
-        let report = passes::rewrite(&mut model, steps(graph), graph.passes(), given)?;
+        let hints = hints(graph, &exported.result()?);
+        let report = passes::rewrite(&mut model, steps(graph), graph.passes(), hints)?;
         let rewrite = Rewrite::from(report);
         write(&model, self.folder)?;
         Ok(serde_json::to_value(rewrite).expect("plain data"))
@@ -196,10 +190,10 @@ impl Context<'_> {
     fn quantize(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let int8 = graph.int8().cloned().unwrap_or_default();
         let mut options = quantize::Options::from(&int8);
-        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
         let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
-        let seen = |model: &Model| {
-            let references = judge::references(self.finds, name, graph, model)?;
+        let calibrate = |model: &Model| {
+            let references = judge::references(self.walk, name, graph, model)?;
             Ok::<_, Error>(validate::calibrate(
                 model,
                 &graph.ports(),
@@ -208,11 +202,11 @@ impl Context<'_> {
             )?)
         };
         if let Some(strength) = int8.smoothing {
-            let seen = seen(&model)?;
-            quantize::smooth(&mut model, &seen, strength);
+            let calibration = calibrate(&model)?;
+            quantize::smooth(&mut model, &calibration, strength);
         }
         if int8.form == Form::Static {
-            options.seen = seen(&model)?;
+            options.seen = calibrate(&model)?;
         }
         let report = quantize::quantize(&mut model, &options)?;
         write(&model, self.folder)?;
@@ -230,13 +224,13 @@ impl Context<'_> {
     fn convert(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let target = graph.targets().openvino.as_ref();
         let target = target.expect("a planned conversion is in the recipe");
-        let rewritten = self.finds.stage(&Work::Rewrite(name.to_owned()))?;
+        let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
         let (path, ports) = (rewritten.file(REWRITTEN)?.0, graph.ports());
         let model = Model::open(&path)?;
         let sources = convert::Sources {
             model: &path,
             checkpoint: &self.checkpoint_folder()?,
-            references: &self.finds.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0,
+            references: &self.walk.stage(&Work::Record(name.to_owned()))?.file(REFERENCES)?.0,
         };
         let subject = self.subject(name, graph, &ports);
         let converter = self.with_child(|child| {
@@ -248,7 +242,7 @@ impl Context<'_> {
 }
 
 /// Checks that a task left an artifact in the file that it is to be in.
-fn left(outcome: &Outcome, name: &'static str, file: &str) -> Result<(), Error> {
+fn check_artifact(outcome: &Outcome, name: &'static str, file: &str) -> Result<(), Error> {
     match outcome.artifacts.get(name) {
         Some(artifact) if artifact.path == file => Ok(()),
         _ => Err(Error::Result { field: name }),
@@ -265,7 +259,7 @@ fn write(model: &Model, folder: &Path) -> Result<(), Error> {
 }
 
 /// What recipe and exporter say of a graph.
-fn given(graph: &Graph, exported: &Exported) -> Given {
+fn hints(graph: &Graph, exported: &Exported) -> Given {
     let Graph::Causal(graph) = graph else { return Given::default() };
     let number = |name: &str| Some(exported.architecture.get(name)?.as_u64()? as usize);
     Given {

@@ -11,8 +11,7 @@ use super::yaml::{self, Fault, Node};
 use super::{Error, Misfit, Problem, Recipe};
 use crate::names::{Exporter, Format, Role, Word as _};
 
-/// The longest text that is read as a recipe: fifty times the built-in ones, and short enough that no
-/// hostile text keeps the YAML parser busy.
+/// The longest recipe, in bytes: fifty times the built-in ones, and too short to keep the YAML parser busy.
 pub const MOST_BYTES: usize = 1 << 16;
 
 /// What a model family says of its recipes.
@@ -35,8 +34,8 @@ pub struct GraphShape {
     pub file: &'static str,
     /// What can turn a checkpoint into it.
     pub exporters: &'static [Exporter],
-    /// The files of its weights in a checkpoint, each a name or a pattern with one `*`: at least one of them is
-    /// there. The first is the one that a hub repository must have.
+    /// The files of its weights in a checkpoint, names or patterns with one `*`, of which at least one is there. The
+    /// first is the one that a hub repository must have.
     pub weights: &'static [&'static str],
     /// The graph whose weights say the sentences of its references.
     pub spoken_by: Option<&'static str>,
@@ -149,19 +148,14 @@ impl Catalog {
     /// The JSON schema of a recipe (draft 2020-12), for editors.
     pub fn schema(&self) -> serde_json::Value {
         let mut schema = schemars::schema_for!(Recipe).to_value();
-        let by_role = |role: Role| match role {
-            Role::Causal => serde_json::json!({ "$ref": "#/$defs/Causal" }),
-            Role::Signal => serde_json::json!({ "$ref": "#/$defs/Signal" }),
+        let definition = |role: Role| match role {
+            Role::Causal => "Causal",
+            Role::Signal => "Signal",
         };
+        let by_role =
+            |role: Role| serde_json::json!({ "$ref": format!("#/$defs/{}", definition(role)) });
         for role in Role::ALL {
-            let name = by_role(*role)["$ref"]
-                .as_str()
-                .expect("a text")
-                .rsplit('/')
-                .next()
-                .expect("a word")
-                .to_owned();
-            let properties = &mut schema["$defs"][name.as_str()]["properties"];
+            let properties = &mut schema["$defs"][definition(*role)]["properties"];
             // Left out, the family names the file.
             properties["file"].as_object_mut().expect("an object").remove("default");
             let about =
@@ -182,8 +176,8 @@ impl Catalog {
         schema
     }
 
-    /// Writes into a tree what its text leaves to the family: the family, each graph's role and file; and brings
-    /// the form of recipes before format 2 (graphs at the top, `route`, `schemes`) to today's.
+    /// Adds what a text leaves to the family (its name, each graph's role and file), and brings the form before format
+    /// 2 (graphs at the top, `route`, `schemes`) up to date.
     fn settle(&self, tree: &mut Node) -> Result<&Shape, Fault> {
         let root = tree.id;
         let Some(entries) = tree.entries_mut() else {
@@ -265,9 +259,9 @@ fn settle_graphs(graphs: &mut yaml::Entries, shape: &Shape) -> Result<(), Fault>
             graph.set_default("file", id, &format!("{name}_fp32"));
         }
         let exporters = known.map_or(OPEN_EXPORTERS, |known| known.exporters);
-        let asked =
+        let chosen =
             graph.get("exporter").and_then(|node| Some((Exporter::named(node.text()?)?, node.id)));
-        if let Some((exporter, at)) = asked.filter(|(exporter, _)| !exporters.contains(exporter)) {
+        if let Some((exporter, at)) = chosen.filter(|(exporter, _)| !exporters.contains(exporter)) {
             let known = exporters.iter().map(|exporter| exporter.name()).collect::<Vec<_>>().join(", ");
             let value = exporter.name().to_owned();
             return Err(Fault::from(Problem::Choice { value, guess: None, known }).at(at));

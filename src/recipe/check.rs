@@ -1,6 +1,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use serde::Serialize;
+
 use super::bounds::*;
 use super::graph::{
     Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
@@ -158,9 +160,6 @@ impl Checks {
 
 impl Recipe {
     /// Checks what types can't: ranges, names, and tolerances that would prove nothing.
-    ///
-    /// # Errors
-    /// The first value that no recipe may have.
     pub(super) fn validate(&self, shape: &Shape) -> Result<(), Invalid> {
         let root = Checks { path: Vec::new() };
         root.key("name").file_name(&self.name)?;
@@ -205,7 +204,9 @@ impl Recipe {
         let whole = Whole::of(self, shape);
         let speech = self.speech.as_ref();
         speech.map_or(Ok(()), |speech| speech.validate(&root.key("speech"), &whole))?;
-        self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&root.key("gate"), &whole))
+        let Some(gate) = &self.gate else { return Ok(()) };
+        gate.validate(&root.key("gate"))?;
+        whole.ensure(&root.key("gate").key("realtime_factor"))
     }
 }
 
@@ -273,12 +274,16 @@ impl Graph {
 }
 
 /// Refuses names of inputs and outputs that are not names, or not distinct.
-fn interface(here: &Checks, open: bool, changed: bool, names: &[(&str, &str)]) -> Outcome {
+fn interface<T: Serialize + Default + PartialEq>(here: &Checks, open: bool, names: &T) -> Outcome {
     here.ensure(
-        open || !changed,
+        open || *names == T::default(),
         "is given, and the family has names of its own",
         "take the key out, or write `family: plain`",
     )?;
+    let names = serde_json::to_value(names).expect("plain data");
+    let names =
+        names.as_object().into_iter().flatten().filter_map(|(key, name)| Some((key, name.as_str()?)));
+    let names: Vec<(&String, &str)> = names.collect();
     for (i, (key, name)) in names.iter().enumerate() {
         let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -337,22 +342,7 @@ impl Causal {
         }
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
-        let names = &self.interface;
-        interface(
-            &here.key("interface"),
-            open,
-            *names != Default::default(),
-            &[
-                ("ids", &names.ids),
-                ("mask", &names.mask),
-                ("positions", &names.positions),
-                ("past", &names.past),
-                ("present", &names.present),
-                ("logits", &names.logits),
-                ("hidden", &names.hidden),
-                ("layers", &names.layers),
-            ],
-        )?;
+        interface(&here.key("interface"), open, &self.interface)?;
         self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&here.key("gate")))
     }
 }
@@ -361,10 +351,7 @@ impl Signal {
     fn validate(&self, here: &Checks, open: bool) -> Outcome {
         self.references.validate(&here.key("references"))?;
         self.tolerance.fp32.validate(&here.key("tolerance").key("fp32"))?;
-        let names = &self.interface;
-        let changed = *names != Default::default();
-        let pairs = [("frames", names.frames.as_str()), ("samples", names.samples.as_str())];
-        interface(&here.key("interface"), open, changed, &pairs)?;
+        interface(&here.key("interface"), open, &self.interface)?;
         here.key("module").ensure(
             open == self.module.is_some(),
             if open {

@@ -60,7 +60,7 @@ impl Misfit {
         let start = text[..offset].rfind('\n').map_or(0, |i| i + 1);
         let length = if matches!(problem, Problem::Empty) { 0 } else { token(&text[offset..]) };
         Misfit {
-            source: NamedSource::new(name, Arc::from(harmless(text))),
+            source: NamedSource::new(name, Arc::from(without_controls(text))),
             span: (offset, length).into(),
             line: line_of(text, offset),
             column: text[start..offset].chars().count() + 1,
@@ -70,7 +70,7 @@ impl Misfit {
 }
 
 /// The text with a stand-in as long for each character that a terminal might obey.
-fn harmless(text: &str) -> String {
+fn without_controls(text: &str) -> String {
     let stand_in = |c: char| match c.len_utf8() {
         _ if printable(c) => c,
         1 => '?',

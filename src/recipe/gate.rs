@@ -1,130 +1,93 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Checks, Outcome, Whole};
+use super::check::{Checks, Outcome};
 
 /// Figures are above this and below [`MOST`]; beyond it a bound is a typo.
 const LEAST: f64 = 1.0e-3;
 const MOST: f64 = 1.0e6;
 
-/// What `bench --gate` holds the whole voice to on the machine that it runs on, of each graph the variant that
-/// is fastest there. A figure that is left out isn't asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gate {
-    /// The least seconds of speech that the whole voice makes in one second, of 200 characters.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub realtime_factor: Option<f64>,
+/// Declares a gate: its figures by their keys, none of which has to be given.
+macro_rules! gate {
+    ($(#[$about:meta])* $gate:ident { $($(#[$doc:meta])* $key:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $gate {
+            $(
+                $(#[$doc])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                #[schemars(range(min = LEAST, max = MOST))]
+                pub $key: Option<f64>,
+            )*
+        }
+
+        impl $gate {
+            /// Every figure by its key.
+            pub fn figures(&self) -> Vec<(&'static str, Option<f64>)> {
+                vec![$((stringify!($key), self.$key)),*]
+            }
+
+            pub(super) fn validate(&self, here: &Checks) -> Outcome {
+                validate(&self.figures(), here)
+            }
+        }
+    };
 }
 
-/// What `bench --gate` holds a causal graph to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct CausalGate {
-    /// How many times faster the fastest smaller file says 200 characters than the fp32 one, each in the
-    /// runtime where it is fastest; at least.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub faster_than_fp32: Option<f64>,
-    /// Milliseconds of a decode step with 256 cached positions, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub step_ms: Option<f64>,
-    /// Peak memory of a process that loads and runs it, in millions of bytes, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub memory_mb: Option<f64>,
-    /// Size of the file, in millions of bytes, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub size_mb: Option<f64>,
-}
-
-/// What `bench --gate` holds a signal graph to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SignalGate {
-    /// How many times faster the fastest smaller file makes the sound of 200 characters than the fp32 one, each in
-    /// the runtime where it is fastest; at least.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub faster_than_fp32: Option<f64>,
-    /// Milliseconds for each second of sound, in calls of 32 frames, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub second_ms: Option<f64>,
-    /// Peak memory of a process that loads and runs it, in millions of bytes, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub memory_mb: Option<f64>,
-    /// Size of the file, in millions of bytes, at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = LEAST, max = MOST))]
-    pub size_mb: Option<f64>,
-}
-
-impl CausalGate {
-    /// Every figure by its key.
-    pub fn figures(&self) -> [(&'static str, Option<f64>); 4] {
-        [
-            ("faster_than_fp32", self.faster_than_fp32),
-            ("step_ms", self.step_ms),
-            ("memory_mb", self.memory_mb),
-            ("size_mb", self.size_mb),
-        ]
+gate! {
+    /// What `bench --gate` holds the whole voice to on the machine that it runs on, of each graph the variant that
+    /// is fastest there. A figure that is left out isn't asked for.
+    Gate {
+        /// The least seconds of speech that the whole voice makes in one second, of 200 characters.
+        realtime_factor,
     }
 }
 
-impl SignalGate {
-    /// Every figure by its key.
-    pub fn figures(&self) -> [(&'static str, Option<f64>); 4] {
-        [
-            ("faster_than_fp32", self.faster_than_fp32),
-            ("second_ms", self.second_ms),
-            ("memory_mb", self.memory_mb),
-            ("size_mb", self.size_mb),
-        ]
+gate! {
+    /// What `bench --gate` holds a causal graph to.
+    CausalGate {
+        /// How many times faster the fastest smaller file says 200 characters than the fp32 one, each in the
+        /// runtime where it is fastest; at least.
+        faster_than_fp32,
+        /// Milliseconds of a decode step with 256 cached positions, at most.
+        step_ms,
+        /// Peak memory of a process that loads and runs it, in millions of bytes, at most.
+        memory_mb,
+        /// Size of the file, in millions of bytes, at most.
+        size_mb,
     }
 }
 
-/// Checks a graph's figures: each is a bound, and there is one.
+gate! {
+    /// What `bench --gate` holds a signal graph to.
+    SignalGate {
+        /// How many times faster the fastest smaller file makes the sound of 200 characters than the fp32 one, each in
+        /// the runtime where it is fastest; at least.
+        faster_than_fp32,
+        /// Milliseconds for each second of sound, in calls of 32 frames, at most.
+        second_ms,
+        /// Peak memory of a process that loads and runs it, in millions of bytes, at most.
+        memory_mb,
+        /// Size of the file, in millions of bytes, at most.
+        size_mb,
+    }
+}
+
+/// Checks that each figure is a bound, and that there is one.
 fn validate(figures: &[(&'static str, Option<f64>)], here: &Checks) -> Outcome {
-    figures.iter().try_for_each(|(key, value)| bound(&here.key(key), *value))?;
+    for (key, value) in figures {
+        here.key(key).ensure(
+            value.is_none_or(|value| (LEAST..=MOST).contains(&value)),
+            format!("is {}, which is not a bound", value.unwrap_or_default()),
+            format!("write a number from {LEAST} to {MOST}"),
+        )?;
+    }
     here.ensure(
         figures.iter().any(|(_, value)| value.is_some()),
         "asks for nothing",
         format!("write a figure, such as `{}: 1.5`, or take the key out", figures[0].0),
     )
-}
-
-impl CausalGate {
-    pub(super) fn validate(&self, here: &Checks) -> Outcome {
-        validate(&self.figures(), here)
-    }
-}
-
-impl SignalGate {
-    pub(super) fn validate(&self, here: &Checks) -> Outcome {
-        validate(&self.figures(), here)
-    }
-}
-
-impl Gate {
-    pub(super) fn validate(&self, here: &Checks, whole: &Whole) -> Outcome {
-        validate(&[("realtime_factor", self.realtime_factor)], here)?;
-        whole.ensure(&here.key("realtime_factor"))
-    }
-}
-
-fn bound(here: &Checks, value: Option<f64>) -> Outcome {
-    value.map_or(Ok(()), |value| {
-        here.ensure(
-            (LEAST..=MOST).contains(&value),
-            format!("is {value}, which is not a bound"),
-            format!("write a number from {LEAST} to {MOST}"),
-        )
-    })
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Graph {
         each!(self, graph => graph.int8.as_ref())
     }
 
-    /// Formats beside ONNX.
+    /// Formats other than ONNX.
     pub fn targets(&self) -> &Targets {
         each!(self, graph => &graph.targets)
     }
@@ -94,7 +94,7 @@ impl Graph {
         each!(self, graph => &mut graph.int8)
     }
 
-    /// Formats beside ONNX, to change.
+    /// Formats other than ONNX, to change.
     pub fn targets_mut(&mut self) -> &mut Targets {
         each!(self, graph => &mut graph.targets)
     }
@@ -132,127 +132,100 @@ impl<'de> Deserialize<'de> for Graph {
     }
 }
 
-/// How a causal graph is exported.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Causal {
-    /// The ONNX operator set.
-    #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
-    pub opset: u32,
-    /// What turns the checkpoint into a graph.
-    pub exporter: Exporter,
-    /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
-    /// or `NAME_fp32` of the graph's.
-    #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
-    pub file: String,
-    /// Layers whose input becomes an output `hidden_states.{i}`; 0 is the embedding.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(range(max = MOST_LAYERS)))]
-    pub hidden_states: Vec<u32>,
-    /// Logits of the last position alone: of a prompt's, no client reads the others.
-    pub last_logits: bool,
-    /// Passes and surgeries by name, in their order; left out, all that a graph of this role needs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(inner(inner(regex(pattern = r"^[a-z0-9]+(-[a-z0-9]+)*$"))))]
-    pub passes: Option<Vec<String>>,
-    /// Seconds after which a silent exporter is ended.
-    #[schemars(range(min = *TIME_LIMIT.start(), max = *TIME_LIMIT.end()))]
-    pub time_limit_seconds: u64,
-    /// Which outputs PyTorch records to hold the export against.
-    pub references: CausalReferences,
-    /// How far the export may be from PyTorch.
-    pub tolerance: CausalTolerance,
-    /// An int8 file beside the fp32 one; `{}` takes every default.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub int8: Option<Int8>,
-    /// Formats beside ONNX.
-    #[serde(skip_serializing_if = "Targets::is_empty")]
-    pub targets: Targets,
-    /// Speed, memory and size that `bench --gate` holds the graph's files to.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub gate: Option<CausalGate>,
-    /// Names of inputs and outputs, where the family leaves them to the recipe.
-    #[serde(skip_serializing_if = "is_default")]
-    pub interface: names::Causal,
+/// Declares what a recipe says of a graph: what it says of every graph, and what of this role's alone.
+macro_rules! graph {
+    (
+        $(#[$about:meta])*
+        $graph:ident($references:ty, $tolerance:ty, $gate:ty) {
+            $($(#[$export:meta])* $exported:ident: $exported_type:ty,)*
+            ..
+            $($(#[$own:meta])* $name:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $graph {
+            /// The ONNX operator set.
+            #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
+            pub opset: u32,
+            /// What turns the checkpoint into a graph.
+            pub exporter: Exporter,
+            /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
+            /// or `NAME_fp32` of the graph's.
+            #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
+            pub file: String,
+            $($(#[$export])* pub $exported: $exported_type,)*
+            /// Passes and surgeries by name, in their order; left out, all that a graph of this role needs.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            #[schemars(inner(inner(regex(pattern = r"^[a-z0-9]+(-[a-z0-9]+)*$"))))]
+            pub passes: Option<Vec<String>>,
+            /// Seconds after which a silent exporter is ended.
+            #[schemars(range(min = *TIME_LIMIT.start(), max = *TIME_LIMIT.end()))]
+            pub time_limit_seconds: u64,
+            /// Which outputs PyTorch records to hold the export against.
+            pub references: $references,
+            /// How far the export may be from PyTorch.
+            pub tolerance: $tolerance,
+            /// An int8 file next to the fp32 one; `{}` takes every default.
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            pub int8: Option<Int8>,
+            /// Formats other than ONNX.
+            #[serde(skip_serializing_if = "Targets::is_empty")]
+            pub targets: Targets,
+            /// Speed, memory and size that `bench --gate` holds the graph's files to.
+            #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+            pub gate: Option<$gate>,
+            $($(#[$own])* pub $name: $type,)*
+        }
+
+        impl Default for $graph {
+            fn default() -> Self {
+                Self {
+                    opset: 17,
+                    exporter: Exporter::default(),
+                    file: Role::$graph.name().into(),
+                    $($exported: Default::default(),)*
+                    passes: None,
+                    time_limit_seconds: 1800,
+                    references: Default::default(),
+                    tolerance: Default::default(),
+                    int8: None,
+                    targets: Targets::default(),
+                    gate: None,
+                    $($name: Default::default(),)*
+                }
+            }
+        }
+    };
 }
 
-impl Default for Causal {
-    fn default() -> Self {
-        Self {
-            opset: 17,
-            exporter: Exporter::Torch,
-            file: Role::Causal.name().into(),
-            hidden_states: Vec::new(),
-            last_logits: false,
-            passes: None,
-            time_limit_seconds: 1800,
-            references: CausalReferences::default(),
-            tolerance: CausalTolerance::default(),
-            int8: None,
-            targets: Targets::default(),
-            gate: None,
-            interface: names::Causal::default(),
-        }
+graph! {
+    /// How a causal graph is exported.
+    Causal(CausalReferences, CausalTolerance, CausalGate) {
+        /// Layers whose input becomes an output `hidden_states.{i}`; 0 is the embedding.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        #[schemars(length(max = 64), inner(range(max = MOST_LAYERS)))]
+        hidden_states: Vec<u32>,
+        /// Logits of the last position alone: of a prompt's, no client reads the others.
+        last_logits: bool,
+        ..
+        /// Names of inputs and outputs, where the family leaves them to the recipe.
+        #[serde(skip_serializing_if = "is_default")]
+        interface: names::Causal,
     }
 }
 
-/// How a signal graph is exported.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Signal {
-    /// The ONNX operator set.
-    #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
-    pub opset: u32,
-    /// What turns the checkpoint into a graph.
-    pub exporter: Exporter,
-    /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
-    /// or `NAME_fp32` of the graph's.
-    #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
-    pub file: String,
-    /// Passes and surgeries by name, in their order; left out, all that a graph of this role needs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(inner(inner(regex(pattern = r"^[a-z0-9]+(-[a-z0-9]+)*$"))))]
-    pub passes: Option<Vec<String>>,
-    /// Seconds after which a silent exporter is ended.
-    #[schemars(range(min = *TIME_LIMIT.start(), max = *TIME_LIMIT.end()))]
-    pub time_limit_seconds: u64,
-    /// Which outputs PyTorch records to hold the export against.
-    pub references: SignalReferences,
-    /// How far the export may be from PyTorch.
-    pub tolerance: SignalTolerance,
-    /// An int8 file beside the fp32 one; `{}` takes every default.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub int8: Option<Int8>,
-    /// Formats beside ONNX.
-    #[serde(skip_serializing_if = "Targets::is_empty")]
-    pub targets: Targets,
-    /// Speed, memory and size that `bench --gate` holds the graph's files to.
-    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-    pub gate: Option<SignalGate>,
-    /// Names of the input and the output, where the family leaves them to the recipe.
-    #[serde(skip_serializing_if = "is_default")]
-    pub interface: names::Signal,
-    /// The `torch.nn.Module` that it is exported from, where the family leaves it to the recipe.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub module: Option<Module>,
-}
-
-impl Default for Signal {
-    fn default() -> Self {
-        Self {
-            opset: 17,
-            exporter: Exporter::Torch,
-            file: Role::Signal.name().into(),
-            passes: None,
-            time_limit_seconds: 1800,
-            references: SignalReferences::default(),
-            tolerance: SignalTolerance::default(),
-            int8: None,
-            targets: Targets::default(),
-            gate: None,
-            interface: names::Signal::default(),
-            module: None,
-        }
+graph! {
+    /// How a signal graph is exported.
+    Signal(SignalReferences, SignalTolerance, SignalGate) {
+        ..
+        /// Names of the input and the output, where the family leaves them to the recipe.
+        #[serde(skip_serializing_if = "is_default")]
+        interface: names::Signal,
+        /// The `torch.nn.Module` that it is exported from, where the family leaves it to the recipe.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        module: Option<Module>,
     }
 }
 

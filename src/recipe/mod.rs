@@ -1,8 +1,8 @@
 //! YAML recipes as plain data.
 //!
-//! A recipe says what to export and what the result must hold up to; it can't say less than the floors
-//! in `bounds`, so that no recipe switches validation off. Text becomes a [`Recipe`] through a
-//! [`Catalog`] only, which refuses whatever is unknown, repeated or out of range, at its place.
+//! A recipe says what to export and what the result must reach, no less than the floors in `bounds`: none switches
+//! validation off. Only a [`Catalog`] makes a [`Recipe`] of text, and it points at what is unknown, repeated or out of
+//! range.
 
 mod bounds;
 mod catalog;

@@ -17,7 +17,7 @@ const MOST_PESQ: f64 = 4.5;
 const MOST_SENTENCES: usize = 64;
 const MOST_CHARACTERS: usize = 1000;
 
-/// What the whole voice says: upstream's PyTorch records it, the bundle is held to it.
+/// What the whole voice says: upstream's PyTorch records it, and the bundle is compared with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Speech {
@@ -72,8 +72,7 @@ pub struct Int8Speech {
 }
 
 impl Default for Int8Speech {
-    /// On the small voice of this repository a decoder in 8 bits is at 0.15 dB (PESQ 4.62), one in 4 bits at 1.74
-    /// (PESQ 3.84).
+    /// On this repository's small voice an 8-bit decoder is at 0.15 dB (PESQ 4.62), a 4-bit one at 1.74 (3.84).
     fn default() -> Self {
         Self { stoi: 0.95, mel_cepstral_distortion_db: 1.5, pesq: None }
     }

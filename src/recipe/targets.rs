@@ -11,7 +11,7 @@ use super::bounds::{LEAST_INT8_SNR_DB, SNR_DB};
 use super::check::{Checks, Outcome};
 use super::{Step, present};
 
-/// The formats beside ONNX.
+/// The formats other than ONNX.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Targets {

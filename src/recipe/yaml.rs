@@ -1,8 +1,7 @@
 //! YAML as a tree whose every key and value can be found again in the text.
 //!
-//! `yaml_serde` tells places in errors only. So a text is walked once to build the tree, its values
-//! numbered in the order of the walk; where a place is asked for, the same walk is made again and
-//! fails on purpose at that number.
+//! `yaml_serde` gives places only in errors. So a text is walked once to build the tree, its values numbered; to find
+//! a place, the walk is repeated and fails on purpose at that number.
 
 mod de;
 mod edit;
@@ -18,8 +17,8 @@ use super::bounds::MOST_VALUES;
 use super::error::{Misfit, Problem, short};
 use super::text::{line_of, printable};
 
-/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing ones
-/// aren't taken off, since they may stand in comments and quotes.
+/// libyaml looks at every open bracket at every token: 64 KB of `{a: [` take it seconds. Closing brackets don't count,
+/// since they may be in comments and quotes.
 const MOST_BRACKETS: usize = 512;
 /// A recipe nests four deep.
 const DEEPEST: u32 = 16;
@@ -195,6 +194,14 @@ impl ValueSeed<'_> {
     }
 }
 
+macro_rules! scalars {
+    ($($visit:ident($value:ident: $of:ty) => $kind:expr;)*) => {
+        $(fn $visit<E: Error>(self, $value: $of) -> Result<Node, E> {
+            self.scalar($kind)
+        })*
+    };
+}
+
 impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Node;
 
@@ -210,32 +217,14 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
         self.scalar(Kind::Null)
     }
 
-    fn visit_bool<E: Error>(self, v: bool) -> Result<Node, E> {
-        self.scalar(Kind::Bool(v))
-    }
-
-    fn visit_u64<E: Error>(self, v: u64) -> Result<Node, E> {
-        self.scalar(Kind::Unsigned(v))
-    }
-
-    fn visit_i64<E: Error>(self, v: i64) -> Result<Node, E> {
-        self.scalar(Kind::Signed(v))
-    }
-
-    fn visit_u128<E: Error>(self, v: u128) -> Result<Node, E> {
-        self.scalar(Kind::Float(v as f64))
-    }
-
-    fn visit_i128<E: Error>(self, v: i128) -> Result<Node, E> {
-        self.scalar(Kind::Float(v as f64))
-    }
-
-    fn visit_f64<E: Error>(self, v: f64) -> Result<Node, E> {
-        self.scalar(Kind::Float(v))
-    }
-
-    fn visit_str<E: Error>(self, v: &str) -> Result<Node, E> {
-        self.scalar(Kind::Text(v.to_owned()))
+    scalars! {
+        visit_bool(v: bool) => Kind::Bool(v);
+        visit_u64(v: u64) => Kind::Unsigned(v);
+        visit_i64(v: i64) => Kind::Signed(v);
+        visit_u128(v: u128) => Kind::Float(v as f64);
+        visit_i128(v: i128) => Kind::Float(v as f64);
+        visit_f64(v: f64) => Kind::Float(v);
+        visit_str(v: &str) => Kind::Text(v.to_owned());
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Node, A::Error> {
@@ -286,6 +275,14 @@ impl KeySeed<'_> {
     }
 }
 
+macro_rules! not_text {
+    ($($visit:ident: $of:ty),*) => {
+        $(fn $visit<E: Error>(self, _: $of) -> Result<Key, E> {
+            self.not_text()
+        })*
+    };
+}
+
 impl<'de> Visitor<'de> for KeySeed<'_> {
     type Value = Key;
 
@@ -306,28 +303,8 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
         self.not_text()
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Key, E> {
-        self.not_text()
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Key, E> {
-        self.not_text()
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Key, E> {
-        self.not_text()
-    }
-
-    fn visit_u128<E: Error>(self, _: u128) -> Result<Key, E> {
-        self.not_text()
-    }
-
-    fn visit_i128<E: Error>(self, _: i128) -> Result<Key, E> {
-        self.not_text()
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Key, E> {
-        self.not_text()
+    not_text! {
+        visit_bool: bool, visit_u64: u64, visit_i64: i64, visit_u128: u128, visit_i128: i128, visit_f64: f64
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Key, A::Error> {

@@ -1,5 +1,4 @@
-//! How fast a bundle's models are on this machine, and what speech costs with them: measurement and
-//! arithmetic only; prints nothing.
+//! How fast a bundle's models are on this machine, and what speech costs with them: measurement and arithmetic.
 
 mod estimate;
 mod fresh;
@@ -47,9 +46,6 @@ pub fn calls(role: Role, quick: bool) -> Vec<Call> {
 }
 
 /// Seconds of one call, in a conversation of its own; a graph that keeps its cache itself fills it first, untimed.
-///
-/// # Errors
-/// [`Error::Runtime`] where the graph can't be run.
 fn seconds(
     graph: &Interface,
     call: Call,
@@ -95,6 +91,11 @@ impl Spread {
             _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
         };
         Some(Self { median, least, greatest, runs: sorted.len() })
+    }
+
+    /// Of one run.
+    pub fn once(value: f64) -> Self {
+        Self { median: value, least: value, greatest: value, runs: 1 }
     }
 
     /// The same figures in another unit.
@@ -190,14 +191,22 @@ impl Report {
         names
     }
 
+    /// Milliseconds of a row at a point: of one call, or for each second of sound.
+    pub fn ms(&self, row: &Row, point: Call) -> Option<Spread> {
+        let calls = match point {
+            Call::Frames { frames, batch } => self.rendition.seconds(frames) * batch as f64,
+            _ => 1.0,
+        };
+        row.at(point).map(|ms| ms.times(1.0 / calls))
+    }
+
     /// A whole voice's name: the variant and runtime of each graph.
     pub fn voice(&self, whole: &Whole) -> String {
         let names = whole.rows.iter().filter_map(|&at| self.rows.get(at)).map(Row::name);
         names.collect::<Vec<_>>().join(" + ")
     }
 
-    /// Whole voices worth showing, fastest first: the best one, those whose graphs are of one precision in one
-    /// runtime, and PyTorch's.
+    /// Voices worth showing, fastest first: the best, those of one precision in one runtime, and PyTorch's.
     pub fn voices(&self) -> Vec<&Whole> {
         let alike = |whole: &Whole| {
             let mut rows = whole.rows.iter().filter_map(|&at| self.rows.get(at));
@@ -209,10 +218,7 @@ impl Report {
         let shown = |at: &usize| self.best == Some(*at) || alike(&self.whole[*at]);
         let mut voices: Vec<&Whole> =
             (0..self.whole.len()).filter(shown).map(|at| &self.whole[at]).collect();
-        let factor = |whole: &Whole| {
-            let usual = whole.estimates.iter().find(|e| e.characters == USUAL_TEXT);
-            usual.map_or(0.0, |e| e.realtime_factor)
-        };
+        let factor = |whole: &Whole| whole.realtime_factor(USUAL_TEXT).unwrap_or(0.0);
         voices.sort_by(|a, b| factor(b).total_cmp(&factor(a)));
         voices
     }
@@ -228,8 +234,7 @@ pub struct Subject<'a> {
     pub runtime: &'a dyn Runtime,
 }
 
-/// How long threads of a runtime may go on looking for work after a call: ONNX Runtime's do, and would
-/// take the cores from what is timed next.
+/// How long a runtime's threads may spin after a call, as ONNX Runtime's do, and take cores from what is timed next.
 const PAUSE: Duration = Duration::from_millis(60);
 /// A visit repeats short calls until this much time has gone.
 const VISIT: Duration = Duration::from_millis(40);

@@ -1,8 +1,9 @@
 //! Watches activations while references run.
 
+use super::divergence::showing;
 use super::{Error, References};
 use crate::interface::{Interface, Signature};
-use crate::ir::{Model, ValueInfoProto};
+use crate::ir::Model;
 use crate::names::Ports;
 use crate::quantize::{Calibration, Observed};
 use crate::runtime::Runtime;
@@ -33,29 +34,26 @@ pub fn calibrate(
     let candidates = crate::quantize::candidates(model)?;
     let graph = model.graph();
     let mut names: Vec<String> = Vec::new();
-    let mut given: Vec<String> = Vec::new();
+    let mut inputs_observed: Vec<String> = Vec::new();
     for input in candidates.into_iter().filter_map(|candidate| candidate.activation) {
-        let list = if graph.is_input(&input) { &mut given } else { &mut names };
+        let list = if graph.is_input(&input) { &mut inputs_observed } else { &mut names };
         if !list.contains(&input) {
             list.push(input);
         }
     }
-    let mut watched = model.clone();
-    let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
-    watched.keep_outputs(names.iter().map(value));
-    let session = runtime.load_bytes(&watched.to_bytes())?;
+    let session = runtime.load_bytes(&showing(model, &names).to_bytes())?;
     let interface = Interface::bind(ports, &Signature::from(model))?;
-    let mut seen = Calibration::new();
+    let mut calibration = Calibration::new();
     for case in cases {
         let mut inputs = references.inputs(case);
         interface.complete(&mut inputs, case.batch);
         let outputs = session.run(&inputs)?;
-        inputs.retain(|name, _| given.contains(name));
+        inputs.retain(|name, _| inputs_observed.contains(name));
         for (name, tensor) in outputs.into_iter().chain(inputs) {
             let channels = tensor.shape().last().copied().unwrap_or(1);
-            let observed: &mut Observed = seen.entry(name).or_default();
+            let observed: &mut Observed = calibration.entry(name).or_default();
             observed.add(&tensor.to_f32()?, channels);
         }
     }
-    Ok(seen)
+    Ok(calibration)
 }

@@ -28,27 +28,27 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     fn run(&self, case: &Case, references: &References, result: &mut CaseResult) -> Result<(), Fault> {
-        let given = references.inputs(case);
-        let wanted = references.outputs(case);
+        let inputs = references.inputs(case);
+        let recorded = references.outputs(case);
         let names = self.graph.names();
-        let ids = Rows::of(&given, &names.ids)?;
+        let ids = whole_numbers(&inputs, &names.ids)?;
         match case.kind {
-            Kind::Greedy => self.greedy(case, &ids, &wanted, result),
-            Kind::Steps => self.steps(case, &ids, &wanted, result),
+            Kind::Greedy => self.greedy(case, &ids, &recorded, result),
+            Kind::Steps => self.steps(case, &ids, &recorded, result),
             _ => {
-                let mask = Rows::of(&given, &names.mask)?;
-                let outputs = self.call(&given, None, case.batch)?;
+                let mask = whole_numbers(&inputs, &names.mask)?;
+                let outputs = self.call(&inputs, None, case.batch)?;
                 let layers = format!("{}.", names.layers);
                 let inner = |name: &&String| name.starts_with(&layers);
-                if let Some(name) = outputs.keys().filter(inner).find(|n| !wanted.contains_key(*n)) {
+                if let Some(name) = outputs.keys().filter(inner).find(|n| !recorded.contains_key(*n)) {
                     return Err(Fault::Output(format!("the reference has no {name:?}")));
                 }
-                for (name, want) in &wanted {
+                for (name, want) in &recorded {
                     if *name == names.logits && self.graph.has_last_logits() {
                         let want = last_rows(want)?;
                         self.compare(name, &want, output(&outputs, name, &want)?, |_| true, result)?;
                     } else {
-                        let counts = |row: usize| mask.values[row] != 0;
+                        let counts = |row: usize| mask[row] != 0;
                         self.compare(name, want, output(&outputs, name, want)?, counts, result)?;
                     }
                 }
@@ -57,9 +57,9 @@ impl Runner<'_> {
         }
     }
 
-    /// One call, with an empty cache where none is given.
-    fn call(&self, given: &Tensors, past: Option<Tensors>, batch: usize) -> Result<Tensors, Fault> {
-        let mut inputs = given.clone();
+    /// One call, with an empty cache unless there is a past.
+    fn call(&self, inputs: &Tensors, past: Option<Tensors>, batch: usize) -> Result<Tensors, Fault> {
+        let mut inputs = inputs.clone();
         inputs.extend(past.unwrap_or_else(|| self.graph.empty_cache(batch)));
         Ok(self.conversation.borrow_mut().run(&inputs)?)
     }
@@ -73,14 +73,12 @@ impl Runner<'_> {
     ) -> Result<(Tensors, Tensors), Fault> {
         let to = ids.len();
         let positions: Vec<i64> = (from as i64..to as i64).collect();
-        let given = self.graph.tokens(1, &ids[from..], &vec![1; to], &positions);
-        let mut outputs = self.call(&given, past, 1)?;
+        let inputs = self.graph.tokens(1, &ids[from..], &vec![1; to], &positions);
+        let mut outputs = self.call(&inputs, past, 1)?;
         let mut cache = Tensors::new();
         for cached in self.graph.cache() {
             let present = &cached.present;
-            let tensor = outputs
-                .remove(present)
-                .ok_or_else(|| Fault::Output(format!("the model has no output {present:?}")))?;
+            let tensor = outputs.remove(present).ok_or_else(|| no_output(present))?;
             if tensor.shape() != [1, cached.heads, to, cached.size] {
                 let shape = tensor.shape();
                 return Err(Fault::Output(format!(
@@ -96,20 +94,20 @@ impl Runner<'_> {
     fn steps(
         &self,
         case: &Case,
-        ids: &Rows,
-        wanted: &Tensors,
+        ids: &[i64],
+        recorded: &Tensors,
         result: &mut CaseResult,
     ) -> Result<(), Fault> {
-        let length = ids.values.len();
+        let length = ids.len();
         let names = self.graph.names();
         let outputs_by_name = [&names.hidden, &names.logits];
         let last_logits = |name: &String| *name == names.logits && self.graph.has_last_logits();
         let (mut past, mut from) = (None, 0);
         let mut collected: [Vec<f32>; 2] = Default::default();
         for to in case.prefill.max(1)..=length {
-            let (outputs, cache) = self.feed(&ids.values[..to], from, past)?;
+            let (outputs, cache) = self.feed(&ids[..to], from, past)?;
             for (name, values) in outputs_by_name.into_iter().zip(&mut collected) {
-                let Some(want) = wanted.get(name) else { continue };
+                let Some(want) = recorded.get(name) else { continue };
                 let channels = want.shape().last().copied().unwrap_or(1);
                 let rows = if last_logits(name) { 1 } else { to - from };
                 let part = Tensor::from_f32(&[1, rows, channels], &vec![0.0; rows * channels]);
@@ -118,23 +116,23 @@ impl Runner<'_> {
             (past, from) = (Some(cache), to);
         }
         for (name, values) in outputs_by_name.into_iter().zip(&collected) {
-            let Some(want) = wanted.get(name) else { continue };
-            let [1, recorded, channels] = *want.shape() else {
+            let Some(want) = recorded.get(name) else { continue };
+            let [1, rows, channels] = *want.shape() else {
                 let shapes = format!("{name}: {:?} was recorded of {length} positions", want.shape());
                 return Err(Fault::Output(shapes));
             };
             // Of a prompt's logits the last row alone, where the model gives no others.
             let skipped = if last_logits(name) { case.prefill.max(1) - 1 } else { 0 };
-            let want = want.to_f32()?.split_off((skipped * channels).min(recorded * channels));
-            if recorded != length || values.len() != want.len() {
-                let shapes = format!("{name}: {recorded} rows were recorded of {length} positions");
+            let want = want.to_f32()?.split_off((skipped * channels).min(rows * channels));
+            if rows != length || values.len() != want.len() {
+                let shapes = format!("{name}: {rows} rows were recorded of {length} positions");
                 return Err(Fault::Output(shapes));
             }
             let shape = [1, length - skipped, channels];
             let (want, got) = (Tensor::from_f32(&shape, &want), Tensor::from_f32(&shape, values));
             self.compare(name, &want, &got, |_| true, result)?;
         }
-        if let Some(want) = wanted.get(&names.hidden) {
+        if let Some(want) = recorded.get(&names.hidden) {
             let growth = growth(&want.to_f32()?, &collected[0], length, case.prefill.max(1));
             result.measured.add(Metric::ErrorGrowth, growth);
         }
@@ -145,20 +143,18 @@ impl Runner<'_> {
     fn greedy(
         &self,
         case: &Case,
-        ids: &Rows,
-        wanted: &Tensors,
+        ids: &[i64],
+        recorded: &Tensors,
         result: &mut CaseResult,
     ) -> Result<(), Fault> {
-        let tokens = Rows::of(wanted, "tokens")?.values;
-        let mut sequence = ids.values.clone();
+        let tokens = whole_numbers(recorded, "tokens")?;
+        let mut sequence = ids.to_vec();
         let (mut past, mut from, mut same) = (None, 0, 0usize);
         for &token in &tokens {
             let to = sequence.len();
             let (outputs, cache) = self.feed(&sequence, from, past)?;
             let name = &self.graph.names().logits;
-            let logits = outputs
-                .get(name)
-                .ok_or_else(|| Fault::Output(format!("the model has no output {name:?}")))?;
+            let logits = outputs.get(name).ok_or_else(|| no_output(name))?;
             let vocabulary = logits.shape().last().copied().unwrap_or(1).max(1);
             let logits = logits.to_f32()?;
             if largest(&logits[logits.len() - vocabulary..]) as i64 != token {
@@ -220,16 +216,15 @@ fn last_rows(tensor: &Tensor) -> Result<Tensor, Fault> {
     Ok(Tensor::from_f32(&[batch, rows.min(1), channels], &kept))
 }
 
-/// The whole numbers of an input.
-struct Rows {
-    values: Vec<i64>,
+/// The whole numbers of a recorded tensor.
+fn whole_numbers(tensors: &Tensors, name: &str) -> Result<Vec<i64>, Fault> {
+    let missing = || Fault::Output(format!("the reference has no {name:?}"));
+    Ok(tensors.get(name).ok_or_else(missing)?.to_i64()?)
 }
 
-impl Rows {
-    fn of(tensors: &Tensors, name: &str) -> Result<Self, Fault> {
-        let missing = || Fault::Output(format!("the reference has no {name:?}"));
-        Ok(Self { values: tensors.get(name).ok_or_else(missing)?.to_i64()? })
-    }
+/// That the model has no such output.
+fn no_output(name: &str) -> Fault {
+    Fault::Output(format!("the model has no output {name:?}"))
 }
 
 /// The largest difference over the last quarter of the steps, over that of the first quarter.

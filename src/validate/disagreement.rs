@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::{bf16, f16};
 use serde::Serialize;
 
+use super::divergence::{inner_values, showing};
 use super::{Divergence, Error};
 use crate::ir::{Graph, Model, NodeId, ValueInfoProto};
 use crate::runtime::{Runtime, Tensors};
@@ -42,7 +43,7 @@ pub struct Distance {
 }
 
 /// What came of a comparison.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Comparison {
     /// How many values were compared.
     pub compared: usize,
@@ -72,8 +73,7 @@ pub struct Disagreement {
     pub shapes: Option<(Vec<usize>, Vec<usize>)>,
     /// The two element types, where they differ.
     pub types: Option<(String, String)>,
-    /// Whether it differs only in the untouched graph: what a runtime fuses is no longer fused where its
-    /// inner values are shown.
+    /// Whether it differs only in the unchanged graph: where inner values are outputs, a runtime no longer fuses them.
     pub only_when_whole: bool,
 }
 
@@ -99,8 +99,8 @@ pub fn first_disagreement(
     let [old_inputs, new_inputs] = sides.map(|side| of(side.model, inputs));
     let whole = [old.outputs(&old_inputs)?, new.outputs(&new_inputs)?];
     let feeds = [&old_inputs, &new_inputs];
-    let shared = made(old.model);
-    let names: Vec<String> = in_order(new.model).filter(|name| shared.contains(name)).collect();
+    let shared: HashSet<String> = inner_values(old.model).collect();
+    let names: Vec<String> = inner_values(new.model).filter(|name| shared.contains(name)).collect();
     if names.is_empty() && whole[1].keys().all(|name| !whole[0].contains_key(name)) {
         return Err(Error::NothingToMeasure("the two models have no value of the same name"));
     }
@@ -112,10 +112,10 @@ pub fn first_disagreement(
         limits,
         last: None,
         judged: 0,
-        found: Comparison::none(),
+        comparison: Comparison::default(),
     };
-    judge.found.only_old = only(old.model, new.model);
-    judge.found.only_new = only(new.model, old.model);
+    judge.comparison.only_old = only(old.model, new.model);
+    judge.comparison.only_new = only(new.model, old.model);
     let (mut at, mut count) = (0, 32);
     while at < names.len() {
         if interrupted.load(Ordering::Relaxed) {
@@ -124,8 +124,8 @@ pub fn first_disagreement(
         progress(at, names.len());
         let chunk = &names[at..names.len().min(at + count)];
         let bytes = judge.chunk(sides, feeds, chunk);
-        if judge.found.first.is_some() {
-            return Ok(judge.found);
+        if judge.comparison.first.is_some() {
+            return Ok(judge.comparison);
         }
         at += chunk.len();
         count = (AT_ONCE / (bytes / chunk.len()).max(1)).clamp(1, 256);
@@ -136,16 +136,16 @@ pub fn first_disagreement(
         if let [Some(want), Some(got)] = [&whole[0], &whole[1]].map(|of| of.get(name)) {
             judge.value(name, want, got, true);
         }
-        if judge.found.first.is_some() {
+        if judge.comparison.first.is_some() {
             break;
         }
     }
-    if judge.judged == 0 && judge.found.first.is_none() {
+    if judge.judged == 0 && judge.comparison.first.is_none() {
         return Err(Error::NothingToMeasure(
             "none of the values that both models have can be compared",
         ));
     }
-    Ok(judge.found)
+    Ok(judge.comparison)
 }
 
 impl Side<'_> {
@@ -155,19 +155,17 @@ impl Side<'_> {
 
     /// The named values; those that the runtime can't show are left out.
     fn values(&self, names: &[String], inputs: &Tensors) -> Tensors {
-        let mut part = self.model.clone();
-        let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
-        part.keep_outputs(names.iter().map(value));
+        let part = showing(self.model, names);
         let used = of(&part, inputs);
         let run = || self.runtime.load_bytes(&part.to_bytes())?.run(&used);
         match (run(), names) {
-            (Ok(found), _) => found,
+            (Ok(values), _) => values,
             (Err(_), [_]) => Tensors::new(),
             (Err(_), _) => {
                 let (left, right) = names.split_at(names.len() / 2);
-                let mut found = self.values(left, inputs);
-                found.extend(self.values(right, inputs));
-                found
+                let mut values = self.values(left, inputs);
+                values.extend(self.values(right, inputs));
+                values
             }
         }
     }
@@ -179,16 +177,6 @@ fn of(model: &Model, tensors: &Tensors) -> Tensors {
     names.filter_map(|name| Some((name.to_owned(), tensors.get(name)?.clone()))).collect()
 }
 
-/// Every value that a node makes, in the graph's order.
-fn in_order(model: &Model) -> impl Iterator<Item = String> {
-    let nodes = model.graph_proto().node.iter();
-    nodes.flat_map(|node| node.output.iter().filter(|name| !name.is_empty()).cloned())
-}
-
-fn made(model: &Model) -> HashSet<String> {
-    in_order(model).collect()
-}
-
 /// Outputs of one model that the other has not.
 fn only(one: &Model, other: &Model) -> Vec<String> {
     let other = other.graph();
@@ -197,18 +185,6 @@ fn only(one: &Model, other: &Model) -> Vec<String> {
 }
 
 impl Comparison {
-    fn none() -> Self {
-        Self {
-            compared: 0,
-            not_shown: Vec::new(),
-            left_out: Vec::new(),
-            only_old: Vec::new(),
-            only_new: Vec::new(),
-            furthest: None,
-            first: None,
-        }
-    }
-
     /// Whether nothing differs.
     pub fn agrees(&self) -> bool {
         self.first.is_none() && self.only_old.is_empty() && self.only_new.is_empty()
@@ -230,7 +206,7 @@ struct Judge<'a> {
     last: Option<usize>,
     /// How many values were compared, those of the untouched graph too.
     judged: usize,
-    found: Comparison,
+    comparison: Comparison,
 }
 
 impl Judge<'_> {
@@ -240,9 +216,9 @@ impl Judge<'_> {
         for name in names {
             match (want.get(name), got.get(name)) {
                 (Some(want), Some(got)) => self.value(name, want, got, false),
-                _ => self.found.not_shown.push(name.clone()),
+                _ => self.comparison.not_shown.push(name.clone()),
             }
-            if self.found.first.is_some() {
+            if self.comparison.first.is_some() {
                 break;
             }
         }
@@ -254,19 +230,14 @@ impl Judge<'_> {
         let at = graph.maker(name).map(|id| id.0);
         if self.is_quantized(&graph, at, want.dtype()) || self.is_quantized(&graph, at, got.dtype()) {
             if !whole {
-                self.found.left_out.push(name.to_owned());
+                self.comparison.left_out.push(name.to_owned());
             }
             return;
         }
         self.judged += 1;
         if let Some(types) = self.types_apart(name, [want, got]) {
-            return self.differs(
-                name,
-                at,
-                None,
-                Apart { types: Some(types), ..Apart::default() },
-                whole,
-            );
+            let apart = Apart { types: Some(types), ..Apart::default() };
+            return self.differs(name, at, None, apart, whole);
         }
         if want.shape() != got.shape() {
             // A rewrite may carry an inner value in another layout.
@@ -284,7 +255,7 @@ impl Judge<'_> {
             })),
             None => Distance::between(&numbers(want), &numbers(got)),
         };
-        self.found.compared += usize::from(!whole);
+        self.comparison.compared += usize::from(!whole);
         // Nothing rounds a whole number.
         let agrees = match &whole_numbers {
             Some((a, b)) => a == b,
@@ -296,13 +267,13 @@ impl Judge<'_> {
         self.last = at.or(self.last);
         let further =
             |(_, known): &(String, Distance)| distance.max_abs_of_peak > known.max_abs_of_peak;
-        if self.found.furthest.as_ref().is_none_or(further) {
-            self.found.furthest = Some((name.to_owned(), distance));
+        if self.comparison.furthest.as_ref().is_none_or(further) {
+            self.comparison.furthest = Some((name.to_owned(), distance));
         }
     }
 
-    /// The two element types of an output of two models, where they differ: as the models say, for a runtime
-    /// may keep floats as integers; and as they are where a model does not.
+    /// The element types of an output of two models, where they differ: as declared, for a runtime may keep floats as
+    /// integers; as they are where a model declares none.
     fn types_apart(&self, name: &str, values: [&Tensor; 2]) -> Option<(String, String)> {
         let outputs = [self.old, self.model]
             .map(|model| model.graph_proto().output.iter().find(|output| output.name() == name));
@@ -326,7 +297,7 @@ impl Judge<'_> {
         op.ends_with("QuantizeLinear")
             || op.ends_with("Integer")
             || op.starts_with("QLinear")
-            || node.input.iter().any(|input| self.found.left_out.contains(input))
+            || node.input.iter().any(|input| self.comparison.left_out.contains(input))
     }
 
     fn differs(
@@ -341,12 +312,11 @@ impl Judge<'_> {
         place.value = Some(name.to_owned());
         place.max_abs_of_peak = distance.map(|d| d.max_abs_of_peak);
         let snr_db = distance.and_then(|d| d.snr_db);
-        self.found.first = Some(Disagreement { place, snr_db, shapes, types, only_when_whole });
+        self.comparison.first = Some(Disagreement { place, snr_db, shapes, types, only_when_whole });
     }
 }
 
-/// A tensor's numbers. Shapes that a runtime keeps as integers where the
-/// file says float are numbers all the same.
+/// A tensor's numbers.
 fn numbers(tensor: &Tensor) -> Vec<f64> {
     fn list<T: Into<f64>, const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<f64> {
         bytes.as_chunks().0.iter().map(|bytes| read(*bytes).into()).collect()
@@ -357,15 +327,8 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
         DType::F64 => list(bytes, f64::from_le_bytes),
         DType::F16 => list(bytes, f16::from_le_bytes),
         DType::BF16 => list(bytes, bf16::from_le_bytes),
-        DType::I64 => list(bytes, |b| i64::from_le_bytes(b) as f64),
-        DType::U64 => list(bytes, |b| u64::from_le_bytes(b) as f64),
-        DType::I32 => list(bytes, i32::from_le_bytes),
-        DType::U32 => list(bytes, u32::from_le_bytes),
-        DType::I16 => list(bytes, i16::from_le_bytes),
-        DType::U16 => list(bytes, u16::from_le_bytes),
-        DType::I8 => list(bytes, i8::from_le_bytes),
-        DType::U8 => list(bytes, u8::from_le_bytes),
-        DType::Bool => list(bytes, |[byte]: [u8; 1]| u8::from(byte != 0)),
+        // Shapes that a runtime keeps as integers where the file says float are numbers all the same.
+        _ => integers(tensor).unwrap_or_default().into_iter().map(|number| number as f64).collect(),
     }
 }
 
@@ -390,8 +353,7 @@ fn integers(tensor: &Tensor) -> Option<Vec<i128>> {
 }
 
 impl Distance {
-    /// Of two equally long lists. What is infinite or NaN in both is equal; what is so in one alone is
-    /// infinitely far.
+    /// Of two equally long lists. Infinite or NaN in both is equal; in one alone it is infinitely far.
     fn between(want: &[f64], got: &[f64]) -> Self {
         let equal = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
         let apart = |a: f64, b: f64| if equal(a, b) { 0.0 } else { (a - b).abs() };

@@ -64,8 +64,7 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// An inner value that differs by more than this share of its peak is where the fault lies: rounding
-/// stays three orders of magnitude below.
+/// A larger difference than this share of the peak is a fault: rounding stays three orders of magnitude below.
 const DIFFERS: f64 = 1e-3;
 
 /// Where the fault lies: in the export, if the exported graph's own values differ from PyTorch's
@@ -90,29 +89,29 @@ pub fn first_divergence(
         .collect();
     let recorded: HashSet<String> = probes.tensors.keys().cloned().collect();
     let names = runnable_among(exported, &recorded);
-    let found = values(exported, &names, &probed, runtime)?;
-    if let (Some(divergence), _) = compare(exported, &probes.tensors, &found) {
+    let exported_values = values(exported, &names, &probed, runtime)?;
+    if let (Some(divergence), _) = compare(exported, &probes.tensors, &exported_values) {
         return Ok(Some(divergence));
     }
-    let names = runnable_among(exported, &made(model));
+    let names = runnable_among(exported, &inner_values(model).collect());
     let expected = values(exported, &names, inputs, runtime)?;
     let names = runnable_among(model, &expected.keys().cloned().collect());
-    let found = values(model, &names, inputs, runtime)?;
-    let (divergence, last) = compare(model, &expected, &found);
+    let rewritten_values = values(model, &names, inputs, runtime)?;
+    let (divergence, last) = compare(model, &expected, &rewritten_values);
     // Everything that can be compared agrees: the fault lies after the last of it.
     let next = last.map_or(0, |at| at + 1);
     let graph = model.graph();
-    let behind = || (next < graph.proto().node.len()).then(|| Divergence::at(&graph, next, last));
-    Ok(divergence.or_else(behind))
+    let after_last = || (next < graph.proto().node.len()).then(|| Divergence::at(&graph, next, last));
+    Ok(divergence.or_else(after_last))
 }
 
 /// The first node whose value is not the expected one, and the last before it whose value is.
-fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Divergence>, Option<usize>) {
+fn compare(model: &Model, expected: &Tensors, actual: &Tensors) -> (Option<Divergence>, Option<usize>) {
     let graph = model.graph();
     let mut last = None;
     for (id, node) in graph.nodes() {
         for name in &node.output {
-            let (Some(want), Some(got)) = (expected.get(name), found.get(name)) else { continue };
+            let (Some(want), Some(got)) = (expected.get(name), actual.get(name)) else { continue };
             let (Ok(want_values), Ok(got_values)) = (want.to_f32(), got.to_f32()) else { continue };
             let Ok(difference) = audio::max_abs_difference(&want_values, &got_values) else { continue };
             if want.shape() != got.shape() {
@@ -131,17 +130,24 @@ fn compare(model: &Model, expected: &Tensors, found: &Tensors) -> (Option<Diverg
     (None, last)
 }
 
-/// Every value that a node makes.
-fn made(model: &Model) -> HashSet<String> {
+/// Every value that a node makes, in the graph's order.
+pub(super) fn inner_values(model: &Model) -> impl Iterator<Item = String> {
     let nodes = model.graph_proto().node.iter();
-    nodes.flat_map(|node| node.output.iter().filter(|o| !o.is_empty()).cloned()).collect()
+    nodes.flat_map(|node| node.output.iter().filter(|name| !name.is_empty()).cloned())
+}
+
+/// The model with the named values as its outputs.
+pub(super) fn showing(model: &Model, names: &[String]) -> Model {
+    let mut part = model.clone();
+    let value = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+    part.keep_outputs(names.iter().map(value));
+    part
 }
 
 /// Those of the named values that the model makes before any operator of a foreign domain.
 fn runnable_among(model: &Model, names: &HashSet<String>) -> Vec<String> {
     let runnable = runnable(model);
-    let mut among: Vec<String> = made(model)
-        .into_iter()
+    let mut among: Vec<String> = inner_values(model)
         .filter(|name| names.contains(name) && runnable.contains(name.as_str()))
         .collect();
     among.sort();
@@ -172,12 +178,7 @@ fn values(
     if names.is_empty() {
         return Ok(Tensors::new());
     }
-    let mut part = model.clone();
-    part.keep_outputs(
-        names.iter().map(|name| ValueInfoProto { name: Some(name.clone()), ..Default::default() }),
-    );
-    let session = runtime.load_bytes(&part.to_bytes())?;
-    Ok(session.run(inputs)?)
+    Ok(runtime.load_bytes(&showing(model, names).to_bytes())?.run(inputs)?)
 }
 
 #[cfg(test)]

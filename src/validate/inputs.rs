@@ -21,15 +21,15 @@ pub use given::given_inputs;
 
 /// Bytes of one made-up input, at most.
 const LARGEST: u128 = 1 << 30;
-/// Ids are drawn below this, unless they go straight into a table of another size: every table of embeddings
-/// has as many rows.
+/// Ids are below this, so that they fit any table of embeddings, unless they index a table of known size.
 const IDS: u64 = 16;
 
 /// The inputs that a caller has to give: those that are not initializers too.
-fn wanted(model: &Model) -> impl Iterator<Item = &ValueInfoProto> {
+fn required(model: &Model) -> impl Iterator<Item = &ValueInfoProto> {
     let graph = model.graph_proto();
-    let given: std::collections::HashSet<&str> = graph.initializer.iter().map(|t| t.name()).collect();
-    graph.input.iter().filter(move |input| !given.contains(input.name()))
+    let initialized: std::collections::HashSet<&str> =
+        graph.initializer.iter().map(|t| t.name()).collect();
+    graph.input.iter().filter(move |input| !initialized.contains(input.name()))
 }
 
 /// The inputs of a recorded case; a cache that the model takes is empty.
@@ -39,14 +39,14 @@ fn wanted(model: &Model) -> impl Iterator<Item = &ValueInfoProto> {
 pub fn recorded_case(model: &Model, file: &Path, case: &str) -> Result<Tensors, Error> {
     let (signature, ports) = (Signature::from(model), Ports::usual(Role::Causal));
     let references = References::read(file, &signature.recorded_inputs(&ports))?;
-    let Some(found) = references.cases.iter().find(|known| known.name == case) else {
+    let Some(recorded) = references.cases.iter().find(|recorded| recorded.name == case) else {
         let known: Vec<&str> = references.cases.iter().map(|case| case.name.as_str()).collect();
         let why = format!("it has no case {case:?}; it has: {}", known.join(", "));
         return Err(Error::References { path: file.to_owned(), why });
     };
-    let mut inputs = references.inputs(found);
+    let mut inputs = references.inputs(recorded);
     if signature.inputs.iter().any(|port| ports.is_cache(&port.name)) {
-        Interface::bind(&ports, &signature)?.complete(&mut inputs, found.batch);
+        Interface::bind(&ports, &signature)?.complete(&mut inputs, recorded.batch);
     }
     Ok(inputs)
 }
@@ -89,7 +89,7 @@ pub fn random_inputs(models: &[&Model], seed: u64, sizes: &Sizes) -> Result<Made
     let resolver = dims::Resolver::new(sizes, models)?;
     let mut inputs = Tensors::new();
     for model in models.iter().rev() {
-        for input in wanted(model).filter(|input| !input.name().is_empty()) {
+        for input in required(model).filter(|input| !input.name().is_empty()) {
             if inputs.contains_key(input.name()) {
                 continue;
             }

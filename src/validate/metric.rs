@@ -132,8 +132,8 @@ impl Tolerance {
         self.0.iter().map(|(&metric, &limit)| (metric, limit))
     }
 
-    /// The limits beyond which nothing is accepted, whatever a recipe or a manifest says. An fp32 file
-    /// further away computes something else; an int8 file further away is noise, not a coarser version.
+    /// The limits that no recipe and no manifest can loosen. An fp32 file beyond them computes something else; an int8
+    /// file beyond them is noise.
     pub fn floor(role: Role, precision: Precision) -> Self {
         use Metric::{
             ErrorGrowth, GreedyAgreement, LogSpectralDistanceDb, MaxAbs, MaxAbsOfPeak, SnrDb,
@@ -158,8 +158,8 @@ impl Tolerance {
         }
     }
 
-    /// The limits of a case whose answer a last bit of its input throws over, PyTorch's own answer moving so
-    /// far: [`LAST_BITS`] times as much. What has no such figure is not held to.
+    /// The limits of an ill-conditioned case: [`LAST_BITS`] times as far as a last bit of its input moves PyTorch's
+    /// own output, where that is looser. A metric without such a figure is not checked.
     pub fn widened(&self, last_bit: &Measured) -> Self {
         let wider = |(metric, limit): (Metric, f64)| {
             let moved = last_bit.get(metric)?;
@@ -190,8 +190,8 @@ impl Tolerance {
     }
 }
 
-/// Changes of a last bit that the rounding of a whole model may amount to, by which an ill-conditioned case
-/// is still held: where cases are well-conditioned, right decoders are off by one to two of them.
+/// How many last bits the rounding of a whole model may amount to in an ill-conditioned case: in well-conditioned
+/// ones, correct decoders are off by one or two.
 const LAST_BITS: f64 = 16.0;
 
 /// The figures of one case.
@@ -211,6 +211,13 @@ impl Measured {
         self.0.get(&metric).map(|figure| figure.0)
     }
 
+    /// Error over peak and signal-to-noise ratio, as far as they were measured.
+    pub fn summary(&self) -> String {
+        let metrics = [Metric::MaxAbsOfPeak, Metric::SnrDb].into_iter();
+        let figures = metrics.filter_map(|metric| Some(metric.show(self.get(metric)?)));
+        figures.collect::<Vec<_>>().join(", ")
+    }
+
     /// Every figure.
     pub fn iter(&self) -> impl Iterator<Item = (Metric, f64)> + '_ {
         self.0.iter().map(|(&metric, figure)| (metric, figure.0))
@@ -218,9 +225,10 @@ impl Measured {
 
     /// Whether there is a figure, and every one is within its limit.
     pub fn within(&self, tolerance: &Tolerance) -> bool {
-        let mut held = tolerance.limits().filter_map(|(m, limit)| Some(m.holds(self.get(m)?, limit)));
-        let some = held.next();
-        some == Some(true) && held.all(|holds| holds)
+        let mut results =
+            tolerance.limits().filter_map(|(m, limit)| Some(m.holds(self.get(m)?, limit)));
+        let first = results.next();
+        first == Some(true) && results.all(|holds| holds)
     }
 
     /// Whether a figure is beyond its limit; one that isn't a number says nothing.

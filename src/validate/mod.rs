@@ -1,5 +1,5 @@
-//! Holds an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be
-//! within its tolerance is rejected, and only an accepted artifact can go into a bundle.
+//! Checks an artifact against outputs recorded from PyTorch, and fails closed: what isn't shown to be within tolerance
+//! is rejected, and only an accepted artifact can go into a bundle.
 
 pub mod bench;
 mod calibrate;
@@ -55,15 +55,12 @@ pub enum Error {
         help("record the references again: run the build with --rebuild")
     )]
     References { path: PathBuf, why: String },
-    /// A runtime does not take the model.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),
-    /// A tensor is not of the type that is needed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tensor(#[from] tensor::Error),
-    /// The model could not be read.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Model(#[from] ir::Error),
@@ -74,7 +71,6 @@ pub enum Error {
         help("a bundle's thresholds may be stricter than the floor, never looser")
     )]
     Floor { name: &'static str, value: f64, floor: f64 },
-    /// The graph's inputs or outputs are not those of its role.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] interface::Error),
@@ -105,11 +101,9 @@ pub enum Error {
         )
     )]
     Given { path: PathBuf, why: String },
-    /// The model could not be quantized.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Quantize(#[from] quantize::Error),
-    /// The voice could not speak.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] crate::speech::Error),
@@ -128,14 +122,12 @@ pub const AGREEMENT_OF_PEAK: f64 = 1e-4;
 
 /// What two runtimes must agree to on one file.
 pub const AGREEMENT_DB: f64 = 45.0;
-/// How much nearer two runtimes must be to each other than to PyTorch; two that share nothing but their
-/// distance from it would be 3 dB further apart. In 8 bits a last bit before a rounding is a whole step
-/// after it, and each layer multiplies such steps: one runtime alone, its input changed by a millionth,
-/// agrees with itself to no more than 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`,
-/// activations in one term).
+/// How much closer two runtimes must be to each other than to PyTorch; independent errors would be 3 dB further apart.
+/// In 8 bits a last bit before a rounding is a whole step after it, which each layer multiplies: a runtime whose input
+/// changes by a millionth agrees with itself to 29 dB where 8 bits reach 13 (the decoder of `soprano-mini`, one term).
 pub const CLOSER_DB: f64 = 3.0;
-/// Tokens, over its batch, of the longest reference that tract runs in 8 bits where another runtime has
-/// them all: on a processor without VNNI a full-size decoder takes it 0.3 s a token.
+/// The most tokens, times batch, of a reference that tract runs in 8 bits where another runtime runs them all: without
+/// VNNI it takes 0.3 s a token of a full-size decoder.
 pub const LONGEST_IN_8_BITS: usize = 128;
 /// Tokens of a case, over its batch, up to which runtimes are held against each other.
 const LONGEST_COMPARED: usize = 128;
@@ -219,40 +211,28 @@ pub fn judge(
     let mut runtimes = runtimes.to_vec();
     runtimes.sort_by_key(slow);
     let Some((first, others)) = runtimes.split_first() else { return Ok(None) };
-    let (ports, signature) = (claim.ports.clone(), claim.signature.clone());
-    let mut verdict = validate(artifact, references, claim, *first, interrupted, done)?;
+    let mut verdict = validate(artifact, references, claim.clone(), *first, interrupted, done)?;
     let short = references.clone().up_to(LONGEST_IN_8_BITS);
     for other in others {
         let references = if slow(other) && !short.cases.is_empty() { &short } else { references };
-        let (pair, v) = ([*first, *other], &mut verdict);
-        validate_beside(v, artifact, references, (&ports, &signature), pair, interrupted)?;
+        validate_beside(&mut verdict, artifact, references, &claim, [*first, *other], interrupted)?;
     }
     Ok(Some(verdict))
 }
 
 /// Holds an artifact against its references in a second runtime, and the two runtimes against each other.
 /// The verdict fails where either fails.
-///
-/// # Errors
-/// As [`validate`].
 fn validate_beside(
     verdict: &mut Verdict,
     artifact: &Artifact,
     references: &References,
-    (ports, signature): (&Ports, &Signature),
+    claim: &Claim,
     [first, second]: [&dyn Runtime; 2],
     interrupted: &AtomicBool,
 ) -> Result<(), Error> {
-    let claim = Claim {
-        graph: verdict.graph.clone(),
-        ports: ports.clone(),
-        precision: verdict.precision,
-        tolerance: verdict.tolerance.clone(),
-        signature: signature.clone(),
-    };
-    let other = validate(artifact, references, claim, second, interrupted, &|_, _| {})?;
+    let other = validate(artifact, references, claim.clone(), second, interrupted, &|_, _| {})?;
     let (a, b) = (first.load(&artifact.path)?, second.load(&artifact.path)?);
-    let interface = Interface::bind(ports, signature)?;
+    let interface = Interface::bind(&claim.ports, &claim.signature)?;
     let compared_output = interface.causal().map(|graph| graph.names().hidden.as_str());
     let (mut agreement_db, mut agreement_limit_db) = (f64::INFINITY, AGREEMENT_DB);
     let mut compared: Vec<Agreement> = Vec::new();
@@ -281,8 +261,8 @@ fn validate_beside(
             let error = audio::max_abs_difference(&a, &b).unwrap_or(f64::NAN) / audio::peak(&a);
             measured.add(Metric::SnrDb, snr);
             measured.add(Metric::MaxAbsOfPeak, error);
-            let found = verdict.cases.iter().find(|result| result.name == case.name);
-            let reached = found.and_then(|result| result.measured.get(Metric::SnrDb));
+            let result = verdict.cases.iter().find(|result| result.name == case.name);
+            let reached = result.and_then(|result| result.measured.get(Metric::SnrDb));
             let limit = AGREEMENT_DB.min(reached.unwrap_or(f64::INFINITY) + CLOSER_DB);
             near &= snr > limit && (verdict.precision != Precision::Fp32 || error < AGREEMENT_OF_PEAK);
             let margin = Metric::SnrDb.worse(snr - limit, agreement_db - agreement_limit_db);

@@ -138,8 +138,7 @@ impl References {
         self
     }
 
-    /// The cases whose inputs have the dimensions that a model of fixed or bounded shapes takes: a number,
-    /// `a..b`, or anything else for any, each.
+    /// The cases whose shapes a model takes; a dimension is a number, `a..b`, or anything else for any.
     pub fn within(mut self, signature: &Signature) -> Self {
         let cases = std::mem::take(&mut self.cases);
         let fits = |case: &Case| {

@@ -1,8 +1,8 @@
 //! What each node costs in 8 bits, and which should have more.
 //!
-//! One node at a time is held in 8 bits, and the damage at the output is measured. Damages are taken to add
-//! up as powers do (independent errors); the choice that follows is measured as a whole, sharpened until it
-//! holds, and then lowered again node by node for as long as it does.
+//! Each node in turn is stored in 8 bits, and the damage at the output measured. Damages are assumed to add up as
+//! powers (independent errors); the resulting choice is measured as a whole, tightened until it reaches the target,
+//! and then relaxed node by node for as long as it does.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,8 +132,7 @@ fn power(snr_db: f64) -> f64 {
 /// How nodes are tried in 8 bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
-    /// Rows of an activation when products are timed: 1 for a language model's step, four times the tokens for
-    /// a decoder.
+    /// Rows of an activation when products are timed: 1 for a language model's step, four for each token of a decoder.
     pub rows: usize,
     /// As in [`Options`].
     pub reduce_range: bool,
@@ -157,7 +156,7 @@ pub fn measure(
     let bench = Bench::new(model, ports, references, runtime)?;
     let candidates = quantize::candidates(model)?;
     let mut timed = BTreeMap::new();
-    let mut found = Vec::new();
+    let mut sensitivities = Vec::new();
     for (at, candidate) in candidates.iter().enumerate() {
         done(at, candidates.len());
         let others = candidates.iter().filter(|other| other.node != candidate.node);
@@ -183,7 +182,7 @@ pub fn measure(
             }
         };
         let [height, width] = candidate.shape;
-        found.push(Sensitivity {
+        sensitivities.push(Sensitivity {
             node: candidate.node.clone(),
             shape: candidate.shape,
             product: candidate.product,
@@ -194,7 +193,7 @@ pub fn measure(
         });
     }
     done(candidates.len(), candidates.len());
-    Ok(found)
+    Ok(sensitivities)
 }
 
 /// What every form that is tried has in common.
@@ -274,8 +273,8 @@ impl Form {
     }
 }
 
-/// The cheapest forms whose noise adds up to no more than a signal-to-noise ratio allows: from one term
-/// everywhere, always the change that takes away most noise for its milliseconds.
+/// The cheapest forms whose noise adds up to the target: from one term everywhere, repeatedly the change that removes
+/// most noise for its milliseconds.
 fn cheapest(nodes: &[Sensitivity], snr_db: f64) -> Vec<Form> {
     let mut forms = vec![Form::One; nodes.len()];
     let total = |forms: &[Form]| forms.iter().zip(nodes).map(|(f, n)| f.noise(n)).sum::<f64>();
@@ -296,15 +295,14 @@ fn cheapest(nodes: &[Sensitivity], snr_db: f64) -> Vec<Form> {
     forms
 }
 
-/// Lowers nodes again, from fp32 to two terms and from two terms to one, as long as the whole, `measured`
-/// anew each time, holds a signal-to-noise ratio: noises don't quite add up, and a form that was needed for
-/// the sum may not be for the whole. What saves most time for its noise is tried first, each step once.
-/// Gives what the whole reaches.
+/// Lowers nodes from fp32 to two terms and from two to one while the whole, `measure_whole` each time, reaches the target:
+/// noises don't quite add up, so the sum may have asked for too much. What saves most time for its noise comes first,
+/// each step once. Returns the ratio that the whole reaches.
 fn lower<E>(
     nodes: &[Sensitivity],
     forms: &mut [Form],
     (snr_db, mut reached): (f64, f64),
-    measured: &mut dyn FnMut(&[Form]) -> Result<f64, E>,
+    measure_whole: &mut dyn FnMut(&[Form]) -> Result<f64, E>,
 ) -> Result<f64, E> {
     let mut failed = vec![false; nodes.len()];
     loop {
@@ -317,8 +315,8 @@ fn lower<E>(
         });
         let Some((at, then, _)) = steps.max_by(|a, b| a.2.total_cmp(&b.2)) else { return Ok(reached) };
         let now = std::mem::replace(&mut forms[at], then);
-        match measured(forms)? {
-            found if found >= snr_db => reached = found,
+        match measure_whole(forms)? {
+            ratio if ratio >= snr_db => reached = ratio,
             _ => {
                 forms[at] = now;
                 failed[at] = true;
@@ -346,13 +344,13 @@ pub fn choose(
 ) -> Result<Choice, Error> {
     const TRIES: usize = 6;
     let bench = Bench::new(model, ports, references, runtime)?;
-    let held = |forms: &[Form], form: Form| -> Vec<String> {
+    let nodes_in = |forms: &[Form], form: Form| -> Vec<String> {
         let of = nodes.iter().zip(forms).filter(|(_, f)| **f == form);
         of.map(|(node, _)| node.node.clone()).collect()
     };
     let most = TRIES + 1 + 2 * nodes.len();
     let mut count = 0;
-    let mut measured = |forms: &[Form]| {
+    let mut measure_whole = |forms: &[Form]| {
         if interrupted.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
@@ -360,8 +358,8 @@ pub fn choose(
         count += 1;
         let options = Options {
             terms: Terms::One,
-            two_terms: held(forms, Form::Two),
-            keep_fp32: held(forms, Form::Fp32),
+            two_terms: nodes_in(forms, Form::Two),
+            keep_fp32: nodes_in(forms, Form::Fp32),
             ..base(reduce_range)
         };
         let mut changed = model.clone();
@@ -373,7 +371,7 @@ pub fn choose(
     let mut reached = f64::NAN;
     for _ in 0..TRIES {
         forms = cheapest(nodes, aim);
-        reached = measured(&forms)?;
+        reached = measure_whole(&forms)?;
         if reached >= snr_db || forms.iter().all(|form| *form == Form::Fp32) {
             break;
         }
@@ -381,16 +379,16 @@ pub fn choose(
     }
     if !(reached >= snr_db || forms.iter().all(|form| *form == Form::Fp32)) {
         forms.fill(Form::Fp32);
-        reached = measured(&forms)?;
+        reached = measure_whole(&forms)?;
     }
     if reached >= snr_db {
-        reached = lower(nodes, &mut forms, (snr_db, reached), &mut measured)?;
+        reached = lower(nodes, &mut forms, (snr_db, reached), &mut measure_whole)?;
     }
     done(most, most);
     let pairs = || nodes.iter().zip(&forms);
     Ok(Choice {
-        two_terms: held(&forms, Form::Two),
-        keep_fp32: held(&forms, Form::Fp32),
+        two_terms: nodes_in(&forms, Form::Two),
+        keep_fp32: nodes_in(&forms, Form::Fp32),
         products: pairs().filter(|(node, form)| node.product && **form != Form::Fp32).count(),
         snr_db: reached,
         milliseconds: pairs().map(|(n, f)| f.cost(n) - Form::One.cost(n)).sum(),

@@ -120,8 +120,7 @@ pub enum Demand {
         /// The least signal-to-noise ratio.
         snr_db: f64,
     },
-    /// Of fewer bits: it stops where upstream stops by itself, and its decoder's audio of upstream's rows is
-    /// as good.
+    /// Of fewer bits: it stops where upstream stops, and decodes upstream's rows as well.
     Good {
         /// The least STOI.
         stoi: f64,
@@ -149,8 +148,8 @@ pub struct Heard {
     pub own_snr_db: Option<f64>,
     /// Of the decoder's audio of upstream's rows to upstream's: signal to noise.
     pub snr_db: f64,
-    /// Scale-invariant signal-to-distortion ratio, in dB; like the next three none where the piece is silent or
-    /// too short to judge, or the rate too low.
+    /// Scale-invariant signal-to-distortion ratio, in dB. This and the next three are none where the piece is silent
+    /// or too short, or the rate too low.
     pub si_sdr_db: Option<f64>,
     /// Log-spectral distance, in dB.
     pub log_spectral_distance_db: f64,
@@ -200,36 +199,36 @@ pub fn hear(
         let script = Script { name: format!("{text:?}"), text: text.clone() };
         prompts.extend(voice.read(&script, recorded.settings.faults)?);
     }
-    let mut heard = Vec::new();
+    let mut results = Vec::new();
     for (at, piece) in recorded.pieces.iter().enumerate() {
         progress(at, recorded.pieces.len());
         let ids = std::slice::from_ref(&piece.ids);
-        let said = voice.say(ids, at, &recorded.settings, interrupted)?;
-        let said = said.into_iter().next().unwrap_or_default();
-        let pairs = said.tokens.iter().zip(&piece.tokens);
-        let mut found = Heard {
+        let utterance = voice.say(ids, at, &recorded.settings, interrupted)?;
+        let utterance = utterance.into_iter().next().unwrap_or_default();
+        let pairs = utterance.tokens.iter().zip(&piece.tokens);
+        let mut result = Heard {
             prompt: piece.prompt.clone(),
             tokens: piece.tokens.len(),
             agreeing: pairs.take_while(|(a, b)| a == b).count(),
-            drift: said.tokens.len() as i64 - piece.tokens.len() as i64,
-            stops: said.stopped == piece.stopped,
-            samples: voice.render(&said.frames)?,
+            drift: utterance.tokens.len() as i64 - piece.tokens.len() as i64,
+            stops: utterance.stopped == piece.stopped,
+            samples: voice.render(&utterance.frames)?,
             same_rows: voice.render(&piece.frames)?,
             ..Heard::default()
         };
         if prompts.get(at) != Some(&piece.ids) {
-            found.faults.push("the text front end makes another prompt of it".to_owned());
+            result.faults.push("the text front end makes another prompt of it".to_owned());
         }
-        let same = found.agreeing == piece.tokens.len() && found.drift == 0;
+        let same = result.agreeing == piece.tokens.len() && result.drift == 0;
         if same && !piece.audio.is_empty() {
-            found.own_snr_db = Some(audio::snr_db(&piece.audio, &found.samples).map_err(refuse)?);
+            result.own_snr_db = Some(audio::snr_db(&piece.audio, &result.samples).map_err(refuse)?);
         }
-        compare(&mut found, piece, voice.sample_rate())?;
-        judge(&mut found, piece, demand, same);
-        heard.push(found);
+        compare(&mut result, piece, voice.sample_rate())?;
+        judge(&mut result, piece, demand, same);
+        results.push(result);
     }
     progress(recorded.pieces.len(), recorded.pieces.len());
-    Ok(heard)
+    Ok(results)
 }
 
 fn refuse(error: audio::Error) -> Error {
@@ -240,46 +239,46 @@ fn refuse(error: audio::Error) -> Error {
 }
 
 /// Measures the audio of upstream's rows.
-fn compare(found: &mut Heard, piece: &Piece, sample_rate: u32) -> Result<(), Error> {
-    let (want, got) = (&piece.audio, &found.same_rows);
-    found.snr_db = audio::snr_db(want, got).map_err(refuse)?;
-    found.log_spectral_distance_db = if want.is_empty() {
+fn compare(result: &mut Heard, piece: &Piece, sample_rate: u32) -> Result<(), Error> {
+    let (want, got) = (&piece.audio, &result.same_rows);
+    result.snr_db = audio::snr_db(want, got).map_err(refuse)?;
+    result.log_spectral_distance_db = if want.is_empty() {
         0.0
     } else {
         audio::log_spectral_distance_db(want, got).map_err(refuse)?
     };
     // A word of a quarter of a second can't be judged by STOI; what is silent is a fault, below.
-    let judged = |score: Result<f64, audio::Error>| match score {
+    let optional = |score: Result<f64, audio::Error>| match score {
         Ok(score) => Ok(Some(score)),
         Err(
             audio::Error::TooShort { .. } | audio::Error::Silent { .. } | audio::Error::Rate { .. },
         ) => Ok(None),
         Err(other) => Err(refuse(other)),
     };
-    found.si_sdr_db = judged(audio::si_sdr_db(want, got))?;
-    found.mel_cepstral_distortion_db =
-        judged(audio::mel_cepstral_distortion_db(want, got, sample_rate))?;
-    found.stoi = judged(audio::stoi(want, got, sample_rate))?;
-    found.estoi = judged(audio::estoi(want, got, sample_rate))?;
+    result.si_sdr_db = optional(audio::si_sdr_db(want, got))?;
+    result.mel_cepstral_distortion_db =
+        optional(audio::mel_cepstral_distortion_db(want, got, sample_rate))?;
+    result.stoi = optional(audio::stoi(want, got, sample_rate))?;
+    result.estoi = optional(audio::estoi(want, got, sample_rate))?;
     Ok(())
 }
 
-fn judge(found: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
-    let mut faults = std::mem::take(&mut found.faults);
+fn judge(result: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
+    let mut faults = std::mem::take(&mut result.faults);
     let mut ensure = |holds: bool, fault: String| {
         if !holds {
             faults.push(fault);
         }
     };
     ensure(
-        found.stops,
+        result.stops,
         format!("it {} stop by itself", if piece.stopped { "doesn't" } else { "does" }),
     );
     match demand {
         Demand::Same { snr_db } => {
-            let (agreeing, tokens) = (found.agreeing, found.tokens);
+            let (agreeing, tokens) = (result.agreeing, result.tokens);
             ensure(same, format!("{agreeing} of {tokens} tokens are upstream's, then others"));
-            let own = found.own_snr_db;
+            let own = result.own_snr_db;
             ensure(
                 !same || piece.audio.is_empty() || own.is_some_and(|own| own >= snr_db),
                 format!(
@@ -289,16 +288,16 @@ fn judge(found: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
             );
         }
         Demand::Good { stoi, mel_cepstral_distortion_db: most, .. } => {
-            if let Some(score) = found.stoi {
+            if let Some(score) = result.stoi {
                 ensure(score >= stoi, format!("STOI {score:.3} (>= {stoi})"));
             }
-            if let Some(distortion) = found.mel_cepstral_distortion_db {
+            if let Some(distortion) = result.mel_cepstral_distortion_db {
                 let fault = format!("mel-cepstral distortion {distortion:.3} dB (<= {most})");
                 ensure(distortion <= most, fault);
             }
         }
     }
-    for (whose, samples) in [("its own run", &found.samples), ("upstream's rows", &found.same_rows)] {
+    for (whose, samples) in [("its own run", &result.samples), ("upstream's rows", &result.same_rows)] {
         let loud = |samples: &[f32]| {
             let square = |s: &f32| f64::from(*s) * f64::from(*s);
             (samples.iter().map(square).sum::<f64>() / samples.len().max(1) as f64).sqrt()
@@ -312,7 +311,7 @@ fn judge(found: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
         let more = clipped(samples) - clipped(&piece.audio);
         ensure(more <= MOST_CLIPPED, format!("{whose}: {:.1} % of it is clipped", more * 100.0));
     }
-    found.faults = faults;
+    result.faults = faults;
 }
 
 #[cfg(test)]

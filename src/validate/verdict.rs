@@ -27,8 +27,8 @@ pub struct CaseResult {
     /// What forbids a comparison, where something does: a wrong shape, a missing output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// Where an ill-conditioned case is out of tolerance, how far a last bit of its input moves PyTorch's own
-    /// output: farther than that, so that the case is held to [`Tolerance::widened`] and proves nothing closer.
+    /// How far a last bit of its input moves PyTorch's own output, if that is out of tolerance: the case is checked
+    /// against [`Tolerance::widened`] and proves nothing closer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ill_conditioned: Option<Measured>,
 }
@@ -94,8 +94,7 @@ pub struct Beside {
     pub verdict: Verdict,
     /// Signal-to-noise ratio between the two runtimes' outputs, of the case nearest to its limit.
     pub agreement_db: f64,
-    /// What it must be above: [`AGREEMENT_DB`], or [`CLOSER_DB`] above that case's ratio to PyTorch where
-    /// that is less.
+    /// Its lower limit: [`AGREEMENT_DB`], or [`CLOSER_DB`] above that case's ratio to PyTorch if that is less.
     pub agreement_limit_db: f64,
     /// Each case that was compared.
     #[serde(default)]
@@ -107,8 +106,7 @@ pub struct Beside {
 pub struct Agreement {
     /// The case's name.
     pub case: String,
-    /// The largest difference, over the first one's peak, and the signal-to-noise ratio, of the output that
-    /// is furthest.
+    /// The difference over the first one's peak and the signal-to-noise ratio, of the worst output.
     pub measured: Measured,
     /// Whether that is near enough.
     pub passed: bool,
@@ -163,8 +161,7 @@ impl Verdict {
         unproven(&self.cases)
     }
 
-    /// A case to look for the fault in, with the runtime where it failed: the smallest, and one that judges
-    /// closely before one that is ill-conditioned.
+    /// The case to look for the fault in, and the runtime where it failed: the smallest, well-conditioned ones first.
     pub fn failure(&self) -> Option<(&str, &CaseResult)> {
         let verdicts = std::iter::once(self).chain(self.beside.iter().map(|beside| &beside.verdict));
         let failed = verdicts.flat_map(|verdict| {

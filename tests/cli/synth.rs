@@ -387,7 +387,10 @@ fn every_file_in_every_runtime_says_what_upstream_says() {
     // Both halves: a language model's dimensions too.
     crate::pages::fits(&bundle.join("report.html"));
     validate(bundle, &["--html", "page.html"]).exits(2).says("is there already").hints();
-    validate(&shared().unwrap().bundle, &[]).exits(2).says("nothing of upstream's is recorded").hints();
+    validate(&shared().unwrap().bundle, &[])
+        .exits(2)
+        .says("no speech of upstream's is recorded")
+        .hints();
 
     for option in ["--onnxruntime", "--openvino-library"] {
         let run = validate(bundle, &[option, "no-such.so"]).exits(2);

@@ -1,6 +1,5 @@
-//! A folder of bundles: `DEST/NAME/VERSION/…`, and `DEST/index.json`, which lists them in the order in
-//! which they came. A version is copied beside its place and renamed into it, under a lock that all
-//! publishers of this folder take.
+//! A folder of bundles: `DEST/NAME/VERSION/…`, and `DEST/index.json`, which lists them in order of arrival. A version
+//! is copied next to its place and renamed into it, under a lock that all publishers take.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -75,8 +74,7 @@ impl Folder<'_> {
         }
     }
 
-    /// Adds a version to the index, unless it is there: one that was killed between its two last steps
-    /// finds its folder in place and its line missing.
+    /// Adds a version to the index, unless it is there: a killed publisher may have placed the folder alone.
     fn list(&self, package: &Package) -> Result<(), Error> {
         let mut index = self.read_index()?;
         let entry = Entry {
@@ -97,8 +95,7 @@ impl Folder<'_> {
         files::write(&path, text.as_bytes()).map_err(Error::io(&path))
     }
 
-    /// Refuses a name or a version that differs from one that is there by its case alone: where the file
-    /// system takes both for one, the second would be the first.
+    /// Refuses a name or version that differs by case alone from one that is there: some file systems can't hold both.
     fn is_distinct(&self, package: &Package) -> Result<(), Error> {
         let (name, version) = (package.name(), self.version(package));
         let refuse = |other: &Path| Error::Case {
@@ -108,12 +105,12 @@ impl Folder<'_> {
         if name.eq_ignore_ascii_case(INDEX) {
             return Err(refuse(&self.root.join(INDEX)));
         }
-        for (folder, wanted) in [(self.root.clone(), name), (self.root.join(name), version.as_str())] {
+        for (folder, name) in [(self.root.clone(), name), (self.root.join(name), version.as_str())] {
             // What can't be listed holds nothing yet, or is refused where it is written.
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let found = entry.file_name();
-                if found.eq_ignore_ascii_case(wanted) && found != wanted {
-                    return Err(refuse(&folder.join(found)));
+                let present = entry.file_name();
+                if present.eq_ignore_ascii_case(name) && present != name {
+                    return Err(refuse(&folder.join(present)));
                 }
             }
         }
@@ -141,7 +138,7 @@ impl Folder<'_> {
     }
 
     /// The folder of the bundle that is asked for.
-    fn wanted(&self) -> Result<PathBuf, Error> {
+    fn requested(&self) -> Result<PathBuf, Error> {
         if self.root.join(MANIFEST).exists() {
             return Ok(self.root.clone());
         }
@@ -151,10 +148,10 @@ impl Folder<'_> {
         }
         let index = self.read_index()?;
         let fits = |entry: &&Entry| self.context.version.is_none_or(|v| v == entry.version);
-        let mut found: Vec<&Entry> = index.versions.iter().filter(fits).collect();
-        let first = found.first().map(|entry| entry.name.clone());
-        if found.iter().all(|entry| Some(&entry.name) == first.as_ref())
-            && let Some(last) = found.pop()
+        let mut fitting: Vec<&Entry> = index.versions.iter().filter(fits).collect();
+        let first = fitting.first().map(|entry| entry.name.clone());
+        if fitting.iter().all(|entry| Some(&entry.name) == first.as_ref())
+            && let Some(last) = fitting.pop()
             && is_version(&last.name)
             && is_version(&last.version)
         {
@@ -197,7 +194,7 @@ impl Store for Folder<'_> {
     }
 
     fn papers(&self, into: &Path) -> Result<String, Error> {
-        let folder = self.wanted()?;
+        let folder = self.requested()?;
         for paper in PAPERS {
             let (from, to) = (folder.join(paper), into.join(paper));
             match std::fs::metadata(&from) {
@@ -215,7 +212,7 @@ impl Store for Folder<'_> {
     }
 
     fn files(&self, wanted: &[PackageFile], into: &Path) -> Result<(), Error> {
-        let folder = self.wanted()?;
+        let folder = self.requested()?;
         for PackageFile { file, entry } in wanted {
             // A pipe would be waited for; whatever is missing or different, the end will tell.
             let path = folder.join(file);
@@ -267,8 +264,8 @@ impl Folder<'_> {
             let _lock = self.lock()?;
             // Another publisher may have been here meanwhile.
             if !self.standing(package)? {
-                let above = pack::parent(place);
-                std::fs::create_dir_all(&above).map_err(Error::io(&above))?;
+                let above = files::home(place);
+                std::fs::create_dir_all(above).map_err(Error::io(above))?;
                 pack::put(staging.path(), place)?;
                 (published.sent, published.kept, published.unchanged) = (sent, kept, false);
             }
@@ -280,9 +277,6 @@ impl Folder<'_> {
 
     fn lock(&self) -> Result<File, Error> {
         let path = self.root.join(LOCK);
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // A file system without locks is one where nobody else is expected.
-        let _ = file.lock();
-        Ok(file)
+        files::lock(&path).map_err(Error::io(path))
     }
 }

@@ -8,15 +8,12 @@ use crate::export;
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
-    /// The folder is not a bundle.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Bundle(#[from] bundle::Error),
-    /// A key or a signature could not be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Sign(#[from] sign::Error),
-    /// The Python task that talks to a hub failed.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),

@@ -1,5 +1,5 @@
-//! The Hugging Face hub, through its own Python client: a bundle is one commit of a model repository, and
-//! a tag names its version. A repository that isn't there is made, as a private one.
+//! The Hugging Face hub, through its own Python client: a bundle is a commit of a model repository, its version a tag.
+//! A repository that doesn't exist is created, as a private one.
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::{Context, Error, Package, PackageFile, Published, Store};
 use crate::bundle::sign::SIGNATURE;
-use crate::bundle::{MANIFEST, SUMS};
-use crate::digest::Digest;
+use crate::bundle::{FileEntry, MANIFEST, SUMS};
 use crate::export::{Child, Outcome, Progress, PublishFile, Python, Request};
 
 /// The client says nothing while it sends one file, however long that takes; it has time limits of its own.
@@ -78,16 +77,16 @@ impl Hub<'_> {
     }
 
     fn download(&self, files: &[&str], optional: &[&str], into: &Path) -> Result<Outcome, Error> {
-        let asked = self.commit.get().or(self.revision.as_ref());
-        let revision = asked.map_or("main", String::as_str);
+        let version = self.commit.get().or(self.revision.as_ref());
+        let revision = version.map_or("main", String::as_str);
         let request = Request::Download { repo: &self.repository, revision, files, optional };
         self.run(&request, into)
     }
 
     /// A text that a task's result must have.
     fn field(&self, outcome: &Outcome, name: &str) -> Result<String, Error> {
-        let found = outcome.result.get(name).and_then(|value| value.as_str());
-        found.map(str::to_owned).ok_or_else(|| Error::Foreign {
+        let value = outcome.result.get(name).and_then(|value| value.as_str());
+        value.map(str::to_owned).ok_or_else(|| Error::Foreign {
             url: format!("hf://{}", self.repository),
             why: format!("the client's result has no {name:?}"),
         })
@@ -101,11 +100,14 @@ impl Store for Hub<'_> {
 
     fn publish(&self, package: &Package) -> Result<Published, Error> {
         let folder = std::fs::canonicalize(&package.folder).map_err(Error::io(&package.folder))?;
-        let file = |file: &'_ PackageFile| (file.file.clone(), file.entry);
-        let files: Vec<_> = package.files().iter().map(file).collect();
-        let files: Vec<PublishFile<'_>> = files
+        let files: Vec<PublishFile<'_>> = package
+            .files()
             .iter()
-            .map(|(name, entry)| PublishFile { name, sha256: entry.sha256, bytes: entry.bytes })
+            .map(|PackageFile { file, entry: FileEntry { sha256, bytes } }| PublishFile {
+                name: file,
+                sha256: *sha256,
+                bytes: *bytes,
+            })
             .collect();
         let tag = self.tag(package);
         let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
@@ -133,11 +135,7 @@ impl Store for Hub<'_> {
     }
 
     fn files(&self, wanted: &[PackageFile], into: &Path) -> Result<(), Error> {
-        let missing = |file: &&PackageFile| {
-            let path = into.join(&file.file);
-            let length = std::fs::metadata(&path).map(|meta| meta.len()).ok();
-            length != Some(file.entry.bytes) || Digest::of_file(&path).ok() != Some(file.entry.sha256)
-        };
+        let missing = |file: &&PackageFile| !file.entry.is_at(&into.join(&file.file));
         // One by one what is large, so that what has come stays; the rest at once.
         let (large, small): (Vec<&PackageFile>, Vec<&PackageFile>) =
             wanted.iter().filter(missing).partition(|file| file.entry.bytes > 64 << 20);

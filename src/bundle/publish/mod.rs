@@ -1,8 +1,8 @@
 //! Publishing: a bundle goes out only if it verifies, comes back only if it verifies, and a version that
 //! exists is never overwritten.
 //!
-//! A place is a [`Store`]: one file, and its line in [`STORES`]. What may go wrong with a bundle itself
-//! (files that lead out of it, a later format, a wrong key) is looked at here, once for all of them.
+//! A place is a [`Store`]: one file, and its line in [`STORES`]. What may be wrong with a bundle itself (files that
+//! lead out of it, a later format, a wrong key) is checked here, for all of them.
 
 mod directory;
 mod error;
@@ -20,6 +20,7 @@ use staging::Staging;
 use super::sign::{PublicKey, SIGNATURE};
 use super::{FileEntry, MANIFEST, Manifest, SUMS, pack, room_for, verify};
 use crate::digest::Digest;
+use crate::files;
 
 /// What says which bundle it is, and of which files.
 const PAPERS: [&str; 3] = [MANIFEST, SUMS, SIGNATURE];
@@ -108,8 +109,7 @@ impl Package {
         self.files.iter().map(|file| file.entry.bytes).sum()
     }
 
-    /// The version where none is given: the first 16 digits of the manifest's digest, so that the same
-    /// bundle always has the same one.
+    /// The version where none is given: the first 16 digits of the manifest's digest.
     pub fn version(&self) -> String {
         self.identity.short()
     }
@@ -155,8 +155,7 @@ trait Store {
     /// Puts a package there, unless its version exists.
     fn publish(&self, package: &Package) -> Result<Published, Error>;
 
-    /// Writes manifest, list of digests and signature of the bundle into a folder, and returns its exact
-    /// address.
+    /// Writes the manifest, list of digests and signature of the bundle into a folder; returns its exact address.
     fn papers(&self, into: &Path) -> Result<String, Error>;
 
     /// Writes files into a folder that may hold parts of them. What comes is checked by the caller, but a
@@ -215,9 +214,9 @@ pub fn fetch(
         room_for(output, overwrite)?;
     }
     let store = store(place, context)?;
-    let parent = output.map_or_else(|| PathBuf::from("."), pack::parent);
+    let home = output.map_or(Path::new("."), files::home);
     let task = format!("{place} {} {output:?}", context.version.unwrap_or_default());
-    let staging = Staging::open(&parent, &format!("fetch-{}", Digest::of(task.as_bytes()).short()))?;
+    let staging = Staging::open(home, &format!("fetch-{}", Digest::of(task.as_bytes()).short()))?;
     match receive(&*store, &staging, output, overwrite, key) {
         Ok((fetched, moved)) => {
             if !moved {
@@ -299,8 +298,7 @@ fn is_inside(name: &str) -> bool {
         && path.components().collect::<PathBuf>().as_os_str() == name
 }
 
-/// What may name a version, a tag, or a folder: 1 to 128 letters, digits, dots, underscores and hyphens,
-/// of which the first is neither dot nor hyphen.
+/// Whether a text can be a version: 1 to 128 ASCII letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`.
 fn is_version(text: &str) -> bool {
     let sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (1..=128).contains(&text.len()) && text.chars().all(sign) && !text.starts_with(['.', '-'])

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::bundle::files::hashed_copy;
 use crate::bundle::{FileEntry, pack};
-use crate::digest::Digest;
+use crate::files::PREFIX;
 
-/// A hidden folder beside the place where a bundle will stand. Unlike a build's it has a lasting name, so
-/// that what a killed run left in it serves the next one; and one process at a time holds it.
+/// A hidden folder next to where a bundle will be. Its name is fixed, so that the next run uses what a killed one
+/// left; one process at a time holds it.
 pub(super) struct Staging {
     path: PathBuf,
     _lock: File,
@@ -18,7 +18,7 @@ impl Staging {
     pub fn open(parent: &Path, task: &str) -> Result<Self, Error> {
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
         pack::sweep(parent);
-        let path = parent.join(format!("{}{task}", pack::PREFIX));
+        let path = parent.join(format!("{}{task}", PREFIX));
         loop {
             match std::fs::create_dir(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -95,12 +95,9 @@ pub(super) fn place(root: &Path, name: &str) -> Result<PathBuf, Error> {
 /// Copies a file unless it is there already, whole; returns whether it was.
 pub(super) fn copy(from: &Path, root: &Path, name: &str, entry: FileEntry) -> Result<bool, Error> {
     let to = place(root, name)?;
-    let length = std::fs::metadata(&to).map(|meta| meta.len()).ok();
-    if length == Some(entry.bytes) && Digest::of_file(&to).is_ok_and(|found| found == entry.sha256) {
-        return Ok(true);
-    }
-    if hashed_copy(from, &to)? != entry {
+    let is_there = entry.is_at(&to);
+    if !is_there && hashed_copy(from, &to)? != entry {
         return Err(Error::Changed { path: from.to_owned() });
     }
-    Ok(false)
+    Ok(is_there)
 }

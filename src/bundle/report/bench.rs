@@ -40,10 +40,7 @@ pub fn html(report: &Report) -> String {
     let factors =
         |whole: &Whole| whole.estimates.iter().map(|e| format!("{:.2}", e.realtime_factor)).collect();
     let voices = report.voices();
-    let usual = |whole: &Whole| {
-        let found = whole.estimates.iter().find(|e| e.characters == USUAL_TEXT);
-        found.map_or(f64::NAN, |e| e.realtime_factor)
-    };
+    let usual = |whole: &Whole| whole.realtime_factor(USUAL_TEXT).unwrap_or(f64::NAN);
     let speech: Vec<Bar> = voices
         .iter()
         .map(|whole| {
@@ -99,13 +96,6 @@ fn graph(report: &Report, name: &str) -> Option<Graph> {
     let rows: Vec<&Row> = report.rows.iter().filter(|row| row.graph == name).collect();
     let role = rows.first()?.role;
     let points: Vec<Call> = rows.first()?.figures.iter().map(|figure| figure.point).collect();
-    let at = |row: &Row, point: Call| {
-        let unit = match point {
-            Call::Frames { frames, batch } => 1.0 / (report.rendition.seconds(frames) * batch as f64),
-            _ => 1.0,
-        };
-        row.at(point).map(|ms| ms.times(unit))
-    };
     let mut head: Vec<String> =
         ["variant", "runtime", "size, MB", "peak memory, MB", "load", "first call"]
             .map(str::to_owned)
@@ -121,7 +111,7 @@ fn graph(report: &Report, name: &str) -> Option<Graph> {
             shown(row.fresh.load_ms),
             shown(row.fresh.first_ms),
         ];
-        cells.extend(points.iter().map(|&p| at(row, p).map_or("–".to_owned(), shown)));
+        cells.extend(points.iter().map(|&p| report.ms(row, p).map_or("–".to_owned(), shown)));
         cells
     };
     let plot = |title: String, unit: &str, value: &dyn Fn(&Row) -> Option<Spread>| {
@@ -132,19 +122,18 @@ fn graph(report: &Report, name: &str) -> Option<Graph> {
         let svg = bars(&title, unit, &rows.iter().filter_map(bar).collect::<Vec<_>>());
         Plot { title, svg }
     };
-    let once = |n: f64| Spread { median: n, least: n, greatest: n, runs: 1 };
     let mut plots: Vec<Plot> = Vec::new();
     for &point in &points {
         let (what, unit) = match point {
             Call::Frames { .. } => ("milliseconds for each second of sound", "ms/s"),
             _ => ("milliseconds", "ms"),
         };
-        plots.push(plot(format!("{}, {what}", point.label()), unit, &|row| at(row, point)));
+        plots.push(plot(format!("{}, {what}", point.label()), unit, &|row| report.ms(row, point)));
     }
     plots.push(plot("time to load".into(), "ms", &|row| Some(row.fresh.load_ms)));
     plots.push(plot("first call".into(), "ms", &|row| Some(row.fresh.first_ms)));
     plots.push(plot("peak memory".into(), "MB", &|row| {
-        row.fresh.peak_bytes.map(|bytes| once(bytes as f64 / 1e6))
+        row.fresh.peak_bytes.map(|bytes| Spread::once(bytes as f64 / 1e6))
     }));
     let unit = match role {
         Role::Causal => "milliseconds of one call",

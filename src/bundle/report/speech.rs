@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::plot::{RANGE_DB, Spectrogram};
-use super::{player, positive};
+use super::sound::{player, positive};
 use crate::validate::speech::{Heard, Piece};
 
 /// What one variant said in one runtime.

@@ -95,11 +95,10 @@ fn card() -> Card {
         tags: vec!["onnx".into(), "no".into()],
         checkpoint: "synthetic:soprano-1.1".into(),
         checkpoint_digest: Digest::of(b"checkpoint"),
-        files: vec![CardFile {
-            path: "onnx/soprano_decoder_fp32.onnx".into(),
-            bytes: 118_400_123,
-            sha256: Digest::of(b"model"),
-        }],
+        files: vec![(
+            "onnx/soprano_decoder_fp32.onnx".into(),
+            FileEntry { bytes: 118_400_123, sha256: Digest::of(b"model") },
+        )],
         signal: Some(CardSignal {
             file: "onnx/soprano_decoder_fp32.onnx".into(),
             input: "hidden_states".into(),
@@ -196,9 +195,6 @@ fn what_is_no_number_is_a_word() {
         log_spectral_distance_db: None,
         ..case("a", f64::INFINITY, true)
     };
-    let json = serde_json::to_string(&row).unwrap();
-    assert!(json.contains(r#""peak":"minus infinite","max_abs_of_peak":"not a number""#), "{json}");
-    assert!(json.contains(r#""snr_db":"infinite","log_spectral_distance_db":null"#), "{json}");
     let html = html(&Page { artifacts: vec![section(vec![row])], ..page() });
     for text in [">minus infinite<", ">not a number<", ">infinite<", ">no sound<", "FAILED"] {
         assert!(html.contains(text), "{text}");
@@ -222,7 +218,7 @@ fn names_are_text_and_never_markup() {
     (card.name, card.checkpoint) = (hostile.into(), hostile.into());
     (card.base_model, card.license) = (Some(hostile.into()), hostile.into());
     card.artifacts = page.artifacts;
-    card.files[0].path = hostile.into();
+    card.files[0].0 = hostile.into();
     let markdown = model_card(&card);
     let (front, body) = markdown[4..].split_once("\n---\n").unwrap();
     let front: serde_yaml::Value = serde_yaml::from_str(front).unwrap();

@@ -23,17 +23,17 @@ pub(super) fn alone(options: &Options, file: &str, here: &Here) -> Outcome {
     let entry = entry.ok_or_else(|| Error::NoModel { file: file.to_owned() })?;
     let ports = &bundle.manifest().graph(entry).interface;
     let interface = Interface::bind(ports, &entry.signature())?;
-    let asked = options.runtime.iter().find_map(|asked| match asked {
+    let engine = options.runtime.iter().find_map(|choice| match choice {
         Asked::One(engine) => Some(*engine),
         Asked::All => None,
     });
     let options = runtime::Options::fast(options.threads.map_or(1, usize::from));
-    let runtime = match asked {
+    let runtime = match engine {
         Some(engine) => here.runtime(engine, options)?,
         None => runtime::built_in()?,
     };
-    let found = bench::fresh(&bundle.model(entry)?.path, &interface, runtime.as_ref())?;
-    say(&json(&found))
+    let fresh = bench::fresh(&bundle.model(entry)?.path, &interface, runtime.as_ref())?;
+    say(&json(&fresh))
 }
 
 /// A child that doesn't outlive its call.
@@ -46,7 +46,7 @@ impl Drop for Ended {
     }
 }
 
-/// Starts this program for one variant; its own words where it can't load or run it.
+/// Starts this program for one variant; the inner error is its own message where it can't load or run it.
 pub(super) fn start(
     variant: &Variant<'_>,
     options: &Options,
@@ -70,19 +70,19 @@ pub(super) fn start(
             None => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    let (mut out, mut words) = (String::new(), Vec::new());
+    let (mut output, mut errors) = (String::new(), Vec::new());
     if let Some(mut pipe) = child.0.stdout.take() {
-        pipe.read_to_string(&mut out).map_err(fault)?;
+        pipe.read_to_string(&mut output).map_err(fault)?;
     }
     if let Some(mut pipe) = child.0.stderr.take() {
-        pipe.read_to_end(&mut words).map_err(fault)?;
+        pipe.read_to_end(&mut errors).map_err(fault)?;
     }
-    let words = String::from_utf8_lossy(&words);
-    Ok(match serde_json::from_str(&out) {
-        Ok(found) if status.success() => Ok(found),
+    let errors = String::from_utf8_lossy(&errors);
+    Ok(match serde_json::from_str(&output) {
+        Ok(fresh) if status.success() => Ok(fresh),
         _ => {
-            let said = words.lines().find_map(|line| line.strip_prefix("error: "));
-            Err(said.map_or(format!("its process ended with {status}"), str::to_owned))
+            let message = errors.lines().find_map(|line| line.strip_prefix("error: "));
+            Err(message.map_or(format!("its process ended with {status}"), str::to_owned))
         }
     })
 }

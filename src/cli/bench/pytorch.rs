@@ -17,7 +17,7 @@ use crate::validate::bench::{Figure, Fresh, Row, Spread, calls};
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 #[derive(Deserialize)]
-struct Found {
+struct Answer {
     version: String,
     load_ms: f64,
     first_ms: f64,
@@ -62,32 +62,30 @@ pub(super) fn run(
     });
     let outcome = child.run(&request, &output)?;
     let refuse = |why: String| Error::PyTorch { why };
-    let found: Found = serde_json::from_value(outcome.result).map_err(|e| refuse(e.to_string()))?;
-    let figures = points.iter().zip(&found.ms);
+    let answer: Answer = serde_json::from_value(outcome.result).map_err(|e| refuse(e.to_string()))?;
+    let figures = points.iter().zip(&answer.ms);
     let figures: Vec<Figure> =
         figures.filter_map(|(&point, ms)| Some(Figure { point, ms: Spread::of(ms)? })).collect();
     if figures.len() != points.len() {
         return Err(Box::new(refuse(format!("{} of {} points", figures.len(), points.len()))));
     }
-    let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
     Ok(Some(Row {
         graph: graph.to_owned(),
         role,
         precision: Precision::Fp32,
         file: None,
         bytes: None,
-        runtime: format!("pytorch {}", found.version),
+        runtime: format!("pytorch {}", answer.version),
         fresh: Fresh {
-            load_ms: once(found.load_ms),
-            first_ms: once(found.first_ms),
-            peak_bytes: found.peak_bytes,
+            load_ms: Spread::once(answer.load_ms),
+            first_ms: Spread::once(answer.first_ms),
+            peak_bytes: answer.peak_bytes,
         },
         figures,
     }))
 }
 
-/// Of two runs the faster one at each point: processes can't take turns with the others, and
-/// PyTorch gets the benefit of the doubt.
+/// The faster of two runs at each point: PyTorch can't take turns, and gets the benefit of the doubt.
 pub(super) fn better(before: Row, after: Row) -> Row {
     let faster = |(a, b): (Figure, Figure)| if a.ms.median <= b.ms.median { a } else { b };
     let figures = before.figures.into_iter().zip(after.figures).map(faster).collect();

@@ -31,8 +31,7 @@ pub(super) fn tables(report: &Report) -> String {
         );
     }
     if let Some(best) = report.best.and_then(|at| report.whole.get(at)) {
-        let usual = best.estimates.iter().find(|e| e.characters == USUAL_TEXT);
-        let factor = usual.map_or(f64::NAN, |e| e.realtime_factor);
+        let factor = best.realtime_factor(USUAL_TEXT).unwrap_or(f64::NAN);
         text += &format!(
             "best on this machine: {}, {factor:.2}x realtime at {USUAL_TEXT} characters\n",
             report.voice(best)
@@ -57,13 +56,7 @@ fn graph(report: &Report, name: &str, rows: &[&Row]) -> String {
             spread(row.fresh.first_ms)
         ];
         for &point in &points {
-            let unit = match point {
-                Call::Frames { frames, batch } => {
-                    1.0 / (report.rendition.seconds(frames) * batch as f64)
-                }
-                _ => 1.0,
-            };
-            line.push(row.at(point).map_or("-".to_owned(), |ms| spread(ms.times(unit))));
+            line.push(report.ms(row, point).map_or("-".to_owned(), spread));
         }
         lines.push(line);
     }
@@ -89,8 +82,8 @@ fn spread(ms: Spread) -> String {
 
 /// A demand of the gate as a line.
 pub(super) fn demand(demand: &Demand) -> String {
-    let word = if demand.met { "held" } else { "MISSED" };
+    let verdict = if demand.met { "held" } else { "MISSED" };
     let bound = if demand.at_least { ">=" } else { "<=" };
-    let found = demand.found.map_or("not measured".to_owned(), |found| format!("{found:.2}"));
-    format!("{word}: {} {found} ({bound} {})", demand.key, demand.limit)
+    let figure = demand.found.map_or("not measured".to_owned(), |figure| format!("{figure:.2}"));
+    format!("{verdict}: {} {figure} ({bound} {})", demand.key, demand.limit)
 }

@@ -16,10 +16,10 @@ use crate::validate::{self, Comparison, Disagreement, Limits, MadeUp, Side, Size
 /// What is wrong with a call of `diff --run`.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum RunError {
-    #[error("one model is held against itself in two runtimes, not {0}")]
+    #[error("one model is compared with itself in two runtimes, not {0}")]
     #[diagnostic(code(cli::diff), help("soprano-export diff MODEL --run tract,onnxruntime"))]
     OneModel(usize),
-    #[error("two models are held against each other in one runtime each, not {0}")]
+    #[error("two models are compared with each other in one runtime each, not {0}")]
     #[diagnostic(code(cli::diff), help("soprano-export diff OLD NEW --run onnxruntime"))]
     TwoModels(usize),
     #[error("--dim gives {0:?} two sizes")]
@@ -37,10 +37,9 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     };
     let mut old = open(&options.old)?;
     let mut new = options.new.as_deref().map(open).transpose()?;
-    let asked = names.map(Asked::One);
-    let found = here.runtimes(&asked, Options::EXACT)?.runtimes;
+    let available = here.runtimes(&names.map(Asked::One), Options::EXACT)?.runtimes;
     let of = |engine: &'static dyn Engine| {
-        found.iter().find(|runtime| runtime.engine() == engine).expect("it was asked for")
+        available.iter().find(|runtime| runtime.engine() == engine).expect("it is required")
     };
     let runtimes = names.map(|engine| of(engine).as_ref());
     let (inputs, assumed) = inputs(options, &[&old, new.as_ref().unwrap_or(&old)])?;
@@ -51,29 +50,29 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     let progress = Progress::new();
     let report =
         |done: usize, total: usize| progress.progress("compare values", done as u64, total as u64);
-    let found = validate::first_disagreement(sides, &inputs, limits, &INTERRUPTED, &report);
+    let comparison = validate::first_disagreement(sides, &inputs, limits, &INTERRUPTED, &report);
     drop(progress);
-    let found = found?;
-    let answer = if found.agrees() { Answer::Yes } else { Answer::No };
+    let comparison = comparison?;
+    let answer = if comparison.agrees() { Answer::Yes } else { Answer::No };
     if options.json {
         let runtimes = runtimes.map(|runtime| runtime.name_and_version());
         let mut report = serde_json::json!({ "runtimes": runtimes, "assumed": assumed });
-        if let (Some(report), serde_json::Value::Object(found)) =
-            (report.as_object_mut(), serde_json::to_value(&found).expect("plain data"))
+        if let (Some(report), serde_json::Value::Object(fields)) =
+            (report.as_object_mut(), serde_json::to_value(&comparison).expect("plain data"))
         {
-            report.extend(found);
+            report.extend(fields);
         }
         say(&json(&report))?;
         return Ok(answer);
     }
-    say(&describe(&found))?;
+    say(&describe(&comparison))?;
     let [a, b] = runtimes.map(|runtime| runtime.name_and_version());
     let what = if models[0].path() == models[1].path() { "runtimes" } else { "models" };
     tellln!("{a}, {b}: the {what} {}", if answer == Answer::Yes { "agree" } else { "differ" });
     Ok(answer)
 }
 
-/// The inputs that were asked for, and the sizes that were assumed for them, which are told.
+/// The inputs of both sides, and the sizes that were assumed for them.
 fn inputs(options: &Diff, models: &[&Model]) -> Result<(Tensors, BTreeMap<String, usize>), Failure> {
     if let (Some(file), Some(case)) = (&options.references, &options.case) {
         return Ok((validate::recorded_case(models[1], file, case)?, BTreeMap::new()));
@@ -100,31 +99,34 @@ fn distinct(names: &[&'static dyn Engine]) -> usize {
     if let [a, b] = names { if a == b { 1 } else { 2 } } else { names.len() }
 }
 
-fn describe(found: &Comparison) -> String {
+fn describe(comparison: &Comparison) -> String {
     let decibels = |snr: Option<f64>| snr.map_or("equal".to_owned(), |snr| format!("{snr:.1} dB"));
-    let mut text = format!("{} values compared\n", found.compared);
-    if let Some((name, distance)) = &found.furthest {
+    let mut text = format!("{} values compared\n", comparison.compared);
+    if let Some((name, distance)) = &comparison.furthest {
         text += &format!(
             "furthest that agrees: {name:?}, {:.1e} of the peak, {}\n",
             distance.max_abs_of_peak,
             decibels(distance.snr_db)
         );
     }
-    if !found.not_shown.is_empty() {
-        text +=
-            &format!("{} values can't be shown: {}\n", found.not_shown.len(), list(&found.not_shown));
+    if !comparison.not_shown.is_empty() {
+        text += &format!(
+            "{} values can't be shown: {}\n",
+            comparison.not_shown.len(),
+            list(&comparison.not_shown)
+        );
     }
-    if !found.left_out.is_empty() {
-        let (count, names) = (found.left_out.len(), list(&found.left_out));
+    if !comparison.left_out.is_empty() {
+        let (count, names) = (comparison.left_out.len(), list(&comparison.left_out));
         text += &format!("{count} quantized values are left out: {names}\n");
     }
-    for (which, names) in [("first", &found.only_old), ("second", &found.only_new)] {
+    for (which, names) in [("first", &comparison.only_old), ("second", &comparison.only_new)] {
         if !names.is_empty() {
             let (count, names) = (names.len(), list(names));
             text += &format!("{count} outputs are in the {which} model alone: {names}\n");
         }
     }
-    if let Some(Disagreement { place, snr_db, shapes, types, only_when_whole }) = &found.first {
+    if let Some(Disagreement { place, snr_db, shapes, types, only_when_whole }) = &comparison.first {
         text += &format!("first that differs: {place}");
         if let Some(snr) = snr_db {
             text += &format!(" ({snr:.1} dB)");

@@ -197,30 +197,19 @@ fn place(home: Home) -> &'static str {
 
 /// Every tensor of a graph or function, without those of graphs nested in it.
 fn weights_of(scope: &Scope<'_>) -> Vec<Weight> {
-    let mut found = Vec::new();
-    let mut add = |name: &str, kind: &'static str, dtype: i32, shape: Vec<i64>, bytes: u64| {
+    let mut weights = Vec::new();
+    let mut add = |name: &str, kind: &'static str, (dtype, shape, bytes): Stored| {
         let sparse = if kind.starts_with("sparse") { "sparse " } else { "" };
         let dtype = format!("{sparse}{}", dtype_name(dtype));
         let (name, path) = (name.to_owned(), scope.path.clone());
-        found.push(Weight { name, dtype, shape, bytes, path, home: scope.home, kind });
+        weights.push(Weight { name, dtype, shape, bytes, path, home: scope.home, kind });
     };
     for tensor in scope.initializers {
-        add(
-            tensor.name(),
-            "initializer",
-            tensor.data_type(),
-            tensor.dims.clone(),
-            stored_bytes(tensor),
-        );
+        add(tensor.name(), "initializer", dense(tensor));
     }
     for tensor in scope.sparse {
-        add(
-            sparse_name(tensor),
-            "sparse initializer",
-            sparse_type(tensor),
-            tensor.dims.clone(),
-            sparse_bytes(tensor),
-        );
+        let name = tensor.values.as_ref().map_or("", |values| values.name());
+        add(name, "sparse initializer", sparse(tensor));
     }
     let attributes = scope.nodes.iter().enumerate().flat_map(|(at, node)| {
         node.attribute.iter().map(move |a| (node.title(at), a, node.is("Constant")))
@@ -228,26 +217,23 @@ fn weights_of(scope: &Scope<'_>) -> Vec<Weight> {
     let defaults = scope.defaults.iter().map(|a| (a.name().to_owned(), a, false));
     for (name, attribute, constant) in attributes.chain(defaults) {
         for tensor in attribute.t.iter().chain(&attribute.tensors) {
-            add(&name, "constant", tensor.data_type(), tensor.dims.clone(), stored_bytes(tensor));
+            add(&name, "constant", dense(tensor));
         }
         for tensor in attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors) {
-            add(
-                &name,
-                "sparse constant",
-                sparse_type(tensor),
-                tensor.dims.clone(),
-                sparse_bytes(tensor),
-            );
+            add(&name, "sparse constant", sparse(tensor));
         }
-        if let Some((dtype, shape, bytes)) = listed(attribute).filter(|_| constant) {
-            add(&name, "constant", dtype, shape, bytes);
+        if let Some(stored) = listed(attribute).filter(|_| constant) {
+            add(&name, "constant", stored);
         }
     }
-    found
+    weights
 }
 
-/// The tensor that a `Constant` makes of a number, a text or a list: ONNX element type, shape, bytes.
-fn listed(attribute: &AttributeProto) -> Option<(i32, Vec<i64>, u64)> {
+/// ONNX element type, shape, bytes.
+type Stored = (i32, Vec<i64>, u64);
+
+/// The tensor that a `Constant` makes of a number, a text or a list.
+fn listed(attribute: &AttributeProto) -> Option<Stored> {
     let text = |texts: &[bytes::Bytes]| texts.iter().map(|text| text.len() as u64).sum();
     let list = |n: usize| vec![n as i64];
     let AttributeProto { floats, ints, strings, s, .. } = attribute;
@@ -262,16 +248,13 @@ fn listed(attribute: &AttributeProto) -> Option<(i32, Vec<i64>, u64)> {
     })
 }
 
-fn sparse_name(tensor: &SparseTensorProto) -> &str {
-    tensor.values.as_ref().map_or("", |values| values.name())
-}
-
-fn sparse_type(tensor: &SparseTensorProto) -> i32 {
-    tensor.values.as_ref().map_or(0, |values| values.data_type())
+fn dense(tensor: &TensorProto) -> Stored {
+    (tensor.data_type(), tensor.dims.clone(), stored_bytes(tensor))
 }
 
 /// Values and where they go.
-fn sparse_bytes(tensor: &SparseTensorProto) -> u64 {
-    let parts: [Option<&TensorProto>; 2] = [tensor.values.as_ref(), tensor.indices.as_ref()];
-    parts.into_iter().flatten().map(stored_bytes).sum()
+fn sparse(tensor: &SparseTensorProto) -> Stored {
+    let dtype = tensor.values.as_ref().map_or(0, |values| values.data_type());
+    let parts = tensor.values.iter().chain(&tensor.indices);
+    (dtype, tensor.dims.clone(), parts.map(stored_bytes).sum())
 }

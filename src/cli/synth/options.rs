@@ -91,6 +91,6 @@ pub(in super::super) struct Synth {
 /// A number within bounds; NaN is in none.
 fn number<const FROM: u16, const TO: u16>(text: &str) -> Result<f32, String> {
     let bounds = f32::from(FROM)..=f32::from(TO);
-    let found = text.parse::<f32>().ok().filter(|value| bounds.contains(value));
-    found.ok_or_else(|| format!("a number from {FROM} to {TO} is needed"))
+    let value = text.parse::<f32>().ok().filter(|value| bounds.contains(value));
+    value.ok_or_else(|| format!("a number from {FROM} to {TO} is needed"))
 }

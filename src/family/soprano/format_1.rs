@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{FAMILY, LM};
 use crate::names::{Ports, Role};
 
-/// A manifest of format 1 as one of format 2: `part` becomes `graph`, `scheme` becomes `precision`, and the
-/// dimensions go to their graph. What is not of the form stays as it is, for the reader to refuse.
+/// Upgrades a manifest to format 2: `part` becomes `graph`, `scheme` becomes `precision`, and dimensions move to their
+/// graph. What has another form is left for the reader to refuse.
 pub fn upgrade(mut manifest: Value) -> Value {
     let Some(fields) = manifest.as_object_mut() else { return manifest };
     let mut used = Vec::new();

@@ -132,8 +132,8 @@ impl<'de> Deserializer<'de> for &'de Node {
         .map_err(|fault| fault.of(self))
     }
 
-    /// A key with nothing after it is an empty mapping: what stays when every line below is commented
-    /// out. A list in a mapping's place would fill its keys by position: refused.
+    /// A key without a value is an empty mapping, as when all lines below it are commented out. A list would fill the
+    /// keys by position, and is refused.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,

@@ -18,8 +18,8 @@ impl Curve {
         (points.len() >= 2).then_some(Self(points))
     }
 
-    /// On the line between the two nearest points; beyond the last one on the line that leads there, which
-    /// does not fall, before the first as there.
+    /// Interpolates between the two nearest points. Beyond the last it extends the last line, unless that falls;
+    /// before the first it is constant.
     pub fn at(&self, size: f64) -> f64 {
         let Some(&(first, ms)) = self.0.first() else { return f64::NAN };
         if size <= first {
@@ -67,6 +67,14 @@ pub struct Whole {
     pub rows: Vec<usize>,
     /// One for each length of text.
     pub estimates: Vec<Estimate>,
+}
+
+impl Whole {
+    /// Seconds of sound made in one second at a length of text, where that was estimated.
+    pub fn realtime_factor(&self, characters: usize) -> Option<f64> {
+        let estimate = self.estimates.iter().find(|estimate| estimate.characters == characters);
+        estimate.map(|estimate| estimate.realtime_factor)
+    }
 }
 
 /// How tokens become sound, and text tokens.
@@ -177,10 +185,7 @@ pub fn whole(rows: &[Row], rendition: &Rendition, characters: &[usize]) -> Vec<W
 /// The place of the fastest of the bundle's own at a length of text; PyTorch is none of them.
 pub fn best(all: &[Whole], rows: &[Row], characters: usize) -> Option<usize> {
     let own = |at: &usize| rows.get(*at).is_some_and(|row| row.file.is_some());
-    let factor = |at: usize| {
-        let estimate = all[at].estimates.iter().find(|estimate| estimate.characters == characters);
-        estimate.map_or(f64::NEG_INFINITY, |estimate| estimate.realtime_factor)
-    };
+    let factor = |at: usize| all[at].realtime_factor(characters).unwrap_or(f64::NEG_INFINITY);
     let own = (0..all.len()).filter(|&at| all[at].rows.iter().all(own));
     own.max_by(|&a, &b| factor(a).total_cmp(&factor(b)))
 }

@@ -17,8 +17,7 @@ pub struct Fresh {
     pub load_ms: Spread,
     /// Milliseconds of the first call after that.
     pub first_ms: Spread,
-    /// The most memory that the process held at once, with a call of the longest kind after the first;
-    /// none where the system doesn't tell.
+    /// The peak memory of the process, with a call of the longest kind after the first; none where it isn't known.
     pub peak_bytes: Option<u64>,
 }
 
@@ -35,9 +34,6 @@ impl Fresh {
 }
 
 /// Loads a model and calls it, in this process, which should have done nothing else.
-///
-/// # Errors
-/// [`Error::Runtime`] where the model can't be loaded or run.
 pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fresh, Error> {
     let (first, longest) = match graph {
         Interface::Causal(_) => {
@@ -57,8 +53,8 @@ pub fn fresh(path: &Path, graph: &Interface, runtime: &dyn Runtime) -> Result<Fr
     for point in longest {
         seconds(graph, point, session.as_ref(), &inputs(graph, point)?)?;
     }
-    let once = |ms: f64| Spread { median: ms, least: ms, greatest: ms, runs: 1 };
-    Ok(Fresh { load_ms: once(load_ms), first_ms: once(first_ms), peak_bytes: peak_memory_bytes() })
+    let (load_ms, first_ms) = (Spread::once(load_ms), Spread::once(first_ms));
+    Ok(Fresh { load_ms, first_ms, peak_bytes: peak_memory_bytes() })
 }
 
 /// The most memory that this process has held at once, as Linux counts it; none elsewhere.

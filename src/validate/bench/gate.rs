@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Rendition, Row, USUAL_FRAMES, USUAL_STEP, Whole};
 use crate::interface::Call;
 use crate::names::Precision;
-use crate::recipe::{Graph, Recipe};
+use crate::recipe::{CausalGate, Graph, Recipe, SignalGate};
 
 /// Characters of the text that variants are ranked by.
 pub const USUAL_TEXT: usize = 200;
@@ -27,11 +27,11 @@ pub struct Demand {
 
 /// What a recipe demands of a graph, by key.
 fn figures(graph: &Graph) -> Vec<(&'static str, Option<f64>)> {
-    match graph {
-        Graph::Causal(graph) => graph.gate.as_ref().map(|gate| gate.figures().to_vec()),
-        Graph::Signal(graph) => graph.gate.as_ref().map(|gate| gate.figures().to_vec()),
-    }
-    .unwrap_or_default()
+    let figures = match graph {
+        Graph::Causal(graph) => graph.gate.as_ref().map(CausalGate::figures),
+        Graph::Signal(graph) => graph.gate.as_ref().map(SignalGate::figures),
+    };
+    figures.unwrap_or_default()
 }
 
 /// Whether a recipe demands anything.
@@ -40,11 +40,11 @@ pub fn demands(recipe: &Recipe) -> bool {
     recipe.gate.is_some() || graphs.any(|(_, limit)| limit.is_some())
 }
 
-/// Every demand of a recipe beside what was measured, in the recipe's order. Of each graph it is about the row
-/// that is fastest over 200 characters; `best` is the fastest whole voice.
+/// Every demand of a recipe with what was measured, in order: of each graph in the variant that is fastest over 200
+/// characters, and of `best`, the fastest whole voice.
 pub fn gate(recipe: &Recipe, rows: &[Row], rendition: &Rendition, best: Option<&Whole>) -> Vec<Demand> {
     let mut all = Vec::new();
-    let mut hold = |key: String, limit: Option<f64>, found: Option<f64>| {
+    let mut demand = |key: String, limit: Option<f64>, found: Option<f64>| {
         let Some(limit) = limit else { return };
         let at_least = key.ends_with("faster_than_fp32") || key.ends_with("realtime_factor");
         let met = |found: f64| if at_least { found >= limit } else { found <= limit };
@@ -52,12 +52,12 @@ pub fn gate(recipe: &Recipe, rows: &[Row], rendition: &Rendition, best: Option<&
     };
     let factor = best
         .filter(|whole| whole.rows.len() == recipe.graphs.0.len())
-        .and_then(|whole| whole.estimates.iter().find(|estimate| estimate.characters == USUAL_TEXT));
+        .and_then(|whole| whole.realtime_factor(USUAL_TEXT));
     let limit = recipe.gate.as_ref().and_then(|gate| gate.realtime_factor);
-    hold("gate.realtime_factor".into(), limit, factor.map(|e| e.realtime_factor));
+    demand("gate.realtime_factor".into(), limit, factor);
     for (name, graph) in recipe.graphs.iter() {
         for (key, limit) in figures(graph) {
-            hold(format!("{name}.gate.{key}"), limit, figure(key, name, rows, rendition));
+            demand(format!("{name}.gate.{key}"), limit, figure(key, name, rows, rendition));
         }
     }
     all

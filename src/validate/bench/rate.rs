@@ -28,8 +28,8 @@ impl SpeakingRate {
     /// `[STOP]`, `[TEXT]` and `[START]` stand around a text.
     pub const AROUND: usize = 3;
 
-    /// The trained voice of this repository, `soprano-mini`, over the five sentences of its recipe: 175
-    /// tokens to 172 characters, and 115 tokens of prompts.
+    /// `soprano-mini`, the trained voice of this repository, over its recipe's sentences: 175 audio tokens and 115
+    /// prompt tokens for 172 characters.
     pub fn of_soprano_mini() -> Self {
         Self {
             tokens_per_character: 175.0 / 172.0,
@@ -39,10 +39,9 @@ impl SpeakingRate {
         }
     }
 
-    /// Measures what a checkpoint said to sentences, from a causal graph's references; none where
-    /// they hold no spoken sentence.
+    /// Measures the spoken sentences in a causal graph's references, if there are any.
     pub fn of_causal(ids: &str, sentences: &[String], references: &References) -> Option<Self> {
-        let (mut characters, mut prompts, mut said) = (0, 0, 0);
+        let (mut characters, mut prompts, mut audio) = (0, 0, 0);
         for (at, sentence) in sentences.iter().enumerate() {
             let name = format!("spoken_{at}");
             let case = references.cases.iter().find(|case| case.name == name)?;
@@ -51,9 +50,9 @@ impl SpeakingRate {
             let tokens = case.length.checked_sub(prompt + 1)?;
             characters += sentence.chars().count();
             prompts += prompt.saturating_sub(Self::AROUND);
-            said += tokens;
+            audio += tokens;
         }
-        Self::measured(characters, Some(prompts), said, sentences.len())
+        Self::measured(characters, Some(prompts), audio, sentences.len())
     }
 
     /// Likewise from a signal graph's references, which hold no prompts.
@@ -63,19 +62,19 @@ impl SpeakingRate {
             cases.find(|case| case.name == name).map(|case| case.length)
         };
         let lengths = (0..sentences.len()).map(|at| spoken(format!("spoken_{at}")));
-        let said: usize = lengths.collect::<Option<Vec<_>>>()?.iter().sum();
+        let audio: usize = lengths.collect::<Option<Vec<_>>>()?.iter().sum();
         let characters = sentences.iter().map(|sentence| sentence.chars().count()).sum();
-        Self::measured(characters, None, said, sentences.len())
+        Self::measured(characters, None, audio, sentences.len())
     }
 
-    fn measured(characters: usize, prompts: Option<usize>, said: usize, count: usize) -> Option<Self> {
-        if characters == 0 || said == 0 {
+    fn measured(characters: usize, prompts: Option<usize>, audio: usize, count: usize) -> Option<Self> {
+        if characters == 0 || audio == 0 {
             return None;
         }
         let per = |tokens: usize| tokens as f64 / characters as f64;
         let usual = Self::of_soprano_mini().prompt_per_character;
         Some(Self {
-            tokens_per_character: per(said),
+            tokens_per_character: per(audio),
             prompt_per_character: prompts.map_or(usual, per),
             source: format!("{count} sentences that the checkpoint said for this bundle's references"),
         })

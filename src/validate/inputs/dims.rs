@@ -29,7 +29,7 @@ impl<'a> Resolver<'a> {
     /// [`Error::Dimension`] where a size is given for what no input has.
     pub fn new(sizes: &'a Sizes, models: &[&Model]) -> Result<Self, Error> {
         let mut known = BTreeSet::new();
-        for input in models.iter().flat_map(|model| super::wanted(model)) {
+        for input in models.iter().flat_map(|model| super::required(model)) {
             for (axis, dim) in input.shape().unwrap_or_default().iter().enumerate() {
                 term(input.name(), axis, dim).names(&mut known);
             }
@@ -272,8 +272,7 @@ impl Parser<'_> {
         self.take(")").then_some(Term::Of(operation, terms))
     }
 
-    /// Bytes of the number or name that comes next. A hyphen between two letters is part of a name:
-    /// `sequence-length`.
+    /// Bytes of the next number or name. A hyphen between two letters is part of a name: `sequence-length`.
     fn word(&self) -> usize {
         let mut before = None;
         let mut chars = self.rest.char_indices().peekable();

@@ -1,4 +1,4 @@
-//! Inputs from a NumPy file, held against what the models say they take.
+//! Inputs from a NumPy file, checked against what the models take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::tensor::{DType, NumpyFile};
 pub fn given_inputs(models: &[&Model], path: &Path) -> Result<Tensors, Error> {
     let refuse = |why: String| Error::Given { path: path.to_owned(), why };
     let mut ports: BTreeMap<&str, &ValueInfoProto> = BTreeMap::new();
-    for input in models.iter().rev().flat_map(|model| super::wanted(model)) {
+    for input in models.iter().rev().flat_map(|model| super::required(model)) {
         ports.insert(input.name(), input);
     }
     let mut file = NumpyFile::open(path)?;
@@ -60,13 +60,13 @@ pub fn given_inputs(models: &[&Model], path: &Path) -> Result<Tensors, Error> {
             if !used.iter().all(|name| sizes.contains_key(name)) {
                 continue;
             }
-            let (wanted, has) =
+            let (size, length) =
                 (term.value(&|name| sizes[name].0 as f64), tensors[*name].shape()[axis]);
-            if wanted != has as f64 {
+            if size != length as f64 {
                 let used = used.iter().map(|name| format!("{name} = {}", sizes[name].0));
                 let used = used.collect::<Vec<_>>().join(", ");
                 return Err(refuse(format!(
-                    "axis {axis} of the input {name:?} is {has}, and {dim} is {wanted} where {used}"
+                    "axis {axis} of the input {name:?} is {length}, and {dim} is {size} where {used}"
                 )));
             }
         }
@@ -89,14 +89,14 @@ fn fits(
         ));
     }
     let Some(dims) = port.shape() else { return Ok(()) };
-    let wanted = dims.join(", ");
+    let expected = dims.join(", ");
     if dims.len() != shape.len() {
-        return Err(format!("its shape is {shape:?}, and the input's [{wanted}]"));
+        return Err(format!("its shape is {shape:?}, and the input's [{expected}]"));
     }
     for (axis, (dim, &size)) in dims.iter().zip(shape).enumerate() {
         match parse(dim) {
             Some(Term::Number(n)) if n >= 0.0 && n != size as f64 => {
-                return Err(format!("its shape is {shape:?}, and the input's [{wanted}]"));
+                return Err(format!("its shape is {shape:?}, and the input's [{expected}]"));
             }
             Some(Term::Name(name)) => {
                 let place = format!("axis {axis} of {:?}", port.name());

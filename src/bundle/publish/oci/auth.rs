@@ -1,5 +1,5 @@
-//! Who we are to a registry: what a person set for this tool, or what `docker login` and `podman login`
-//! left in their files. Helpers that keep passwords elsewhere are not asked.
+//! Credentials for a registry: those set for this tool, or those that `docker login` and `podman login` left in files.
+//! Credential helpers are not asked.
 
 use std::path::PathBuf;
 
@@ -49,11 +49,11 @@ impl Credentials {
         };
         // Docker's own registry has one name for people and another here.
         let host = if host == "docker.io" { "index.docker.io" } else { host };
-        let found = config.auths.into_iter().find(|(name, _)| bare(name) == host)?.1;
-        if let (Some(user), Some(password)) = (found.username, found.password) {
+        let auth = config.auths.into_iter().find(|(name, _)| bare(name) == host)?.1;
+        if let (Some(user), Some(password)) = (auth.username, auth.password) {
             return Some(Self { user, password });
         }
-        let text = String::from_utf8(STANDARD.decode(found.auth?).ok()?).ok()?;
+        let text = String::from_utf8(STANDARD.decode(auth.auth?).ok()?).ok()?;
         let (user, password) = text.split_once(':')?;
         Some(Self { user: user.to_owned(), password: password.to_owned() })
     }

@@ -117,8 +117,7 @@ impl Client {
         }
     }
 
-    /// Sends a request; what is lost on the way, or answered with "later", is sent again. Any other answer
-    /// is returned.
+    /// Sends a request, again where it is lost on the way or answered with "later". Any other answer is returned.
     pub fn send(&self, ask: &Ask<'_>) -> Result<Response<Body>, Error> {
         let mut pauses = PAUSES.iter();
         loop {

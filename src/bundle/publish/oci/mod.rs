@@ -1,15 +1,13 @@
 //! An OCI registry: a bundle is an artifact (OCI 1.1, `artifactType`), every file a layer that carries its
 //! path as `org.opencontainers.image.title`, so that other tools pull a bundle too.
 //!
-//! A file longer than [`PART`] goes as several layers, which bear its path and their place in it. This is
-//! what makes an interrupted upload resume. The protocol's own way, an upload session that is asked for
-//! its offset, doesn't survive a killed client on the most common registry: `docker-registry` 2.8 signs
-//! the offset into the session's address, and the address that fits what it holds was in the answer that
-//! nobody lived to read (it then answers 404). Parts that a registry has are found by their digests, by
-//! any client on any machine; what is lost is the part that was on its way. For the same reason no OCI
-//! crate is used: none resumes. What is left is five requests, over `ureq`: blocking, small, with rustls.
+//! A file longer than [`PART`] becomes several layers, annotated with its path and their offset: an interrupted upload
+//! resumes by finding the parts that the registry has by their digests. The protocol's own upload sessions don't
+//! survive a killed client on the most common registry: `docker-registry` 2.8 signs the offset into the session's
+//! address, and the address of what it holds was in the answer that nobody read (it then answers 404). No OCI crate
+//! resumes, so none is used: this is five requests over `ureq`.
 //!
-//! A registry is never believed: whatever it says a digest is, what comes is hashed here.
+//! A registry is not trusted: whatever digest it reports, what comes is hashed here.
 
 mod address;
 mod auth;
@@ -28,6 +26,7 @@ use ureq::http::Method;
 use super::{Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, staging};
 use crate::bundle::{FileEntry, MANIFEST};
 use crate::digest::{Digest, Hasher};
+use crate::files;
 use address::Address;
 use client::{Ask, Client, Load, bytes, header, refused};
 
@@ -86,8 +85,8 @@ struct Registry<'a> {
     address: Address,
     client: Client,
     context: &'a Context<'a>,
-    /// What the address stands for, once it was asked for.
-    found: OnceCell<ImageManifest>,
+    /// The manifest that the address names, once it is fetched.
+    resolved: OnceCell<ImageManifest>,
 }
 
 pub(super) fn open<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 'a>, Error> {
@@ -102,7 +101,7 @@ pub(super) fn open<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dy
         _ => {}
     }
     let client = Client::new(&address, context.plain_http);
-    Ok(Box::new(Registry { address, client, context, found: OnceCell::new() }))
+    Ok(Box::new(Registry { address, client, context, resolved: OnceCell::new() }))
 }
 
 /// A layer to send, and the file that it is cut from.
@@ -137,16 +136,16 @@ impl Registry<'_> {
         }
         let claimed = header(&response, "docker-content-digest");
         let text = bytes(&mut response, LONGEST_MANIFEST).map_err(|e| client::network(&url, &e))?;
-        let found = Digest::of(&text);
-        let asked = reference.starts_with("sha256:").then(|| reference.to_owned());
-        for claimed in [claimed, asked].into_iter().flatten() {
-            if claimed.starts_with("sha256:") && claimed != format!("sha256:{found}") {
-                let found = format!("sha256:{found}");
+        let digest = Digest::of(&text);
+        let pinned = reference.starts_with("sha256:").then(|| reference.to_owned());
+        for claimed in [claimed, pinned].into_iter().flatten() {
+            if claimed.starts_with("sha256:") && claimed != format!("sha256:{digest}") {
+                let found = format!("sha256:{digest}");
                 let what = "the digest of the manifest that came";
                 return Err(Error::Lie { url, what, expected: claimed, found });
             }
         }
-        Ok(Some((text, found)))
+        Ok(Some((text, digest)))
     }
 
     /// Sends a blob unless the registry has it; returns whether it had.
@@ -297,8 +296,8 @@ impl Store for Registry<'_> {
             let total = pieces.iter().filter(|p| p.file == *file).map(|p| p.layer.size).sum();
             self.context.reporter.moved(file, start + layer.size, total);
         }
-        // A registry can't make a tag only where there is none. Publishers on one machine wait for each
-        // other here, and some registries know the header; nobody else is safe from a race.
+        // A registry can't create a tag only if it is absent. Publishers on one machine wait for each other here, and
+        // some registries know the header; others may race.
         let _lock = self.lock()?;
         if self.stands(&tag, ours)? {
             return Ok(Published { unchanged: true, ..published });
@@ -363,9 +362,6 @@ impl Registry<'_> {
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let name = format!("{}/{}", self.address.host, self.address.repository);
         let path = folder.join(format!("{}.lock", Digest::of(name.as_bytes()).short()));
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // A file system without locks is one where nobody else is expected.
-        let _ = file.lock();
-        Ok(file)
+        files::lock(&path).map_err(Error::io(path))
     }
 }

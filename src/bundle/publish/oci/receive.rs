@@ -36,7 +36,7 @@ impl Registry<'_> {
         if manifest.media_type != IMAGE_MANIFEST {
             return Err(foreign(format!("it is of the type {:?}", manifest.media_type)));
         }
-        let _ = self.found.set(manifest);
+        let _ = self.resolved.set(manifest);
         Ok(place)
     }
 
@@ -73,7 +73,7 @@ impl Registry<'_> {
 
     /// The layers of a file, in order, without a gap; none where the registry has no such file.
     pub(super) fn layers(&self, file: &str) -> Result<Vec<Layer>, Error> {
-        let all = self.found.get().map(|found| found.layers.as_slice()).unwrap_or_default();
+        let all = self.resolved.get().map(|manifest| manifest.layers.as_slice()).unwrap_or_default();
         let mut parts: Vec<(u64, &Layer)> = all
             .iter()
             .filter_map(|layer| {
