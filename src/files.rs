@@ -22,6 +22,7 @@ pub(crate) fn is_gone(process: i32) -> bool {
 }
 
 /// Opens a file that is there only to be locked, and waits for its lock.
+#[cfg(feature = "publish")]
 pub(crate) fn lock(path: &Path) -> io::Result<File> {
     let file = File::options().create(true).append(true).open(path)?;
     // A file system without locks is one where nobody else is expected.

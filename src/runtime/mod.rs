@@ -1,8 +1,13 @@
 //! Runtimes: one trait loads a model and runs it, with inputs and outputs by name.
 
+// Fewer runtimes need less of what all of them share.
+#![cfg_attr(
+    not(all(feature = "onnxruntime", feature = "openvino", feature = "rten", feature = "tract")),
+    allow(dead_code)
+)]
+
 mod conversation;
 mod engine;
-#[cfg_attr(not(any(feature = "onnxruntime", feature = "openvino")), allow(dead_code))]
 mod library;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
