@@ -131,7 +131,8 @@ class Recorder:
             ids = torch.cat((ids, torch.tensor([tokens[-1:]])), 1)
         tensors = {
             **self._inputs(prompt, torch.ones_like(prompt), torch.arange(prompt.shape[1])[None]),
-            "tokens": torch.tensor([tokens]),
+            # A graph may call an input that; none has a dot in its name.
+            "greedy.tokens" if "tokens" in self.names.inputs else "tokens": torch.tensor([tokens]),
         }
         self.cases.append(Case(name, "greedy", 1, prompt.shape[1] + len(tokens), tensors))
         return tokens

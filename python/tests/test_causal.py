@@ -137,7 +137,7 @@ def test_presets_are_checkpoints_of_transformers_own_classes(tmp_path, preset):
 
 
 NAMES = {
-    "ids": "tokens_in", "mask": "seen", "positions": "places", "past": "cache", "present": "cache_out",
+    "ids": "tokens", "mask": "seen", "positions": "places", "past": "cache", "present": "cache_out",
     "logits": "scores", "hidden": "rows", "layers": "inner",
 }  # fmt: skip
 
@@ -154,18 +154,18 @@ def test_names_are_the_requests(tiny_lm, tmp_path, exporter):
         if exporter == "optimum"
         else []
     )
-    assert sorted(inputs) == sorted(["tokens_in", "seen", "places", *(f"cache.{each}" for each in caches)])
+    assert sorted(inputs) == sorted(["tokens", "seen", "places", *(f"cache.{each}" for each in caches)])
     assert outputs == ["scores", *(f"cache_out.{each}" for each in caches)]
     onnx.checker.check_model(model)
     tensors, _ = read(ran, "references")
     assert {name.split("/")[1] for name in tensors} == {
-        "tokens_in",
+        "tokens",
         "seen",
         "places",
         "scores",
         "rows",
         "inner.1",
-        "tokens",
+        "greedy.tokens",
     }
 
 

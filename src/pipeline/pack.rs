@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::judge::{self, Candidate};
 use super::plan::Plan;
-use super::reject::{file_stem, reject};
+use super::reject::reject;
 use super::run::Walk;
 use super::stage::{Exported, REFERENCES, SPEECH, Work};
 use super::{Error, Finished, Outcome, Summary, pages};
@@ -185,7 +185,7 @@ impl Packing<'_> {
             judge::candidate(self.walk, (name, graph), (precision, format))?;
         let accepted =
             verdict.accept(artifact.clone()).map_err(|verdict| reject(build, *verdict, &artifact))?;
-        let stem = file_stem(recipe, name, precision);
+        let stem = graph.file_of(precision);
         let (file, weights) = match format {
             Format::Onnx => (format!("{format}/{stem}.onnx"), None),
             Format::OpenVino => (format!("{format}/{stem}.xml"), Some(format!("{format}/{stem}.bin"))),

@@ -3,18 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Build, Error};
-use crate::names::Precision;
-use crate::recipe::{Graph, Recipe};
 use crate::validate::{Artifact, Verdict};
-
-/// The name of a graph's file without extension: the recipe's for fp32, and derived from it for other precisions.
-pub(super) fn file_stem(recipe: &Recipe, graph: &str, precision: Precision) -> String {
-    let fp32 = recipe.graph(graph).map_or(graph, Graph::file);
-    match precision {
-        Precision::Fp32 => fp32.to_owned(),
-        other => format!("{}_{other}", fp32.strip_suffix("_fp32").unwrap_or(fp32)),
-    }
-}
 
 /// A rejection. The artifact and its verdict are kept next to where the bundle would be, or else in the cache.
 pub(super) fn reject(build: &Build<'_>, verdict: Verdict, artifact: &Artifact) -> Error {
@@ -26,7 +15,8 @@ fn keep(build: &Build<'_>, verdict: &Verdict, artifact: &Artifact) -> std::io::R
     let home = build.output.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let kept = home.join("rejected").join(format!("{}-{}", verdict.graph, verdict.sha256.short()));
     std::fs::create_dir_all(&kept)?;
-    let stem = file_stem(&build.recipe, &verdict.graph, verdict.precision);
+    let graph = build.recipe.graph(&verdict.graph);
+    let stem = graph.map_or_else(|| verdict.graph.clone(), |graph| graph.file_of(verdict.precision));
     let files = std::iter::once(&artifact.path).chain(artifact.weights.iter().map(|w| &w.path));
     for file in files {
         let kind = file.extension().unwrap_or_default().to_string_lossy();

@@ -8,6 +8,7 @@ use super::graph::{
     Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
 };
 use super::{Int8, Recipe, Shape, Step};
+use crate::names::{Precision, Word};
 
 /// Recordings that travel in a bundle, at most.
 const MOST_CASES: usize = 256;
@@ -29,7 +30,10 @@ impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("`")?;
         // Recipes may name graphs at the top too.
-        let path = self.path.strip_prefix(&[Step::Key("graphs".to_owned())][..]).unwrap_or(&self.path);
+        let path = match &self.path[..] {
+            [Step::Key(first), rest @ ..] if first == "graphs" && !rest.is_empty() => rest,
+            path => path,
+        };
         for (i, step) in path.iter().enumerate() {
             match step {
                 Step::Key(key) if i == 0 => f.write_str(key)?,
@@ -189,17 +193,41 @@ impl Recipe {
         }
         let known = shape.graphs.iter().map(|graph| format!("`{}: {{}}`", graph.name));
         let known = known.reduce(|all, graph| format!("{all}, {graph}"));
-        root.ensure(
+        let graphs = root.key("graphs");
+        graphs.ensure(
             !self.graphs.0.is_empty(),
             "names nothing to export",
             format!("add {} to `graphs`", known.as_deref().unwrap_or("a graph with its `role`")),
         )?;
         for (name, graph) in self.graphs.iter() {
-            let here = root.key("graphs").key(name);
+            let here = graphs.key(name);
             if shape.is_open() {
                 here.file_name(name)?;
             }
             graph.validate(&here, shape.is_open())?;
+            for (other, before) in self.graphs.iter().take_while(|(other, _)| *other != name) {
+                let files = |graph: &Graph| Precision::ALL.iter().map(|&p| graph.file_of(p)).collect();
+                let (ours, theirs): (Vec<_>, Vec<_>) = (files(graph), files(before));
+                let shared = ours.iter().find(|file| theirs.contains(file));
+                here.key("file").ensure(
+                    shared.is_none(),
+                    format!(
+                        "is `{}`: graph `{other}` can have a file `{}` too",
+                        graph.file(),
+                        shared.map_or("", String::as_str)
+                    ),
+                    "give each graph's files a name of their own",
+                )?;
+            }
+            // `validate-b-int8` would be the stage of two files.
+            let files = Precision::ALL.iter().flat_map(|p| [format!("-{p}"), format!("-ir-{p}")]);
+            for (other, ending) in files.filter_map(|end| Some((name.strip_suffix(&*end)?, end))) {
+                here.ensure(
+                    self.graphs.iter().all(|(name, _)| name != other),
+                    format!("is what graph `{other}` is called in another form"),
+                    format!("take a name that is not another graph's with `{ending}` behind it"),
+                )?;
+            }
         }
         let whole = Whole::of(self, shape);
         let speech = self.speech.as_ref();

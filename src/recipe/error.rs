@@ -124,6 +124,16 @@ impl Diagnostic for Misfit {
     }
 }
 
+/// What to write where a key is missing.
+fn complete(key: &str) -> String {
+    match key {
+        "name" | "source" => format!("the shortest recipe is\n{SHORTEST}"),
+        "role" => "write `role: causal` for a language model, `role: signal` for a vocoder".to_owned(),
+        "graphs" => "add `graphs:`, and under it each graph by its name".to_owned(),
+        _ => format!("add `{key}: ...`; docs/recipes.md says what it takes"),
+    }
+}
+
 /// Each way in which a recipe's text is not a recipe.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[allow(missing_docs)]
@@ -192,7 +202,7 @@ pub enum Problem {
 
     /// A key that is needed.
     #[error("key `{key}` is missing")]
-    #[diagnostic(code(recipe::missing_key), help("the shortest recipe is\n{SHORTEST}"))]
+    #[diagnostic(code(recipe::missing_key), help("{}", complete(key)))]
     Missing { key: &'static str },
 
     /// A value of another type.

@@ -10,7 +10,7 @@ use super::bounds::{
     LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
 };
 use super::{CausalGate, Int8, SignalGate, Targets, present};
-use crate::names::{self, Exporter, Ports, Role, Word as _};
+use crate::names::{self, Exporter, Ports, Precision, Role, Word as _};
 
 /// How a graph is exported, and what its files must hold up to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,6 +62,14 @@ impl Graph {
     /// The file's name, without `.onnx`.
     pub fn file(&self) -> &str {
         each!(self, graph => &graph.file)
+    }
+
+    /// The name of its file of a precision, without extension: the recipe's for fp32, and derived from it for others.
+    pub fn file_of(&self, precision: Precision) -> String {
+        match precision {
+            Precision::Fp32 => self.file().to_owned(),
+            other => format!("{}_{other}", self.file().strip_suffix("_fp32").unwrap_or(self.file())),
+        }
     }
 
     /// Passes and surgeries by name, where the recipe chooses them.

@@ -262,6 +262,32 @@ mod tests {
     }
 
     #[test]
+    fn two_graphs_share_no_file_and_no_stage() {
+        let of = |graphs: &str| {
+            let text = format!("name: a\nfamily: plain\nsource: b\ngraphs:\n{graphs}");
+            recipes().parse(&text, "t.yaml").map(|_| ()).map_err(|error| error.to_string())
+        };
+        let causal = |name: &str, more: &str| format!("  {name}: {{role: causal{more}}}\n");
+        let two = |a: String, b: String| of(&(a + &b));
+        let same = two(causal("a", ", file: x"), causal("b", ", file: x")).unwrap_err();
+        assert!(same.ends_with("`b.file` is `x`: graph `a` can have a file `x` too"), "{same}");
+        for file in ["b_fp32", "b", "b_int8"] {
+            let shared = two(causal("a", &format!(", file: {file}")), causal("b", "")).unwrap_err();
+            assert!(shared.contains("graph `a` can have a file `b_"), "{shared}");
+        }
+        assert!(two(causal("a", ", file: b_fp32_fp32"), causal("b", "")).is_ok());
+        for ending in ["int8", "ir-fp32", "ir-fp16"] {
+            let name = format!("b-{ending}");
+            assert!(two(causal("b", ""), causal(&name, "")).unwrap_err().contains("in another form"));
+            assert!(two(causal(&name, ""), causal("b", "")).is_err());
+            assert!(of(&causal(&name, "")).is_ok());
+        }
+        let none = of("  {}\n").unwrap_err();
+        assert!(none.ends_with("`graphs` names nothing to export"), "{none}");
+        assert!(two(causal("b", ""), causal("b-2", "")).is_ok());
+    }
+
+    #[test]
     fn lists_hold_each_value_once_and_within_bounds() {
         let with = |lengths: &str, batches: &str| {
             let text = format!(

@@ -5,7 +5,7 @@ use rten_tensor::prelude::*;
 
 use super::conversation::{Calls, Loaded, Ports, Take};
 use super::{Engine, Error, Options, Places, Runtime, Session, Takes, Traits, message};
-use crate::ir::{Model, dtype_of};
+use crate::ir::{GraphProto, Model, NodeProto, TensorProto, constant_of, dtype_of, value_of};
 use crate::tensor::{DType, Tensor};
 
 const NAME: &str = "rten";
@@ -55,7 +55,7 @@ impl Runtime for Rten {
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
         super::session(NAME, || {
-            let types = types(model)?;
+            let types = outputs(model)?;
             let mut options = ModelOptions::with_all_ops();
             let model = options.prepack_weights(true).load(model.to_vec()).map_err(message)?;
             let names = |ids: &[NodeId]| -> Vec<String> {
@@ -70,11 +70,37 @@ impl Runtime for Rten {
     }
 }
 
-/// The type of each of a model's outputs, which rten may hold in another.
-fn types(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
+/// The type of each output, which rten may hold in another; refuses a model whose constants it would change.
+fn outputs(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
     let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(message)?;
-    let outputs = model.graph_proto().output.iter();
-    Ok(outputs.map(|output| dtype_of(output.element_type())).collect())
+    let graph = model.graph_proto();
+    if let Some((name, value)) = beyond_32_bits(graph) {
+        return Err(format!("{NAME} holds whole numbers in 32 bits, and {name:?} holds {value}"));
+    }
+    Ok(graph.output.iter().map(|output| dtype_of(output.element_type())).collect())
+}
+
+/// A whole number of a graph, or of one within it, that rten 0.27's loader would bring to the nearest one of 32
+/// bits, and the name of its tensor. Where a `Slice` ends at the largest of 64 bits, or anywhere near, nothing
+/// changes: no axis is so long.
+fn beyond_32_bits(graph: &GraphProto) -> Option<(String, i64)> {
+    let is_changed = |value: &i64| i32::try_from(*value).is_err() && value.unsigned_abs() < 1 << 62;
+    let wide = |name: &str, tensor: &TensorProto| {
+        if dtype_of(tensor.data_type()) != Some(DType::I64) {
+            return None;
+        }
+        let values = value_of(tensor).ok()?.to_i64().ok()?;
+        Some((name.to_owned(), values.into_iter().find(is_changed)?))
+    };
+    let stored = || graph.initializer.iter().find_map(|tensor| wide(tensor.name(), tensor));
+    let inner = |node: &NodeProto| {
+        let constant = (node.op_type() == "Constant").then(|| constant_of(node)).flatten();
+        let name = node.output.first().map_or("", String::as_str);
+        constant
+            .and_then(|tensor| wide(name, &tensor))
+            .or_else(|| node.nested().find_map(beyond_32_bits))
+    };
+    stored().or_else(|| graph.node.iter().find_map(inner))
 }
 
 /// A model, the threads that run it, and the types of its outputs.
@@ -153,4 +179,46 @@ fn from_rten(value: &Value, dtype: Option<DType>) -> Result<Tensor, String> {
         (other, _) => return Err(format!("an output of type {}", other.dtype())),
     };
     Tensor::new(dtype, shape, bytes.into()).map_err(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Attr, TestGraph, initializer_i64, node};
+
+    #[test]
+    fn whole_numbers_that_would_change_are_refused() {
+        let runtime = ENGINE.find(&Places::default(), Options::EXACT).unwrap();
+        let load =
+            |model: Model| runtime.load_bytes(&model.to_bytes()).map(|_| ()).map_err(|e| e.to_string());
+        let stored = |value: i64| {
+            TestGraph::new()
+                .input("x", &["2"])
+                .initializer(initializer_i64("ends", &[1], &[value]))
+                .initializer(initializer_i64("starts", &[1], &[0]))
+                .node(node("Slice", ["x", "starts", "ends"], "y"))
+                .output("y", &["n"])
+                .model()
+        };
+        let made = |value: i64| {
+            let constant = node::<&str>("Constant", [], "c").attr("value_int", Attr::Int(value));
+            let cast = node("Cast", ["c"], "f").attr("to", Attr::Int(1));
+            let add = node("Add", ["x", "f"], "y");
+            TestGraph::new()
+                .input("x", &["2"])
+                .node(constant)
+                .node(cast)
+                .node(add)
+                .output("y", &["2"])
+                .model()
+        };
+        for value in [1 << 31, -(1 << 31) - 1, 1 << 61] {
+            let says = format!("rten holds whole numbers in 32 bits, and \"ends\" holds {value}");
+            assert!(load(stored(value)).unwrap_err().ends_with(&says));
+            assert!(load(made(value)).unwrap_err().ends_with(&format!("\"c\" holds {value}")));
+        }
+        for value in [i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN, i64::MAX - 1] {
+            assert_eq!((load(stored(value)), load(made(value))), (Ok(()), Ok(())), "{value}");
+        }
+    }
 }

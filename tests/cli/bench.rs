@@ -153,13 +153,13 @@ fn a_runtime_that_is_named_must_be_there_and_of_all_a_missing_one_is_a_sentence(
     if bench(&["--runtime", "openvino"]).code == 0 {
         return crate::harness::skipped("bench", "OpenVINO is installed for all programs");
     }
-    bench(&["--runtime", "openvino"]).exits(2).says("openvino is not there").hints();
-    bench(&["--runtime", "onnxruntime"]).exits(2).says("onnxruntime is not there").hints();
+    bench(&["--runtime", "openvino"]).exits(2).says("openvino is not available").hints();
+    bench(&["--runtime", "onnxruntime"]).exits(2).says("onnxruntime is not available").hints();
     let named = bench(&["--onnxruntime", "no-such.so"]).exits(2);
     named.says("no-such.so: no such file").hints();
     let named = bench(&["--openvino-library", "no-such.so"]).exits(2);
     named.says("no-such.so: no such file").hints();
-    let all = bench(&[]).exits(0).says("onnxruntime is not there").says("it is left out");
+    let all = bench(&[]).exits(0).says("onnxruntime is not available").says("it is left out");
     assert!(all.stdout.contains("best on this machine: decoder fp32 in "), "{}", all.show());
     bench(&["--runtime", "torch"]).exits(2);
     bench(&["--threads", "0"]).exits(2);

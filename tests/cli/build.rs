@@ -80,7 +80,7 @@ fn a_second_run_is_up_to_date_and_starts_no_python() {
     for stage in
         ["checkpoint", "export-decoder", "record-decoder", "rewrite-decoder", "validate-decoder"]
     {
-        assert!(run.stderr.contains(&format!("{stage:<20} cached\n")), "{}", run.show());
+        assert!(run.stderr.contains(&format!("{stage:<24} cached\n")), "{}", run.show());
     }
     assert_same(&world.work("fresh"), &shared.bundle);
 

@@ -51,7 +51,7 @@ fn ctrl_c_during_an_export_ends_the_exporter_too() {
         assert!(!world.work("out/bundle").exists());
     }
     let run = Run::from(replay(&world, shared).output().unwrap()).exits(0);
-    run.says("checkpoint           cached");
+    run.says("checkpoint               cached");
     assert!(tree(&world.work("out")) == undisturbed(shared));
 }
 
