@@ -20,12 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let voice = bundle.voice_in(runtime.as_ref(), None)?;
     let script = Script { name: "the text".to_owned(), text: text.clone() };
     let mut samples: Vec<f32> = Vec::new();
-    let said = voice.speak(&[script], &Settings::default(), &mut samples, &AtomicBool::new(false))?;
+    let summary =
+        voice.speak(&[script], &Settings::default(), &mut samples, &AtomicBool::new(false))?;
     let sound = Wav { sample_rate: voice.sample_rate(), samples };
     sound.write(Path::new(output), Encoding::Pcm16)?;
     println!(
         "{} sentences, {:.1} s of sound, in {}",
-        said.sentences,
+        summary.sentences,
         sound.seconds(),
         runtime.name_and_version()
     );

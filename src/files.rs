@@ -99,7 +99,7 @@ impl Staged {
     }
 }
 
-/// A folder beside its place, with the rights of any other new folder; gone again unless it is kept.
+/// A folder next to its place, with the rights of any other new folder; gone again unless it is kept.
 ///
 /// # Errors
 /// Where the folder around it is not there or can't be written to.

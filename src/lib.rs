@@ -40,7 +40,7 @@
 //!
 //! # Rooms
 //!
-//! The rooms stand in a line, and each may use only those before it (`tests/architecture.rs`):
+//! The rooms stand in a line, and each may use only those before it (`tests/architecture/`):
 //!
 //! ```text
 //! files digest tensor audio hardware names | recipe source export ir interface passes quantize convert | runtime speech | family | validate bundle | pipeline | cli

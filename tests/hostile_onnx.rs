@@ -456,8 +456,8 @@ fn nodes_that_passes_trip_over() {
         bare("Max", &["a", "s", "w"], &["b"]),
         bare("Mul", &["a", "text"], &["b"]),
     ] {
-        let made = inner.output.iter().any(|o| o == "b");
-        let exit = turned(&[1, 0], if made { "b" } else { "a" }, "d");
+        let exists = inner.output.iter().any(|o| o == "b");
+        let exit = turned(&[1, 0], if exists { "b" } else { "a" }, "d");
         cases.push(vec![turned(&[1, 0], "x", "a"), inner, exit, bare("Neg", &["d"], &["y"])]);
     }
     let second = with(bare("Transpose", &["x", "a"], &["b"]), "perm", &[1, 0]);
@@ -819,7 +819,7 @@ fn any_model() -> impl Strategy<Value = Model> {
                     .outputs
                     .iter()
                     .enumerate()
-                    .map(|(k, &made)| if made { format!("v{i}_{k}") } else { String::new() })
+                    .map(|(k, &exists)| if exists { format!("v{i}_{k}") } else { String::new() })
                     .collect();
                 names.extend(output.iter().filter(|o| !o.is_empty()).cloned());
                 let placeholder = OPS[plan.op] == "ISTFT";

@@ -13,13 +13,13 @@ fn descriptors() -> FileDescriptorSet {
     protox::compile(["onnx.proto"], [folder]).expect("onnx.proto parses")
 }
 
-fn compare(name: &str, made: &str) {
+fn compare(name: &str, text: &str) {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ir").join(name);
     if std::env::var_os("UPDATE_PROTO").is_some() {
-        std::fs::write(&kept, made).unwrap();
+        std::fs::write(&kept, text).unwrap();
     }
     assert!(
-        std::fs::read_to_string(&kept).unwrap() == made,
+        std::fs::read_to_string(&kept).unwrap() == text,
         "src/ir/{name} differs from what onnx.proto generates: run with UPDATE_PROTO=1"
     );
 }
@@ -54,7 +54,7 @@ fn fields_are_current() {
         let name = kind.trim_start_matches('.').trim_start_matches("onnx.");
         messages.iter().position(|(known, _)| known == name)
     };
-    let mut made = String::from(
+    let mut text = String::from(
         "// Made from onnx.proto by tests/onnx_proto.rs.\n\n\
          /// A field: number, name, whether it is repeated, and its message's place in [`MESSAGES`].\n\
          pub(super) type Field = (u32, &'static str, bool, Option<usize>);\n\n\
@@ -63,17 +63,17 @@ fn fields_are_current() {
          pub(super) static MESSAGES: &[(&str, &[Field])] = &[\n",
     );
     for (name, message) in &messages {
-        writeln!(made, "    ({name:?}, &[").unwrap();
+        writeln!(text, "    ({name:?}, &[").unwrap();
         let mut fields = message.field.clone();
         fields.sort_by_key(|field| field.number());
         for field in &fields {
             let (number, name) = (field.number(), field.name());
             let repeated = field.label() == Label::Repeated;
             let inner = place(field.type_name());
-            writeln!(made, "        ({number}, {name:?}, {repeated}, {inner:?}),").unwrap();
+            writeln!(text, "        ({number}, {name:?}, {repeated}, {inner:?}),").unwrap();
         }
-        made.push_str("    ]),\n");
+        text.push_str("    ]),\n");
     }
-    made.push_str("];\n");
-    compare("fields.rs", &made);
+    text.push_str("];\n");
+    compare("fields.rs", &text);
 }

@@ -46,7 +46,7 @@ def write(
     """Trace `module` on example `inputs`, write it to `path` and return what was written.
 
     `axes` names the open dimensions of each input and output; what the example has there must not show in
-    the graph. `domains` are those of operators that it may have beside the standard ones. Raises
+    the graph. `domains` are those of operators that it may have besides the standard ones. Raises
     ExportError("opset"), and ("exporter-graph") for a graph without the promised form.
     """
     check_opset(opset)

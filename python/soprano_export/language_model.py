@@ -238,7 +238,7 @@ def _weights(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, Path],
             if not isinstance(file, str) or not SHARD.fullmatch(file):
                 raise ExportError(
                     "checkpoint-format",
-                    f"{index}: {file!r:.80} is not the name of a safetensors file beside it",
+                    f"{index}: {file!r:.80} is not the name of a safetensors file next to it",
                     "fetch it again",
                 )
             files.setdefault(directory / file, []).append(name)  # type: ignore[union-attr]

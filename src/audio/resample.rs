@@ -101,18 +101,18 @@ mod tests {
     #[test]
     fn a_sine_stays_where_it_was() {
         for (from, to) in [(32_000, 16_000), (32_000, 10_000), (44_100, 16_000), (16_000, 48_000)] {
-            let made = resample(&sine(1000.0, from, from as usize / 2), from, to);
-            let expected = sine(1000.0, to, made.len());
-            let middle = made.len() / 4..made.len() * 3 / 4;
-            let apart = middle.map(|i| (made[i] - expected[i]).abs()).fold(0.0, f32::max);
+            let resampled = resample(&sine(1000.0, from, from as usize / 2), from, to);
+            let expected = sine(1000.0, to, resampled.len());
+            let middle = resampled.len() / 4..resampled.len() * 3 / 4;
+            let apart = middle.map(|i| (resampled[i] - expected[i]).abs()).fold(0.0, f32::max);
             assert!(apart < 2e-3, "{from} to {to}: {apart}");
         }
     }
 
     #[test]
     fn what_the_new_rate_cannot_hold_is_gone() {
-        let made = resample(&sine(9000.0, 32_000, 16_000), 32_000, 16_000);
-        let loudest = made[2000..6000].iter().fold(0.0f32, |a, x| a.max(x.abs()));
+        let resampled = resample(&sine(9000.0, 32_000, 16_000), 32_000, 16_000);
+        let loudest = resampled[2000..6000].iter().fold(0.0f32, |a, x| a.max(x.abs()));
         assert!(loudest < 1e-3, "{loudest}");
     }
 
@@ -129,9 +129,9 @@ mod tests {
 
         #[test]
         fn any_length_and_rate(n in 0usize..50, from in 1u32..60, to in 1u32..60) {
-            let made = resample(&vec![1.0; n], from, to);
-            prop_assert_eq!(made.len(), (n * to as usize).div_ceil(from as usize));
-            prop_assert!(made.iter().all(|x| x.is_finite() && x.abs() < 2.0));
+            let resampled = resample(&vec![1.0; n], from, to);
+            prop_assert_eq!(resampled.len(), (n * to as usize).div_ceil(from as usize));
+            prop_assert!(resampled.iter().all(|x| x.is_finite() && x.abs() < 2.0));
         }
     }
 }

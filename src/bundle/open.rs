@@ -40,7 +40,7 @@ pub enum OpenError {
     #[diagnostic(code(bundle::disputed), help("build or fetch the bundle again"))]
     Disputed { folder: PathBuf, file: String },
     /// A graph would be loaded with other weights than those that the manifest names.
-    #[error("{}: the weights of {file:?} are not the file beside it", folder.join(MANIFEST).display())]
+    #[error("{}: the weights of {file:?} are not the file next to it", folder.join(MANIFEST).display())]
     #[diagnostic(
         code(bundle::weights),
         help("a .xml has its weights in the .bin of its name: build or fetch the bundle again")

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::files::{self, PREFIX};
 use crate::validate::Accepted;
 
-/// What goes into a bundle beside its models.
+/// What goes into a bundle besides its models.
 pub enum Extra {
     /// A file that lies elsewhere, with the digest it must have.
     Copy(PathBuf, Digest),
@@ -52,7 +52,7 @@ fn is_bundle(folder: &Path) -> bool {
     folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())
 }
 
-/// A folder beside the target, gone again unless it is renamed.
+/// A folder next to the target, gone again unless it is renamed.
 fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
     let home = files::home(target);
     sweep(home);
@@ -62,7 +62,7 @@ fn staging(target: &Path) -> Result<tempfile::TempDir, Error> {
         .map_err(Error::io(home))
 }
 
-/// Removes what killed builds left beside a target: folders named after a process that is gone.
+/// Removes what killed builds left next to a target: folders named after a process that is gone.
 pub(super) fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -74,7 +74,7 @@ pub(super) fn sweep(parent: &Path) {
     }
 }
 
-/// Writes a bundle beside `target` and renames it into place: there is a whole bundle, or none.
+/// Writes a bundle next to `target` and renames it into place: there is a whole bundle, or none.
 ///
 /// # Errors
 /// As [`room_for`]; [`Error::Changed`] where a file isn't what was validated.

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 
 pub use bench::html as bench_html;
 use sound::Sound;
-pub use speech::{Speaker, SpeechPage, html as speech_html};
+pub use speech::{SpeechPage, Variant, html as speech_html};
 
 /// All that `report.html` says.
 #[derive(Clone, Debug)]

@@ -178,7 +178,7 @@ impl SecretKey {
         Ok(Self { key, path: path.to_owned() })
     }
 
-    /// Signs the bundle in `folder`, which has to be whole: the signature goes beside the manifest.
+    /// Signs the bundle in `folder`, which has to be whole: the signature goes next to the manifest.
     /// Returns its path. Nothing in it tells when or where it was made.
     ///
     /// # Errors
@@ -277,7 +277,7 @@ fn text(path: &Path) -> Result<String, Error> {
     })
 }
 
-/// Writes beside the target and renames; a file that is there is kept unless it may be overwritten.
+/// Writes next to the target and renames; a file that is there is kept unless it may be overwritten.
 fn write(
     file: std::io::Result<Staged>,
     target: &Path,
@@ -328,8 +328,9 @@ mod tests {
         let (dir, _) = signed();
         let KeyPair { pk, sk } = KeyPair::generate_unencrypted_keypair().unwrap();
         let comment = Some("signature from minisign secret key");
-        let made = minisign::sign(None, &sk, Cursor::new(b"{}"), Some("timestamp:1\tfile:x"), comment);
-        std::fs::write(dir.path().join(SIGNATURE), made.unwrap().to_string()).unwrap();
+        let signature =
+            minisign::sign(None, &sk, Cursor::new(b"{}"), Some("timestamp:1\tfile:x"), comment);
+        std::fs::write(dir.path().join(SIGNATURE), signature.unwrap().to_string()).unwrap();
         assert!(is_whole(&dir.path().join(SIGNATURE)));
         assert_eq!(PublicKey(pk).check(dir.path()).unwrap(), Ok(()));
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::parsers::{Libraries, path, word};
+use super::parsers::{EVERY_VERBS, Libraries, path, word};
 use super::synth::options::Synth;
 use crate::names::{Exporter, Precision};
 
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     #[arg(
         long,
         global = true,
+        help_heading = EVERY_VERBS,
         env = "SOPRANO_EXPORT_CACHE",
         value_name = "DIR",
         hide_env_values = true,
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     #[arg(
         long,
         global = true,
+        help_heading = EVERY_VERBS,
         env = "SOPRANO_EXPORT_PYTHON",
         value_name = "PATH",
         hide_env_values = true,

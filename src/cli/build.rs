@@ -226,7 +226,7 @@ fn describe(finished: &Finished) -> String {
         text += &terminal::verdict(&outcome.verdict);
         if let Some(speed) = &outcome.speed {
             text += &format!(
-                "{:.2} ms beside {:.2} ms in fp32: {:.2}x faster ({}, one thread, {})\n",
+                "{:.2} ms against {:.2} ms in fp32: {:.2}x faster ({}, one thread, {})\n",
                 speed.int8_ms,
                 speed.fp32_ms,
                 speed.ratio(),

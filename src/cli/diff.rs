@@ -58,7 +58,7 @@ pub(super) fn diff(options: &Diff, here: &Here) -> Outcome {
             "the files differ, and some of their fields can't be read: whether the models do is not known"
         }
         (Some(false), _) => {
-            "the models are equal; the files are not: they keep data beside them, or write fields, in another way"
+            "the models are equal; the files are not: they keep data next to them, or write fields, in another way"
         }
         (None, true) => "the models differ in form alone: every value is the same",
         (None, false) => "the models differ",

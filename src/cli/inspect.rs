@@ -60,9 +60,9 @@ fn text(summary: &Summary) -> String {
         text += &format!("\n{}", table(&rows));
     }
     // Where they all are initializers of the main graph, the first lines have said it.
-    if summary.held.iter().any(|held| held.home != "graph" || held.kind != "initializer") {
+    if summary.places.iter().any(|place| place.home != "graph" || place.kind != "initializer") {
         let mut rows = vec![row!["weights in", "held as", "count", "size"]];
-        rows.extend(summary.held.iter().map(|h| row![h.home, h.kind, h.weights, bytes(h.bytes)]));
+        rows.extend(summary.places.iter().map(|h| row![h.home, h.kind, h.weights, bytes(h.bytes)]));
         text += &format!("\n{}", table(&rows));
     }
     if !summary.largest.is_empty() {

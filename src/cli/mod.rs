@@ -176,7 +176,7 @@ struct Page {
     source: std::io::Error,
 }
 
-/// Saves a model, and says where its weights are beside it though nobody asked for that.
+/// Saves a model, and says where its weights are next to it though nobody asked for that.
 fn save(model: &Model, path: &Path, options: &Written) -> Result<Saved, Failure> {
     let weights = if options.external_data { Weights::Beside } else { Weights::Inside };
     let saved = model.save(path, options.overwrite, weights)?;

@@ -22,6 +22,9 @@ pub(super) fn word<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> 
     PossibleValuesParser::new(values).map(|name| T::named(&name).expect("a possible value"))
 }
 
+/// What help lists the options under that every verb takes.
+pub(super) const EVERY_VERBS: &str = "Options of every command";
+
 /// The shared libraries that were named, by their runtime.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Libraries(pub BTreeMap<&'static str, PathBuf>);
@@ -31,10 +34,18 @@ impl Args for Libraries {
         let own = |library: &'static runtime::Library| {
             let help =
                 format!("{} [default: that of the Python environment, or the system's]", library.about);
-            let arg = Arg::new(library.option).long(library.option).env(library.variable).global(true);
+            let arg = Arg::new(library.option)
+                .long(library.option)
+                .env(library.variable)
+                .global(true)
+                .help_heading(EVERY_VERBS);
             arg.value_name("FILE").hide_env_values(true).value_parser(path()).help(help)
         };
-        let any = Arg::new("library").long("library").global(true).action(ArgAction::Append);
+        let any = Arg::new("library")
+            .long("library")
+            .global(true)
+            .help_heading(EVERY_VERBS)
+            .action(ArgAction::Append);
         let any = any.value_name("NAME=FILE").value_parser(library());
         let any =
             any.help("The shared library of a runtime, by the runtime's name; may be given again");

@@ -153,12 +153,12 @@ fn seconds(summary: &Summary, sample_rate: u32) -> f64 {
 /// Figures to stderr.
 fn tell(summary: &Summary, with: &[String], sample_rate: u32, threads: usize) {
     let sentence = |at: &usize| (at + 1).to_string();
-    if !summary.endless.is_empty() {
-        let which: Vec<_> = summary.endless.iter().map(sentence).collect();
+    if !summary.unterminated.is_empty() {
+        let which: Vec<_> = summary.unterminated.iter().map(sentence).collect();
         tellln!("warning: sentence {} didn't stop by itself and was cut off", which.join(", "));
     }
-    if !summary.humming.is_empty() {
-        let which: Vec<_> = summary.humming.iter().map(sentence).collect();
+    if !summary.hallucinated.is_empty() {
+        let which: Vec<_> = summary.hallucinated.iter().map(sentence).collect();
         tellln!("warning: sentence {} still repeats one sound after the last retry", which.join(", "));
     }
     let audio = seconds(summary, sample_rate);
@@ -200,8 +200,8 @@ fn figures(
         "sentences": summary.sentences,
         "tokens": summary.tokens,
         "samples": summary.samples,
-        "did_not_stop": summary.endless,
-        "humming": summary.humming,
+        "did_not_stop": summary.unterminated,
+        "humming": summary.hallucinated,
         "reading_ms": ms(summary.reading),
         "speaking_ms": ms(summary.speaking),
         "decoding_ms": ms(summary.decoding),
@@ -233,7 +233,7 @@ enum Error {
     #[error("{} has no tokenizer.json", bundle.display())]
     #[diagnostic(
         code(synth::tokenizer),
-        help("build it from a checkpoint whose tokenizer.json lies beside its weights")
+        help("build it from a checkpoint whose tokenizer.json lies next to its weights")
     )]
     NoTokenizer { bundle: PathBuf },
     #[error("the bundle has no {graph} that {engine} would speak with")]

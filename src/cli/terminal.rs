@@ -173,7 +173,7 @@ macro_rules! row {
 }
 pub(super) use row;
 
-/// The result of a validation: each error beside its threshold.
+/// The result of a validation: each error with its threshold.
 pub(super) fn verdict(verdict: &Verdict) -> String {
     let (thrown, judging): (Vec<_>, Vec<_>) =
         verdict.cases.iter().partition(|case| case.ill_conditioned.is_some());

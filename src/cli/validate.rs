@@ -138,7 +138,7 @@ fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
     table(&rows)
 }
 
-/// A staging folder beside `target`, which must not be there yet.
+/// A staging folder next to `target`, which must not be there yet.
 fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
     if target.symlink_metadata().is_ok() {
         return Err(Box::new(AudioError::Exists { path: target.to_owned() }));

@@ -6,7 +6,7 @@ use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::terminal::{Progress, header, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
-use crate::bundle::report::{Speaker, SpeechPage, speech_html};
+use crate::bundle::report::{SpeechPage, Variant, speech_html};
 use crate::bundle::{Bundle, Chosen, TOKENIZER};
 use crate::export::{self, Python};
 use crate::family;
@@ -15,7 +15,7 @@ use crate::pipeline::Reporter as _;
 use crate::recipe;
 use crate::runtime::{Format, Options, Runtime};
 use crate::validate::pesq;
-use crate::validate::speech::{Demand, Heard, Recorded, hear};
+use crate::validate::speech::{Assessment, Demand, Recorded, assess};
 
 const RECIPE: &str = "recipe.lock.yaml";
 const RECORDED: &str = "reference/speech.safetensors";
@@ -35,7 +35,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     let sample_rate = manifest.sample_rate().ok_or_else(missing)?;
     let mut python = python_with_pesq(here)?;
     let progress = Progress::new();
-    let mut speakers = Vec::new();
+    let mut variants = Vec::new();
     let found = here.runtimes(&options.runtime, Options::EXACT)?;
     found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
     for runtime in &found.runtimes {
@@ -45,57 +45,65 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
             let (precision, ir) = (first.precision, first.format == Format::OpenVino);
             let format = if ir { " (IR)" } else { "" };
             let name = format!("{precision}{format} in {}", runtime.name_and_version());
-            let step = format!("{name}: pieces heard");
+            let step = format!("{name}: pieces spoken");
             let report = |done: usize, of: usize| progress.progress(&step, done as u64, of as u64);
             let demand = demand(precision, &demands);
-            let mut heard = hear(&voice, &recorded, demand, &INTERRUPTED, &report)?;
+            let mut assessments = assess(&voice, &recorded, demand, &INTERRUPTED, &report)?;
             if let Ok(interpreter) = &python {
                 let pieces = &recorded.pieces;
-                match pesq(interpreter, here.cache().root(), pieces, &heard, sample_rate, &INTERRUPTED)
-                {
-                    Ok(scores) => heard.iter_mut().zip(scores).for_each(|(h, s)| h.score(s, demand)),
+                match pesq(
+                    interpreter,
+                    here.cache().root(),
+                    pieces,
+                    &assessments,
+                    sample_rate,
+                    &INTERRUPTED,
+                ) {
+                    Ok(scores) => {
+                        assessments.iter_mut().zip(scores).for_each(|(a, s)| a.score(s, demand))
+                    }
                     Err(export::Error::Interrupted) => return Err(export::Error::Interrupted.into()),
                     Err(error) => python = Err(first_line(&error)),
                 }
             }
-            speakers.push(Speaker { name, heard });
+            variants.push(Variant { name, assessments });
         }
     }
     drop(progress);
-    tell!("{}", table(&rows(&speakers)));
+    tell!("{}", table(&rows(&variants)));
     let pesq_missing = python.as_ref().err().map(String::as_str);
     if let Some(why) = pesq_missing {
         let least = demands.int8.pesq;
         let demand = least.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
         tellln!("PESQ is not measured: {why}{}", demand.unwrap_or_default());
     }
-    for speaker in &speakers {
-        for heard in &speaker.heard {
-            for fault in &heard.faults {
-                tellln!("{}: {}: {fault}", speaker.name, heard.prompt);
+    for variant in &variants {
+        for assessment in &variant.assessments {
+            for fault in &assessment.faults {
+                tellln!("{}: {}: {fault}", variant.name, assessment.prompt);
             }
         }
     }
     if let Some(path) = &options.html {
         let pieces = &recorded.pieces;
-        let (name, speakers) = (&manifest.name, &speakers);
-        let page = SpeechPage { name, sample_rate, pieces, speakers, pesq_missing };
+        let (name, variants) = (&manifest.name, &variants);
+        let page = SpeechPage { name, sample_rate, pieces, variants, pesq_missing };
         write_page(path, &speech_html(&page))?;
     }
     if options.json {
-        let all: Vec<_> = speakers
+        let all: Vec<_> = variants
             .iter()
-            .map(|Speaker { name, heard }| {
-                serde_json::json!({"variant": name, "pieces": heard, "pesq_missing": pesq_missing})
+            .map(|Variant { name, assessments }| {
+                serde_json::json!({"variant": name, "pieces": assessments, "pesq_missing": pesq_missing})
             })
             .collect();
         say(&json(&all))?;
     }
-    if speakers.is_empty() {
+    if variants.is_empty() {
         tellln!("FAILED: no runtime that was asked takes every graph, so nothing is proven");
         return Ok(Answer::No);
     }
-    let passed = speakers.iter().flat_map(|s| &s.heard).all(|heard| heard.faults.is_empty());
+    let passed = variants.iter().flat_map(|v| &v.assessments).all(|one| one.faults.is_empty());
     tellln!("{}", if passed { "PASSED" } else { "FAILED" });
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
@@ -154,20 +162,24 @@ fn whole<'a>(
 }
 
 /// A line for each variant: the worst of its pieces.
-fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
+fn rows(variants: &[Variant]) -> Vec<Vec<String>> {
     let mut rows = vec![header(
         "variant, passed, same tokens, stop alike, drift, SNR own run, SNR, SI-SDR, LSD, MCD, STOI, ESTOI, PESQ",
     )];
-    for Speaker { name, heard } in speakers {
-        let count = |holds: &dyn Fn(&Heard) -> bool| {
-            format!("{} of {}", heard.iter().filter(|h| holds(h)).count(), heard.len())
+    for Variant { name, assessments } in variants {
+        let count = |holds: &dyn Fn(&Assessment) -> bool| {
+            format!("{} of {}", assessments.iter().filter(|h| holds(h)).count(), assessments.len())
         };
-        let least = |of: &dyn Fn(&Heard) -> Option<f64>| heard.iter().filter_map(of).reduce(f64::min);
+        let least = |of: &dyn Fn(&Assessment) -> Option<f64>| {
+            assessments.iter().filter_map(of).reduce(f64::min)
+        };
         let show = |value: Option<f64>, digits: usize| {
             value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
         };
-        let most = |of: &dyn Fn(&Heard) -> Option<f64>| heard.iter().filter_map(of).reduce(f64::max);
-        let drift = heard.iter().map(|h| h.drift).max_by_key(|drift| drift.abs()).unwrap_or(0);
+        let most = |of: &dyn Fn(&Assessment) -> Option<f64>| {
+            assessments.iter().filter_map(of).reduce(f64::max)
+        };
+        let drift = assessments.iter().map(|h| h.drift).max_by_key(|drift| drift.abs()).unwrap_or(0);
         rows.push(row![
             name,
             count(&|h| h.faults.is_empty()),
@@ -187,7 +199,7 @@ fn rows(speakers: &[Speaker]) -> Vec<Vec<String>> {
     rows
 }
 
-/// Why nothing is heard.
+/// Why nothing was assessed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
     #[error("{}: no speech of upstream's is recorded to compare with", bundle.display())]

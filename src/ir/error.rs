@@ -43,7 +43,7 @@ pub enum Error {
 
     /// The model is larger than protobuf can hold.
     #[error("{}: {bytes} bytes; protobuf allows 2 GiB at most", path.display())]
-    #[diagnostic(code(ir::too_large), help("keep the weights in a file beside it: --external-data"))]
+    #[diagnostic(code(ir::too_large), help("keep the weights in a file next to it: --external-data"))]
     TooLarge { path: PathBuf, bytes: u64 },
 
     /// The output is there already.

@@ -1,4 +1,4 @@
-//! External data: weights in files beside the model. A model may only name plain files inside its
+//! External data: weights in files next to the model. A model may only name plain files inside its
 //! own folder, or inside the one that its file really lies in, as a hub's cache links it; and ranges
 //! that lie inside them and don't cut into one another.
 

@@ -389,7 +389,7 @@ pub(super) fn inputs_hold_constants(model: &ModelProto) -> bool {
 /// A hash of raw data that reads no more than a page of it; none of other data.
 fn sketch(tensor: &TensorProto) -> Option<u64> {
     const PART: usize = 2048;
-    // Some writers leave an empty field beside typed data.
+    // Some writers leave an empty field next to typed data.
     let raw = tensor.raw_data.as_ref().filter(|raw| !raw.is_empty())?;
     let tail = raw.len().saturating_sub(PART).max(PART.min(raw.len()));
     let whole = (tensor.data_type, &tensor.dims, raw.len(), &raw[..PART.min(raw.len())], &raw[tail..]);

@@ -100,7 +100,7 @@ impl Model {
         &self.path
     }
 
-    /// The files that its weights lie in beside its own, without links on the way.
+    /// The files that its weights lie in next to its own, without links on the way.
     pub(super) fn data_files(&self) -> &[PathBuf] {
         &self.data
     }
@@ -219,13 +219,13 @@ mod tests {
         let mut weight = initializer_f32("w", &[1], &[f32::NAN]);
         weight.raw_data = None;
         weight.float_data = vec![f32::NAN];
-        let made = TestGraph::new()
+        let original = TestGraph::new()
             .input("x", &["1"])
             .initializer(weight)
             .node(node("Add", ["x", "w"], "y"))
             .output("y", &["1"])
             .model();
-        let mut model = Model::from_bytes(made.to_bytes().into(), "m.onnx").unwrap();
+        let mut model = Model::from_bytes(original.to_bytes().into(), "m.onnx").unwrap();
         assert!(model.unchanged().is_some());
         model.graph_proto_mut().initializer[0].float_data[0] = -f32::NAN;
         assert!(model.unchanged().is_none());

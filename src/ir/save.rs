@@ -29,10 +29,10 @@ const ALIGNED: u64 = 1 << 6;
 /// Where the weights of a saved model go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weights {
-    /// Into the model's own file; beside it where protobuf's 2 GiB would not do.
+    /// Into the model's own file; next to it where protobuf's 2 GiB would not do.
     #[default]
     Inside,
-    /// Into a file beside it, of the same name with `.data` after it.
+    /// Into a file next to it, of the same name with `.data` after it.
     Beside,
 }
 
@@ -50,9 +50,9 @@ pub struct Written {
 pub struct Saved {
     /// The model's file.
     pub model: Written,
-    /// The file of its weights, where they are beside it.
+    /// The file of its weights, where they are next to it.
     pub data: Option<(PathBuf, Written)>,
-    /// The file of weights that the replaced model had beside it, and this one has not.
+    /// The file of weights that the replaced model had next to it, and this one has not.
     pub left: Option<PathBuf>,
 }
 
@@ -72,8 +72,8 @@ impl Model {
         whole.write(file).map_err(Error::io(path))
     }
 
-    /// Writes the model beside its place and renames it there: a whole file, or none. Likewise its
-    /// weights, where they go beside it.
+    /// Writes the model next to its place and renames it there: a whole file, or none. Likewise its
+    /// weights, where they go next to it.
     ///
     /// # Errors
     /// [`Error::Exists`] unless `overwrite`; [`Error::WeightsInUse`] where a file of the model's own external
@@ -152,12 +152,12 @@ impl Model {
     }
 }
 
-/// What the file beside a model is called.
+/// What the file next to a model is called.
 fn data_name(model: &str) -> String {
     format!("{model}.data")
 }
 
-/// The file of weights beside a model's file, if that file's tensors lie in it.
+/// The file of weights next to a model's file, if that file's tensors lie in it.
 fn data_beside(path: &Path) -> Option<PathBuf> {
     let location = data_name(path.file_name()?.to_str()?);
     let place = path.with_file_name(&location);
@@ -358,7 +358,7 @@ mod tests {
         assert!(model.save_within(&path, false, Weights::Inside, whole).unwrap().data.is_none());
         let saved = model.save_within(&path, true, Weights::Inside, whole - 1).unwrap();
         assert!(saved.data.is_some());
-        // What a node holds can't be beside the file.
+        // What a node holds can't be next to the file.
         let error = model.save_within(&path, true, Weights::Inside, 1600).unwrap_err();
         assert!(matches!(error, Error::TooLarge { .. }), "{error}");
         assert_eq!(names(folder.path()), ["m.onnx", "m.onnx.data"]);
@@ -394,7 +394,7 @@ mod tests {
             refused(&Model::open(at("real.onnx")).unwrap(), "m.onnx", Weights::Beside);
             std::fs::rename(at("real.onnx"), at("m.onnx")).unwrap();
         }
-        // Weights that were beside the model and are inside now are told.
+        // Weights that were next to the model and are inside now are told.
         let inside = |name: &str| own.save(&at(name), true, Weights::Inside).unwrap().left;
         assert_eq!(inside("m.onnx"), Some(at("m.onnx.data")));
         assert_eq!(inside("m.onnx"), None);

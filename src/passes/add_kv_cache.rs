@@ -295,13 +295,13 @@ mod tests {
         assert_eq!(error.to_string(), why);
         let hint = miette::Diagnostic::help(&error).unwrap().to_string();
         assert!(hint.ends_with("--kv-heads N --head-size N"), "{hint}");
-        let told = |heads| Given { heads: Some(heads), ..Given::default() };
+        let stated = |heads| Given { heads: Some(heads), ..Given::default() };
         let mut cached = untold();
-        assert_eq!(operate(&mut cached, "add-kv-cache", told([KV_HEADS, SIZE])), Ok(1));
+        assert_eq!(operate(&mut cached, "add-kv-cache", stated([KV_HEADS, SIZE])), Ok(1));
         let dims = cached.graph().noted("past_key_values.0.key").unwrap().dims();
         assert_eq!(dims, ["batch", "2", "past_sequence_length", "4"]);
         let why = "add-kv-cache: node \"softmax\": the head size of its keys and values is 4 and 8";
-        let error = operate(&mut model(PLAIN), "add-kv-cache", told([KV_HEADS, 8])).unwrap_err();
+        let error = operate(&mut model(PLAIN), "add-kv-cache", stated([KV_HEADS, 8])).unwrap_err();
         assert_eq!(error, why);
     }
 

@@ -97,11 +97,11 @@ pub(super) fn is_canonical(graph: &Graph<'_>, mask: &str) -> bool {
     graph.maker_of(mask, "Unsqueeze").is_some_and(|(_, node)| node.author() == Some(NAME))
 }
 
-/// What the numbers of a value come from, beside constants and shapes.
+/// What the numbers of a value come from, other than constants and shapes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Mask,
-    /// The mask, repeated or beside other numbers.
+    /// The mask, repeated or joined with other numbers.
     Joined,
     Other,
 }
@@ -192,7 +192,7 @@ mod tests {
         let after = logits(&call(&changed, &rows, &mask, None));
         let given = |values: &[f32]| [&values[..45], &values[63..]].concat();
         assert!(close(&given(&before), &given(&after)));
-        let left = |op: &str| changed.graph_proto().node.iter().filter(|made| made.is(op)).count();
+        let left = |op: &str| changed.graph_proto().node.iter().filter(|node| node.is(op)).count();
         assert_eq!((left("Where"), left("IsNaN"), left("And")), (0, 0, 0));
     }
 

@@ -350,7 +350,7 @@ mod tests {
         assert!(took.as_secs_f64() < 3.0, "{took:?}");
     }
 
-    /// Writes a constant anew beside the one that is there.
+    /// Writes a constant anew next to the one that is there.
     struct Copies;
 
     impl Pass for Copies {

@@ -247,16 +247,16 @@ mod tests {
         assert_eq!(outputs.last().unwrap().1, ["batch", LENGTH, "8"]);
         assert_eq!(outputs[3].0, "hidden_states.0");
         assert_eq!(outputs[0].1, ["batch", "1", "9"]);
-        let made = call(&exposed, &[&IDS_5], &[&ONES], None);
-        assert!(close(&logits(&made), &logits(&whole)[36..]));
-        let hidden = made["last_hidden_state"].to_f32().unwrap();
+        let outputs = call(&exposed, &[&IDS_5], &[&ONES], None);
+        assert!(close(&logits(&outputs), &logits(&whole)[36..]));
+        let hidden = outputs["last_hidden_state"].to_f32().unwrap();
         let head = noise(WIDTH * VOCABULARY, 6);
         let projected: Vec<f32> = (0..VOCABULARY)
             .map(|token| (0..WIDTH).map(|c| hidden[32 + c] * head[c * VOCABULARY + token]).sum())
             .collect();
-        assert!(close(&projected, &logits(&made)));
+        assert!(close(&projected, &logits(&outputs)));
         let table = noise(VOCABULARY * WIDTH, 1);
-        assert!(close(&made["hidden_states.0"].to_f32().unwrap()[..WIDTH], &table[24..32]));
+        assert!(close(&outputs["hidden_states.0"].to_f32().unwrap()[..WIDTH], &table[24..32]));
         let again = expose(&mut exposed, &[], false).unwrap_err();
         assert!(again.ends_with("an output \"last_hidden_state\" already"), "{again}");
     }
@@ -287,9 +287,9 @@ mod tests {
         let mut exposed = Model::from_proto(proto, "test.onnx").unwrap();
         expose(&mut exposed, &[], true).unwrap();
         exposed.check().unwrap();
-        let made = call(&exposed, &[&IDS_5], &[&ONES], None);
-        assert_eq!(made["h"], made["last_hidden_state"]);
-        assert_eq!(made[LOGITS].shape(), [1, 1, VOCABULARY]);
+        let outputs = call(&exposed, &[&IDS_5], &[&ONES], None);
+        assert_eq!(outputs["h"], outputs["last_hidden_state"]);
+        assert_eq!(outputs[LOGITS].shape(), [1, 1, VOCABULARY]);
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
         grouped.consistent().unwrap();
         // The nodes whose names the new ones have are without a use now.
         grouped.check().unwrap();
-        assert!(grouped.graph_proto().node.iter().all(|made| !made.is("Expand")));
+        assert!(grouped.graph_proto().node.iter().all(|node| !node.is("Expand")));
         let rows: [&[i64]; 2] = [&IDS_5, &[0, 0, 2, 7, 1]];
         let mask: [&[i64]; 2] = [&ONES, &[0, 0, 1, 1, 1]];
         let first = call(&grouped, &rows, &mask, None);

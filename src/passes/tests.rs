@@ -146,35 +146,35 @@ fn step(graph: TestGraph, kind: usize, at: usize, opset: i64, name: &str) -> Tes
     let (x, y) = (format!("v{at}"), format!("v{}", at + 1));
     let value = |part: &str| format!("v{at}/{part}");
     let first = Cell::new(name);
-    let made = |op: &str, inputs: &[&str], output: &str| -> NodeBuilder {
+    let named = |op: &str, inputs: &[&str], output: &str| -> NodeBuilder {
         node(op, inputs.iter().copied(), output).named(first.take())
     };
-    let turn = |x: &str, y: &str| made("Transpose", &[x], y).ints("perm", [0, 2, 1]);
+    let turn = |x: &str, y: &str| named("Transpose", &[x], y).ints("perm", [0, 2, 1]);
     match kind {
-        0 => graph.node(made("Identity", &[&x], &y)),
+        0 => graph.node(named("Identity", &[&x], &y)),
         1 => graph
             .initializer(weight("a", &[4, 4]))
             .initializer(weight("b", &[4, 4]))
-            .node(made("MatMul", &[&x, &format!("w{at}a")], &value("merged")))
-            .node(made("MatMul", &[&x, &format!("w{at}b")], &value("weight")))
-            .node(made("Add", &[&value("merged"), &value("weight")], &y)),
+            .node(named("MatMul", &[&x, &format!("w{at}a")], &value("merged")))
+            .node(named("MatMul", &[&x, &format!("w{at}b")], &value("weight")))
+            .node(named("Add", &[&value("merged"), &value("weight")], &y)),
         2 => graph
             .initializer(weight("a", &[4, 4]))
             .initializer(weight("b", &[4]))
             .initializer(weight("g", &[4]))
-            .node(made("MatMul", &[&x, &format!("w{at}a")], &value("p")))
-            .node(made("Add", &[&value("p"), &format!("w{at}b")], &value("p/scaled")))
-            .node(made("Mul", &[&value("p/scaled"), &format!("w{at}g")], &y)),
+            .node(named("MatMul", &[&x, &format!("w{at}a")], &value("p")))
+            .node(named("Add", &[&value("p"), &format!("w{at}b")], &value("p/scaled")))
+            .node(named("Mul", &[&value("p/scaled"), &format!("w{at}g")], &y)),
         3 => graph
             .initializer(weight("a", &[4, 4, 1]))
             .node(turn(&x, &value("t")))
-            .node(made("Conv", &[&value("t"), &format!("w{at}a")], &value("c")))
+            .node(named("Conv", &[&value("t"), &format!("w{at}a")], &value("c")))
             .node(turn(&value("c"), &y)),
         4 => graph
             .initializer(weight("a", &[4, 1, 3]))
             .node(turn(&x, &value("t")))
             .node(
-                made("Conv", &[&value("t"), &format!("w{at}a")], &value("c"))
+                named("Conv", &[&value("t"), &format!("w{at}a")], &value("c"))
                     .int("group", 4)
                     .ints("pads", [1, 1]),
             )
@@ -182,19 +182,19 @@ fn step(graph: TestGraph, kind: usize, at: usize, opset: i64, name: &str) -> Tes
         5 => {
             let constant = node("Constant", NONE, value("k")).named(first.take());
             let constant = constant.attr("value", Attr::Tensor(weight("k", &[1])));
-            graph.node(constant).node(made("Mul", &[&x, &value("k")], &y))
+            graph.node(constant).node(named("Mul", &[&x, &value("k")], &y))
         }
         _ => {
             let axes = |op: &str, x: &str, y: &str| match opset {
-                ..13 => made(op, &[x], y).ints("axes", [0]),
-                _ => made(op, &[x, &format!("w{at}axes")], y),
+                ..13 => named(op, &[x], y).ints("axes", [0]),
+                _ => named(op, &[x, &format!("w{at}axes")], y),
             };
             graph
                 .initializer(weight("a", &[4]))
                 .initializer(i64s(&format!("w{at}axes"), &[1], &[0]))
                 .node(axes("Unsqueeze", &format!("w{at}a"), &value("u")))
                 .node(axes("Squeeze", &value("u"), &value("s")))
-                .node(made("Sub", &[&x, &value("s")], &y))
+                .node(named("Sub", &[&x, &value("s")], &y))
         }
     }
 }
@@ -222,9 +222,9 @@ proptest! {
         Driver::default().run(&mut model).unwrap();
         model.check().unwrap();
         let nodes = &model.graph_proto().node;
-        for made in nodes.iter().filter(|node| node.author().is_some()) {
-            prop_assert!(!made.name().is_empty());
-            prop_assert_eq!(nodes.iter().filter(|node| node.name() == made.name()).count(), 1);
+        for new in nodes.iter().filter(|node| node.author().is_some()) {
+            prop_assert!(!new.name().is_empty());
+            prop_assert_eq!(nodes.iter().filter(|node| node.name() == new.name()).count(), 1);
         }
         let after = run(&model, feed);
         let largest = before[0].to_f32().unwrap().into_iter().fold(1.0f32, f32::max);

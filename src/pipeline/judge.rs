@@ -2,8 +2,8 @@
 
 use super::cache::Stage;
 use super::reject::reject;
-use super::run::Walk;
 use super::stage::{MODEL, PROBES, REFERENCES, REWRITTEN, Work};
+use super::walk::Walk;
 use super::{Build, Error, Rewrite};
 use crate::convert;
 use crate::interface::Signature;
@@ -174,7 +174,7 @@ fn look_for_divergence(
     Ok(())
 }
 
-/// Times an int8 file beside its fp32 one; one that is slower is an error.
+/// Times an int8 file against its fp32 one; one that is slower is an error.
 pub(super) fn time(walk: &Walk<'_>, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
     let fast = |runtime: &&dyn Runtime| runtime.takes(&Traits::INT8) == Takes::Well;
     let runtime = walk.build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;

@@ -9,6 +9,7 @@ mod plan;
 mod reject;
 mod run;
 mod stage;
+mod walk;
 mod work;
 mod workflow;
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::judge::{self, Candidate};
 use super::plan::Plan;
 use super::reject::reject;
-use super::run::Walk;
 use super::stage::{Exported, REFERENCES, SPEECH, Work};
+use super::walk::Walk;
 use super::{Error, Finished, Outcome, Summary, pages};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, FORMAT, GraphEntry, Manifest, SpeedGate,

@@ -1,6 +1,6 @@
 //! What a build found out, as the pages of its bundle.
 
-use super::run::Walk;
+use super::walk::Walk;
 use super::{Error, Outcome, Summary, judge};
 use crate::bundle::report::{ArtifactSection, Card, CardSignal, CaseRow, Listening, Page};
 use crate::bundle::{self, FileEntry, Manifest};

@@ -33,7 +33,7 @@ pub enum Work {
     Convert(String),
     /// Runs the references through a file.
     Validate(String, Precision, Format),
-    /// Times the int8 file beside the fp32 one.
+    /// Times the int8 file against the fp32 one.
     Time(String),
     /// Has the original model say sentences.
     Speak,
@@ -71,7 +71,7 @@ impl Work {
     /// Threads that a stage needs (none for the whole machine), and megabytes that are enough for a full-size model.
     pub(super) fn needs(&self) -> (Option<u32>, u32) {
         match self {
-            // Nothing may run beside what is timed.
+            // Nothing may run while it is timed.
             Work::Time(_) => (None, 3000),
             Work::Checkpoint
             | Work::Export(_)

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::plan::steps;
-use super::run::Walk;
 use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
+use super::walk::Walk;
 use super::{Build, Error, Rewrite, judge};
 use crate::convert;
 use crate::export::{

@@ -129,7 +129,7 @@ pub struct Report {
     /// Other nodes with weights that stay fp32, and products without any.
     pub others: Vec<Other>,
     /// Weights that are there in fp32 too, for a node that was named to stay so, with the bytes of the 8 bits
-    /// beside them.
+    /// next to them.
     pub twice: Vec<(String, u64)>,
     /// Patterns of [`Options`] that changed nothing, with the reason.
     pub idle: Vec<(String, &'static str)>,

@@ -16,7 +16,7 @@ const LONGEST_SUM: usize = 66_311;
 /// Why a weight of very small numbers stays.
 const TINY: &str = "its values are below 1e-30, and their scales would vanish";
 
-/// What a `Gemm` has beside its product.
+/// What a `Gemm` has besides its product.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Gemm {
     pub(super) turned: bool,

@@ -128,8 +128,8 @@ fn reduced_range_is_for_one_term_alone() {
     let largest = |terms| {
         let mut model = product(&weight, [k, n]);
         quantize(&mut model, &Options { terms, reduce_range: true, ..Default::default() }).unwrap();
-        let held = model.graph_proto().initializer.iter().find(|t| t.name().starts_with("w/int8"));
-        let bytes = held.unwrap().raw_data.clone().unwrap();
+        let stored = model.graph_proto().initializer.iter().find(|t| t.name().starts_with("w/int8"));
+        let bytes = stored.unwrap().raw_data.clone().unwrap();
         bytes.iter().map(|&byte| byte.cast_signed().unsigned_abs()).max().unwrap()
     };
     assert_eq!((largest(Terms::One), largest(Terms::Two)), (63, 127));
@@ -222,8 +222,8 @@ fn what_stays_is_said_and_what_can_not_be_is_refused() {
 fn reduced_range_keeps_pairs_of_products_in_16_bits() {
     let weight = noise(64 * 64, 11);
     let tensor = initializer_f32("w", &[64, 64], &weight);
-    let held = Columns::per_column(&tensor, true).unwrap();
-    let largest = held.values.iter().map(|v| i32::from(v.cast_signed()).abs()).max().unwrap();
+    let stored = Columns::per_column(&tensor, true).unwrap();
+    let largest = stored.values.iter().map(|v| i32::from(v.cast_signed()).abs()).max().unwrap();
     assert!(2 * 255 * largest <= i32::from(i16::MAX), "{largest}");
 }
 

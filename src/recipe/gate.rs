@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Checks, Outcome};
+use super::checks::{Checks, Outcome};
 
 /// Figures are above this and below [`MOST`]; beyond it a bound is a typo.
 const LEAST: f64 = 1.0e-3;

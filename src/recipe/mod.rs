@@ -6,7 +6,7 @@
 
 mod bounds;
 mod catalog;
-mod check;
+mod checks;
 mod error;
 mod gate;
 mod graph;
@@ -14,6 +14,7 @@ mod int8;
 mod speech;
 mod targets;
 mod text;
+mod validate;
 mod yaml;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use catalog::{Catalog, GraphShape, MOST_BYTES, Shape};
-pub use check::Invalid;
+pub use checks::{Invalid, Step};
 pub use error::{Error, Misfit, Problem};
 pub use gate::{CausalGate, Gate, SignalGate};
 pub use graph::{
@@ -34,7 +35,6 @@ pub use graph::{
 pub use int8::{Form, Int8, Terms};
 pub use speech::{Fp32Speech, Int8Speech, Speech};
 pub use targets::{OpenVinoTarget, Targets, Via};
-pub use yaml::Step;
 
 /// What to export, and what the result must hold up to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,7 +2,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::SNR_DB;
-use super::check::{Checks, FLOOR, Outcome, Whole};
+use super::checks::{Checks, FLOOR, Outcome};
+use super::validate::Whole;
 
 /// Upstream divides a logit by it, or multiplies; below 1 it would ask for repetition.
 const PENALTY: std::ops::RangeInclusive<f64> = 1.0..=10.0;

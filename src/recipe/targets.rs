@@ -1,4 +1,4 @@
-//! What a graph is converted to, beside ONNX.
+//! What a graph is converted to, other than ONNX.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Format, Precision, Role, Word as _};
 
 use super::bounds::{LEAST_INT8_SNR_DB, SNR_DB};
-use super::check::{Checks, Outcome};
+use super::checks::{Checks, Outcome};
 use super::{Step, present};
 
 /// The formats other than ONNX.

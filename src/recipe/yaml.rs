@@ -14,6 +14,7 @@ pub(super) use de::Fault;
 pub(super) use edit::Entries;
 
 use super::bounds::MOST_VALUES;
+use super::checks::Step;
 use super::error::{Misfit, Problem, short};
 use super::text::{line_of, printable};
 
@@ -49,15 +50,6 @@ enum Kind {
 struct Key {
     id: Id,
     text: String,
-}
-
-/// One step from a value to a value inside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// The value of a key.
-    Key(String),
-    /// The value at a place of a list.
-    Index(usize),
 }
 
 impl Node {

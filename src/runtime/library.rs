@@ -89,7 +89,9 @@ fn first(folder: &Path, fits: impl Fn(&str) -> bool) -> Option<PathBuf> {
 }
 
 fn check(path: &Path, symbol: &str) -> Result<(), String> {
-    let refuse = |why: String| format!("{}: {why}", path.display());
+    let name = path.display().to_string();
+    // The loader's words may begin with the path already.
+    let refuse = |why: String| if why.starts_with(&name) { why } else { format!("{name}: {why}") };
     // A file that is not there is in the loader's own words, which name what it looked for.
     if path.exists() {
         machine(path).map_err(refuse)?;

@@ -200,7 +200,7 @@ mod tests {
                 .output("y", &["n"])
                 .model()
         };
-        let made = |value: i64| {
+        let from_node = |value: i64| {
             let constant = node::<&str>("Constant", [], "c").attr("value_int", Attr::Int(value));
             let cast = node("Cast", ["c"], "f").attr("to", Attr::Int(1));
             let add = node("Add", ["x", "f"], "y");
@@ -215,10 +215,10 @@ mod tests {
         for value in [1 << 31, -(1 << 31) - 1, 1 << 61] {
             let says = format!("rten holds whole numbers in 32 bits, and \"ends\" holds {value}");
             assert!(load(stored(value)).unwrap_err().ends_with(&says));
-            assert!(load(made(value)).unwrap_err().ends_with(&format!("\"c\" holds {value}")));
+            assert!(load(from_node(value)).unwrap_err().ends_with(&format!("\"c\" holds {value}")));
         }
         for value in [i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN, i64::MAX - 1] {
-            assert_eq!((load(stored(value)), load(made(value))), (Ok(()), Ok(())), "{value}");
+            assert_eq!((load(stored(value)), load(from_node(value))), (Ok(()), Ok(())), "{value}");
         }
     }
 }

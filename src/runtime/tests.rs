@@ -174,7 +174,7 @@ fn a_library_that_is_none_is_told_by_its_path() {
     assert_eq!(found.name_and_version(), "onnxruntime 1.31.1");
 }
 
-/// `y = x + w` as OpenVINO writes it, with its weights beside it.
+/// `y = x + w` as OpenVINO writes it, with its weights next to it.
 fn written(folder: &Path, weights: &[f32]) -> PathBuf {
     let graph = include_str!("add.xml");
     let path = folder.join("add.xml");
@@ -219,7 +219,7 @@ fn openvinos_own_files_need_their_own_weights() {
 /// A conversation of each of two speakers that take turns, in one session; each hears what it hears alone.
 fn interleaved(session: &dyn Session, carried: &[(String, String)], first: &Tensors, name: &str) {
     let x = |value: f32| ("x".to_owned(), Tensor::from_f32(&[1, 4], &[value; 4]));
-    let heard = |values: &[f32], conversation: &mut dyn Conversation, at: usize| {
+    let output = |values: &[f32], conversation: &mut dyn Conversation, at: usize| {
         let mut inputs: Tensors = [x(values[at])].into();
         if at == 0 {
             inputs.extend(first.clone());
@@ -229,12 +229,12 @@ fn interleaved(session: &dyn Session, carried: &[(String, String)], first: &Tens
     let says = [[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]];
     let alone = says.map(|values| {
         let mut conversation = session.begin(carried).unwrap();
-        [0, 1, 2].map(|at| heard(&values, conversation.as_mut(), at))
+        [0, 1, 2].map(|at| output(&values, conversation.as_mut(), at))
     });
     let mut both = [session.begin(carried).unwrap(), session.begin(carried).unwrap()];
     for at in [0, 1, 2] {
         for (who, conversation) in both.iter_mut().enumerate() {
-            assert_eq!(heard(&says[who], conversation.as_mut(), at), alone[who][at], "{name}");
+            assert_eq!(output(&says[who], conversation.as_mut(), at), alone[who][at], "{name}");
         }
     }
     assert_eq!(alone[1][2], [60.0; 4], "{name}");

@@ -1,4 +1,4 @@
-//! What an OpenVINO graph says before it is loaded: whether the weights beside it can be its own, and whether it
+//! What an OpenVINO graph says before it is loaded: whether the weights next to it can be its own, and whether it
 //! keeps a state.
 
 use std::path::Path;

@@ -13,6 +13,7 @@ mod decoder;
 mod generation;
 mod language_model;
 mod sampling;
+mod settings;
 mod speaker;
 mod stream;
 #[cfg(test)]
@@ -27,10 +28,11 @@ pub use decoder::Decoder;
 pub use generation::Generation;
 pub use language_model::LanguageModel;
 pub use sampling::{Candidate, Filter, Sampler, Sampling};
+pub use settings::{Script, Settings};
 pub use speaker::{Assemble, Frame, Parts, Speaker, Speaking, Utterance};
 pub use stream::Stream;
 pub use tokenizer::Tokenizer;
-pub use voice::{Audience, Script, Settings, Summary, Voice};
+pub use voice::{Audience, Summary, Voice};
 
 /// Why a text can't be spoken.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]

@@ -198,7 +198,7 @@ fn side_by_side_and_streamed_is_what_one_at_a_time_is() {
     let (samples, summary) = say(&plain);
     assert_eq!(summary.sentences, 3);
     assert_eq!(samples.len(), 4 * (summary.tokens - 3), "a row less than tokens in each sentence");
-    assert!(summary.endless.is_empty() && summary.first_audio.unwrap() <= summary.whole);
+    assert!(summary.unterminated.is_empty() && summary.first_audio.unwrap() <= summary.whole);
     for batch in [2, 3, 9] {
         assert_eq!(say(&Settings { batch, ..plain }).0, samples, "left padding changes nothing");
     }
@@ -215,7 +215,7 @@ fn a_model_that_never_stops_is_cut_off_and_said_so() {
     let mut samples = Vec::new();
     let voice = voice(Fault::NeverStops);
     let summary = voice.speak(&script(TEXT), &settings, &mut samples, &ON).unwrap();
-    assert_eq!((summary.endless, summary.tokens, samples.len()), (vec![0, 1, 2], 60, 3 * 19 * 4));
+    assert_eq!((summary.unterminated, summary.tokens, samples.len()), (vec![0, 1, 2], 60, 3 * 19 * 4));
 }
 
 #[test]
@@ -331,18 +331,19 @@ impl Speaking for Counting {
         self.0.iter().all(|(left, _)| *left == 0)
     }
     fn step(&mut self, take: &mut dyn FnMut(usize, &Frame)) -> Result<(), Error> {
-        for (at, (left, said)) in self.0.iter_mut().enumerate().filter(|(_, (left, _))| *left > 0) {
+        for (at, (left, utterance)) in self.0.iter_mut().enumerate().filter(|(_, (left, _))| *left > 0)
+        {
             let frame = Frame::Codes(vec![*left]);
             take(at, &frame);
-            said.tokens.push(*left);
-            said.frames.push(frame);
+            utterance.tokens.push(*left);
+            utterance.frames.push(frame);
             *left -= 1;
-            said.stopped = *left == 0;
+            utterance.stopped = *left == 0;
         }
         Ok(())
     }
     fn finish(self: Box<Self>) -> Vec<Utterance> {
-        self.0.into_iter().map(|(_, said)| said).collect()
+        self.0.into_iter().map(|(_, utterance)| utterance).collect()
     }
 }
 
@@ -352,7 +353,7 @@ fn a_speaker_of_another_kind_is_said_side_by_side_and_again_where_it_is_stuck() 
     let say = |settings: Settings| {
         let mut samples = Vec::new();
         let summary = voice.speak(&script("cfb"), &settings, &mut samples, &ON).unwrap();
-        (samples, summary.tokens, summary.humming)
+        (samples, summary.tokens, summary.hallucinated)
     };
     let count = |from: i16| (1..=from).rev().flat_map(|n| vec![f32::from(n); n as usize]);
     let once: Vec<f32> = count(2).chain(count(5)).chain(count(1)).collect();

@@ -3,32 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::text::Faults;
-use super::{Error, Frame, Sampling, Speaker, Stream, Utterance};
-
-/// How a text is spoken.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How tokens are chosen.
-    pub sampling: Sampling,
-    /// The most tokens of a sentence; upstream's is 512.
-    pub limit: usize,
-    /// How often a sentence is said again in which the model only repeats one sound ([`Speaker::is_stuck`]).
-    pub retries: usize,
-    /// Sentences that are said at once; one while streaming.
-    pub batch: usize,
-    /// The most pieces (64 ms in Soprano) that are given out at a time while a sentence is being said
-    /// ([`Stream`]); none gives out whole sentences.
-    pub stream: Option<usize>,
-    /// What becomes of upstream's faults in reading.
-    pub faults: Faults,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let sampling = Sampling::default();
-        Self { sampling, limit: 512, retries: 0, batch: 1, stream: None, faults: Faults::Mended }
-    }
-}
+use super::{Error, Frame, Script, Settings, Speaker, Stream, Utterance};
 
 /// What speaking a text took.
 #[derive(Clone, Debug, Default)]
@@ -40,9 +15,9 @@ pub struct Summary {
     /// Samples.
     pub samples: usize,
     /// Sentences (from 0) that didn't stop by themselves.
-    pub endless: Vec<usize>,
+    pub unterminated: Vec<usize>,
     /// Sentences that still repeat one sound after the last retry.
-    pub humming: Vec<usize>,
+    pub hallucinated: Vec<usize>,
     /// Texts (from 0) of several that have nothing to say and were passed over.
     pub unsaid: Vec<usize>,
     /// From the text to the first prompt.
@@ -80,15 +55,6 @@ impl Audience for Vec<f32> {
         self.extend_from_slice(samples);
         Ok(())
     }
-}
-
-/// A text, and what errors call it: `the text`, `line 3`.
-#[derive(Clone, Debug)]
-pub struct Script {
-    /// Its name.
-    pub name: String,
-    /// The text.
-    pub text: String,
 }
 
 impl Voice {
@@ -278,10 +244,10 @@ impl Speech<'_> {
     fn count(&mut self, utterance: &Utterance) {
         let summary = &mut self.summary;
         if !utterance.stopped {
-            summary.endless.push(summary.sentences);
+            summary.unterminated.push(summary.sentences);
         }
         if self.settings.retries > 0 && self.voice.speaker.is_stuck(&utterance.frames) {
-            summary.humming.push(summary.sentences);
+            summary.hallucinated.push(summary.sentences);
         }
         summary.tokens += utterance.tokens.len();
         summary.sentences += 1;

@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn inputs_follow_ports_and_seed() {
         let model = model(&["batch", "2", "n"]);
-        let made = random_inputs(&[&model], 1, &sizes(5, &[])).unwrap();
-        let inputs = &made.inputs;
-        assert_eq!(made, random_inputs(&[&model], 1, &sizes(5, &[])).unwrap());
+        let random = random_inputs(&[&model], 1, &sizes(5, &[])).unwrap();
+        let inputs = &random.inputs;
+        assert_eq!(random, random_inputs(&[&model], 1, &sizes(5, &[])).unwrap());
         assert_ne!(inputs["x"], random_inputs(&[&model], 2, &sizes(5, &[])).unwrap().inputs["x"]);
         assert_eq!(inputs["x"].shape(), [1, 2, 5]);
         let floats = inputs["x"].to_f32().unwrap();
@@ -206,7 +206,8 @@ mod tests {
         assert_eq!(inputs["attention_mask"].to_i64().unwrap(), [1; 5]);
         assert_eq!(inputs["position_ids"].to_i64().unwrap(), [0, 1, 2, 3, 4]);
         assert!(inputs["input_ids"].to_i64().unwrap().iter().all(|id| (0..16).contains(id)));
-        let assumed: Vec<(&str, usize)> = made.assumed.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+        let assumed: Vec<(&str, usize)> =
+            random.assumed.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         let wanted = [("batch", 1), ("n", 5), ("past_sequence_length", 0), ("sequence_length", 5)];
         assert_eq!(assumed, wanted);
     }
@@ -214,8 +215,8 @@ mod tests {
     #[test]
     fn given_sizes_are_taken_and_unknown_ones_refused() {
         let of = |dims: &[&str], given: &[(&str, usize)]| {
-            let made = random_inputs(&[&model(dims)], 0, &sizes(5, given));
-            made.map(|made| made.inputs["x"].shape().to_vec()).map_err(|error| error.to_string())
+            let random = random_inputs(&[&model(dims)], 0, &sizes(5, given));
+            random.map(|random| random.inputs["x"].shape().to_vec()).map_err(|error| error.to_string())
         };
         assert_eq!(of(&["batch", "2*n", "n + 1"], &[("n", 8), ("batch", 3)]).unwrap(), [3, 16, 9]);
         assert_eq!(of(&["floor(n/2)", "4"], &[]).unwrap(), [2, 4]);
@@ -245,8 +246,8 @@ mod tests {
                 .model()
         };
         let drawn = |rows: usize| {
-            let made = random_inputs(&[&model(rows)], 0, &sizes(500, &[])).unwrap();
-            made.inputs["ids"].to_i64().unwrap().into_iter().max().unwrap()
+            let random = random_inputs(&[&model(rows)], 0, &sizes(500, &[])).unwrap();
+            random.inputs["ids"].to_i64().unwrap().into_iter().max().unwrap()
         };
         assert_eq!((drawn(3), drawn(1)), (2, 0));
         assert!(drawn(1000) > 900);

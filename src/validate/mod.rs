@@ -192,7 +192,7 @@ pub fn validate(
     })
 }
 
-/// Holds an artifact against its references in the first of these runtimes, and each other beside it. One that
+/// Compares an artifact with its references in the first of these runtimes, and in each other after it. One that
 /// takes the file slowly comes last, and where another has them all it runs the short references alone. Nothing
 /// where there is no runtime.
 ///
@@ -220,7 +220,7 @@ pub fn judge(
     Ok(Some(verdict))
 }
 
-/// Holds an artifact against its references in a second runtime, and the two runtimes against each other.
+/// Compares an artifact with its references in a second runtime, and the two runtimes against each other.
 /// The verdict fails where either fails.
 fn validate_beside(
     verdict: &mut Verdict,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use super::speech::{Heard, Piece};
+use super::speech::{Assessment, Piece};
 use crate::audio::resample;
 use crate::export::{Child, Error, Python, Request};
 use crate::tensor::{Tensor, TensorFile};
@@ -14,7 +14,7 @@ const RATE: u32 = 16_000;
 /// A piece that takes longer than this is not scored.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// The score of the decoder's audio of each piece beside upstream's, as MOS-LQO; none where the piece is too short
+/// The score of the decoder's audio of each piece against upstream's, as MOS-LQO; none where the piece is too short
 /// or silent, or the rate is below 16 kHz.
 ///
 /// # Errors
@@ -23,12 +23,12 @@ pub fn pesq(
     python: &Python,
     cache: &Path,
     pieces: &[Piece],
-    heard: &[Heard],
+    assessments: &[Assessment],
     sample_rate: u32,
     interrupted: &AtomicBool,
 ) -> Result<Vec<Option<f64>>, Error> {
     if sample_rate < RATE {
-        return Ok(vec![None; heard.len()]);
+        return Ok(vec![None; assessments.len()]);
     }
     let io = |path: &Path, source| Error::Io { path: path.to_owned(), source };
     let scratch = tempfile::tempdir().map_err(|e| io(&std::env::temp_dir(), e))?;
@@ -43,15 +43,15 @@ pub fn pesq(
         std::fs::write(&path, bytes).map_err(|e| io(&path, e))?;
         Ok(path)
     };
-    let pieces = &pieces[..heard.len()];
+    let pieces = &pieces[..assessments.len()];
     let reference = &write("reference", pieces.iter().map(|piece| &piece.audio).collect())?;
-    let degraded = &write("degraded", heard.iter().map(|piece| &piece.same_rows).collect())?;
+    let degraded = &write("degraded", assessments.iter().map(|piece| &piece.same_rows).collect())?;
     let log = &scratch.path().join("log");
     let child = Child { python, cache, log, time_limit: TIME_LIMIT, interrupted, progress: &|_| {} };
     let mut result = child.run(&Request::Pesq { reference, degraded }, scratch.path())?.result;
     let scores: Vec<Option<f64>> = serde_json::from_value(result["scores"].take()).unwrap_or_default();
-    if scores.len() != heard.len() {
-        let why = format!("{} scores for {} pieces", scores.len(), heard.len());
+    if scores.len() != assessments.len() {
+        let why = format!("{} scores for {} pieces", scores.len(), assessments.len());
         return Err(Error::Protocol { why, log: log.clone() });
     }
     Ok(scores)

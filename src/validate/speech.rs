@@ -107,8 +107,8 @@ impl Recorded {
         let sampling = Sampling { temperature: 0.0, repetition_penalty, ..Sampling::default() };
         let limit = settings.max_new_tokens;
         let faults = Faults::Kept;
-        let said = Settings { sampling, limit, faults, ..Settings::default() };
-        Ok(Self { sentences: settings.sentences, settings: said, pieces })
+        let spoken = Settings { sampling, limit, faults, ..Settings::default() };
+        Ok(Self { sentences: settings.sentences, settings: spoken, pieces })
     }
 }
 
@@ -131,9 +131,9 @@ pub enum Demand {
     },
 }
 
-/// How one piece was said.
+/// How one piece was spoken, compared with upstream.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Heard {
+pub struct Assessment {
     /// The prompt.
     pub prompt: String,
     /// Tokens of upstream's.
@@ -171,7 +171,7 @@ pub struct Heard {
     pub same_rows: Vec<f32>,
 }
 
-impl Heard {
+impl Assessment {
     /// Takes what [`pesq`](fn@super::pesq) measured, and holds it to what is demanded.
     pub fn score(&mut self, pesq: Option<f64>, demand: Demand) {
         self.pesq = pesq;
@@ -187,13 +187,13 @@ impl Heard {
 ///
 /// # Errors
 /// [`Error::Speech`] of the voice; [`Error::Interrupted`].
-pub fn hear(
+pub fn assess(
     voice: &Voice,
     recorded: &Recorded,
     demand: Demand,
     interrupted: &AtomicBool,
     progress: &dyn Fn(usize, usize),
-) -> Result<Vec<Heard>, Error> {
+) -> Result<Vec<Assessment>, Error> {
     let mut prompts = Vec::new();
     for text in &recorded.sentences {
         let script = Script { name: format!("{text:?}"), text: text.clone() };
@@ -206,7 +206,7 @@ pub fn hear(
         let utterance = voice.say(ids, at, &recorded.settings, interrupted)?;
         let utterance = utterance.into_iter().next().unwrap_or_default();
         let pairs = utterance.tokens.iter().zip(&piece.tokens);
-        let mut result = Heard {
+        let mut result = Assessment {
             prompt: piece.prompt.clone(),
             tokens: piece.tokens.len(),
             agreeing: pairs.take_while(|(a, b)| a == b).count(),
@@ -214,7 +214,7 @@ pub fn hear(
             stops: utterance.stopped == piece.stopped,
             samples: voice.render(&utterance.frames)?,
             same_rows: voice.render(&piece.frames)?,
-            ..Heard::default()
+            ..Assessment::default()
         };
         if prompts.get(at) != Some(&piece.ids) {
             result.faults.push("the text front end makes another prompt of it".to_owned());
@@ -239,7 +239,7 @@ fn refuse(error: audio::Error) -> Error {
 }
 
 /// Measures the audio of upstream's rows.
-fn compare(result: &mut Heard, piece: &Piece, sample_rate: u32) -> Result<(), Error> {
+fn compare(result: &mut Assessment, piece: &Piece, sample_rate: u32) -> Result<(), Error> {
     let (want, got) = (&piece.audio, &result.same_rows);
     result.snr_db = audio::snr_db(want, got).map_err(refuse)?;
     result.log_spectral_distance_db = if want.is_empty() {
@@ -263,7 +263,7 @@ fn compare(result: &mut Heard, piece: &Piece, sample_rate: u32) -> Result<(), Er
     Ok(())
 }
 
-fn judge(result: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
+fn judge(result: &mut Assessment, piece: &Piece, demand: Demand, same: bool) {
     let mut faults = std::mem::take(&mut result.faults);
     let mut ensure = |holds: bool, fault: String| {
         if !holds {
@@ -307,7 +307,7 @@ fn judge(result: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
             count as f64 / samples.len().max(1) as f64
         };
         let quiet = loud(samples) < QUIETEST * loud(&piece.audio);
-        ensure(!quiet, format!("{whose}: silent beside upstream's"));
+        ensure(!quiet, format!("{whose}: silent next to upstream's"));
         let more = clipped(samples) - clipped(&piece.audio);
         ensure(more <= MOST_CLIPPED, format!("{whose}: {:.1} % of it is clipped", more * 100.0));
     }
@@ -318,8 +318,8 @@ fn judge(result: &mut Heard, piece: &Piece, demand: Demand, same: bool) {
 mod tests {
     use super::*;
 
-    /// A piece of a second and a half, and how it is heard with its samples changed.
-    fn heard(demand: Demand, change: impl Fn(usize, f32) -> f32, same: bool) -> Heard {
+    /// A piece of a second and a half, and the assessment of it with its samples changed.
+    fn assessed(demand: Demand, change: impl Fn(usize, f32) -> f32, same: bool) -> Assessment {
         let tone = |n: usize| {
             let t = n as f32 / 16000.0;
             let voiced = 0.5 + 0.5 * (t * 19.0).sin();
@@ -337,8 +337,14 @@ mod tests {
         };
         let own_snr_db = same.then(|| audio::snr_db(&piece.audio, &samples).unwrap());
         let same_rows = samples.clone();
-        let mut found =
-            Heard { tokens: 4, stops: true, own_snr_db, samples, same_rows, ..Heard::default() };
+        let mut found = Assessment {
+            tokens: 4,
+            stops: true,
+            own_snr_db,
+            samples,
+            same_rows,
+            ..Assessment::default()
+        };
         compare(&mut found, &piece, 16000).unwrap();
         judge(&mut found, &piece, demand, same);
         found
@@ -350,25 +356,25 @@ mod tests {
     #[test]
     fn what_is_upstreams_passes_and_each_fault_has_its_sentence() {
         let whole = |_: usize, sample: f32| sample;
-        assert_eq!(heard(SAME, whole, true).faults, [""; 0]);
-        assert_eq!(heard(GOOD, whole, false).faults, [""; 0]);
+        assert_eq!(assessed(SAME, whole, true).faults, [""; 0]);
+        assert_eq!(assessed(GOOD, whole, false).faults, [""; 0]);
         let noise = |n: usize, s: f32| s + 0.2 * ((n * n) as f32 * 0.7).sin();
-        assert!(heard(SAME, whole, false).faults[0].contains("0 of 4 tokens"));
-        assert!(heard(SAME, noise, true).faults[0].contains("dB from upstream's"));
-        let noisy = heard(GOOD, noise, false);
+        assert!(assessed(SAME, whole, false).faults[0].contains("0 of 4 tokens"));
+        assert!(assessed(SAME, noise, true).faults[0].contains("dB from upstream's"));
+        let noisy = assessed(GOOD, noise, false);
         assert!(noisy.faults.iter().any(|fault| fault.contains("mel-cepstral")), "{:?}", noisy.faults);
-        let silent = heard(GOOD, |_, s| s * 0.01, false).faults;
+        let silent = assessed(GOOD, |_, s| s * 0.01, false).faults;
         assert!(silent.iter().any(|fault| fault.contains("silent")), "{silent:?}");
-        let loud = heard(GOOD, |_, s| (s * 9.0).clamp(-1.0, 1.0), false).faults;
+        let loud = assessed(GOOD, |_, s| (s * 9.0).clamp(-1.0, 1.0), false).faults;
         assert!(loud.iter().any(|fault| fault.contains("clipped")), "{loud:?}");
     }
 
     #[test]
     fn pesq_is_held_where_it_is_demanded_and_measured() {
         let faults = |score, demand| {
-            let mut heard = Heard::default();
-            heard.score(score, demand);
-            heard.faults
+            let mut assessed = Assessment::default();
+            assessed.score(score, demand);
+            assessed.faults
         };
         assert_eq!(faults(Some(3.1), GOOD), ["PESQ 3.100 (>= 4)"]);
         let free = Demand::Good { stoi: 0.95, mel_cepstral_distortion_db: 1.5, pesq: None };

@@ -172,7 +172,7 @@ impl Verdict {
     }
 }
 
-/// The kind of a case beside which no other of that kind is well-conditioned.
+/// The kind of a case besides which no other of that kind is well-conditioned.
 fn unproven(cases: &[CaseResult]) -> Option<Kind> {
     let judges = |kind: Kind| cases.iter().any(|c| c.kind == kind && c.ill_conditioned.is_none());
     cases.iter().map(|case| case.kind).find(|&kind| !judges(kind))

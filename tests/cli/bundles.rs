@@ -484,12 +484,12 @@ fn a_case_that_a_last_bit_throws_over_is_told_and_hides_nothing() {
     let world = World::new();
     let python = python().unwrap();
     std::fs::create_dir(world.work("checkpoint")).unwrap();
-    let made = std::process::Command::new(python.join("bin/python"))
+    let output = std::process::Command::new(python.join("bin/python"))
         .args(["-W", "ignore", "-c", WITHOUT_BIASES])
         .arg(shared.stage("checkpoint", "decoder.pth"))
         .arg(world.work("checkpoint/decoder.pth"))
         .status();
-    assert!(made.unwrap().success());
+    assert!(output.unwrap().success());
     let references = "decoder:\n  references: {lengths: [2, 5], batches: [1, 2]}\n";
     world.write("silent.yaml", format!("name: silent\nsource: ./checkpoint\n{references}"));
     let mut build = world.command(["build", "silent.yaml", "-o", "bundle", "--cache-dir"]);

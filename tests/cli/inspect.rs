@@ -109,17 +109,18 @@ fn weights_are_counted_wherever_they_lie() {
     snapshot!("inspect-everywhere", world, world.run(["inspect", "m.onnx", "--nodes"]).exits(0).show());
     let run = world.run(["inspect", "m.onnx", "--json"]).exits(0);
     let found = run.json();
-    let held: Vec<_> = found["weights_in"]
+    let places: Vec<_> = found["weights_in"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|held| {
-            let text = |key: &str| held[key].as_str().unwrap().to_owned();
-            let number = |key: &str| held[key].as_u64().unwrap();
+        .map(|place| {
+            let text = |key: &str| place[key].as_str().unwrap().to_owned();
+            let number = |key: &str| place[key].as_u64().unwrap();
             (text("in"), text("as"), number("weights"), number("bytes"))
         })
         .collect();
-    let held: Vec<_> = held.iter().map(|(a, b, n, size)| (a.as_str(), b.as_str(), *n, *size)).collect();
+    let places: Vec<_> =
+        places.iter().map(|(a, b, n, size)| (a.as_str(), b.as_str(), *n, *size)).collect();
     let wanted = [
         ("graph", "constant", 2, 12 + 16),
         // Two floats, three 4-bit integers in two bytes, three letters.
@@ -128,7 +129,7 @@ fn weights_are_counted_wherever_they_lie() {
         ("nested graphs", "initializer", 2, 16),
         ("functions", "constant", 1, 4),
     ];
-    assert_eq!(held, wanted);
+    assert_eq!(places, wanted);
     assert_eq!(found["weights"], 9);
     assert_eq!(found["weight_bytes"], 28 + 13 + 12 + 16 + 4);
     assert_eq!(found["nodes"], 9, "{found}");

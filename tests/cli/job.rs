@@ -87,8 +87,8 @@ fn the_workflow_builds_gates_signs_and_publishes() {
         for (step_name, script) in &run {
             let ran = step(&world, script, &environment).exits(0);
             if step_name == "gate" {
-                let held = ran.stderr.contains("held: gate.decoder.size_mb");
-                assert_eq!(held, name == "a", "{}", ran.show());
+                let passed = ran.stderr.contains("held: gate.decoder.size_mb");
+                assert_eq!(passed, name == "a", "{}", ran.show());
             }
             if step_name.starts_with("publish") {
                 published.push(ran.stdout.trim().to_owned());

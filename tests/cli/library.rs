@@ -28,8 +28,8 @@ fn a_bundle_is_opened_and_speaks_as_synth_does() {
     let Some(voice) = synth::voice() else { return skipped(test, "no .venv; run make setup") };
     let world = World::new();
     let bundle = voice.to_str().unwrap();
-    let said = run(&world, &speak, &[bundle, "Hello there, my friend.", "library.wav"]).exits(0);
-    assert!(said.stdout.starts_with("1 sentences, ") && said.stdout.contains("in tract "));
+    let spoken = run(&world, &speak, &[bundle, "Hello there, my friend.", "library.wav"]).exits(0);
+    assert!(spoken.stdout.starts_with("1 sentences, ") && spoken.stdout.contains("in tract "));
     let arguments =
         ["synth", bundle, "Hello there, my friend.", "--runtime", "tract", "-o", "synth.wav"];
     world.run(arguments).exits(0);

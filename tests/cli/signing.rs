@@ -84,8 +84,8 @@ fn what_a_signature_does_not_cover_is_found() {
         let world = signed();
         harm(&world.work("small"));
         let run = world.run(["verify", "small", "--key", "key.pub"]).exits(1);
-        let said = format!("{}{}", run.stdout, run.stderr);
-        assert!(said.contains(words), "{what}: {}", run.show());
+        let printed = format!("{}{}", run.stdout, run.stderr);
+        assert!(printed.contains(words), "{what}: {}", run.show());
     }
     let world = signed();
     world.run(["sign", "--generate", "other", "--no-password"]).exits(0);

@@ -61,13 +61,13 @@ fn upstream_speaks_once() {
     };
     let run = speak().exits(0);
     let file = Path::new(run.stdout.trim()).join("speech.safetensors");
-    let made = std::fs::read(&file).unwrap();
-    assert!(made.windows(8).any(|window| window == b"0/tokens"));
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.windows(8).any(|window| window == b"0/tokens"));
     let modified = || std::fs::metadata(&file).unwrap().modified().unwrap();
     let before = modified();
     speak().exits(0);
     assert_eq!(modified(), before, "taken from the cache");
     std::fs::write(&file, b"x").unwrap();
     speak().exits(0);
-    assert_eq!(std::fs::read(&file).unwrap(), made, "made again, to the same bytes");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "made again, to the same bytes");
 }

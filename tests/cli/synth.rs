@@ -282,8 +282,8 @@ fn bundles_that_can_not_speak() {
 fn environment(world: &World) -> PathBuf {
     let python = python().unwrap().join("bin/python");
     let home = world.path("environment");
-    let made = Command::new(&python).args(["-m", "venv"]).arg(&home).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let venv = Command::new(&python).args(["-m", "venv"]).arg(&home).output().unwrap();
+    assert!(venv.status.success(), "{}", String::from_utf8_lossy(&venv.stderr));
     let packages = "import sysconfig; print(sysconfig.get_path('purelib'))";
     let packages = Command::new(&python).args(["-c", packages]).output().unwrap().stdout;
     std::fs::write(site(&home).join("base.pth"), packages).unwrap();

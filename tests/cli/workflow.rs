@@ -105,11 +105,11 @@ fn snakemake_builds_two_recipes() {
     }
     // One checkpoint and its recording, two of everything else, and nothing made twice.
     let stages = std::fs::read_dir(world.path("cache/stages")).unwrap();
-    let mut made: Vec<String> = stages
+    let mut names: Vec<String> = stages
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .map(|name| name.rsplit_once('-').unwrap().0.to_owned())
         .collect();
-    made.sort();
+    names.sort();
     let wanted = [
         "checkpoint",
         "export-decoder",
@@ -120,7 +120,7 @@ fn snakemake_builds_two_recipes() {
         "validate-decoder",
         "validate-decoder",
     ];
-    assert_eq!(made, wanted, "{}", run.show());
+    assert_eq!(names, wanted, "{}", run.show());
     assert_eq!(run.stderr.matches("\nlocalrule export_decoder_").count(), 2, "{}", run.show());
     runs().exits(0).says("Nothing to be done");
 

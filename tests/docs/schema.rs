@@ -20,24 +20,24 @@ fn departures(root: &Value, schema: &Value, value: &Value, at: &str, into: &mut 
         departures(root, schema, value, at, &mut found);
         found.is_empty()
     };
-    for (keyword, said) in keywords {
+    for (keyword, rule) in keywords {
         let holds = match keyword.as_str() {
             "$schema" | "$defs" | "title" | "description" | "default" | "format" => true,
             // Read with `properties`, below.
             "additionalProperties" => true,
             "$ref" => {
-                let definition = &root["$defs"][said.as_str().unwrap().rsplit('/').next().unwrap()];
+                let definition = &root["$defs"][rule.as_str().unwrap().rsplit('/').next().unwrap()];
                 departures(root, definition, value, at, into);
                 true
             }
-            "anyOf" => said.as_array().unwrap().iter().any(fits),
-            "oneOf" => said.as_array().unwrap().iter().filter(|one| fits(one)).count() == 1,
-            "const" => value == said,
-            "enum" => said.as_array().unwrap().contains(value),
-            "minimum" => value.as_f64().is_none_or(|number| number >= said.as_f64().unwrap()),
-            "maximum" => value.as_f64().is_none_or(|number| number <= said.as_f64().unwrap()),
+            "anyOf" => rule.as_array().unwrap().iter().any(fits),
+            "oneOf" => rule.as_array().unwrap().iter().filter(|one| fits(one)).count() == 1,
+            "const" => value == rule,
+            "enum" => rule.as_array().unwrap().contains(value),
+            "minimum" => value.as_f64().is_none_or(|number| number >= rule.as_f64().unwrap()),
+            "maximum" => value.as_f64().is_none_or(|number| number <= rule.as_f64().unwrap()),
             "pattern" => {
-                let pattern = regex::Regex::new(said.as_str().unwrap()).unwrap();
+                let pattern = regex::Regex::new(rule.as_str().unwrap()).unwrap();
                 value.as_str().is_none_or(|text| pattern.is_match(text))
             }
             "type" => {
@@ -51,18 +51,18 @@ fn departures(root: &Value, schema: &Value, value: &Value, at: &str, into: &mut 
                     "null" => value.is_null(),
                     other => panic!("{at}: the type {other}"),
                 };
-                said.as_array().map_or_else(|| is(said), |types| types.iter().any(is))
+                rule.as_array().map_or_else(|| is(rule), |types| types.iter().any(is))
             }
             "required" => {
                 let lacks = |key: &&Value| value.get(key.as_str().unwrap()).is_none();
                 let missing =
-                    said.as_array().unwrap().iter().filter(|_| value.is_object()).filter(lacks);
+                    rule.as_array().unwrap().iter().filter(|_| value.is_object()).filter(lacks);
                 into.extend(missing.map(|key| format!("{at}: without {key}")));
                 true
             }
             "items" => {
                 for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-                    departures(root, said, item, &format!("{at}[{i}]"), into);
+                    departures(root, rule, item, &format!("{at}[{i}]"), into);
                 }
                 true
             }
@@ -70,7 +70,7 @@ fn departures(root: &Value, schema: &Value, value: &Value, at: &str, into: &mut 
                 let mut keys = value.as_object().into_iter().flatten().map(|(key, _)| key);
                 keys.all(|key| {
                     let mut found = Vec::new();
-                    departures(root, said, &json!(key), at, &mut found);
+                    departures(root, rule, &json!(key), at, &mut found);
                     found.is_empty()
                 })
             }

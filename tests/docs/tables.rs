@@ -106,9 +106,9 @@ impl<'a> Reference<'a> {
         let words = words(schema);
         if !words.is_empty() {
             let names: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-            let told =
+            let about =
                 words.iter().filter_map(|(word, about)| Some(format!("`{word}`: {}", (*about)?)));
-            return (names.join(", "), String::new(), told.collect::<Vec<_>>().join(" "));
+            return (names.join(", "), String::new(), about.collect::<Vec<_>>().join(" "));
         }
         let bounds = bounds(schema);
         let kind = schema["type"].as_array().map_or(&schema["type"], |types| &types[0]);

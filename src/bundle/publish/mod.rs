@@ -33,13 +33,13 @@ pub trait Reporter: Sync {
     fn moved(&self, file: &str, done: u64, total: u64);
 }
 
-/// What a place may need to know beside its address.
+/// What a place may need to know besides its address.
 pub struct Context<'a> {
     /// The cache's folder.
     pub cache: &'a Path,
     /// An interpreter that was named explicitly.
     pub python: Option<&'a Path>,
-    /// The version, where it was given beside the address.
+    /// The version, where it was given next to the address.
     pub version: Option<&'a str>,
     /// Speak to a registry without TLS wherever it is.
     pub plain_http: bool,
@@ -193,7 +193,7 @@ pub fn address(package: &Package, place: &str, context: &Context<'_>) -> Result<
 ///
 /// # Errors
 /// [`Error::VersionExists`] where the version holds another bundle, [`Error::Case`] where a folder can't hold
-/// it beside what is there; the others say what the place, or the way there, refuses.
+/// it next to what is there; the others say what the place, or the way there, refuses.
 pub fn publish(package: &Package, place: &str, context: &Context<'_>) -> Result<Published, Error> {
     store(place, context)?.publish(package)
 }

@@ -1,4 +1,4 @@
-//! Bars beside their names as inline SVG.
+//! Bars next to their names as inline SVG.
 
 use std::fmt::Write as _;
 

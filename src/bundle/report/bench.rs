@@ -34,7 +34,7 @@ struct Html<'a> {
     demands: Vec<(&'a Demand, String)>,
 }
 
-/// The page, which needs nothing beside it: no script, no other file.
+/// The page, which needs nothing else: no script, no other file.
 pub fn html(report: &Report) -> String {
     let graphs = report.graphs().into_iter().filter_map(|name| graph(report, name));
     let factors =

@@ -148,7 +148,7 @@ pub(super) fn waveform(samples: &[f32], sample_rate: u32, full_scale: f64, label
     picture(WAVEFORM_HEIGHT, samples.len() as f64 / f64::from(sample_rate), label, &content)
 }
 
-/// A number short enough to stand beside an axis.
+/// A number short enough to stand next to an axis.
 fn axis_number(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e4).contains(&x) { format!("{x:.1e}") } else { plain(x, 2) }
 }

@@ -4,17 +4,17 @@ use askama::Template;
 
 use super::plot::{RANGE_DB, Spectrogram};
 use super::sound::{player, positive};
-use crate::validate::speech::{Heard, Piece};
+use crate::validate::speech::{Assessment, Piece};
 
 /// What one variant said in one runtime.
-pub struct Speaker {
+pub struct Variant {
     /// `fp32 in tract 0.23.9`.
     pub name: String,
     /// Piece by piece, in the order of the recording.
-    pub heard: Vec<Heard>,
+    pub assessments: Vec<Assessment>,
 }
 
-/// A voice beside the run of upstream that it is held to.
+/// A voice, compared with the run of upstream.
 pub struct SpeechPage<'a> {
     /// The bundle.
     pub name: &'a str,
@@ -23,7 +23,7 @@ pub struct SpeechPage<'a> {
     /// What upstream said.
     pub pieces: &'a [Piece],
     /// What was said here.
-    pub speakers: &'a [Speaker],
+    pub variants: &'a [Variant],
     /// Why PESQ was not measured, where it wasn't.
     pub pesq_missing: Option<&'a str>,
 }
@@ -53,10 +53,11 @@ struct Html<'a> {
     pesq_missing: Option<&'a str>,
 }
 
-/// The page, which needs nothing beside it: no script, no other file.
+/// The page, which needs nothing else: no script, no other file.
 pub fn html(page: &SpeechPage<'_>) -> String {
-    let passed = |heard: &[Heard]| heard.iter().filter(|heard| heard.faults.is_empty()).count();
-    let summary = page.speakers.iter().map(|s| (s.name.clone(), passed(&s.heard), s.heard.len()));
+    let passed = |all: &[Assessment]| all.iter().filter(|one| one.faults.is_empty()).count();
+    let summary =
+        page.variants.iter().map(|s| (s.name.clone(), passed(&s.assessments), s.assessments.len()));
     let rows = page.pieces.iter().enumerate().map(|(at, piece)| {
         let reference = Spectrogram::of(&piece.audio, page.sample_rate);
         let zero = positive(reference.loudest());
@@ -73,11 +74,16 @@ pub fn html(page: &SpeechPage<'_>) -> String {
         };
         let tokens = format!("{} tokens", piece.tokens.len());
         let upstream = sound("upstream in PyTorch", &piece.audio, tokens, Vec::new());
-        let said = page.speakers.iter().filter_map(|speaker| {
-            let heard = speaker.heard.get(at)?;
-            Some(sound(&speaker.name, &heard.samples, figures(heard), heard.faults.clone()))
+        let sounds = page.variants.iter().filter_map(|variant| {
+            let assessment = variant.assessments.get(at)?;
+            Some(sound(
+                &variant.name,
+                &assessment.samples,
+                figures(assessment),
+                assessment.faults.clone(),
+            ))
         });
-        Row { prompt: piece.prompt.clone(), sounds: std::iter::once(upstream).chain(said).collect() }
+        Row { prompt: piece.prompt.clone(), sounds: std::iter::once(upstream).chain(sounds).collect() }
     });
     let html = Html {
         name: page.name,
@@ -89,14 +95,14 @@ pub fn html(page: &SpeechPage<'_>) -> String {
     html.render().expect("writing to memory, with filters that refuse nothing")
 }
 
-fn figures(heard: &Heard) -> String {
+fn figures(assessment: &Assessment) -> String {
     let scores = [
-        ("SI-SDR", heard.si_sdr_db, 1, " dB"),
-        ("log-spectral distance", Some(heard.log_spectral_distance_db), 3, " dB"),
-        ("mel-cepstral distortion", heard.mel_cepstral_distortion_db, 3, " dB"),
-        ("STOI", heard.stoi, 3, ""),
-        ("ESTOI", heard.estoi, 3, ""),
-        ("PESQ", heard.pesq, 3, ""),
+        ("SI-SDR", assessment.si_sdr_db, 1, " dB"),
+        ("log-spectral distance", Some(assessment.log_spectral_distance_db), 3, " dB"),
+        ("mel-cepstral distortion", assessment.mel_cepstral_distortion_db, 3, " dB"),
+        ("STOI", assessment.stoi, 3, ""),
+        ("ESTOI", assessment.estoi, 3, ""),
+        ("PESQ", assessment.pesq, 3, ""),
     ];
     let scores = scores.map(|(name, score, digits, unit)| match score {
         Some(score) => format!("{name} {score:.digits$}{unit}"),
@@ -104,9 +110,9 @@ fn figures(heard: &Heard) -> String {
     });
     format!(
         "{} of {} tokens the same; from upstream’s rows: SNR {:.1} dB, {}",
-        heard.agreeing,
-        heard.tokens,
-        heard.snr_db,
+        assessment.agreeing,
+        assessment.tokens,
+        assessment.snr_db,
         scores.join(", ")
     )
 }
@@ -126,16 +132,21 @@ mod tests {
             frames: vec![],
             audio: audio.clone(),
         };
-        let good =
-            Heard { tokens: 2, agreeing: 2, samples: audio, stoi: Some(0.97), ..Heard::default() };
-        let bad = Heard { faults: vec!["PESQ 3.100 (>= 4)".into()], ..Heard::default() };
-        let speaker = |name: &str, heard| Speaker { name: name.into(), heard: vec![heard] };
-        let speakers = [speaker("fp32 in tract", good), speaker("int8 in tract", bad)];
+        let good = Assessment {
+            tokens: 2,
+            agreeing: 2,
+            samples: audio,
+            stoi: Some(0.97),
+            ..Assessment::default()
+        };
+        let bad = Assessment { faults: vec!["PESQ 3.100 (>= 4)".into()], ..Assessment::default() };
+        let variant = |name: &str, one| Variant { name: name.into(), assessments: vec![one] };
+        let variants = [variant("fp32 in tract", good), variant("int8 in tract", bad)];
         let page = SpeechPage {
             name: "mini",
             sample_rate: 8000,
             pieces: &[piece],
-            speakers: &speakers,
+            variants: &variants,
             pesq_missing: Some("no Python environment"),
         };
         let html = html(&page);

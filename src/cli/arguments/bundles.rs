@@ -16,7 +16,7 @@ pub(in super::super) struct Validate {
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,
-    /// Let the bundle say the recipe's sentences, in every file and runtime, beside upstream's own run.
+    /// Let the bundle say the recipe's sentences, in every file and runtime, and compare it with upstream's own run.
     #[arg(long, conflicts_with = "audio")]
     pub speech: bool,
     /// Write a page that plays what was said, with spectrograms.
@@ -106,7 +106,7 @@ pub(in super::super) struct Verify {
 #[derive(Args)]
 #[group(id = "what", required = true, multiple = true)]
 pub(in super::super) struct Sign {
-    /// A bundle's folder; the signature goes beside its manifest, which holds every file's digest.
+    /// A bundle's folder; the signature goes next to its manifest, which holds every file's digest.
     #[arg(group = "what", requires = "key")]
     pub bundle: Option<PathBuf>,
     /// A minisign secret key.

@@ -90,7 +90,7 @@ pub(in super::super) struct Diff {
 /// How a changed model is written.
 #[derive(Args)]
 pub(in super::super) struct Written {
-    /// Write weights into a file beside the output, FILE.data; without this only past 2 GiB.
+    /// Write weights into a file next to the output, FILE.data; without this only past 2 GiB.
     #[arg(long)]
     pub external_data: bool,
     /// Replace a file that is in the way.

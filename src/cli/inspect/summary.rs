@@ -27,7 +27,7 @@ pub(super) struct Summary {
     pub weight_bytes: u64,
     /// The weights by where they lie and how they are held.
     #[serde(rename = "weights_in")]
-    pub held: Vec<Held>,
+    pub places: Vec<Weights>,
     pub largest: Vec<Weight>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_list: Option<Vec<Nodes>>,
@@ -55,7 +55,7 @@ pub(super) struct Function {
 }
 
 #[derive(Serialize)]
-pub(super) struct Held {
+pub(super) struct Weights {
     #[serde(rename = "in")]
     pub home: &'static str,
     #[serde(rename = "as")]
@@ -108,14 +108,14 @@ impl Summary {
             *operators.entry(node.qualified_op()).or_default() += 1;
         }
         let weights: Vec<Vec<Weight>> = scopes.iter().map(weights_of).collect();
-        let mut held: BTreeMap<(Home, &str), (usize, u64)> = BTreeMap::new();
+        let mut places: BTreeMap<(Home, &str), (usize, u64)> = BTreeMap::new();
         for weight in weights.iter().flatten() {
-            let (count, bytes) = held.entry((weight.home, weight.kind)).or_default();
+            let (count, bytes) = places.entry((weight.home, weight.kind)).or_default();
             (*count, *bytes) = (*count + 1, *bytes + weight.bytes);
         }
-        let held: Vec<Held> = held
+        let places: Vec<Weights> = places
             .into_iter()
-            .map(|((home, kind), (weights, bytes))| Held { home: place(home), kind, weights, bytes })
+            .map(|((home, kind), (weights, bytes))| Weights { home: place(home), kind, weights, bytes })
             .collect();
         let functions = proto.functions.iter().map(|function| {
             let name = function.qualified_name();
@@ -151,9 +151,9 @@ impl Summary {
             nodes: scopes.iter().map(|scope| scope.nodes.len()).sum(),
             operators,
             functions,
-            weights: held.iter().map(|held| held.weights).sum(),
-            weight_bytes: held.iter().map(|held| held.bytes).sum(),
-            held,
+            weights: places.iter().map(|place| place.weights).sum(),
+            weight_bytes: places.iter().map(|place| place.bytes).sum(),
+            places,
             largest,
             node_list: nodes.then(|| scopes.iter().map(Nodes::of).collect()),
         }
@@ -181,7 +181,7 @@ impl Nodes {
             attributes: node.attribute.iter().map(|a| (a.name().to_owned(), a.text())).collect(),
         };
         let nodes = scope.nodes.iter().enumerate().map(node).collect();
-        // A function stands beside the main graph; each graph inside a node one further in.
+        // A function stands next to the main graph; each graph inside a node one further in.
         Nodes { path: scope.path.clone(), depth: scope.path.len() / 2, nodes }
     }
 }

@@ -1,4 +1,4 @@
-//! Where speech goes: a file beside its place until it is whole, a folder of them, or stdout.
+//! Where speech goes: a file next to its place until it is whole, a folder of them, or stdout.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Stdout};

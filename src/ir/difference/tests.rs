@@ -244,9 +244,9 @@ fn every_change(
         tried.push(of.full_name().to_owned());
     };
     let set = |field: &FieldDescriptor, value: Value| {
-        let mut made = DynamicMessage::new(message.clone());
-        made.set_field(field, if field.is_list() { Value::List(vec![value]) } else { value });
-        made
+        let mut changed = DynamicMessage::new(message.clone());
+        changed.set_field(field, if field.is_list() { Value::List(vec![value]) } else { value });
+        changed
     };
     for field in message.fields() {
         let empty = DynamicMessage::new(message.clone());
@@ -260,9 +260,9 @@ fn every_change(
         check(&field, set(&field, a.clone()), set(&field, b.clone()));
         if field.is_list() {
             let both = |values| {
-                let mut made = DynamicMessage::new(message.clone());
-                made.set_field(&field, Value::List(values));
-                made
+                let mut changed = DynamicMessage::new(message.clone());
+                changed.set_field(&field, Value::List(values));
+                changed
             };
             check(&field, both(vec![a.clone(), b.clone()]), both(vec![b, a]));
         }

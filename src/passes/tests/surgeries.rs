@@ -123,10 +123,10 @@ fn a_route_is_a_list_of_steps() {
 
 #[test]
 fn a_surgery_is_one_patch() {
-    let made = |fuel| done(&mut model(PLAIN), &Driver::new(CAUSAL).fuel(Some(fuel)));
-    assert_eq!(made(0), (vec![], true));
-    assert_eq!(made(1), (vec!["expose-hidden-states"], true));
-    assert_eq!(made(2), (vec!["expose-hidden-states", "add-kv-cache"], true));
+    let count = |fuel| done(&mut model(PLAIN), &Driver::new(CAUSAL).fuel(Some(fuel)));
+    assert_eq!(count(0), (vec![], true));
+    assert_eq!(count(1), (vec!["expose-hidden-states"], true));
+    assert_eq!(count(2), (vec!["expose-hidden-states", "add-kv-cache"], true));
 }
 
 #[test]

@@ -121,11 +121,11 @@ impl Shape {
 
     fn model(&self, weight: &[f32]) -> Model {
         let (k, n) = (self.k, self.n);
-        let held = initializer_f32("w", &[k, n], weight);
+        let stored = initializer_f32("w", &[k, n], weight);
         let graph = TestGraph::new();
         let graph = match self.place {
-            Place::Initializer => graph.initializer(held),
-            Place::Constant => graph.node(constant(held)),
+            Place::Initializer => graph.initializer(stored),
+            Place::Constant => graph.node(constant(stored)),
             Place::Lists => graph
                 .node(listed("v", "value_floats", Attr::Floats(weight.to_vec())))
                 .node(listed("shape", "value_ints", Attr::Ints(vec![k as i64, -1])))
@@ -334,14 +334,14 @@ fn rows_of_a_table_come_in_the_shape_of_their_indices() {
             let ids: Vec<i64> = [5, -1, 0, -128].into_iter().take(count).collect();
             let numbers: Vec<String> = shape.iter().map(usize::to_string).collect();
             let dims: Vec<&str> = numbers.iter().map(String::as_str).collect();
-            let held = if half {
+            let stored = if half {
                 f16s("t", &[rows, columns], &values)
             } else {
                 initializer_f32("t", &[rows, columns], &values)
             };
             let mut graph = TestGraph::new()
                 .input_i64("ids", &dims)
-                .initializer(held)
+                .initializer(stored)
                 .node(node("Gather", ["t", "ids"], if half { "narrow" } else { "y" }).named(""));
             if half {
                 graph = graph.node(node("Cast", ["narrow"], "y").int("to", 1));

@@ -22,8 +22,8 @@ fn an_opset_without_the_operators_is_refused_with_the_one_that_has_them() {
         let before = older.to_bytes();
         match quantize(&mut older, &options(form, terms)) {
             Err(error @ Error::Opset { .. }) => {
-                let said = format!("products need opset {needs}; the model has {}", needs - 1);
-                assert!(error.to_string().ends_with(&said), "{error}");
+                let message = format!("products need opset {needs}; the model has {}", needs - 1);
+                assert!(error.to_string().ends_with(&message), "{error}");
                 assert_eq!(older.to_bytes(), before);
             }
             other => assert!(form.is_blocks(), "{other:?}"),
@@ -147,8 +147,8 @@ fn whatever_stays_fp32_has_its_reason() {
         .output("left", &["64", "64"])
         .model();
     let error = quantize(&mut model, &Options::default()).unwrap_err();
-    let said = error.to_string();
-    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let message = error.to_string();
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
     assert_eq!(
         lines,
         [

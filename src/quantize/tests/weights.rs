@@ -15,7 +15,7 @@ fn entry(key: &str, value: &str) -> StringStringEntryProto {
 }
 
 /// Initializers of 8 bits.
-fn held(model: &Model) -> usize {
+fn in_8_bits(model: &Model) -> usize {
     model.graph_proto().initializer.iter().filter(|tensor| tensor.name().contains("/int8_")).count()
 }
 
@@ -58,8 +58,8 @@ fn a_weight_behind_any_number_of_links_is_followed() {
     let found = std::thread::Builder::new()
         .stack_size(1 << 18)
         .spawn(move || quantize(&mut model, &Options::default()).unwrap_err().to_string());
-    let said = found.unwrap().join().unwrap();
-    assert!(said.contains("its weight \"w\" stays as it is for \"z\" (Neg)"), "{said}");
+    let message = found.unwrap().join().unwrap();
+    assert!(message.contains("its weight \"w\" stays as it is for \"z\" (Neg)"), "{message}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn readers_of_one_weight_share_its_values() {
             let seen = seen(&x, 64);
             let options = Options { form, terms: Terms::One, seen, ..Options::default() };
             let report = quantize(&mut model, &options).unwrap();
-            assert_eq!((report.products.len(), held(&model)), (6, 1), "{form:?}");
+            assert_eq!((report.products.len(), in_8_bits(&model)), (6, 1), "{form:?}");
             let of_scales = if form.is_blocks() { 2 } else { 1 } * 4 * 64 * scales;
             assert!(report.weight_bytes.1 < 64 * 64 + of_scales + 64, "{:?}", report.weight_bytes);
             if form.is_blocks() {
@@ -112,7 +112,7 @@ fn readers_of_one_weight_share_its_values() {
         .output("z", &["rows", "64"])
         .model();
     quantize(&mut signs, &Options::default()).unwrap();
-    assert_eq!(held(&signs), 2);
+    assert_eq!(in_8_bits(&signs), 2);
 }
 
 #[test]
@@ -128,8 +128,8 @@ fn no_weight_takes_more_bytes_than_the_file_held_it_in() {
             .output("y", &["rows", &n])
             .model()
     };
-    let said = quantize(&mut cast([3, 4096]), &Options::default()).unwrap_err().to_string();
-    assert!(said.contains("8 bits with their scales would take no fewer bytes"), "{said}");
+    let message = quantize(&mut cast([3, 4096]), &Options::default()).unwrap_err().to_string();
+    assert!(message.contains("8 bits with their scales would take no fewer bytes"), "{message}");
     let report = quantize(&mut cast([64, 4096]), &Options::default()).unwrap();
     assert!(report.weight_bytes.1 < report.weight_bytes.0);
     // A table and a product of one weight, each of which would be smaller alone.
@@ -147,10 +147,11 @@ fn no_weight_takes_more_bytes_than_the_file_held_it_in() {
             .model()
     };
     let values = noise(2000 * 64, 136);
-    let said = quantize(&mut tied(f16s("e", &[2000, 64], &values)), &Options::default()).unwrap_err();
+    let message =
+        quantize(&mut tied(f16s("e", &[2000, 64], &values)), &Options::default()).unwrap_err();
     let why = "in the 2 forms that its readers need, its weight \"e\" would take no fewer bytes";
     for node in ["table", "product"] {
-        assert!(said.to_string().contains(&format!("{node:?} stays fp32: {why}")), "{said}");
+        assert!(message.to_string().contains(&format!("{node:?} stays fp32: {why}")), "{message}");
     }
     let wide = initializer_f32("e", &[2000, 64], &values);
     let report = quantize(&mut tied(wide), &Options::default()).unwrap();
@@ -173,11 +174,14 @@ fn very_small_weights_never_become_zeros() {
     for form in [Form::Dynamic, Form::Blocks8, Form::Blocks4] {
         let options = Options { form, ..Options::default() };
         for factor in [1e-31, 1e-36, 1e-44] {
-            let said = quantize(&mut model(&times(factor)), &options).unwrap_err().to_string();
-            assert!(said.contains("\"product\" stays fp32: its values are below 1e-30"), "{said}");
+            let message = quantize(&mut model(&times(factor)), &options).unwrap_err().to_string();
+            assert!(
+                message.contains("\"product\" stays fp32: its values are below 1e-30"),
+                "{message}"
+            );
         }
     }
-    // Columns of any size beside each other.
+    // Columns of any size next to each other.
     let mut mixed = times(1.0);
     for row in mixed.chunks_exact_mut(64) {
         (row[3], row[4]) = (row[3] * 1e-29, row[4] * 1e-33);
@@ -201,8 +205,8 @@ fn very_small_weights_never_become_zeros() {
             .model()
     };
     for (alpha, why) in [(1e-31, "its values are below 1e-30"), (f32::NAN, "its alpha is NaN")] {
-        let said = quantize(&mut tiny(alpha), &Options::default()).unwrap_err().to_string();
-        assert!(said.contains(why), "{said}");
+        let message = quantize(&mut tiny(alpha), &Options::default()).unwrap_err().to_string();
+        assert!(message.contains(why), "{message}");
     }
     quantize(&mut tiny(0.0), &Options::default()).unwrap();
 }
@@ -313,8 +317,8 @@ fn a_node_in_8_bits_keeps_its_notes() {
         let seen = seen(&noise(64, 144), 64);
         quantize(&mut model, &Options { form, terms, seen, ..Options::default() }).unwrap();
         for name in ["table", "y"] {
-            let made = model.graph_proto().node.iter().find(|made| made.name() == name).unwrap();
-            assert_eq!(*made, notes(made.clone()), "{form:?} {terms:?}");
+            let node = model.graph_proto().node.iter().find(|node| node.name() == name).unwrap();
+            assert_eq!(*node, notes(node.clone()), "{form:?} {terms:?}");
         }
     }
 }

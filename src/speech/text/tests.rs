@@ -156,9 +156,9 @@ fn what_the_small_voice_says_reads_as_upstream_reads_it() {
         |line: &'static str| line.trim().strip_prefix('"')?.trim_end_matches(',').strip_suffix('"');
     let taught: Vec<_> =
         taught.lines().filter_map(quoted).filter(|line| !line.starts_with('"')).collect();
-    let said: Vec<_> = recipe.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
-    assert!(taught.len() > 44 && said.len() >= 20, "{} and {}", taught.len(), said.len());
-    for text in taught.into_iter().chain(said) {
+    let spoken: Vec<_> = recipe.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
+    assert!(taught.len() > 44 && spoken.len() >= 20, "{} and {}", taught.len(), spoken.len());
+    for text in taught.into_iter().chain(spoken) {
         assert_eq!(normalize(text, Faults::Mended), normalize(text, Faults::Kept));
     }
 }

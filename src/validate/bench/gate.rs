@@ -10,7 +10,7 @@ use crate::recipe::{CausalGate, Graph, Recipe, SignalGate};
 /// Characters of the text that variants are ranked by.
 pub const USUAL_TEXT: usize = 200;
 
-/// A demand beside what was found.
+/// A demand, and what was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Demand {
     /// The key in the recipe: `lm.gate.step_ms`.

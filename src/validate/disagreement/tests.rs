@@ -129,9 +129,9 @@ fn types_that_differ_are_a_difference_of_two_models_outputs() {
         compare(a, b).first.map(|first| (first.place.node, first.types))
     };
     for declared in [true, false] {
-        let said = |a: &str, b: &str| Some(("y".to_owned(), Some((a.to_owned(), b.to_owned()))));
-        assert_eq!(types(1, 11, declared), said("f32", "f64"));
-        assert_eq!(types(7, 6, declared), said("i64", "i32"));
+        let differs = |a: &str, b: &str| Some(("y".to_owned(), Some((a.to_owned(), b.to_owned()))));
+        assert_eq!(types(1, 11, declared), differs("f32", "f64"));
+        assert_eq!(types(7, 6, declared), differs("i64", "i32"));
         assert_eq!(types(11, 11, declared), None);
     }
 }

@@ -64,7 +64,7 @@ class Voice:
             raise ExportError(
                 "checkpoint-language-model",
                 f"{directory}: its language model cannot be loaded: {str(error).splitlines()[0][:300]}",
-                "sentences need config.json, model.safetensors and the tokenizer's files beside decoder.pth",
+                "sentences need config.json, model.safetensors and the tokenizer's files next to decoder.pth",
             ) from error
         check_width(directory, model.config.hidden_size, architecture)
         return cls(model, tokenizer, decoder)

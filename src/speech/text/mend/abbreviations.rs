@@ -153,10 +153,10 @@ fn numbered(short: &str, after: &str) -> Option<String> {
         "App" | "Ch" | "Fig" | "fig" | "Figs" | "figs" | "Sec" | "Vol" | "vol" | "Vols" | "vols"
     );
     // "modern Art. A new show"; "Fig. A shows", "Vol. I of it".
-    let told = !ends_sentence(after);
+    let clear = !ends_sentence(after);
     let letter = match word {
-        "A" => short.starts_with(['F', 'f', 'V', 'v']) || told,
-        "I" => strong && told,
+        "A" => short.starts_with(['F', 'f', 'V', 'v']) || clear,
+        "I" => strong && clear,
         _ => word.len() == 1 || roman::value(word).is_some(),
     };
     let lettered = is_capitalised(word) && letter && !matches!(short, "p" | "P" | "no" | "No");
@@ -277,7 +277,7 @@ fn initials(text: &mut String) {
     });
 }
 
-/// "Jan" and "Mar" are months beside a number or another month, and where a time is told; else names.
+/// "Jan" and "Mar" are months next to a number or another month, and where a time is told; else names.
 fn months(text: &mut String) {
     const TIMES: [&str; 19] = [
         "after", "before", "by", "during", "each", "early", "every", "from", "in", "In", "last",

@@ -1,4 +1,4 @@
-//! Hyphens beside numbers: from one to another, or of a name; a minus only where it is one.
+//! Hyphens next to numbers: from one to another, or of a name; a minus only where it is one.
 
 use super::{comes_from, each, group, in_a_sum, is_digit, last_word, next_word, re, require};
 use super::{dates, phones};

@@ -138,7 +138,7 @@ fn lists(text: &mut String) {
         let labelled = is_numbered(&word.to_lowercase());
         let long = numerals.iter().any(|of| of.len() > 1) && !c[0].contains('L');
         let joined = c[0].contains(['-', '–']);
-        let told = joined || re!("and|or|to|through|&").is_match(&c[0]);
+        let clear = joined || re!("and|or|to|through|&").is_match(&c[0]);
         let first = numerals[0] != "I" || joined;
         let inside = before
             .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '-' | '\'' | '.' | '/'))
@@ -149,10 +149,10 @@ fn lists(text: &mut String) {
             re!("[IVXL]+").replace_all(&c[0], numeral).into_owned()
         };
         // "Charles I, II and III".
-        if RULERS.contains(&word) && rising && told && !inside && !joined {
+        if RULERS.contains(&word) && rising && clear && !inside && !joined {
             return Some(written(|n| format!("the {}", ordinal(n))));
         }
-        let numbers = rising && !inside && (labelled || (long && told && first));
+        let numbers = rising && !inside && (labelled || (long && clear && first));
         numbers.then(|| written(|n| n.to_string()).replace(['-', '–'], " to "))
     });
     let small = re!(

@@ -49,7 +49,7 @@ pub(super) fn mend(text: &mut String) {
         let size = long(&c[1]) && long(&c[2]) && !after.starts_with(['.', '^']);
         Some(format!("{} {} {}", &c[1], if size { "by" } else { "times" }, &c[2]))
     });
-    // Between columns a pause; at the edge of a table nothing; beside a letter its name.
+    // Between columns a pause; at the edge of a table nothing; next to a letter its name.
     each(text, re!(r" ?\|+ ?"), |c, before, after| {
         let [left, right] = [c[0].starts_with(' '), c[0].ends_with(' ')];
         let edge = before.is_empty() || before.ends_with('\n') || super::ends_line(after);
@@ -187,11 +187,12 @@ mod tests {
             if c.is_whitespace() || c.is_control() {
                 continue;
             }
-            let said = normalize(&format!("x {c} y"), Faults::Mended);
-            let silent = said == "x y." || said.chars().filter(|c| c.is_alphanumeric()).count() < 3;
+            let reading = normalize(&format!("x {c} y"), Faults::Mended);
+            let silent =
+                reading == "x y." || reading.chars().filter(|c| c.is_alphanumeric()).count() < 3;
             match reason(c) {
                 Some((.., why)) => assert!(!why.is_empty()),
-                None => assert!(!silent, "{c} {:x} {said}", u32::from(c)),
+                None => assert!(!silent, "{c} {:x} {reading}", u32::from(c)),
             }
         }
     }

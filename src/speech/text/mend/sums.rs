@@ -1,4 +1,4 @@
-//! Operators of arithmetic and of programs: what is a minus, and what stands beside a bracket.
+//! Operators of arithmetic and of programs: what is a minus, and what stands next to a bracket.
 //!
 //! Upstream's pause for a bracket takes the character behind it too: `(a+b)/(c+d)` would lose its slash,
 //! `(a)b` its letter.

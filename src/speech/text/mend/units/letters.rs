@@ -138,8 +138,8 @@ impl Context<'_> {
     fn is_dated(&self, symbol: &str) -> bool {
         let number: Option<u32> = self.number.parse().ok();
         let year = self.number.len() == 4 && number.is_some_and(|n| (1000..2200).contains(&n));
-        let told = matches!(last_word(self.before), "in" | "In" | "by" | "By" | "since" | "Since");
-        year && !self.joined && told && is_capitalised(symbol) && symbol.len() <= 2
+        let clear = matches!(last_word(self.before), "in" | "In" | "by" | "By" | "since" | "Since");
+        year && !self.joined && clear && is_capitalised(symbol) && symbol.len() <= 2
     }
 
     pub(super) fn letter<'a>(&self, symbol: &'a str) -> Letter<'a> {
@@ -212,8 +212,8 @@ impl Context<'_> {
         let wide = SIDES.contains(&words[0])
             && (ends.contains(&words[1]) || AFTER_MEASURE.contains(&words[1]));
         let wide = wide || (self.bound && SIDES.contains(&words[0]));
-        let told = next_word(self.after).starts_with(char::is_lowercase);
-        wide || (self.dot && (told || !LET.contains(&last_word(self.before))))
+        let clear = next_word(self.after).starts_with(char::is_lowercase);
+        wide || (self.dot && (clear || !LET.contains(&last_word(self.before))))
     }
 }
 
