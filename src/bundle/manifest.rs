@@ -1,8 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Error, FileEntry, MANIFEST};
 use crate::digest::Digest;
@@ -10,12 +12,16 @@ use crate::family::soprano;
 use crate::interface::{Port, Signature};
 use crate::ir;
 use crate::names::{Ports, Precision, Role};
+use crate::recipe::SAMPLE_RATE;
 use crate::runtime::{Format, Traits};
 use crate::source;
 use crate::validate::{Artifact, Tolerance};
 
 /// The format that is written.
 pub const FORMAT: u32 = 2;
+
+/// The most samples of a frame, and frames without one.
+const MOST_SAMPLES: usize = 1 << 20;
 
 /// What a bundle holds and how it was built; no date, machine or person: two builds of one checkpoint are identical.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +62,7 @@ pub struct GraphEntry {
     pub architecture: BTreeMap<String, serde_json::Value>,
     /// Samples a second, where it makes sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(inner(range(min = *SAMPLE_RATE.start(), max = *SAMPLE_RATE.end())))]
     pub sample_rate: Option<u32>,
     /// How frames become samples, where it makes sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,8 +74,10 @@ pub struct GraphEntry {
 #[serde(deny_unknown_fields)]
 pub struct Framing {
     /// Samples of a frame.
+    #[schemars(range(min = 1, max = MOST_SAMPLES))]
     pub per_frame: usize,
     /// Frames that give no sample of their own.
+    #[schemars(range(max = MOST_SAMPLES))]
     pub lead: usize,
 }
 
@@ -174,7 +183,7 @@ pub struct WeightsEntry {
 pub enum SpeedGate {
     /// It was faster.
     Passed,
-    /// The two were not compared.
+    /// The two were not compared, or by calls too short to tell.
     Skipped,
 }
 
@@ -221,6 +230,7 @@ impl Manifest {
             _ => {}
         }
         let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
+        serde_json::from_str::<Unique>(&text).map_err(|e| refuse(e.to_string()))?;
         // A later format may hold anything else.
         let Version { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
         let manifest = match format {
@@ -229,11 +239,31 @@ impl Manifest {
             _ => return Err(Error::Later { path, format }),
         };
         let manifest: Self = manifest.map_err(|e| refuse(e.to_string()))?;
-        match manifest.artifacts.iter().find(|entry| !manifest.graphs.contains_key(&entry.graph)) {
-            Some(entry) => {
-                Err(refuse(format!("{:?} is a file of a graph that it doesn't list", entry.file)))
+        manifest.check().map_err(refuse)?;
+        Ok(manifest)
+    }
+
+    /// Refuses what the types of its fields admit, and no build writes.
+    fn check(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let is_name =
+            |name: &str| name.chars().all(plain) && !name.starts_with('.') && !name.is_empty();
+        if let Some(name) = self.graphs.keys().chain([&self.name]).find(|name| !is_name(name)) {
+            return Err(format!("{name:?} is not a name of a bundle or graph"));
+        }
+        for (name, graph) in &self.graphs {
+            if let Some(rate) = graph.sample_rate.filter(|rate| !SAMPLE_RATE.contains(rate)) {
+                return Err(format!("graph {name:?} makes {rate} samples a second"));
             }
-            None => Ok(manifest),
+            let fits =
+                |f: &Framing| (1..=MOST_SAMPLES).contains(&f.per_frame) && f.lead <= MOST_SAMPLES;
+            if graph.framing.as_ref().is_some_and(|framing| !fits(framing)) {
+                return Err(format!("the framing of graph {name:?} is not one"));
+            }
+        }
+        match self.artifacts.iter().find(|entry| !self.graphs.contains_key(&entry.graph)) {
+            Some(entry) => Err(format!("{:?} is a file of a graph that it doesn't list", entry.file)),
+            None => Ok(()),
         }
     }
 
@@ -242,5 +272,63 @@ impl Manifest {
         let mut text = serde_json::to_string_pretty(self).expect("plain data");
         text.push('\n');
         text
+    }
+}
+
+/// JSON in which no key of an object stands there twice: which of the two holds is up to the reader.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Unique)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if keys.contains(&key) {
+                return Err(A::Error::custom(format!("the key {key:?} stands there twice")));
+            }
+            map.next_value::<Unique>()?;
+            keys.insert(key);
+        }
+        Ok(Unique)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Unique, A::Error> {
+        while list.next_element::<Unique>()?.is_some() {}
+        Ok(Unique)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique)
     }
 }

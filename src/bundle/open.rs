@@ -3,6 +3,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{ArtifactEntry, MANIFEST, Manifest};
 use crate::digest::Digest;
+use crate::interface::Interface;
 use crate::ir;
 use crate::runtime::{self, Format};
 use crate::speech;
@@ -190,10 +191,12 @@ impl Bundle {
     /// What was recorded for a model.
     ///
     /// # Errors
-    /// As [`Bundle::file`]; [`OpenError::References`] where they prove nothing.
+    /// As [`Bundle::file`]; [`OpenError::Interface`] where the model's inputs and outputs are not those that its graph
+    /// names, [`OpenError::References`] where the references prove nothing.
     pub fn references(&self, entry: &ArtifactEntry) -> Result<References, OpenError> {
         let path = self.file(&entry.references)?;
         let ports = &self.manifest.graph(entry).interface;
+        Interface::bind(ports, &entry.signature())?;
         let inputs = entry.signature().recorded_inputs(ports);
         Ok(References::read(&path, &inputs)?)
     }

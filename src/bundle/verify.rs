@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::sign::{self, SIGNATURE};
-use super::{Error, MANIFEST, Manifest, SUMS};
+use super::{Error, FileEntry, MANIFEST, Manifest, SUMS};
 use crate::digest::Digest;
 
 /// How a file of a bundle is not as the bundle says.
@@ -23,7 +23,7 @@ pub enum Problem {
     Special,
     /// It can't be read.
     Unreadable,
-    /// The manifest and the list of digests disagree about it.
+    /// The manifest disagrees about it with the list of digests, or with itself.
     Disputed,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for Problem {
             Problem::Added => "added",
             Problem::Special => "not a plain file",
             Problem::Unreadable => "unreadable",
-            Problem::Disputed => "disputed between manifest and digests",
+            Problem::Disputed => "the manifest disagrees with the digests, or with itself",
         })
     }
 }
@@ -80,10 +80,12 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
     let (expected, listed) = match (sums, &manifest) {
         (Ok(sums), Ok(manifest)) => {
             for (file, entry) in &manifest.files {
-                if sums.get(file) != Some(&entry.sha256) {
+                let length = std::fs::metadata(folder.join(file)).map(|found| found.len());
+                if sums.get(file) != Some(&entry.sha256) || length.is_ok_and(|n| n != entry.bytes) {
                     find(file, Problem::Disputed);
                 }
             }
+            disputed(manifest, &mut find);
             for file in sums.keys().filter(|f| *f != MANIFEST && !manifest.files.contains_key(*f)) {
                 find(file, Problem::Disputed);
             }
@@ -119,6 +121,24 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
         // As it was written, but by another version of this program: what is in it can't be told.
         Err(error) if findings.is_empty() => Err(error),
         _ => Ok(findings),
+    }
+}
+
+/// The files of which a manifest says two things, or that its models need and it does not list.
+fn disputed(manifest: &Manifest, find: &mut dyn FnMut(&str, Problem)) {
+    for entry in &manifest.artifacts {
+        let weights =
+            entry.weights.as_ref().map(|weights| (&weights.file, weights.sha256, weights.bytes));
+        for (file, sha256, bytes) in
+            [(&entry.file, entry.sha256, entry.bytes)].into_iter().chain(weights)
+        {
+            if manifest.files.get(file) != Some(&FileEntry { sha256, bytes }) {
+                find(file, Problem::Disputed);
+            }
+        }
+        if !manifest.files.contains_key(&entry.references) {
+            find(&entry.references, Problem::Disputed);
+        }
     }
 }
 

@@ -212,6 +212,9 @@ pub(super) struct PlanBuild {
     /// Plan without the question whether an int8 file is faster than its fp32 one.
     #[arg(long)]
     pub no_speed_gate: bool,
+    /// Plan with the code that the recipe names as a module, as `build --trust-code` runs it.
+    #[arg(long)]
+    pub trust_code: bool,
     /// Print the plan as JSON.
     #[arg(long, conflicts_with = "format")]
     pub json: bool,

@@ -226,10 +226,13 @@ fn describe(finished: &Finished) -> String {
         text += &terminal::verdict(&outcome.verdict);
         if let Some(speed) = &outcome.speed {
             text += &format!(
-                "{:.2} ms against {:.2} ms in fp32: {:.2}x faster ({}, one thread, {})\n",
+                "{:.2} ms against {:.2} ms in fp32: {} ({}, one thread, {})\n",
                 speed.int8_ms,
                 speed.fp32_ms,
-                speed.ratio(),
+                match speed.ratio() {
+                    ratio if ratio < 1.0 => "calls too short to tell which is faster".to_owned(),
+                    ratio => format!("{ratio:.2}x faster"),
+                },
                 speed.what,
                 speed.runtime
             );

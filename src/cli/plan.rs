@@ -1,15 +1,16 @@
 use super::arguments::{Output, PlanBuild, WorkflowFormat};
-use super::build::{choose, request};
+use super::build::{Chosen, choose, request};
 use super::here::Here;
 use super::terminal::{row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::family;
-use crate::pipeline::{self, Job, Plan, State};
+use crate::pipeline::{self, Build, Job, Plan, State};
 
-/// The options of a plan, as those of the build that it plans.
-fn planned(options: &PlanBuild) -> Output {
+/// The build that is planned.
+fn planned(chosen: Chosen, options: &PlanBuild, here: &Here) -> Result<Build<'static>, Failure> {
     let PlanBuild { rebuild, no_speed_gate, json, .. } = *options;
-    Output { rebuild, no_speed_gate, json, ..Output::default() }
+    let output = Output { rebuild, no_speed_gate, json, ..Output::default() };
+    Ok(Build { trust_code: options.trust_code, ..request(chosen, &output, here)? })
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -25,8 +26,7 @@ pub(super) fn plan(options: &PlanBuild, here: &Here) -> Outcome {
         None => {}
     }
     let chosen = choose(options.recipes.first().map(String::as_str), options.model.as_deref())?;
-    let output = planned(options);
-    let build = request(chosen, &output, here)?;
+    let build = planned(chosen, options, here)?;
     let plan = Plan::of(&build)?;
     let state = |state: &State| match state {
         State::Hit => ("hit", String::new()),
@@ -72,8 +72,10 @@ fn matrix(recipes: &[String]) -> Outcome {
 fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
     let jobs = options.recipes.iter().map(|named| {
         let chosen = choose(Some(named), None)?;
+        // Rules without it would only fail.
+        pipeline::trusted(&chosen.recipe, options.trust_code)?;
         let name = chosen.recipe.name.clone();
-        let plan = Plan::of(&request(chosen, &planned(options), here)?)?;
+        let plan = Plan::of(&planned(chosen, options, here)?)?;
         // A file is named whole: the Snakefile may be run from elsewhere.
         let is_builtin = family::recipes().builtin.iter().any(|(name, _)| name == named);
         let recipe = match std::path::absolute(named) {
@@ -85,7 +87,8 @@ fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
     let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
     let words: Vec<String> =
         here.words().into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let flags = [("--no-speed-gate", options.no_speed_gate), ("--trust-code", options.trust_code)];
     let build: Vec<String> =
-        options.no_speed_gate.then(|| "--no-speed-gate".to_owned()).into_iter().collect();
+        flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned()).collect();
     say(&pipeline::snakefile(&jobs, &words, &build)?)
 }

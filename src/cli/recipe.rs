@@ -1,7 +1,7 @@
 use super::arguments::RecipeVerb;
 use super::terminal::{self, row, table};
-use super::{Answer, Outcome, json, say};
-use crate::family;
+use super::{Answer, Failure, Outcome, json, say};
+use crate::{family, pipeline};
 
 pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
     let recipes = family::recipes();
@@ -20,10 +20,14 @@ pub(super) fn recipe(verb: &RecipeVerb) -> Outcome {
         RecipeVerb::Check { recipes: named } => {
             let mut answer = Answer::Yes;
             for name in named {
-                match recipes.find(name) {
-                    Ok(_) => tellln!("{name}: good"),
+                // An error of the text names the file itself.
+                let checked = recipes.find(name).map_err(Failure::from).and_then(|recipe| {
+                    pipeline::check(&recipe).inspect_err(|_| tellln!("{name}:")).map_err(Failure::from)
+                });
+                match checked {
+                    Ok(()) => tellln!("{name}: good"),
                     Err(error) => {
-                        terminal::fail(&error);
+                        terminal::fail(error.as_ref());
                         answer = Answer::No;
                     }
                 }

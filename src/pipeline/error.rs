@@ -60,6 +60,14 @@ pub enum Error {
     #[error("the artifact is out of tolerance and was not bundled; it is kept at {}", kept.display())]
     #[diagnostic(code(pipeline::rejected), help("{}", where_to_look(verdict)))]
     Rejected { verdict: Box<Verdict>, kept: PathBuf },
+    /// A surgery that the recipe names is for graphs of another role.
+    #[error("graph `{graph}`: `passes` has {surgery}, which is for causal graphs")]
+    #[diagnostic(code(pipeline::surgery), help("take it out; soprano-export pass explain {surgery}"))]
+    Surgery { graph: String, surgery: &'static str },
+    /// The recipe names code, and nobody has said that it may run.
+    #[error("{import} is code that this program does not know; none of it was run")]
+    #[diagnostic(code(pipeline::code_not_trusted), help("read it, then run this with --trust-code"))]
+    NotTrusted { import: String },
     /// An int8 file is slower than its fp32 one.
     #[error(
         "the int8 {graph} takes {:.2} ms, its fp32 {:.2} ms ({} in {}): slower, so it was not bundled",

@@ -174,7 +174,7 @@ fn look_for_divergence(
     Ok(())
 }
 
-/// Times an int8 file against its fp32 one; one that is slower is an error.
+/// Times an int8 file against its fp32 one; one that is slower, by calls long enough to tell, is an error.
 pub(super) fn time(walk: &Walk<'_>, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
     let fast = |runtime: &&dyn Runtime| runtime.takes(&Traits::INT8) == Takes::Well;
     let runtime = walk.build.runtimes.iter().map(AsRef::as_ref).find(fast).ok_or(Error::NoClock)?;
@@ -183,7 +183,7 @@ pub(super) fn time(walk: &Walk<'_>, name: &str, graph: &Graph) -> Result<serde_j
     let [fp32, int8] = [file(Precision::Fp32)?, file(Precision::Int8)?];
     let references = references(walk, name, graph, &Model::open(&fp32.path)?)?;
     let speed = validate::speed(&graph.ports(), [&fp32, &int8], &references, runtime)?;
-    if speed.ratio() < 1.0 {
+    if speed.is_slower() {
         return Err(Error::Slow { graph: name.to_owned(), speed: Box::new(speed) });
     }
     Ok(serde_json::to_value(speed).expect("plain data"))

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
-pub use plan::Plan;
-pub use run::{run, run_until};
+pub use plan::{Plan, check};
+pub use run::{run, run_until, trusted};
 pub use stage::{Planned, State, Work};
 pub use workflow::{Job, github_matrix, snakefile};
 

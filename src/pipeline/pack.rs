@@ -16,7 +16,7 @@ use crate::bundle::{
 use crate::export::source_digest;
 use crate::family;
 use crate::names::Precision;
-use crate::recipe::{Graph, Recipe};
+use crate::recipe::Recipe;
 use crate::runtime::Format;
 use crate::source::Checkpoint;
 use crate::validate::{Accepted, Speed, Verdict};
@@ -83,7 +83,7 @@ pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
     for (work, name, precision, format) in validations(plan) {
         let speed = speed(walk, name, (precision, format))?;
         let verdict: Verdict = walk.stage(work)?.result()?;
-        let rewrite = contents.add(name, (precision, format), verdict.clone(), speed.is_some())?;
+        let rewrite = contents.add(name, (precision, format), verdict.clone(), speed.as_ref())?;
         outcomes.push(Outcome { rewrite, verdict, speed });
     }
     let Packing { models, entries, .. } = contents;
@@ -100,7 +100,7 @@ pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
         let entry = GraphEntry {
             interface: graph.ports(),
             architecture: exported.architecture,
-            sample_rate: exported.sample_rate,
+            sample_rate: exported.sample_rate.or(graph.module().and_then(|(_, rate)| rate)),
             framing: exported.framing,
         };
         graphs.insert(name.to_owned(), entry);
@@ -155,11 +155,7 @@ fn references(graph: &str) -> String {
 
 /// Code that the recipe names, and that was run.
 fn trusted_code(recipe: &Recipe) -> Vec<String> {
-    let module = |graph: &Graph| match graph {
-        Graph::Signal(signal) => signal.module.as_ref().map(|module| module.import.clone()),
-        Graph::Causal(_) => None,
-    };
-    recipe.graphs.iter().filter_map(|(_, graph)| module(graph)).collect()
+    recipe.graphs.iter().filter_map(|(_, graph)| Some(graph.module()?.0.import.clone())).collect()
 }
 
 /// Accepted files on their way into a bundle.
@@ -176,7 +172,7 @@ impl Packing<'_> {
         name: &str,
         (precision, format): (Precision, Format),
         verdict: Verdict,
-        timed: bool,
+        speed: Option<&Speed>,
     ) -> Result<super::Rewrite, Error> {
         let build = self.walk.build;
         let recipe = &build.recipe;
@@ -205,7 +201,10 @@ impl Packing<'_> {
             outputs: signature.outputs,
             references: references(name),
             tolerance: accepted.verdict().tolerance.clone(),
-            speed_gate: is_timed.then_some(if timed { SpeedGate::Passed } else { SpeedGate::Skipped }),
+            speed_gate: is_timed.then_some(match speed {
+                Some(speed) if speed.ratio() >= 1.0 => SpeedGate::Passed,
+                _ => SpeedGate::Skipped,
+            }),
         });
         self.models.insert(file, accepted);
         Ok(rewrite)

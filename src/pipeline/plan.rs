@@ -93,7 +93,7 @@ impl Planner<'_> {
         let key = key.with("references", references).with("hidden states", &hidden_states);
         let record = self.add(work, &first, key);
         let work = Work::Rewrite(named());
-        let mut key = Self::key(&work).with("passes", pass_names(graph)?).with("tool", TOOL);
+        let mut key = Self::key(&work).with("passes", pass_names(name, graph)?).with("tool", TOOL);
         if let Graph::Causal(graph) = graph {
             key = key.with("hidden states", hidden_states).with("last logits", graph.last_logits);
         }
@@ -257,8 +257,22 @@ pub(super) fn steps(graph: &Graph) -> &'static [Step] {
     }
 }
 
+/// Checks what a recipe says of the stages: its passes, graph by graph.
+///
+/// # Errors
+/// [`Error::Pass`] for an unknown name; [`Error::Surgery`] where a surgery is for graphs of another role.
+pub fn check(recipe: &Recipe) -> Result<(), Error> {
+    recipe.graphs.iter().try_for_each(|(name, graph)| pass_names(name, graph).map(|_| ()))
+}
+
 /// The passes and surgeries of a graph: those that the recipe names, or its own.
-fn pass_names(graph: &Graph) -> Result<String, Error> {
+fn pass_names(name: &str, graph: &Graph) -> Result<String, Error> {
     let driver = graph.passes().map_or_else(|| Ok(Driver::new(steps(graph))), Driver::of)?;
+    let surgery = |name: &&str| passes::entry(name).is_ok_and(|entry| entry.surgery);
+    if graph.role() == Role::Signal
+        && let Some(surgery) = driver.names().into_iter().find(surgery)
+    {
+        return Err(Error::Surgery { graph: name.to_owned(), surgery });
+    }
     Ok(driver.names().join(" "))
 }

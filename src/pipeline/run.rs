@@ -9,6 +9,8 @@ use super::stage::State;
 use super::walk::Walk;
 use super::{Build, Error, Finished, Reporter, Summary, pack, work};
 use crate::bundle;
+use crate::recipe::Recipe;
+use crate::runtime::Format;
 
 /// Builds a bundle: whatever is finished is taken from the cache, everything else is made, validated,
 /// packed, and renamed into place.
@@ -20,6 +22,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     if let Some(finished) = up_to_date(&Walk::new(build, &plan, reporter, work::run))? {
         return Ok(finished);
     }
+    can_end(build)?;
     if let Some(output) = &build.output {
         bundle::room_for(output, build.overwrite)?;
     }
@@ -48,8 +51,32 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
         let known: Vec<&str> = plan.stages.iter().map(|planned| planned.key.stage.as_str()).collect();
         return Err(Error::NoStage { stage: stage.to_owned(), known: known.join(", ") });
     };
+    trusted(&build.recipe, build.trust_code)?;
     Walk::new(build, &plan, reporter, work::run).finished(at)?;
     Ok(build.cache.folder(&plan.stages[at].key))
+}
+
+/// Refuses a build that could only fail after minutes of exporting.
+fn can_end(build: &Build<'_>) -> Result<(), Error> {
+    trusted(&build.recipe, build.trust_code)?;
+    let formats =
+        |format| build.runtimes.iter().any(|runtime| runtime.engine().formats().contains(&format));
+    let mut graphs = build.recipe.graphs.iter();
+    match graphs.any(|(_, graph)| graph.targets().openvino.is_some()) && !formats(Format::OpenVino) {
+        true => Err(Error::NoOpenVino),
+        false => Ok(()),
+    }
+}
+
+/// Refuses to run a recipe's own code unless someone has said that it may run.
+///
+/// # Errors
+/// [`Error::NotTrusted`].
+pub fn trusted(recipe: &Recipe, trust_code: bool) -> Result<(), Error> {
+    match recipe.graphs.iter().find_map(|(_, graph)| graph.module()) {
+        Some((module, _)) if !trust_code => Err(Error::NotTrusted { import: module.import.clone() }),
+        _ => Ok(()),
+    }
 }
 
 /// The bundle at the output, if it is the one that this build would make, and whole.

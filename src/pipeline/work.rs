@@ -12,6 +12,7 @@ use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
+use crate::interface::{Interface, Signature};
 use crate::ir::{self, Model};
 use crate::names::Word as _;
 use crate::passes::{self, Given};
@@ -182,6 +183,8 @@ impl Context<'_> {
         let hints = hints(graph, &exported.result()?);
         let report = passes::rewrite(&mut model, steps(graph), graph.passes(), hints)?;
         let rewrite = Rewrite::from(report);
+        // What a later stage would feed or read by a name that is not there.
+        Interface::bind(&graph.ports(), &Signature::from(&model)).map_err(validate::Error::from)?;
         write(&model, self.folder)?;
         Ok(serde_json::to_value(rewrite).expect("plain data"))
     }

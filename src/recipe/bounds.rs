@@ -24,5 +24,7 @@ pub(super) const LEAST_INT8_SNR_DB: f64 = 12.0;
 pub(super) const LEAST_AGREEMENT: f64 = 0.99;
 pub(super) const MOST_GROWTH: f64 = 4.0;
 pub(super) const MOST_LAYERS: u32 = 1023;
+/// From less than a telephone's to four times a studio's.
+pub(crate) const SAMPLE_RATE: RangeInclusive<u32> = 1000..=768_000;
 /// Keys and values a recipe may hold, aliases written out; the longest sensible one has about 200.
 pub(super) const MOST_VALUES: u32 = 4096;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bounds::{
     BATCH, LEAST_AGREEMENT, LEAST_HIDDEN_SNR_DB, LENGTH, LOOSEST_HIDDEN_ERROR, LOOSEST_LSD_DB,
-    LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SNR_DB, STEPS, TIME_LIMIT,
+    LOOSEST_MAX_ABS, MOST_GROWTH, MOST_LAYERS, OPSET, PADDED_BATCH, PREFILL, SAMPLE_RATE, SNR_DB,
+    STEPS, TIME_LIMIT,
 };
 use super::{CausalGate, Int8, SignalGate, Targets, present};
 use crate::names::{self, Exporter, Ports, Precision, Role, Word as _};
@@ -80,6 +81,14 @@ impl Graph {
     /// Seconds after which a silent exporter is ended.
     pub fn time_limit_seconds(&self) -> u64 {
         each!(self, graph => graph.time_limit_seconds)
+    }
+
+    /// The module that a recipe names, and the rate of its samples.
+    pub fn module(&self) -> Option<(&Module, Option<u32>)> {
+        match self {
+            Graph::Causal(_) => None,
+            Graph::Signal(graph) => graph.module.as_ref().map(|module| (module, graph.sample_rate)),
+        }
     }
 
     /// The int8 file that is asked for.
@@ -234,6 +243,10 @@ graph! {
         /// The `torch.nn.Module` that it is exported from, where the family leaves it to the recipe.
         #[serde(skip_serializing_if = "Option::is_none")]
         module: Option<Module>,
+        /// Samples a second of what such a module gives; without it nothing is said in seconds of sound.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(inner(range(min = *SAMPLE_RATE.start(), max = *SAMPLE_RATE.end())))]
+        sample_rate: Option<u32>,
     }
 }
 

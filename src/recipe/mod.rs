@@ -24,6 +24,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use bounds::SAMPLE_RATE;
 pub use catalog::{Catalog, GraphShape, MOST_BYTES, Shape};
 pub use checks::{Invalid, Step};
 pub use error::{Error, Misfit, Problem};

@@ -136,6 +136,11 @@ impl Graph {
                 "is not a pass's name",
                 "pass names are lower-case words with `-` between, such as `constant-folding`",
             )?;
+            here.key("passes").at(Step::Index(i)).ensure(
+                self.passes().is_none_or(|all| !all[..i].contains(pass)),
+                format!("is {pass} again"),
+                "write each once: they run in an order of their own",
+            )?;
         }
         here.key("time_limit_seconds").range(self.time_limit_seconds(), &TIME_LIMIT)?;
         match self {
@@ -242,6 +247,20 @@ impl Signal {
             },
         )?;
         self.module.as_ref().map_or(Ok(()), |module| module.validate(&here.key("module")))?;
+        let rate = here.key("sample_rate");
+        rate.ensure(
+            open || self.sample_rate.is_none(),
+            "is given, and the family's checkpoints say it",
+            "take the key out, or write `family: plain`",
+        )?;
+        self.sample_rate.map_or(Ok(()), |value| rate.range(value, &SAMPLE_RATE))?;
+        rate.ensure(
+            !open
+                || self.sample_rate.is_some()
+                || self.gate.as_ref().is_none_or(|gate| gate.second_ms.is_none()),
+            "is missing: `gate.second_ms` is about a second of sound",
+            "add it, as in `sample_rate: 24000`",
+        )?;
         self.gate.as_ref().map_or(Ok(()), |gate| gate.validate(&here.key("gate")))
     }
 }
@@ -303,6 +322,19 @@ impl Int8 {
         here.key("snr_db").at_least(self.snr_db, LEAST_INT8_SNR_DB, *SNR_DB.end(), floor)?;
         if let Some(strength) = self.smoothing {
             here.key("smoothing").range(strength, &(0.0..=1.0))?;
+        }
+        let usual = Int8::default();
+        let ignored = [
+            ("activations", self.activations != usual.activations),
+            ("two_terms", !self.two_terms.is_empty()),
+            ("reduce_range", self.reduce_range != usual.reduce_range),
+        ];
+        for (key, _) in ignored.into_iter().filter(|(_, is_set)| *is_set && self.form.is_blocks()) {
+            here.key(key).ensure(
+                false,
+                "is given, and blocks have activations as their kernel does",
+                "take the key out, or write `form: dynamic`",
+            )?;
         }
         for (key, patterns) in [("two_terms", &self.two_terms), ("keep_fp32", &self.keep_fp32)] {
             let list = here.key(key);

@@ -191,10 +191,12 @@ impl Report {
         names
     }
 
-    /// Milliseconds of a row at a point: of one call, or for each second of sound.
+    /// Milliseconds of a row at a point: of one call, or for each second of sound where one has a length.
     pub fn ms(&self, row: &Row, point: Call) -> Option<Spread> {
         let calls = match point {
-            Call::Frames { frames, batch } => self.rendition.seconds(frames) * batch as f64,
+            Call::Frames { frames, batch } if self.rendition.is_timed() => {
+                self.rendition.seconds(frames) * batch as f64
+            }
             _ => 1.0,
         };
         row.at(point).map(|ms| ms.times(1.0 / calls))

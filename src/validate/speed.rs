@@ -26,8 +26,15 @@ impl Speed {
     pub fn ratio(&self) -> f64 {
         self.fp32_ms / self.int8_ms
     }
+
+    /// Whether int8 is slower, by calls long enough to tell.
+    pub fn is_slower(&self) -> bool {
+        self.ratio() < 1.0 && self.fp32_ms >= LEAST_MS
+    }
 }
 
+/// Below this a call is mostly what any call costs, and its products too little to be judged by it.
+pub const LEAST_MS: f64 = 0.2;
 const PAST: usize = 256;
 /// The signal graph's case whose length is nearest to this is timed.
 const LENGTH: usize = 100;
@@ -64,4 +71,19 @@ pub fn speed(
     }
     let [fp32_ms, int8_ms] = least;
     Ok(Speed { what, runtime: runtime.name_and_version(), fp32_ms, int8_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slower_is_told_by_calls_that_are_long_enough() {
+        let speed =
+            |fp32_ms, int8_ms| Speed { what: String::new(), runtime: String::new(), fp32_ms, int8_ms };
+        assert!(speed(0.2, 0.21).is_slower());
+        assert!(!speed(0.19, 0.3).is_slower());
+        assert!(!speed(0.2, 0.2).is_slower());
+        assert!(!speed(5.0, 4.0).is_slower());
+    }
 }

@@ -95,7 +95,7 @@ fn verify_finds_what_was_done_to_a_bundle() {
 #[test]
 fn verify_finds_papers_that_do_not_agree() {
     type Harm = fn(&Path);
-    let cases: [(&str, Harm, &str); 9] = [
+    let cases: [(&str, Harm, &str); 14] = [
         (
             "manifest changed",
             |b| edit(b, "manifest.json", "small", "smell"),
@@ -119,11 +119,40 @@ fn verify_finds_papers_that_do_not_agree() {
             "SHA256SUMS: changed\n",
         ),
         ("another case", |b| upper(b), "SHA256SUMS: changed\n"),
-        ("not in the manifest", |b| unlist(b), "README.md: disputed between manifest and digests\n"),
+        (
+            "not in the manifest",
+            |b| unlist(b),
+            "README.md: the manifest disagrees with the digests, or with itself\n",
+        ),
         (
             "a file out of the bundle",
             |b| forge(b, |m| m["files"]["../secret"] = json!({"sha256": Digest::of(b""), "bytes": 0})),
-            "../secret: disputed between manifest and digests\n",
+            "../secret: the manifest disagrees with the digests, or with itself\n",
+        ),
+        (
+            "another length",
+            |b| forge(b, |m| m["files"]["README.md"]["bytes"] = json!(1)),
+            "README.md: the",
+        ),
+        (
+            "an artifact's length",
+            |b| forge(b, |m| m["artifacts"][0]["bytes"] = json!(1)),
+            "_fp32.onnx: the",
+        ),
+        (
+            "an artifact's digest",
+            |b| forge(b, |m| m["artifacts"][0]["sha256"] = json!(Digest::of(b"x"))),
+            "_fp32.onnx: the",
+        ),
+        (
+            "an artifact that is not listed",
+            |b| forge(b, |m| m["artifacts"][0]["file"] = json!("../x")),
+            "../x: the",
+        ),
+        (
+            "references that are not listed",
+            |b| forge(b, |m| m["artifacts"][0]["references"] = json!("/etc/x")),
+            "/etc/x: the",
         ),
     ];
     fn edit(bundle: &Path, name: &str, from: &str, to: &str) {
@@ -152,6 +181,46 @@ fn verify_finds_papers_that_do_not_agree() {
         harm(&small(&world));
         let run = world.run(["verify", "small"]).exits(1);
         assert!(run.stdout.contains(finding), "{what}\n{}", run.show());
+    }
+}
+
+#[test]
+fn a_manifest_that_no_build_writes_is_refused() {
+    type Harm = fn(&mut Value);
+    let graph: Harm = |m| m["graphs"]["a/../b"] = m["graphs"]["decoder"].clone();
+    let cases: [(Harm, &str); 7] = [
+        (graph, "\"a/../b\" is not a name"),
+        (|m| m["name"] = json!("../small"), "\"../small\" is not a name"),
+        (|m| m["graphs"]["decoder"]["sample_rate"] = json!(0), "0 samples a second"),
+        (|m| m["graphs"]["decoder"]["sample_rate"] = json!(u32::MAX), "4294967295 samples a second"),
+        (
+            |m| m["graphs"]["decoder"]["framing"] = json!({"per_frame": 0, "lead": 1}),
+            "the framing of graph \"decoder\"",
+        ),
+        (
+            |m| m["graphs"]["decoder"]["framing"] = json!({"per_frame": u64::MAX, "lead": 1}),
+            "the framing of graph \"decoder\"",
+        ),
+        (
+            |m| m["graphs"]["decoder"]["framing"] = json!({"per_frame": 2048, "lead": 1u64 << 40}),
+            "the framing of graph \"decoder\"",
+        ),
+    ];
+    for (harm, why) in cases {
+        let world = World::new();
+        forge(&small(&world), harm);
+        for verb in [&["verify", "small"][..], &["validate", "small"], &["synth", "small", "Hi."]] {
+            world.run(verb).exits(2).says(why);
+        }
+    }
+    let world = World::new();
+    let path = small(&world).join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (key, twice) in [("name", "\"name\":"), ("README.md", "\"README.md\":")] {
+        let at = text.find(twice).unwrap();
+        std::fs::write(&path, format!("{}\"{key}\":null,{}", &text[..at], &text[at..])).unwrap();
+        let refused = world.run(["validate", "small"]).exits(2);
+        refused.says(&format!("the key \"{key}\" stands there twice"));
     }
 }
 

@@ -80,11 +80,18 @@ fn a_vocoder_by_its_import_path() {
     let untrusted = run(&mut refused).exits(2).hints();
     untrusted.says("none of it was run").says("--trust-code");
     assert!(!world.work("vocoder").exists());
+    let workflow = ["plan", &recipe, "--format", "snakemake"];
+    run(&mut command(&world, &workflow).unwrap()).exits(2).says("--trust-code");
+    let rules = run(command(&world, &workflow).unwrap().arg("--trust-code")).exits(0);
+    assert!(rules.stdout.lines().filter(|line| line.contains(" build ")).count() > 3);
+    let builds = |line: &&str| line.contains(" build ") && !line.contains("--trust-code");
+    assert_eq!(rules.stdout.lines().find(builds), None);
     run(command(&world, &build).unwrap().arg("--trust-code")).exits(0);
     let manifest = manifest(&world, "vocoder");
     assert_eq!(manifest["trusted_code"], json!(["soprano.vocos.heads:ISTFTHead"]));
     let graph = &manifest["graphs"]["head"];
     assert_eq!(graph["framing"], json!({"per_frame": 160, "lead": 1}));
+    assert_eq!(graph["sample_rate"], 24000);
     let artifact = &manifest["artifacts"][0];
     assert_eq!(
         (names(&artifact["inputs"]), names(&artifact["outputs"])),
@@ -113,6 +120,17 @@ fn what_a_recipe_may_not_say_is_refused_at_its_place() {
     module("a:B", "../w.pth").says("`head.module.weights` is not the name of a file of weights");
     module("a:B", "w.exe").says("`head.module.weights` is not the name of a file of weights");
     check("{role: causal, interface: {ids: logits}}").says("is `logits` again");
+    let timed = "{role: signal, module: {import: 'a:B', weights: w.pth}, gate: {second_ms: 9}}";
+    check(timed).says("`head.sample_rate` is missing");
+    check("{role: signal, module: {import: 'a:B', weights: w.pth}, sample_rate: 0}").says("outside of");
+    for key in ["activations: two", "two_terms: [a]", "reduce_range: false"] {
+        let blocks = format!("{{role: causal, int8: {{form: blocks-4, {key}}}}}");
+        check(&blocks).says("is given, and blocks have activations");
+    }
+    check("{role: causal, passes: [nope]}").says("r.yaml:\n").says("there is no pass \"nope\"");
+    check("{role: causal, passes: [fold-scale, fold-scale]}").says("is fold-scale again");
+    let surgery = "{role: signal, module: {import: 'a:B', weights: w.pth}, passes: [add-kv-cache]}";
+    check(surgery).says("graph `head`: `passes` has add-kv-cache");
     check("{role: causal, exporter: optimum}").says("unknown value `optimum`");
     check("{role: causal, references: {sentences: [Hello.]}}").says("asks for sentences");
     world.write("r.yaml", "name: a\nsource: ./b\ngraphs:\n  decoder: {interface: {frames: x}}\n");

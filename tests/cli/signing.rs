@@ -62,7 +62,7 @@ fn what_a_signature_does_not_cover_is_found() {
                 let kept: Vec<&str> = text.lines().filter(|l| !l.ends_with("README.md")).collect();
                 std::fs::write(path, kept.join("\n") + "\n").unwrap();
             },
-            "README.md: disputed between manifest and digests",
+            "README.md: the manifest disagrees with the digests, or with itself",
         ),
         (
             "no signature",

@@ -125,7 +125,9 @@ fn graph(report: &Report, name: &str) -> Option<Graph> {
     let mut plots: Vec<Plot> = Vec::new();
     for &point in &points {
         let (what, unit) = match point {
-            Call::Frames { .. } => ("milliseconds for each second of sound", "ms/s"),
+            Call::Frames { .. } if report.rendition.is_timed() => {
+                ("milliseconds for each second of sound", "ms/s")
+            }
             _ => ("milliseconds", "ms"),
         };
         plots.push(plot(format!("{}, {what}", point.label()), unit, &|row| report.ms(row, point)));
@@ -136,8 +138,8 @@ fn graph(report: &Report, name: &str) -> Option<Graph> {
         row.fresh.peak_bytes.map(|bytes| Spread::once(bytes as f64 / 1e6))
     }));
     let unit = match role {
-        Role::Causal => "milliseconds of one call",
-        Role::Signal => "milliseconds for each second of sound",
+        Role::Signal if report.rendition.is_timed() => "milliseconds for each second of sound",
+        _ => "milliseconds of one call",
     };
     let title = format!("Graph {name}");
     Some(Graph { title, unit, head, rows: rows.iter().map(line).collect(), plots })

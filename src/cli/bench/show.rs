@@ -61,8 +61,10 @@ fn graph(report: &Report, name: &str, rows: &[&Row]) -> String {
         lines.push(line);
     }
     let unit = match rows[0].role {
-        Role::Causal => "ms of one call; median, and half of the distance between fastest and slowest",
-        Role::Signal => "ms for each second of sound; median, and half of fastest to slowest",
+        Role::Signal if report.rendition.is_timed() => {
+            "ms for each second of sound; median, and half of fastest to slowest"
+        }
+        _ => "ms of one call; median, and half of the distance between fastest and slowest",
     };
     format!("{}({unit})\n", table(&lines))
 }

@@ -89,6 +89,11 @@ pub struct Rendition {
 }
 
 impl Rendition {
+    /// Whether sound has a length in seconds.
+    pub fn is_timed(&self) -> bool {
+        self.samples_per_token > 0 && self.sample_rate > 0
+    }
+
     /// Seconds of sound that a decoder makes of so many tokens.
     pub fn seconds(&self, tokens: usize) -> f64 {
         (tokens.saturating_sub(1) * self.samples_per_token) as f64 / self.sample_rate.max(1) as f64
@@ -155,7 +160,7 @@ fn frames_curve(row: &Row) -> Option<Curve> {
 
 /// Every choice of one row of each graph, with what each text takes; PyTorch's rows go with each other alone.
 pub fn whole(rows: &[Row], rendition: &Rendition, characters: &[usize]) -> Vec<Whole> {
-    if rendition.samples_per_token == 0 {
+    if !rendition.is_timed() {
         return Vec::new();
     }
     let mut graphs: Vec<&str> = Vec::new();

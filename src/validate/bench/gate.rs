@@ -83,6 +83,7 @@ fn figure(key: &str, graph: &str, rows: &[Row], rendition: &Rendition) -> Option
         "step_ms" => Some(row.at(USUAL_STEP)?.median),
         "second_ms" => {
             let Call::Frames { frames, .. } = USUAL_FRAMES else { return None };
+            let rendition = Some(rendition).filter(|rendition| rendition.is_timed())?;
             Some(row.at(USUAL_FRAMES)?.median / rendition.seconds(frames))
         }
         "memory_mb" => Some(row.fresh.peak_bytes? as f64 / 1e6),
@@ -130,5 +131,10 @@ mod tests {
         // Of the int8 row, not of PyTorch's.
         approx::assert_abs_diff_eq!(found[3].found.unwrap(), 3.56, epsilon = 1e-9);
         assert_eq!(found[1].found, None, "there is no smaller decoder");
+        let second = |sample_rate| {
+            figure("second_ms", "decoder", &rows, &Rendition { sample_rate, ..rendition.clone() })
+        };
+        assert!(second(32_000).unwrap() > 0.0);
+        assert_eq!(second(0), None, "without a rate no sound has a length");
     }
 }
