@@ -196,7 +196,7 @@ impl Bundle {
     pub fn references(&self, entry: &ArtifactEntry) -> Result<References, OpenError> {
         let path = self.file(&entry.references)?;
         let ports = &self.manifest.graph(entry).interface;
-        Interface::bind(ports, &entry.signature())?;
+        Interface::bind_whole(ports, &entry.signature())?;
         let inputs = entry.signature().recorded_inputs(ports);
         Ok(References::read(&path, &inputs)?)
     }

@@ -105,6 +105,30 @@ impl Interface {
         })
     }
 
+    /// Binds the names of a role to a graph's inputs and outputs, of which none that is read may be missing.
+    ///
+    /// # Errors
+    /// As [`Interface::bind`]; [`Error`] for samples, logits or an output of the cache that is not there.
+    pub fn bind_whole(ports: &Ports, signature: &Signature) -> Result<Self, Error> {
+        let bound = Self::bind(ports, signature)?;
+        let is_missing = |name: &String| signature.outputs.iter().all(|output| output.name != *name);
+        let why = "is none of the graph's outputs";
+        match &bound {
+            Interface::Causal(graph) => {
+                let cache = graph.cache().iter().map(|cached| &cached.present);
+                match std::iter::once(&graph.names().logits).chain(cache).find(|name| is_missing(name))
+                {
+                    Some(name) => Err(Error::Causal { name: name.clone(), why }),
+                    None => Ok(bound),
+                }
+            }
+            Interface::Signal(graph) if is_missing(&graph.names().samples) => {
+                Err(Error::Signal { name: graph.names().samples.clone(), why })
+            }
+            Interface::Signal(_) => Ok(bound),
+        }
+    }
+
     /// The role.
     pub fn role(&self) -> Role {
         match self {

@@ -184,7 +184,8 @@ impl Context<'_> {
         let report = passes::rewrite(&mut model, steps(graph), graph.passes(), hints)?;
         let rewrite = Rewrite::from(report);
         // What a later stage would feed or read by a name that is not there.
-        Interface::bind(&graph.ports(), &Signature::from(&model)).map_err(validate::Error::from)?;
+        Interface::bind_whole(&graph.ports(), &Signature::from(&model))
+            .map_err(validate::Error::from)?;
         write(&model, self.folder)?;
         Ok(serde_json::to_value(rewrite).expect("plain data"))
     }

@@ -214,6 +214,9 @@ fn a_manifest_that_no_build_writes_is_refused() {
         }
     }
     let world = World::new();
+    forge(&small(&world), |m| m["graphs"]["decoder"]["interface"]["samples"] = json!("sound"));
+    world.run(["validate", "small"]).exits(2).says("\"sound\" is none of the graph's outputs");
+    let world = World::new();
     let path = small(&world).join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     for (key, twice) in [("name", "\"name\":"), ("README.md", "\"README.md\":")] {
