@@ -14,13 +14,11 @@
 //! is one here: the digits are read one by one, the comma is passed over.
 
 mod ascii;
-mod faults;
 mod mend;
 mod numbers;
 mod rules;
 mod split;
 
-pub use faults::{FAULTS, Fault};
 pub use split::{prompt, sentences};
 
 use std::borrow::Cow;
@@ -39,7 +37,7 @@ pub enum Faults {
 }
 
 /// Any text as what the model was trained on: words in `a-z !$',-.?`, without digits, a mark at the end
-/// of every line. [`FAULTS`] has what the two ways of reading differ in.
+/// of every line. `fixtures/text/faults.txt` has what the two ways of reading differ in.
 pub fn normalize(text: &str, faults: Faults) -> String {
     let text = match faults {
         Faults::Mended => Cow::Owned(mend::mend(text)),
