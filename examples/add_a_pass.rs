@@ -51,7 +51,7 @@ impl Surgery for KeepFirstOutput {
     fn run(&self, model: &mut Model, _: &Given) -> Result<usize, Refused> {
         let graph = model.proto_mut().graph.as_mut().expect("a model has a graph");
         match graph.output.len() {
-            0 => Err(Refused::Port { kind: "output", role: "logits", name: "any".to_owned() }),
+            0 => Err(Refused::Port { role: "logits", why: "the graph has no output".to_owned() }),
             outputs => {
                 graph.output.truncate(1);
                 Ok(outputs - 1)

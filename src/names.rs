@@ -168,6 +168,28 @@ impl Default for Signal {
     }
 }
 
+/// Which of the names of inputs and outputs is not a word, or not its own: its role, what is wrong, what helps.
+pub(crate) fn misnamed<T: Serialize>(names: &T) -> Option<(String, String, &'static str)> {
+    let names = serde_json::to_value(names).expect("plain data");
+    let names =
+        names.as_object().into_iter().flatten().filter_map(|(role, name)| Some((role, name.as_str()?)));
+    let names: Vec<(&String, &str)> = names.collect();
+    names.iter().enumerate().find_map(|(i, &(role, name))| {
+        let is_word = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && name.len() <= 64;
+        let (why, hint) = match names[..i].iter().any(|(_, before)| *before == name) {
+            _ if !is_word => (
+                "is not a name of an input or output".to_owned(),
+                "write up to 64 letters, digits and `_`; first a letter or `_`",
+            ),
+            true => (format!("is `{name}` again"), "give each input and output a name of its own"),
+            false => return None,
+        };
+        Some((role.clone(), why, hint))
+    })
+}
+
 /// The names of a graph's inputs and outputs, by its role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "role", rename_all = "lowercase")]

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -45,6 +46,10 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     let trial = validate::Trial { rows: rows(ports.role()), reduce_range };
     let nodes = validate::sensitivity(&model, ports, &references, runtime, trial, &INTERRUPTED, &done);
     let nodes = nodes?;
+    if nodes.is_empty() {
+        let why = format!("no product of {graph} can be quantized");
+        return Err(Box::new(Error::NoGraph { bundle: options.bundle.clone(), why }));
+    }
     let done = |done, total| progress.progress("models", done as u64, total as u64);
     let choose = |snr| {
         let target = (snr, reduce_range);
@@ -120,12 +125,21 @@ struct Fp32 {
 fn fp32(options: &Options) -> Result<Fp32, Failure> {
     let bundle = Bundle::open(&options.bundle)?;
     let manifest = bundle.manifest();
+    let no_graph = |why| Error::NoGraph { bundle: options.bundle.clone(), why };
     let wanted = |graph: &str| options.graph.as_deref().is_none_or(|name| name == graph);
     let entries = manifest.artifacts.iter();
     let entry = entries
         .filter(|entry| entry.precision == Precision::Fp32 && wanted(&entry.graph))
         .min_by_key(|entry| manifest.graph(entry).interface.role())
-        .ok_or_else(|| Error::NoGraph { bundle: options.bundle.clone() })?;
+        .ok_or_else(|| no_graph("no fp32 file of that graph".to_owned()))?;
+    let names: BTreeSet<&str> = manifest.artifacts.iter().map(|entry| entry.graph.as_str()).collect();
+    let role = manifest.graph(entry).interface.role();
+    if let (None, Role::Signal, 2..) = (&options.graph, role, names.len()) {
+        let names = Vec::from_iter(names).join(", ");
+        return Err(Box::new(no_graph(format!(
+            "it has several graphs, and --graph says which: {names}"
+        ))));
+    }
     Ok(Fp32 {
         graph: entry.graph.clone(),
         ports: manifest.graph(entry).interface.clone(),
@@ -224,9 +238,9 @@ enum Error {
     #[error("{} is there already", path.display())]
     #[diagnostic(code(sensitivity::exists), help("--overwrite replaces it"))]
     Exists { path: PathBuf },
-    #[error("{}: no fp32 file of that graph", bundle.display())]
+    #[error("{}: {why}", bundle.display())]
     #[diagnostic(code(sensitivity::no_graph), help("manifest.json lists the bundle's models"))]
-    NoGraph { bundle: PathBuf },
+    NoGraph { bundle: PathBuf, why: String },
     #[error("{snr} is not a signal-to-noise ratio")]
     #[diagnostic(
         code(sensitivity::snr),

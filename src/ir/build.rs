@@ -267,12 +267,6 @@ impl ValueInfoProto {
 
     /// Dimensions as text: a number, the name of an open one, or `?`.
     pub fn dims(&self) -> Vec<String> {
-        let shape = self.tensor_type().and_then(|t| t.shape.as_ref());
-        let text = |dim: &Dimension| match &dim.value {
-            Some(dimension::Value::DimValue(n)) => n.to_string(),
-            Some(dimension::Value::DimParam(name)) => name.clone(),
-            None => "?".to_owned(),
-        };
-        shape.map(|shape| shape.dim.iter().map(text).collect()).unwrap_or_default()
+        self.shape().unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@
 //! (`onnx/checker.cc` and `OpSchema::Verify`), and one of ONNX Runtime: no two nodes of a graph may
 //! share a name. Of the rules on IR versions the checker holds one, that an initializer which is not
 //! an input needs version 4; functions, overloads and narrow types in files of an older version are read
-//! by everybody. Operator sets newer than the table are not judged.
+//! by everybody. Operator sets newer than the table are refused too: what their operators mean is unknown here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -33,6 +33,8 @@ pub(super) enum Remedy {
     None,
     /// A newer operator set.
     Opset(i64),
+    /// An operator set that is not newer than this.
+    Older(i64),
     /// A newer IR version.
     IrVersion(i64),
     /// An `opset_import` of this domain.
@@ -391,6 +393,10 @@ impl<'m> Body<'_, 'm> {
         };
         match operators::find(domain, op, version) {
             Known::Unjudged => Ok(Vec::new()),
+            Known::Newer(newest) => {
+                let why = format!("opset {version} is newer than {newest}, the newest that is known");
+                Err((why, Remedy::Older(newest)))
+            }
             Known::Later(since) => {
                 let why = format!("{op} needs opset {since}; the model has opset {version}");
                 Err((why, remedy(Some(since))))

@@ -105,6 +105,7 @@ impl Error {
                 &format!("m = onnx.version_converter.convert_version(m, {opset})"),
                 format!("opset{opset}.onnx"),
             ),
+            Remedy::Older(opset) => format!("export the model again at opset {opset} or earlier"),
             Remedy::IrVersion(version) => {
                 python(&format!("m.ir_version = {version}"), format!("ir{version}.onnx"))
             }

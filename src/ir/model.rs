@@ -163,8 +163,8 @@ impl Model {
     /// Checks everything that makes a file unusable: what [`Model::consistent`] does, and beyond it the
     /// values of nested graphs and functions, the names of nodes, imported operator sets, the form of
     /// each operator at its operator set with the element types of its inputs, and the rules of the IR
-    /// version. Nothing is refused that isn't certainly wrong; operators of other domains, and of
-    /// operator sets newer than the table of forms, are not judged.
+    /// version. Nothing is refused that isn't certainly wrong or of an operator set newer than
+    /// the table of forms; operators of other domains are not judged.
     ///
     /// # Errors
     /// [`Error::Invalid`] names the first node that is wrong, and the operator set that it needs;

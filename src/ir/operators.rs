@@ -120,7 +120,9 @@ pub(super) enum Known {
     Later(i64),
     /// The domain has no such operator; the nearest name that it has.
     Never(&'static str),
-    /// The domain, or so new a set of it, is not in the table.
+    /// The operator set is newer than this, the newest of its domain in the table.
+    Newer(i64),
+    /// The domain is not in the table.
     Unjudged,
 }
 
@@ -141,8 +143,8 @@ pub(super) fn domain_name(domain: &str) -> &str {
 /// What is known of an operator of a domain at an operator set of it.
 pub(super) fn find(domain: &str, op: &str, version: i64) -> Known {
     let Some(domain) = TABLE.0.get(domain_name(domain)) else { return Known::Unjudged };
-    if domain.newest.is_some_and(|newest| version > newest) {
-        return Known::Unjudged;
+    if let Some(newest) = domain.newest.filter(|newest| version > *newest) {
+        return Known::Newer(newest);
     }
     let Some(forms) = domain.forms.get(op) else {
         let near = |name: &&&str| strsim::jaro(name, op).to_bits();
@@ -288,7 +290,7 @@ mod tests {
         assert!(matches!(find("", "DynamicQuantizeLinear", 10), Known::Later(11)));
         assert!(matches!(find("ai.onnx", "DynamicQuantizeLinear", 11), Known::Form(_)));
         assert!(matches!(find("", "MatMull", 17), Known::Never("MatMul")));
-        assert!(matches!(find("", "MatMull", 1000), Known::Unjudged));
+        assert!(matches!(find("", "MatMull", 1000), Known::Newer(_)));
         assert!(matches!(find("ai.onnx.ml", "Scaler", 1), Known::Form(_)));
         assert!(matches!(find("com.microsoft", "Gelu", 1), Known::Unjudged));
         assert!(matches!(find("com.microsoft", "MatMulNBits", 1), Known::Form(form) if form.open));

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::attention::{Attention, PAST_LENGTH, TOTAL, attentions, descendants};
-use super::surgery::{Given, Refused, Surgery, free, splice};
+use super::surgery::{self, Given, Refused, Surgery, fixed, free, splice};
 use crate::ir::{Graph, Model, Names, NodeId, NodeProto, node, value_f32, value_i64};
 use crate::names::Causal;
 
@@ -26,8 +26,11 @@ impl Surgery for AddKvCache {
          \u{20} =>  K' = present.i.key = Concat(past_key_values.i.key, K; axis 2), V' likewise\n\
          \u{20}     softmax(Q K'^T + mask) V'\n\
          the mask is made from the length of attention_mask, which then is past and sequence together\n\
-         not: a graph that has a cache, an attention of another form, a mask that attention_mask does not reach,\n\
-         keys or values that other nodes read too or whose heads are unknown"
+         a mask that compares places with places (Range, CumSum, position_ids) or is made by Trilu, to the end of\n\
+         attention_mask, is assumed to hide all later positions from each: a cache is right nowhere else\n\
+         not: a graph that has a cache, an attention of another form, a mask that attention_mask does not reach\n\
+         or that hides no later positions, keys or values that other nodes read too or whose heads are unknown,\n\
+         a fixed number of positions"
     }
 
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {
@@ -40,6 +43,8 @@ impl Surgery for AddKvCache {
         ports.flatten().for_each(|port| drop(free(graph, &mut unique, &port)));
         // By the names that values have now.
         let insertions = insertions(&model.graph(), given)?;
+        let batch = model.graph().noted(&names.mask).and_then(|mask| fixed(mask, 0));
+        let batch = batch.as_deref().unwrap_or("batch");
         let graph = model.graph_proto_mut();
         // Inner shapes are those without a past.
         graph.value_info.clear();
@@ -67,13 +72,13 @@ impl Surgery for AddKvCache {
                 let concat = node("Concat", [&past, &value], &present).author(NAME).int("axis", 2);
                 before.push(concat.named(unique.node(&format!("{NAME}/{layer}/{kind}"))).build());
                 let [heads, size] = shape.map(|n| n.to_string());
-                graph.input.push(value_f32(&past, &["batch", &heads, PAST_LENGTH, &size]));
-                outputs.push(value_f32(&present, &["batch", &heads, TOTAL, &size]));
+                graph.input.push(value_f32(&past, &[batch, &heads, PAST_LENGTH, &size]));
+                outputs.push(value_f32(&present, &[batch, &heads, TOTAL, &size]));
             }
         }
         splice(graph, inserted, &HashSet::new());
         for input in graph.input.iter_mut().filter(|input| input.name() == names.mask) {
-            *input = value_i64(&names.mask, &["batch", TOTAL]);
+            *input = value_i64(&names.mask, &[batch, TOTAL]);
         }
         let after = graph.output.iter().position(|o| o.name() == names.logits).map_or(0, |at| at + 1);
         graph.output.splice(after..after, outputs);
@@ -99,7 +104,7 @@ struct Insertion {
 
 /// Where the cache of each attention goes in, in the order of the graph.
 fn insertions(graph: &Graph<'_>, given: &Given) -> Result<Vec<Insertion>, Refused> {
-    let Causal { mask, past, present, .. } = &given.names;
+    let Causal { ids, mask, past, present, logits, .. } = &given.names;
     let mut ports = graph.proto().input.iter().chain(&graph.proto().output).map(|port| port.name());
     let is_cache = |name: &str| {
         let mut rest =
@@ -109,11 +114,40 @@ fn insertions(graph: &Graph<'_>, given: &Given) -> Result<Vec<Insertion>, Refuse
     if ports.any(is_cache) {
         return Err(Refused::Cached);
     }
-    if !graph.is_input(mask) {
-        return Err(Refused::input("mask", mask));
+    for (role, name) in [("mask", mask), ("ids", ids), ("logits", logits)] {
+        if role == "mask" || graph.noted(name).is_some() {
+            surgery::port(graph, role, name, role != "logits")?;
+        }
     }
     let masked = descendants(graph, mask);
     attentions(graph)?.iter().map(|attention| insertion(graph, attention, &masked, given)).collect()
+}
+
+/// Whether a mask has a row for each position after the cache, and compares places with places, or is a triangle,
+/// that moves with the end of what is cached.
+fn hides_later(graph: &Graph<'_>, mask: &str, masked: &HashSet<&str>, names: &Causal) -> bool {
+    let [fed, placed] = [&names.ids, &names.positions].map(|name| descendants(graph, name));
+    let is_stepped = |value: &str| fed.contains(value) || placed.contains(value);
+    let counts =
+        graph.nodes().filter(|(_, node)| matches!(node.op_type(), "Range" | "CumSum" | "NonZero"));
+    let mut counted: HashSet<&str> =
+        counts.flat_map(|(_, node)| &node.output).flat_map(|value| descendants(graph, value)).collect();
+    counted.retain(|value| masked.contains(value));
+    counted.extend(&placed);
+    let hides = |node: &NodeProto| {
+        let moves = |at: usize| node.input_at(at).filter(|input| masked.contains(input));
+        match node.op_type() {
+            op if !graph.is(node, op) => false,
+            "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" => {
+                node.input.iter().all(|place| counted.contains(place.as_str()))
+            }
+            // Of a rectangle the diagonal moves; of a square the rows are cut out later.
+            "Trilu" => moves(1).is_some() || moves(0).is_some_and(|square| !is_stepped(square)),
+            _ => false,
+        }
+    };
+    let enters = |node: &NodeProto| node.output.iter().any(|o| descendants(graph, o).contains(mask));
+    is_stepped(mask) && graph.nodes().any(|(_, node)| hides(node) && enters(node))
 }
 
 /// Where the cache of one attention goes in: before heads are repeated, if they are.
@@ -127,6 +161,11 @@ fn insertion(
     let refuse = |why: &str| Err(Refused::attention(softmax, why));
     if !masked.contains(attention.mask) {
         return refuse(&format!("what is added to the scores does not depend on {}", given.names.mask));
+    }
+    if !hides_later(graph, attention.mask, masked, &given.names) {
+        return refuse(
+            "what is added to the scores hides no later positions, counted from what is cached",
+        );
     }
     let (keys, values) = (attention.keys, attention.values);
     for heads in [keys, values] {
@@ -237,6 +276,103 @@ mod tests {
             "seen_elsewhere",
         ));
         assert!(refused(twice).ends_with("its keys or values are read in other places too"));
+    }
+
+    /// A layer whose mask is padding and what these nodes make of the places: `hidden`, [sequence, total] of bool.
+    fn hidden_by(nodes: impl FnOnce(TestGraph) -> TestGraph) -> Model {
+        let graph = nodes(masked(base(PLAIN), PLAIN))
+            .node(node("And", ["hidden", "given_rows"], "seen_2"))
+            .node(node("Unsqueeze", ["seen_2", "first"], "seen_heads_2"))
+            .node(node("Where", ["seen_heads_2", "in", "out"], "mask_2"));
+        finished(attended(graph, PLAIN, "mask_2"), PLAIN)
+    }
+
+    #[test]
+    fn a_mask_that_hides_no_later_positions_is_refused() {
+        let of = |op: &'static str, inputs: [&'static str; 2]| {
+            hidden_by(|graph| graph.node(node(op, inputs, "hidden")))
+        };
+        let from_zero = hidden_by(|graph| {
+            graph
+                .node(node("Range", ["zero", "length", "one"], "early"))
+                .node(node("Unsqueeze", ["early", "first"], "early_rows"))
+                .node(node("LessOrEqual", ["columns", "early_rows"], "hidden"))
+        });
+        let square = hidden_by(|graph| {
+            graph.node(node("Unsqueeze", ["columns", "first"], "all_rows")).node(node(
+                "LessOrEqual",
+                ["columns", "all_rows"],
+                "hidden",
+            ))
+        });
+        let why = "add-kv-cache: node \"softmax\": what is added to the scores hides no later positions, counted \
+                   from what is cached";
+        let padding = of("And", ["given_rows", "given_rows"]);
+        for mut model in [padding, of("Greater", ["columns", "one"]), from_zero, square] {
+            assert_eq!(apply(&mut model, "add-kv-cache").unwrap_err(), why);
+        }
+        assert_eq!(apply(&mut of("GreaterOrEqual", ["rows", "columns"]), "add-kv-cache"), Ok(1));
+    }
+
+    #[test]
+    fn a_triangle_whose_diagonal_moves_is_a_mask() {
+        let triangle = |diagonal: &'static str| {
+            hidden_by(|graph| {
+                graph
+                    .initializer(initializer_f32("unit", &[1, 1], &[1.0]))
+                    .node(node("Unsqueeze", ["length", "zero_1"], "length_1"))
+                    .node(node("Unsqueeze", ["total", "zero_1"], "total_1"))
+                    .initializer(initializer_i64("zero_1", &[1], &[0]))
+                    .node(node("Concat", ["length_1", "total_1"], "extents").int("axis", 0))
+                    .node(node("Expand", ["unit", "extents"], "ones"))
+                    .node(node("Trilu", ["ones", diagonal], "lower").int("upper", 0))
+                    .node(node("Cast", ["lower"], "hidden").int("to", 9))
+            })
+        };
+        // Of the form alone: tract holds a diagonal that is made of shapes in a type of its own.
+        assert_eq!(apply(&mut triangle("past"), "add-kv-cache"), Ok(1));
+        assert!(
+            apply(&mut triangle("zero"), "add-kv-cache").unwrap_err().contains("no later positions")
+        );
+    }
+
+    #[test]
+    fn positions_that_are_fed_are_places() {
+        let model = |dims: &[&str]| {
+            hidden_by(|graph| {
+                graph
+                    .input_i64("position_ids", dims)
+                    .initializer(initializer_i64("last", &[1], &[-1]))
+                    .node(node("Unsqueeze", ["position_ids", "last"], "fed_rows"))
+                    .node(node("LessOrEqual", ["columns", "fed_rows"], "hidden"))
+            })
+        };
+        assert_eq!(apply(&mut model(&["batch", LENGTH]), "add-kv-cache"), Ok(1));
+    }
+
+    #[test]
+    fn ports_of_another_form_are_refused() {
+        let with = |change: &dyn Fn(&mut crate::ir::GraphProto)| {
+            let mut proto = model(PLAIN).proto().clone();
+            change(proto.graph.as_mut().unwrap());
+            apply(&mut Model::from_proto(proto, "test.onnx").unwrap(), "add-kv-cache")
+        };
+        let fixed = "the input \"attention_mask\" is fixed at 5 positions";
+        let floats = "\"attention_mask\" is f32 with 2 axes, and mask is i64 with 2";
+        let flat = "\"attention_mask\" is i64 with 1 axes, and mask is i64 with 2";
+        let refused = [
+            (value_i64(MASK, &["batch", "5"]), fixed),
+            (value_f32(MASK, &["batch", "n"]), floats),
+            (value_i64(MASK, &["n"]), flat),
+        ];
+        for (mask, why) in refused {
+            let error = with(&|graph| graph.input[1] = mask.clone()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let fixed =
+            |graph: &mut crate::ir::GraphProto| graph.input[0] = value_i64(IDS, &["batch", "5"]);
+        assert!(with(&fixed).unwrap_err().contains("\"input_ids\" is fixed at 5"));
+        assert_eq!(with(&|graph| graph.input[1] = value_i64(MASK, &["2", "n"])), Ok(1));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::attention::{Attention, attentions};
-use super::surgery::{Given, Refused, Surgery};
+use super::surgery::{Given, Refused, Surgery, port};
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{Graph, Model, Names, NodeProto, TensorProto, initializer_f32, initializer_i64, node};
 use crate::names::Causal;
@@ -65,11 +65,8 @@ type Masking = (usize, String, Option<(String, String)>);
 
 /// How each attention is masked.
 fn changes(graph: &Graph<'_>, names: &Causal) -> Result<Vec<Masking>, Refused> {
-    for (role, name) in [("ids", &names.ids), ("mask", &names.mask)] {
-        if !graph.is_input(name) {
-            return Err(Refused::input(role, name));
-        }
-    }
+    port(graph, "ids", &names.ids, false)?;
+    port(graph, "mask", &names.mask, false)?;
     let sources = sources(graph, &names.mask);
     let masking = |a: &Attention<'_>| {
         let softmax = graph.node(a.softmax);

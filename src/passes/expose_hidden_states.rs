@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::attention::{LENGTH, attentions, descendants};
-use super::surgery::{Given, Refused, Surgery, free};
+use super::surgery::{Given, Refused, Surgery, fixed, free, port};
 use crate::ir::{
     Graph, Model, Names, NodeId, ValueInfoProto, initializer_i64, node, rename_value, value_f32,
 };
@@ -38,6 +38,8 @@ impl Surgery for ExposeHiddenStates {
     fn run(&self, model: &mut Model, given: &Given) -> Result<usize, Refused> {
         let Projection { product, hidden, width, dtype, batch, layers } =
             projection(&model.graph(), given)?;
+        let length = model.graph().noted(&given.names.ids).and_then(|ids| fixed(ids, 1));
+        let length = length.as_deref().unwrap_or(LENGTH);
         let port = &given.names.hidden;
         let mut names = Names::of(model.graph_proto());
         let stays = model.graph().is_output(&hidden);
@@ -66,7 +68,7 @@ impl Surgery for ExposeHiddenStates {
                 let copy = node("Identity", [&value], &port).named(names.node(&port)).author(NAME);
                 graph.node.push(copy.build());
             }
-            graph.output.push(output(&port, dtype, &[&batch, LENGTH, &width]));
+            graph.output.push(output(&port, dtype, &[&batch, length, &width]));
         }
         if given.last_logits {
             keep_last(model, &mut names, &given.names.logits, product, &read);
@@ -123,9 +125,7 @@ struct Projection {
 fn projection(graph: &Graph<'_>, given: &Given) -> Result<Projection, Refused> {
     let refuse = |why: String| Err(Refused::HiddenStates(why));
     let Causal { logits: name, hidden, .. } = &given.names;
-    let Some(logits) = graph.proto().output.iter().find(|output| output.name() == name) else {
-        return Err(Refused::Port { kind: "output", role: "logits", name: name.clone() });
-    };
+    let logits = port(graph, "logits", name, false)?;
     let ports = given.layers.iter().map(|&layer| layer_port(&given.names, layer));
     let mut ports = ports.chain([hidden.clone()]);
     if let Some(port) = ports.find(|port| graph.is_output(port) || graph.is_input(port)) {
@@ -234,6 +234,17 @@ fn residual<'g>(graph: &Graph<'g>, context: NodeId) -> Option<&'g str> {
 mod tests {
     use super::super::testing::layer::*;
     use super::*;
+
+    #[test]
+    fn positions_that_are_fixed_stay_so() {
+        let mut proto = model(PLAIN).proto().clone();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.input[0] = crate::ir::value_i64(IDS, &["1", "5"]);
+        graph.output[0] = value_f32(LOGITS, &["1", "5", "9"]);
+        let mut fixed = Model::from_proto(proto, "test.onnx").unwrap();
+        expose(&mut fixed, &[], false).unwrap();
+        assert_eq!(fixed.graph_proto().output[1].dims(), ["1", "5", "8"]);
+    }
 
     #[test]
     fn the_value_behind_the_logits_is_the_last_output() {

@@ -183,7 +183,7 @@ pub const SIGNAL: &[Step] = &[Step::Passes(PASSES)];
 
 /// Run before the first surgery, asked for or not: what surgeries read off a graph they find by its
 /// initializers, and with nothing in between.
-const READABLE: &[&dyn Pass] =
+pub const READABLE: &[&dyn Pass] =
     &[&lift_constants::LiftConstants, &identity_elimination::IdentityElimination];
 
 /// The passes in the order of a round; each line says why it stands where it does.
@@ -223,9 +223,8 @@ pub fn entry(name: &str) -> Result<Entry, Error> {
     if let Some(entry) = catalog().find(|entry| entry.name == name) {
         return Ok(entry);
     }
-    let likeness = |entry: &Entry| strsim::jaro(entry.name, name);
-    let near = catalog().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let near = near.expect("there are passes").name;
-    let hint = format!("did you mean {near:?}? `soprano-export pass list` shows all");
-    Err(Error::Unknown { name: name.to_owned(), hint })
+    let near = catalog().map(|entry| (strsim::jaro(entry.name, name), entry.name));
+    let near = near.filter(|(likeness, _)| *likeness > 0.75).max_by(|a, b| a.0.total_cmp(&b.0));
+    let near = near.map_or(String::new(), |(_, near)| format!("did you mean {near:?}? "));
+    Err(Error::Unknown { name: name.to_owned(), hint: near + "`soprano-export pass list` shows all" })
 }

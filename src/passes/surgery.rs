@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::ir::{GraphProto, Model, Names, NodeProto, rename_value};
+use crate::ir::{Graph, GraphProto, Model, Names, NodeProto, ValueInfoProto, rename_value};
 use crate::names::Causal;
 
 /// A rewrite of a whole graph, where a [`Pass`](super::Pass) looks at one node. The driver lets it edit a copy,
@@ -62,7 +62,9 @@ pub enum Refused {
     #[error("{}{why}", at.as_ref().map(|at| format!("node {at:?}: ")).unwrap_or_default())]
     #[diagnostic(
         code(passes::attention),
-        help("softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis")
+        help(
+            "softmax(Q K^T * scale + mask) V is understood, with one head or group of heads an axis; `soprano-export pass explain NAME` has a surgery's own conditions"
+        )
     )]
     Attention { at: Option<String>, why: String },
     /// The graph has a cache, where one would be added.
@@ -74,15 +76,15 @@ pub enum Refused {
         )
     )]
     Cached,
-    /// The graph lacks an input or output that the surgery needs.
-    #[error("the graph has no {kind} {name:?}")]
+    /// The graph lacks an input or output that the surgery needs, or it is of another form.
+    #[error("{why}")]
     #[diagnostic(
         code(passes::port),
         help(
             "`soprano-export inspect` lists what it has; --name {role}=NAME says what it is called there"
         )
     )]
-    Port { kind: &'static str, role: &'static str, name: String },
+    Port { role: &'static str, why: String },
     /// The number or size of an attention's heads is unknown.
     #[error("node {at:?}: {why}")]
     #[diagnostic(
@@ -110,11 +112,41 @@ impl Refused {
     pub(super) fn attention(softmax: &NodeProto, why: impl Into<String>) -> Self {
         Refused::Attention { at: Some(softmax.called().to_owned()), why: why.into() }
     }
+}
 
-    /// There is no input of this name.
-    pub(super) fn input(role: &'static str, name: &str) -> Self {
-        Refused::Port { kind: "input", role, name: name.to_owned() }
+/// The port of a role: ids or mask i64 [batch, length], or logits [batch, length, vocabulary], as far as the graph
+/// says; where it must be, with an open length.
+pub(super) fn port<'g>(
+    graph: &Graph<'g>,
+    role: &'static str,
+    name: &str,
+    is_open: bool,
+) -> Result<&'g ValueInfoProto, Refused> {
+    let (kind, is_there, types, rank) = match role {
+        "logits" => ("output", graph.is_output(name), ["f32", "f16"], 3),
+        _ => ("input", graph.is_input(name), ["i64"; 2], 2),
+    };
+    let refuse = |why| Err(Refused::Port { role, why });
+    let Some(port) = graph.noted(name).filter(|_| is_there) else {
+        return refuse(format!("the graph has no {kind} {name:?}"));
+    };
+    let (is, axes) = (port.type_name(), port.shape().map_or(rank, |shape| shape.len()));
+    let fits = is == "?" || types.contains(&is.as_str()) && axes == rank;
+    match fixed(port, 1).filter(|_| is_open) {
+        _ if !fits => refuse(format!(
+            "the {kind} {name:?} is {is} with {axes} axes, and {role} is {} with {rank}",
+            types[0]
+        )),
+        Some(length) => refuse(format!(
+            "the {kind} {name:?} is fixed at {length} positions: export it with an open axis (dynamic_axes)"
+        )),
+        None => Ok(port),
     }
+}
+
+/// The number at which an axis of a port is fixed.
+pub(super) fn fixed(port: &ValueInfoProto, axis: usize) -> Option<String> {
+    port.dims().get(axis).filter(|dim| dim.parse::<u64>().is_ok()).cloned()
 }
 
 /// Frees a name that the interface needs: the inner value that has it gets another, which is returned.

@@ -173,7 +173,7 @@ macro_rules! graph {
             #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
             pub file: String,
             $($(#[$export])* pub $exported: $exported_type,)*
-            /// Passes and surgeries by name, in their order; left out, all that a graph of this role needs.
+            /// Passes and surgeries by name, run in the order of `pass list`, however written; left out, all that a graph of this role needs.
             #[serde(skip_serializing_if = "Option::is_none")]
             #[schemars(inner(inner(regex(pattern = r"^[a-z0-9]+(-[a-z0-9]+)*$"))))]
             pub passes: Option<Vec<String>>,

@@ -6,7 +6,7 @@ use super::graph::{
     Causal, CausalFp32, CausalReferences, Graph, Module, Signal, SignalFp32, SignalReferences,
 };
 use super::{Int8, Recipe, Shape};
-use crate::names::{Precision, Word};
+use crate::names::{self, Precision, Word};
 
 /// Recordings that travel in a bundle, at most.
 const MOST_CASES: usize = 256;
@@ -164,26 +164,7 @@ fn interface<T: Serialize + Default + PartialEq>(here: &Checks, open: bool, name
         "is given, and the family has names of its own",
         "take the key out, or write `family: plain`",
     )?;
-    let names = serde_json::to_value(names).expect("plain data");
-    let names =
-        names.as_object().into_iter().flatten().filter_map(|(key, name)| Some((key, name.as_str()?)));
-    let names: Vec<(&String, &str)> = names.collect();
-    for (i, (key, name)) in names.iter().enumerate() {
-        let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-            && name.len() <= 64;
-        here.key(key).ensure(
-            plain,
-            "is not a name of an input or output",
-            "write up to 64 letters, digits and `_`; first a letter or `_`",
-        )?;
-        here.key(key).ensure(
-            names[..i].iter().all(|(_, before)| before != name),
-            format!("is `{name}` again"),
-            "give each input and output a name of its own",
-        )?;
-    }
-    Ok(())
+    names::misnamed(names).map_or(Ok(()), |(role, why, hint)| here.key(&role).ensure(false, why, hint))
 }
 
 impl SignalReferences {

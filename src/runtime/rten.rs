@@ -5,6 +5,7 @@ use rten_tensor::prelude::*;
 
 use super::conversation::{Calls, Loaded, Ports, Take};
 use super::{Engine, Error, Options, Places, Runtime, Session, Takes, Traits, message};
+use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{GraphProto, Model, NodeProto, TensorProto, constant_of, dtype_of, value_of};
 use crate::tensor::{DType, Tensor};
 
@@ -74,28 +75,34 @@ impl Runtime for Rten {
 fn outputs(model: &[u8]) -> Result<Vec<Option<DType>>, String> {
     let model = Model::from_bytes(bytes::Bytes::copy_from_slice(model), "").map_err(message)?;
     let graph = model.graph_proto();
-    if let Some((name, value)) = beyond_32_bits(graph) {
-        return Err(format!("{NAME} holds whole numbers in 32 bits, and {name:?} holds {value}"));
+    if let Some(changed) = beyond_32_bits(graph) {
+        return Err(format!("{NAME} holds numbers in 32 bits, and {changed}"));
     }
     Ok(graph.output.iter().map(|output| dtype_of(output.element_type())).collect())
 }
 
-/// A whole number of a graph, or of one within it, that rten 0.27's loader would bring to the nearest one of 32
-/// bits, and the name of its tensor. Where a `Slice` ends at the largest of 64 bits, or anywhere near, nothing
-/// changes: no axis is so long.
-fn beyond_32_bits(graph: &GraphProto) -> Option<(String, i64)> {
+/// A number of a graph, or of one within it, that rten 0.27's loader would bring to the nearest one of 32 bits, or a
+/// node that makes doubles, which it reads as one that makes f32. Where a `Slice` ends at the largest of 64 bits, or
+/// anywhere near, nothing changes: no axis is so long.
+fn beyond_32_bits(graph: &GraphProto) -> Option<String> {
     let is_changed = |value: &i64| i32::try_from(*value).is_err() && value.unsigned_abs() < 1 << 62;
     let wide = |name: &str, tensor: &TensorProto| {
-        if dtype_of(tensor.data_type()) != Some(DType::I64) {
-            return None;
-        }
-        let values = value_of(tensor).ok()?.to_i64().ok()?;
-        Some((name.to_owned(), values.into_iter().find(is_changed)?))
+        let changed = match dtype_of(tensor.data_type())? {
+            DType::I64 => {
+                value_of(tensor).ok()?.to_i64().ok()?.into_iter().find(is_changed)?.to_string()
+            }
+            DType::F64 => "doubles".to_owned(),
+            _ => return None,
+        };
+        Some(format!("{name:?} holds {changed}"))
     };
     let stored = || graph.initializer.iter().find_map(|tensor| wide(tensor.name(), tensor));
     let inner = |node: &NodeProto| {
         let constant = (node.op_type() == "Constant").then(|| constant_of(node)).flatten();
         let name = node.output.first().map_or("", String::as_str);
+        if node.is("Cast") && node.attr_i("to", 0) == DataType::Double as i64 {
+            return Some(format!("{name:?} holds doubles"));
+        }
         constant
             .and_then(|tensor| wide(name, &tensor))
             .or_else(|| node.nested().find_map(beyond_32_bits))
@@ -184,7 +191,7 @@ fn from_rten(value: &Value, dtype: Option<DType>) -> Result<Tensor, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Attr, TestGraph, initializer_i64, node};
+    use crate::ir::{Attr, TestGraph, initializer_i64, initializer_raw, node};
 
     #[test]
     fn whole_numbers_that_would_change_are_refused() {
@@ -213,12 +220,24 @@ mod tests {
                 .model()
         };
         for value in [1 << 31, -(1 << 31) - 1, 1 << 61] {
-            let says = format!("rten holds whole numbers in 32 bits, and \"ends\" holds {value}");
+            let says = format!("rten holds numbers in 32 bits, and \"ends\" holds {value}");
             assert!(load(stored(value)).unwrap_err().ends_with(&says));
             assert!(load(from_node(value)).unwrap_err().ends_with(&format!("\"c\" holds {value}")));
         }
         for value in [i64::from(i32::MAX), i64::from(i32::MIN), i64::MAX, i64::MIN, i64::MAX - 1] {
             assert_eq!((load(stored(value)), load(from_node(value))), (Ok(()), Ok(())), "{value}");
         }
+        let through = |code: i64| {
+            let there = node("Cast", ["x"], "d").attr("to", Attr::Int(code));
+            let back = node("Cast", ["d"], "y").attr("to", Attr::Int(1));
+            TestGraph::new().input("x", &["2"]).node(there).node(back).output("y", &["2"]).model()
+        };
+        assert!(load(through(11)).unwrap_err().ends_with("\"d\" holds doubles"));
+        assert_eq!(load(through(6)), Ok(()));
+        let mut doubles = stored(0).proto().clone();
+        let k = initializer_raw("k", DataType::Double, &[1], 1e300f64.to_le_bytes().to_vec().into());
+        doubles.graph.as_mut().unwrap().initializer.push(k);
+        let doubles = Model::from_proto(doubles, "m.onnx").unwrap();
+        assert!(load(doubles).unwrap_err().ends_with("\"k\" holds doubles"));
     }
 }

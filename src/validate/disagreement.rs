@@ -51,9 +51,9 @@ pub struct Comparison {
     pub not_shown: Vec<String>,
     /// Quantized values: integers that a rounding moves by a whole step.
     pub left_out: Vec<String>,
-    /// Outputs that only one of the two models has: they differ by that.
+    /// Outputs that the first of the two models has alone: they differ by that.
     pub only_old: Vec<String>,
-    /// Likewise, of the second.
+    /// Outputs that the second has alone, as a surgery adds them: no difference.
     pub only_new: Vec<String>,
     /// The value that is furthest apart among those that agree, and how far.
     pub furthest: Option<(String, Distance)>,
@@ -185,9 +185,9 @@ fn only(one: &Model, other: &Model) -> Vec<String> {
 }
 
 impl Comparison {
-    /// Whether nothing differs.
+    /// Whether nothing differs of what the first gives.
     pub fn agrees(&self) -> bool {
-        self.first.is_none() && self.only_old.is_empty() && self.only_new.is_empty()
+        self.first.is_none() && self.only_old.is_empty()
     }
 }
 
@@ -361,16 +361,20 @@ impl Distance {
     }
 
     /// Of pairs of numbers, each with how far they are apart.
-    fn of(pairs: impl Iterator<Item = (f64, f64, f64)>) -> Self {
+    fn of(pairs: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Self {
         let (mut signal, mut noise, mut peak, mut worst) = (0.0, 0.0, 0.0_f64, 0.0_f64);
+        let sizes = pairs.clone().flat_map(|(a, _, apart)| [a.abs(), apart]);
+        let largest = sizes.filter(|size| size.is_finite()).fold(0.0, f64::max);
+        // So that squares stay numbers; within the range of f32 they do as they are.
+        let unit = if (1e-100..1e100).contains(&largest) || largest == 0.0 { 1.0 } else { largest };
         for (a, b, apart) in pairs {
             if apart == 0.0 {
                 let finite = if a.is_finite() { a } else { 0.0 };
-                signal += finite * finite;
+                signal += (finite / unit).powi(2);
                 peak = peak.max(finite.abs());
             } else if a.is_finite() && b.is_finite() {
-                signal += a * a;
-                noise += apart * apart;
+                signal += (a / unit).powi(2);
+                noise += (apart / unit).powi(2);
                 peak = peak.max(a.abs());
                 worst = worst.max(apart);
             } else {

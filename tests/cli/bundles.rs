@@ -371,6 +371,14 @@ fn a_manifest_can_lower_no_bar_and_lead_nowhere() {
             std::fs::write(bundle.join("manifest.json"), whole).unwrap();
         }
     }
+    forge(&bundle, |manifest| {
+        let mut second = manifest["artifacts"][0].clone();
+        let name = second["graph"].as_str().unwrap().to_owned();
+        manifest["graphs"]["second"] = manifest["graphs"][&name].clone();
+        second["graph"] = json!("second");
+        manifest["artifacts"].as_array_mut().unwrap().push(second);
+    });
+    world.run(["sensitivity", "bundle"]).exits(2).says("--graph says which: decoder, second");
     forge(&bundle, |manifest| manifest["artifacts"] = json!([]));
     world.run(["validate", "bundle"]).exits(1).says("FAILED: the manifest names no model");
     world.run(["sensitivity", "bundle"]).exits(2).says("no fp32 file of that graph");

@@ -5,8 +5,9 @@ use soprano_export::ir::{Attr, Model, TestGraph, initializer_f32, initializer_i6
 use crate::harness::World;
 use crate::snapshot;
 
-/// One attention without a cache, the scale a node as exporters write it; its mask an input of this name.
-fn attention(mask: &str) -> Model {
+/// One attention without a cache, the scale a node as exporters write it; its mask an input of this name. It hides
+/// later positions, or padding alone.
+fn attention(mask: &str, is_causal: bool) -> Model {
     let weight = |name: &str, [rows, columns]: [usize; 2]| {
         let values: Vec<f32> = (0..rows * columns).map(|i| (i as f32).sin()).collect();
         initializer_f32(name, &[rows, columns], &values)
@@ -14,13 +15,16 @@ fn attention(mask: &str) -> Model {
     let scale = Attr::Tensor(initializer_f32("", &[], &[0.5]));
     let mut graph = TestGraph::new()
         .input_i64("input_ids", &["batch", "sequence_length"])
-        .input_i64(mask, &["batch", "sequence_length"])
+        // A length of its own: tract takes two equal ranges for one axis.
+        .input_i64(mask, &["batch", "mask_length"])
         .initializer(weight("table", [9, 8]))
         .initializer(weight("output", [8, 8]))
         .initializer(weight("head", [8, 9]))
         .initializer(initializer_i64("heads", &[4], &[0, 0, 2, 4]))
         .initializer(initializer_i64("flat", &[3], &[0, 0, 8]))
-        .initializer(initializer_i64("axes", &[2], &[1, 2]))
+        .initializer(initializer_i64("first", &[1], &[1]))
+        .initializer(initializer_i64("n_zero", &[], &[0]))
+        .initializer(initializer_i64("n_one", &[], &[1]))
         .initializer(initializer_f32("one", &[], &[1.0]))
         .initializer(initializer_f32("far", &[], &[1e9]))
         .node(node("Constant", [""; 0], "scale").attr("value", scale))
@@ -34,10 +38,22 @@ fn attention(mask: &str) -> Model {
             .node(node("Transpose", [value("third")], value("second")).ints("perm", [0, 2, 1, 3]));
     }
     graph
-        .node(node("Cast", [mask], "seen").int("to", 1))
-        .node(node("Sub", ["seen", "one"], "unseen"))
+        .node(node("Cast", [mask], "given").int("to", 1))
+        .node(node("Unsqueeze", ["given", "first"], "padding"))
+        .node(node("Shape", [mask], "mask_shape"))
+        .node(node("Gather", ["mask_shape", "n_one"], "total"))
+        .node(node("Shape", ["input_ids"], "ids_shape"))
+        .node(node("Gather", ["ids_shape", "n_one"], "length"))
+        .node(node("Sub", ["total", "length"], "past"))
+        .node(node("Range", ["past", "total", "n_one"], "places"))
+        .node(node("Unsqueeze", ["places", "first"], "rows"))
+        .node(node("Range", ["n_zero", "total", "n_one"], "columns"))
+        .node(node("LessOrEqual", ["columns", "rows"], "causal"))
+        .node(node("Cast", ["causal"], "earlier").int("to", 1))
+        .node(node("Mul", ["padding", "earlier"], "both"))
+        .node(node("Sub", [if is_causal { "both" } else { "padding" }, "one"], "unseen"))
         .node(node("Mul", ["unseen", "far"], "bias_flat"))
-        .node(node("Unsqueeze", ["bias_flat", "axes"], "bias"))
+        .node(node("Unsqueeze", ["bias_flat", "first"], "bias"))
         .node(node("Transpose", ["k_second"], "turned").ints("perm", [0, 1, 3, 2]))
         .node(node("MatMul", ["q_second", "turned"], "raw"))
         .node(node("Mul", ["raw", "scale"], "scores"))
@@ -56,9 +72,13 @@ fn attention(mask: &str) -> Model {
 #[test]
 fn a_plain_export_gains_a_cache_by_itself() {
     let world = World::new();
-    world.write("lm.onnx", attention("attention_mask").to_bytes());
+    world.write("lm.onnx", attention("attention_mask", true).to_bytes());
     let cached = ["pass", "run", "lm.onnx", "-o", "cached.onnx", "--pass", "add-kv-cache"];
     snapshot!("surgery-cache", world, world.run(cached).exits(0).show());
+    let diff = ["diff", "lm.onnx", "cached.onnx", "--run", "tract"];
+    world.run(diff).exits(0).says("the models agree in all that the first gives");
+    assert_eq!(world.run(diff.iter().chain(&["--json"])).exits(0).json()["agree"], true);
+    world.run(["diff", "cached.onnx", "lm.onnx", "--run", "tract"]).exits(1).says("the models differ");
     snapshot!("surgery-inspect", world, world.run(["inspect", "cached.onnx"]).exits(0).show());
     let both = ["pass", "run", "lm.onnx", "-o", "both.onnx", "--last-logits", "--json"];
     let both = both.iter().chain(&["--hidden-states", "0", "--pass", "expose-hidden-states"]);
@@ -82,10 +102,11 @@ fn a_plain_export_gains_a_cache_by_itself() {
 #[test]
 fn what_a_surgery_does_not_find_is_named() {
     let world = World::new();
-    world.write("lm.onnx", attention("attention_mask").to_bytes());
-    world.write("other.onnx", attention("seen_tokens").to_bytes());
+    world.write("lm.onnx", attention("attention_mask", true).to_bytes());
+    world.write("seen.onnx", attention("attention_mask", false).to_bytes());
+    world.write("other.onnx", attention("seen_tokens", true).to_bytes());
     world.run(["pass", "run", "lm.onnx", "-o", "cached.onnx", "--pass", "add-kv-cache"]).exits(0);
-    let calls: [&[&str]; 8] = [
+    let calls: [&[&str]; 18] = [
         &["other.onnx", "--pass", "add-kv-cache"],
         &["cached.onnx", "--pass", "add-kv-cache"],
         &["lm.onnx", "--pass", "expose-hidden-states", "--hidden-states", "1"],
@@ -94,6 +115,16 @@ fn what_a_surgery_does_not_find_is_named() {
         &["lm.onnx", "--pass", "group-query-head"],
         &["lm.onnx", "--pass", "add-kv-cache", "--kv-heads", "4"],
         &["lm.onnx", "--pass", "add-kv-cache", "--name", "masc=seen"],
+        &["seen.onnx", "--pass", "add-kv-cache"],
+        &["lm.onnx", "--pass", "add-kv-cache", "--name", "mask=input_ids"],
+        &["lm.onnx", "--pass", "add-kv-cache", "--name", "past=present"],
+        &["lm.onnx", "--pass", "expose-hidden-states", "--name", "layers="],
+        &["lm.onnx", "--pass", "add-kv-cache", "--name", "mask=a", "--name", "mask=b"],
+        &["lm.onnx", "--hidden-states", "0"],
+        &["lm.onnx", "--pass", "add-kv-cache", "--last-logits"],
+        &["lm.onnx", "--pass", "canonical-mask", "--kv-heads", "2", "--head-size", "4"],
+        &["lm.onnx", "--pass", "fold-scale", "--name", "mask=input_ids"],
+        &["lm.onnx", "--pass", "nope"],
     ];
     let shown = calls.map(|call| {
         let run =

@@ -165,7 +165,8 @@ pub(in super::super) struct PassRun {
     /// Where to write the result.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Run only these passes and surgeries, in their proper order; without this all passes and no surgery.
+    /// Run only these passes and surgeries, in the order of `pass list`, however given; before a surgery run
+    /// lift-constants and identity-elimination too. Without this all passes and no surgery.
     #[arg(long = "pass", value_name = "NAME")]
     pub passes: Vec<String>,
     /// Layers whose input becomes an output (expose-hidden-states); 0 is the embedding.

@@ -56,7 +56,7 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     let answer = if comparison.agrees() { Answer::Yes } else { Answer::No };
     if options.json {
         let runtimes = runtimes.map(|runtime| runtime.name_and_version());
-        let mut report = serde_json::json!({ "runtimes": runtimes, "assumed": assumed });
+        let mut report = serde_json::json!({ "agree": answer == Answer::Yes, "runtimes": runtimes, "assumed": assumed });
         if let (Some(report), serde_json::Value::Object(fields)) =
             (report.as_object_mut(), serde_json::to_value(&comparison).expect("plain data"))
         {
@@ -68,7 +68,9 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
     say(&describe(&comparison))?;
     let [a, b] = runtimes.map(|runtime| runtime.name_and_version());
     let what = if models[0].path() == models[1].path() { "runtimes" } else { "models" };
-    tellln!("{a}, {b}: the {what} {}", if answer == Answer::Yes { "agree" } else { "differ" });
+    let agree =
+        if comparison.only_new.is_empty() { "agree" } else { "agree in all that the first gives" };
+    tellln!("{a}, {b}: the {what} {}", if answer == Answer::Yes { agree } else { "differ" });
     Ok(answer)
 }
 

@@ -178,7 +178,8 @@ fn outputs_of_one_model_alone_are_told() {
         (&["a".to_owned()][..], &["b".to_owned()][..])
     );
     assert!(found.first.is_none() && !found.agrees());
-    assert!(!compare(side(&plain), side(&new)).agrees());
+    assert!(compare(side(&plain), side(&new)).agrees(), "a model may give more");
+    assert!(!compare(side(&new), side(&plain)).agrees(), "and not less");
     assert!(compare(side(&new), side(&new)).agrees());
 }
 
@@ -251,6 +252,16 @@ fn an_interruption_ends_it() {
     let outcome =
         first_disagreement([side, side], &inputs(), LIMITS, &AtomicBool::new(true), &|_, _| {});
     assert!(matches!(outcome, Err(Error::Interrupted)));
+}
+
+#[test]
+fn distances_of_numbers_whose_squares_are_none() {
+    for size in [1.0, 1e300, 1e-300] {
+        let Distance { max_abs_of_peak, snr_db } =
+            Distance::between(&[size, 0.0], &[size * 0.999, 0.0]);
+        assert!((snr_db.unwrap() - 60.0).abs() < 1e-6, "{size} {snr_db:?}");
+        assert!((max_abs_of_peak - 1e-3).abs() < 1e-9, "{size} {max_abs_of_peak}");
+    }
 }
 
 #[test]
