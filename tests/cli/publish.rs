@@ -86,14 +86,14 @@ fn a_folder_of_bundles() {
     assert_same(&world.work(&place), &world.work("first"));
     world.run(["fetch", &place, "-o", "exact"]).exits(0);
     world.run(["fetch", "shelf", "--version", "v9"]).exits(2).says("it holds: shelf/small/").hints();
+    world.run(["fetch", "shelf", "-o", "last"]).exits(2).says("last exists already").hints();
+    world.run(["fetch", "shelf", "--version", "v1", "-o", "last", "--overwrite"]).exits(0);
+    assert_same(&world.work("first"), &world.work("last"));
     small_bundle(&world.work("other"));
     forge(&world.work("other"), |manifest| manifest["name"] = json!("other"));
     world.run(["publish", "other", "shelf", "--version", "v1"]).exits(0);
     let run = world.run(["fetch", "shelf"]).exits(2).says("shelf holds several bundles: shelf/small/");
     run.says("shelf/other/v1\nhint: name one: soprano-export fetch shelf/NAME/VERSION");
-    world.run(["fetch", "shelf", "-o", "last"]).exits(2).says("last exists already").hints();
-    world.run(["fetch", "shelf", "--version", "v1", "-o", "last", "--overwrite"]).exits(0);
-    assert_same(&world.work("first"), &world.work("last"));
     world.is_clean();
 }
 
