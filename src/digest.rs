@@ -18,9 +18,9 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
-    /// The digest of a file's contents, read in blocks.
+    /// The digest of a plain file's contents, read in blocks.
     pub fn of_file(path: &Path) -> io::Result<Self> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = crate::files::open(path)?;
         let mut hasher = Hasher::default();
         let mut block = vec![0; 1 << 20];
         loop {

@@ -12,6 +12,36 @@ pub fn home(target: &Path) -> &Path {
     target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Refuses what is there and is not a plain file: a pipe would be waited for, a device may have no end, and neither is
+/// to be replaced. A link is what it leads to.
+pub(crate) fn plain(path: &Path) -> io::Result<()> {
+    let why = match std::fs::metadata(path) {
+        Ok(there) if there.is_dir() => "a folder, not a plain file",
+        Ok(there) if !there.is_file() => "not a plain file",
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
+
+/// Opens a plain file.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    plain(path).and_then(|()| File::open(path))
+}
+
+/// The bytes of a plain file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    plain(path).and_then(|()| std::fs::read(path))
+}
+
+/// Opens text that is read once: a plain file, or what this process was given open, as a shell's `<(…)` names it.
+#[cfg(feature = "cli")]
+pub(crate) fn open_text(path: &Path) -> io::Result<File> {
+    let homes = ["/dev/fd", "/proc/self/fd"].map(Path::new);
+    let given =
+        path == Path::new("/dev/stdin") || path.parent().is_some_and(|home| homes.contains(&home));
+    if given { File::open(path) } else { open(path) }
+}
+
 /// Whether no process has this number.
 pub(crate) fn is_gone(process: i32) -> bool {
     #[allow(unsafe_code)]
@@ -24,6 +54,7 @@ pub(crate) fn is_gone(process: i32) -> bool {
 /// Opens a file that is there only to be locked, and waits for its lock.
 #[cfg(feature = "publish")]
 pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    plain(path)?;
     let file = File::options().create(true).append(true).open(path)?;
     // A file system without locks is one where nobody else is expected.
     let _ = file.lock();
@@ -43,7 +74,7 @@ impl Staged {
     /// Begins a file that is to stand at `target`.
     ///
     /// # Errors
-    /// Where the folder is not there or can't be written to.
+    /// Where the folder is not there or can't be written to, or what is not a plain file stands there.
     pub fn beside(target: &Path) -> io::Result<Self> {
         Self::with(target, 0o666)
     }
@@ -54,6 +85,7 @@ impl Staged {
     }
 
     fn with(target: &Path, mode: u32) -> io::Result<Self> {
+        plain(target)?;
         let mut builder = tempfile::Builder::new();
         let prefix = format!("{PREFIX}{}-", std::process::id());
         builder.prefix(&prefix);
@@ -84,10 +116,9 @@ impl Staged {
 
     /// Takes over the rights of the file that stands there.
     fn take_rights(&self) -> io::Result<()> {
-        match std::fs::metadata(&self.target) {
-            Ok(older) if older.is_file() => self.file.as_file().set_permissions(older.permissions()),
-            _ => Ok(()),
-        }
+        plain(&self.target)?;
+        let older = std::fs::metadata(&self.target);
+        older.map_or(Ok(()), |older| self.file.as_file().set_permissions(older.permissions()))
     }
 
     /// Puts the file in its place, where nothing stands.
@@ -119,13 +150,13 @@ pub fn folder_beside(target: &Path) -> io::Result<tempfile::TempDir> {
 pub fn put_both(first: Staged, second: Staged) -> io::Result<()> {
     let place = first.target.clone();
     let older = match std::fs::symlink_metadata(&place) {
-        Ok(there) if !there.is_dir() => {
+        Ok(_) => {
             first.take_rights()?;
             let aside = Staged::beside(&place)?;
             std::fs::rename(&place, aside.file.path())?;
             Some(aside)
         }
-        _ => None,
+        Err(_) => None,
     };
     let done = first.put().and_then(|()| second.put());
     if done.is_err() {
@@ -194,12 +225,74 @@ mod tests {
         };
         put_both(staged("data", "1"), staged("model", "1")).unwrap();
         put_both(staged("data", "2"), staged("model", "2")).unwrap();
-        std::fs::create_dir(path("folder")).unwrap();
-        put_both(staged("data", "3"), staged("folder", "3")).unwrap_err();
-        put_both(staged("new", "3"), staged("folder", "3")).unwrap_err();
+        for first in ["data", "new"] {
+            let (first, second) = (staged(first, "3"), staged("folder", "3"));
+            std::fs::create_dir(path("folder")).unwrap();
+            put_both(first, second).unwrap_err();
+            std::fs::remove_dir(path("folder")).unwrap();
+        }
         assert_eq!(std::fs::read(path("data")).unwrap(), b"2");
         assert_eq!(std::fs::read(path("model")).unwrap(), b"2");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    fn pipe(path: &Path) {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+
+    #[test]
+    fn only_plain_files_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "text").unwrap();
+        pipe(&path("pipe"));
+        for (link, to) in [("to-file", "file"), ("to-pipe", "pipe")] {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        for name in ["file", "to-file"] {
+            assert_eq!(read(&path(name)).unwrap(), b"text");
+            open_text(&path(name)).unwrap();
+        }
+        for (place, why) in [
+            (path("pipe"), "not a plain file"),
+            (path("to-pipe"), "not a plain file"),
+            ("/dev/null".into(), "not a plain file"),
+            (folder.path().to_owned(), "a folder, not a plain file"),
+        ] {
+            assert_eq!(read(&place).unwrap_err().to_string(), why, "{place:?}");
+            assert_eq!(open_text(&place).unwrap_err().to_string(), why, "{place:?}");
+        }
+        assert_eq!(read(&path("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Under a name of this process's own, whatever it is.
+        let file = open(&path("file")).unwrap();
+        let given = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        open_text(Path::new(&given)).unwrap();
+    }
+
+    #[test]
+    fn only_plain_files_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        pipe(&path("pipe"));
+        std::fs::write(path("file"), "old").unwrap();
+        for (link, to) in [("to-pipe", "pipe"), ("to-file", "file"), ("to-nothing", "nothing")] {
+            std::os::unix::fs::symlink(to, path(link)).unwrap();
+        }
+        for name in ["pipe", "to-pipe"] {
+            let error = write(&path(name), b"new").unwrap_err();
+            assert_eq!(error.to_string(), "not a plain file");
+            assert!(!path(name).metadata().unwrap().is_file());
+        }
+        // Nor one that comes to stand there meanwhile.
+        let staged = Staged::beside(&path("later")).unwrap();
+        pipe(&path("later"));
+        staged.put().unwrap_err();
+        assert!(!path("later").metadata().unwrap().is_file());
+        for name in ["to-file", "to-nothing", "file"] {
+            write(&path(name), b"new").unwrap();
+            assert_eq!(std::fs::read(path(name)).unwrap(), b"new");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6);
     }
 
     #[test]
@@ -207,9 +300,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         drop(Staged::beside(&path).unwrap());
+        let [one, other] = [(), ()].map(|()| Staged::beside(&path).unwrap());
         std::fs::create_dir(&path).unwrap();
-        Staged::beside(&path).unwrap().put().unwrap_err();
-        let taken = Staged::beside(&path).unwrap().put_new().unwrap_err();
+        Staged::beside(&path).unwrap_err();
+        one.put().unwrap_err();
+        let taken = other.put_new().unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         write(&folder.path().join("absent/file"), b"").unwrap_err();

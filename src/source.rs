@@ -85,7 +85,7 @@ pub enum Error {
     #[diagnostic(
         code(source::unknown),
         help(
-            "a folder that holds decoder.pth, or ekwek/Soprano-1.1-80M[@REVISION], or synthetic:soprano-1.1"
+            "a folder, as ./checkpoint; a hub repository, as OWNER/NAME[@REVISION]; or synthetic:soprano-1.1"
         )
     )]
     Unknown { text: String },
@@ -108,7 +108,9 @@ pub enum Error {
     #[error("{}: no {missing} in this folder; it holds: {found}", path.display())]
     #[diagnostic(
         code(source::layout),
-        help("point --model at the folder that upstream's files lie in")
+        help(
+            "`source` in the recipe, or the checkpoint on the command line, names the folder that has it"
+        )
     )]
     Layout { path: PathBuf, missing: String, found: String },
 }

@@ -11,6 +11,8 @@ use safetensors::tensor::{Dtype, TensorView};
 
 pub use npy::NumpyFile;
 
+use crate::files;
+
 /// Tensors by the names that a model gives its inputs or outputs.
 pub type Tensors = BTreeMap<String, Tensor>;
 
@@ -110,9 +112,11 @@ pub enum Error {
     Type { is: DType, needed: DType },
     /// A file could not be read or written.
     #[error(transparent)]
+    #[diagnostic(help("is the path right, and may you read it?"))]
     Io(#[from] std::io::Error),
     /// The file is not a safetensors file.
     #[error("{}: not a safetensors file: {why}", path.display())]
+    #[diagnostic(help("it is cut short, damaged or of another kind: copy it or write it again"))]
     Safetensors { path: PathBuf, why: String },
     /// The file is not a NumPy file that can be read.
     #[error("{}: {}{why}", path.display(), array.as_ref().map_or(String::new(), |a| format!("array {a:?}: ")))]
@@ -252,8 +256,9 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Io`], or [`Error::Safetensors`] where header, offsets or types are not right.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = Bytes::from(fs_err::read(path)?);
         let refuse = |why: String| Error::Safetensors { path: path.to_owned(), why };
+        files::plain(path).map_err(|e| refuse(e.to_string()))?;
+        let bytes = Bytes::from(fs_err::read(path)?);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
         let mut tensors = BTreeMap::new();

@@ -150,6 +150,29 @@ def _check_numbers(numbers: dict[str, Any], path: Path) -> None:
             raise refuse(name, "true or false")
 
 
+def _wrong_word(content: dict[str, Any]) -> str | None:
+    """The key of a config, and its value, that no model can be built with: `transformers` names neither."""
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaling = content.get("rope_scaling")
+    if scaling is not None and not isinstance(scaling, dict):
+        return f"`rope_scaling` is {scaling!r:.40}, expected an object"
+    scaling = scaling or {}
+    kind = "rope_type" if "rope_type" in scaling else "type"
+    dtypes = {name for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+    known = {
+        "hidden_act": (content.get("hidden_act"), ACT2FN),
+        f"rope_scaling.{kind}": (scaling.get(kind), ROPE_INIT_FUNCTIONS),
+        "dtype": (content.get("dtype"), dtypes),
+        "torch_dtype": (content.get("torch_dtype"), dtypes),
+    }
+    for key, (value, words) in known.items():
+        if value is not None and (not isinstance(value, str) or value not in words):
+            return f"`{key}` is {value!r:.40}, which `transformers` does not know"
+    return None
+
+
 def _config(directory: Path) -> Any:
     from transformers import AutoConfig
 
@@ -159,7 +182,7 @@ def _config(directory: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        why = str(error).split("\n", 1)[0][:200]
+        why = _wrong_word(content) or str(error).split("\n", 1)[0][:200]
         raise ExportError(
             "checkpoint-config", f"{path}: {why}", "a causal language model is expected"
         ) from None
@@ -186,10 +209,9 @@ def _blank(config: Any, directory: Path) -> torch.nn.Module:
                 config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
             )
     except Exception as error:
-        why = str(error).split("\n", 1)[0][:200]
-        raise ExportError(
-            "lm-unsupported", f"{directory / CONFIG}: no causal language model can be built: {why}"
-        ) from None
+        path = directory / CONFIG
+        why = _wrong_word(_object(path)) or str(error).split("\n", 1)[0][:200]
+        raise ExportError("lm-unsupported", f"{path}: no causal language model can be built: {why}") from None
     named, built = config.architectures or [], type(model).__name__
     if not isinstance(named, list) or (named and built not in named):
         raise ExportError(

@@ -76,7 +76,7 @@ def check_attention(config: Any) -> None:
         raise ExportError(
             "lm-unsupported",
             f"{CONFIG}: `layer_types` has {kind!r}, and every layer must attend to all positions before",
-            "no route exports it",
+            "no exporter takes it",
         )
     positions, windowed = config.max_position_embeddings, kinds.count("sliding_attention")
     if windowed and (window is None or window < positions):
@@ -84,8 +84,8 @@ def check_attention(config: Any) -> None:
             "lm-unsupported",
             f"{CONFIG}: a sliding window is not supported: {windowed} of {len(kinds)} layers attend to the "
             f"last {window} positions alone (`sliding_window`), and the model has {positions}",
-            "no route exports it; within its window it has none: with `max_position_embeddings` at "
-            "`sliding_window` in config.json it is exported for so many positions",
+            "no exporter takes it; set `max_position_embeddings` to `sliding_window`, and it is exported "
+            "for that many positions",
         )
 
 

@@ -141,14 +141,19 @@ def test_counts_that_are_none(folder, field, value):
         ({"rope_theta": 1e308}, "checkpoint-config", "`rope_theta` is 1e+308"),
         ({"rope_theta": "10000"}, "checkpoint-config", "`rope_theta` is '10000'"),
         ({"tie_word_embeddings": "yes"}, "checkpoint-config", "`tie_word_embeddings` is 'yes'"),
-        ({"rope_scaling": "linear"}, "checkpoint-config", "no attribute"),
+        ({"rope_scaling": "linear"}, "checkpoint-config", "`rope_scaling` is 'linear', expected an object"),
         ({"layer_types": ["x", "y"]}, "checkpoint-config", "layer_types"),
         ({"model_type": "nonsense"}, "checkpoint-config", "`nonsense`"),
         ({"model_type": 3}, "checkpoint-config", "`3`"),
         ({"architectures": ["GPT2LMHeadModel"]}, "checkpoint-config", "'qwen3' is Qwen3ForCausalLM"),
         ({"architectures": 3}, "checkpoint-config", "`architectures` is 3"),
         ({"model_type": "t5"}, "lm-unsupported", "no causal language model"),
-        ({"hidden_act": "nonsense"}, "lm-unsupported", "'nonsense'"),
+        ({"hidden_act": "nonsense"}, "lm-unsupported", "`hidden_act` is 'nonsense', which"),
+        ({"rope_scaling": {"rope_type": "x"}}, "lm-unsupported", "`rope_scaling.rope_type` is 'x'"),
+        ({"rope_scaling": {"type": "x"}}, "lm-unsupported", "`rope_scaling.type` is 'x'"),
+        ({"dtype": "nonsense"}, "checkpoint-config", "`dtype` is 'nonsense'"),
+        ({"dtype": "nn"}, "checkpoint-config", "`dtype` is 'nn'"),
+        ({"torch_dtype": "nonsense", "dtype": None}, "checkpoint-config", "`torch_dtype` is 'nonsense'"),
         ({"eos_token_id": 160}, "checkpoint-config", "160 is not a token of a vocabulary of 160"),
         ({"eos_token_id": -1}, "checkpoint-config", "eos_token_id -1"),
         ({"eos_token_id": [3, "4"]}, "checkpoint-config", "eos_token_id '4'"),
@@ -208,7 +213,7 @@ def test_attention_that_does_not_see_everything_is_refused_by_name(folder, tmp_p
     edit(folder, **fields)
     with pytest.raises(ExportError) as refused:
         run_task(tmp_path / "out", "export", checkpoint=str(folder), exporter=exporter, **LM)
-    assert refused.value.code == "lm-unsupported" and "no route exports it" in refused.value.hint
+    assert refused.value.code == "lm-unsupported" and "no exporter takes it" in refused.value.hint
     assert "config.json" in refused.value.message and says in refused.value.message
     assert not list((tmp_path / "out").iterdir())
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
 use super::Error;
+use crate::files;
 
 /// A mono signal; full scale is ±1.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +48,9 @@ impl Wav {
     /// # Errors
     /// [`Error::Io`], or [`Error::Wav`] for any other contents; both name the file.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::parse(&fs_err::read(path)?).map_err(|why| Error::Wav { path: path.to_owned(), why })
+        let refuse = |why: String| Error::Wav { path: path.to_owned(), why };
+        files::plain(path).map_err(|e| refuse(e.to_string()))?;
+        Self::parse(&fs_err::read(path)?).map_err(refuse)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -30,7 +30,7 @@ impl FileEntry {
 /// # Errors
 /// [`Error::Io`] names the side that failed.
 pub fn hashed_copy(from: &Path, to: &Path) -> Result<FileEntry, Error> {
-    let mut source = std::fs::File::open(from).map_err(Error::io(from))?;
+    let mut source = crate::files::open(from).map_err(Error::io(from))?;
     let target = std::fs::File::create(to).map_err(Error::io(to))?;
     let mut writer = HashingWriter::new(target);
     let mut block = vec![0; 1 << 20];

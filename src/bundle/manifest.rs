@@ -224,18 +224,15 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
         let refuse = |why: String| Error::Manifest { path: path.clone(), why };
-        // A named pipe would be waited for.
-        match std::fs::metadata(&path) {
-            Ok(meta) if !meta.is_file() => return Err(refuse("not a plain file".into())),
-            _ => {}
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
-        serde_json::from_str::<Unique>(&text).map_err(|e| refuse(e.to_string()))?;
+        let text = crate::files::read(&path).map_err(|e| refuse(e.to_string()))?;
+        serde_json::from_slice::<Unique>(&text).map_err(|e| refuse(e.to_string()))?;
         // A later format may hold anything else.
-        let Version { format } = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        let Version { format } = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
         let manifest = match format {
-            1 => serde_json::from_str(&text).map(soprano::upgrade).and_then(serde_json::from_value),
-            FORMAT => serde_json::from_str(&text),
+            1 => serde_json::from_slice(&text)
+                .and_then(soprano::upgrade)
+                .and_then(serde_json::from_value),
+            FORMAT => serde_json::from_slice(&text),
             _ => return Err(Error::Later { path, format }),
         };
         let manifest: Self = manifest.map_err(|e| refuse(e.to_string()))?;

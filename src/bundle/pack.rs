@@ -46,7 +46,7 @@ pub fn room_for(target: &Path, overwrite: bool) -> Result<(), Error> {
 /// Whether a folder is a bundle, whole or damaged: browser extensions have a `manifest.json` too.
 fn is_bundle(folder: &Path) -> bool {
     let listed = || {
-        let sums = std::fs::read_to_string(folder.join(SUMS)).ok()?;
+        let sums = files::open(&folder.join(SUMS)).and_then(std::io::read_to_string).ok()?;
         sums.lines().any(|line| line.ends_with(&format!("  {MANIFEST}"))).then_some(())
     };
     folder.join(MANIFEST).is_file() && (Manifest::read(folder).is_ok() || listed().is_some())

@@ -131,7 +131,7 @@ impl PublicKey {
         if !manifest.is_file() {
             return Ok(Err(Unsigned::Forged));
         }
-        let bytes = std::fs::read(&manifest).map_err(Error::io(&manifest))?;
+        let bytes = files::read(&manifest).map_err(Error::io(&manifest))?;
         let sound =
             minisign::verify(&self.0, &signature, Cursor::new(bytes), true, false, false).is_ok();
         Ok(if sound { Ok(()) } else { Err(Unsigned::Forged) })
@@ -189,7 +189,7 @@ impl SecretKey {
             return Err(Error::Exists { path: target });
         }
         let manifest = folder.join(MANIFEST);
-        let bytes = std::fs::read(&manifest).map_err(Error::io(&manifest))?;
+        let bytes = files::read(&manifest).map_err(Error::io(&manifest))?;
         let fail = |e: minisign::PError| Error::Failed { path: self.path.clone(), why: e.to_string() };
         let public = minisign::PublicKey::from_secret_key(&self.key).map_err(fail)?;
         let trusted = format!("soprano-export bundle, sha256:{}", Digest::of(&bytes));
@@ -266,7 +266,7 @@ fn read(path: &Path) -> Result<Option<String>, Error> {
     if !meta.is_file() || meta.len() > LONGEST {
         return Ok(None);
     }
-    Ok(String::from_utf8(std::fs::read(path).map_err(Error::io(path))?).ok())
+    Ok(String::from_utf8(files::read(path).map_err(Error::io(path))?).ok())
 }
 
 fn text(path: &Path) -> Result<String, Error> {

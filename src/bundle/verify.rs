@@ -61,18 +61,11 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
     let mut findings = Vec::new();
     let mut find = |file: &str, problem| findings.push(Finding { file: file.to_owned(), problem });
 
-    let manifest = match present.get(MANIFEST) {
-        // Opening a pipe would wait for its writer.
-        Some(false) => {
-            let why = "not a plain file".to_owned();
-            Err(Error::Manifest { path: folder.join(MANIFEST), why })
-        }
-        _ => Manifest::read(folder),
-    };
+    let manifest = Manifest::read(folder);
     let sums = match present.get(SUMS) {
         None => Err(Problem::Missing),
         Some(false) => Err(Problem::Special),
-        Some(true) => match std::fs::read(folder.join(SUMS)) {
+        Some(true) => match crate::files::read(&folder.join(SUMS)) {
             Ok(text) => read_sums(&text).ok_or(Problem::Changed),
             Err(_) => Err(Problem::Unreadable),
         },

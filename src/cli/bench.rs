@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use super::arguments::Bench as Options;
 use super::here::Here;
-use super::terminal::Progress;
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
+use super::terminal::{Progress, plain};
+use super::{Answer, Failure, INTERRUPTED, Outcome, is_free, json, say, write_page};
 use crate::bundle::{self, Bundle};
 use crate::family;
 use crate::hardware::Machine;
@@ -33,11 +33,8 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     if let Some(file) = &options.alone {
         return probe::alone(options, file, here);
     }
-    if let Some(html) = &options.html
-        && !options.overwrite
-        && html.symlink_metadata().is_ok()
-    {
-        return Err(Box::new(Error::Exists { path: html.clone() }));
+    if let Some(html) = &options.html {
+        is_free(html, options.overwrite)?;
     }
     let bundle = Bundle::open(&options.bundle)?;
     let recipe = match bundle.lists(RECIPE) {
@@ -97,7 +94,7 @@ pub(super) fn bench(options: &Options, here: &Here) -> Outcome {
     }
     match options.json {
         true => say(&json(&report))?,
-        false => say(&show::tables(&report))?,
+        false => say(&plain(&show::tables(&report)))?,
     };
     for demand in &report.gate {
         tellln!("{}", show::demand(demand));
@@ -223,9 +220,6 @@ fn rendition(bundle: &Bundle, recipe: Option<&Recipe>) -> Result<Rendition, Fail
 /// Why a bundle can't be timed.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
-    #[error("{} is there already", path.display())]
-    #[diagnostic(code(bench::exists), help("--overwrite replaces it"))]
-    Exists { path: PathBuf },
     #[error("{}: nothing in it can be timed here", bundle.display())]
     #[diagnostic(
         code(bench::nothing),

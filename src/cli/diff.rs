@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::arguments::Diff;
 use super::here::Here;
 use super::inspect::open;
+use super::terminal::plain;
 use super::{Answer, Failure, Outcome, json, say};
 use crate::digest::Digest;
 use crate::ir::{self, Change, Difference, Model};
@@ -51,7 +52,7 @@ pub(super) fn diff(options: &Diff, here: &Here) -> Outcome {
         say(&json(&report))?;
         return Ok(answer);
     }
-    say(&report.text())?;
+    say(&plain(&report.text()))?;
     let words = match (report.same_bytes, report.form_only) {
         (Some(true), _) => "the models are equal",
         (Some(false), _) if !report.equal => {

@@ -5,7 +5,7 @@ mod summary;
 use std::path::Path;
 
 use super::arguments::Inspect;
-use super::terminal::{bytes, row, table};
+use super::terminal::{bytes, plain, row, table};
 use super::{Failure, Outcome, json, say};
 use crate::ir::Model;
 use summary::{Nodes, Port, Summary};
@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path) -> Result<Model, Failure> {
 pub(super) fn inspect(options: &Inspect) -> Outcome {
     let model = open(&options.model)?;
     let summary = Summary::of(&model, options.nodes);
-    say(&if options.json { json(&summary) } else { text(&summary) })
+    say(&if options.json { json(&summary) } else { plain(&text(&summary)).into_owned() })
 }
 
 fn text(summary: &Summary) -> String {

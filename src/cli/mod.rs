@@ -1,19 +1,13 @@
 //! The surface for a person at a terminal: verbs, printing, progress, exit codes.
 
-/// `eprint!` without its panic: whoever read stderr may have gone, and that is not a failure.
+/// `eprint!` of what is shown as [`terminal::plain`] has it.
 macro_rules! tell {
-    ($($part:tt)*) => {{
-        use std::io::Write as _;
-        let _ = write!(std::io::stderr().lock(), $($part)*);
-    }};
+    ($($part:tt)*) => { $crate::cli::terminal::tell(&format!($($part)*)) };
 }
 
 /// `eprintln!` likewise.
 macro_rules! tellln {
-    ($($part:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr().lock(), $($part)*);
-    }};
+    ($($part:tt)*) => { tell!("{}\n", format_args!($($part)*)) };
 }
 
 mod arguments;
@@ -146,7 +140,7 @@ fn dispatch(arguments: Arguments) -> Outcome {
     }
 }
 
-/// Writes data to stdout; a reader that has gone is not a failure.
+/// Writes data to stdout, or [`terminal::plain`] text; a reader that has gone is not a failure.
 fn say(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -160,6 +154,15 @@ fn say(text: &str) -> Outcome {
 #[diagnostic(code(cli::stdout))]
 struct Stdout(std::io::Error);
 
+/// Refuses, before any work, a file that is in the way.
+fn is_free(path: &Path, overwrite: bool) -> Result<(), Failure> {
+    let free = match path.symlink_metadata() {
+        Ok(_) if !overwrite => Err(std::io::Error::other("it is there already")),
+        _ => files::plain(path),
+    };
+    Ok(free.map_err(|source| Page { path: path.to_owned(), source })?)
+}
+
 /// Writes a file of text, whole or not at all, over one that is there.
 fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
     let fault = |source| Page { path: path.to_owned(), source };
@@ -170,7 +173,10 @@ fn write_page(path: &Path, text: &str) -> Result<(), Failure> {
 
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("{}: {source}", path.display())]
-#[diagnostic(code(cli::page))]
+#[diagnostic(
+    code(cli::page),
+    help("name another place; --overwrite, where there is one, replaces a file")
+)]
 struct Page {
     path: PathBuf,
     source: std::io::Error,

@@ -7,11 +7,12 @@ use miette::Diagnostic;
 
 use super::arguments::{Fetch, Publish, Sign};
 use super::here::Here;
-use super::terminal::{Bar, bytes, row, table};
+use super::terminal::{Bar, bytes, plain, row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::bundle::publish::{self, Context, Error, Package, Reporter};
 use crate::bundle::sign::{self, PublicKey, SecretKey};
 use crate::bundle::verify;
+use crate::files;
 
 /// Where a password for a secret key may stand.
 const PASSWORD: &str = "SOPRANO_EXPORT_KEY_PASSWORD";
@@ -141,7 +142,8 @@ pub(super) fn sign(options: &Sign) -> Outcome {
 /// A password from a file (its first line), or from the environment.
 fn password(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = file else { return Ok(std::env::var(PASSWORD).ok()) };
-    let text = std::fs::read_to_string(path)
+    let text = files::open_text(path)
+        .and_then(std::io::read_to_string)
         .map_err(|source| sign::Error::Io { path: path.to_owned(), source })?;
     Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
 }
@@ -173,7 +175,7 @@ impl Reporter for Moves {
         let mut last = self.file.lock().expect("no panic holds it");
         if *last != file {
             file.clone_into(&mut last);
-            bar.set_message(file.to_owned());
+            bar.set_message(plain(file).into_owned());
         }
         bar.set_length(total);
         bar.set_position(done);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::arguments::Sensitivity as Options;
 use super::here::Here;
-use super::terminal::{Progress, bytes, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
+use super::terminal::{Progress, bytes, plain, row, table};
+use super::{Answer, Failure, INTERRUPTED, Outcome, is_free, json, say, write_page};
 use crate::bundle::Bundle;
 use crate::family;
 use crate::ir::Model;
@@ -27,9 +27,7 @@ fn rows(role: Role) -> usize {
 
 pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
     for file in options.output.iter().chain(&options.plot) {
-        if !options.overwrite && file.symlink_metadata().is_ok() {
-            return Err(Box::new(Error::Exists { path: file.clone() }));
-        }
+        is_free(file, options.overwrite)?;
     }
     if let Some(snr) = options.snr.filter(|snr| !(LEAST_SNR_DB..=100.0).contains(snr)) {
         return Err(Box::new(Error::Snr { snr }));
@@ -76,7 +74,7 @@ pub(super) fn sensitivity(options: &Options, here: &Here) -> Outcome {
             "choice": choice,
         })))?;
     } else {
-        say(&listed(ports.role(), &nodes))?;
+        say(&plain(&listed(ports.role(), &nodes)))?;
         if let Some(choice) = choice {
             say(&format!("\n{}", fragment(graph, choice, reduce_range)))?;
         }
@@ -235,9 +233,6 @@ fn drawn(nodes: &[Sensitivity]) -> String {
 /// Why a sensitivity can't be measured or written.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
-    #[error("{} is there already", path.display())]
-    #[diagnostic(code(sensitivity::exists), help("--overwrite replaces it"))]
-    Exists { path: PathBuf },
     #[error("{}: {why}", bundle.display())]
     #[diagnostic(code(sensitivity::no_graph), help("manifest.json lists the bundle's models"))]
     NoGraph { bundle: PathBuf, why: String },

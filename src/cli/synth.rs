@@ -13,6 +13,7 @@ use super::terminal::{Progress, header, row, table};
 use super::{Answer, INTERRUPTED, Outcome, json, say};
 use crate::audio::Encoding;
 use crate::bundle::Bundle;
+use crate::files;
 use crate::hardware::Machine;
 use crate::pipeline::Reporter as _;
 use crate::speech::text::Faults;
@@ -113,7 +114,7 @@ fn scripts(options: &Synth) -> Result<Vec<Script>, Error> {
 fn read(path: &Path) -> Result<String, Error> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(io)?;
+    let file = files::open_text(path).map_err(io)?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
     text_of(bytes, path)
 }
@@ -216,11 +217,8 @@ fn figures(
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum Error {
     #[error("{}: {source}", path.display())]
-    #[diagnostic(code(synth::io))]
+    #[diagnostic(code(synth::io), help("is the path right, and may you read it, or write there?"))]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{} is there already", path.display())]
-    #[diagnostic(code(synth::exists), help("add --overwrite to replace it, or name another --output"))]
-    Exists { path: PathBuf },
     #[error("stdout takes one sound and nothing else")]
     #[diagnostic(code(synth::stdout), help("leave out --json, and give --batch a folder"))]
     Stdout,

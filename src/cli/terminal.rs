@@ -1,5 +1,6 @@
 //! Terminal output: errors, progress, tables, numbers.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,6 +16,25 @@ fn colourful() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+/// Text for a person. A name in a file may hold what steers a terminal or turns the order of letters round: such a
+/// character is written as `\u{1b}`.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| match c {
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        c => c.is_control() && c != '\n' && c != '\t',
+    };
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let shown = |c: char| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
+/// Writes to stderr. Whoever read it may have gone, and that is not a failure.
+pub(super) fn tell(text: &str) {
+    let _ = std::io::stderr().lock().write_all(plain(text).as_bytes());
+}
+
 /// Prints a failure to stderr and returns the exit code.
 pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
     if interrupted(failure) {
@@ -27,14 +47,21 @@ pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
         }
         return 130;
     }
-    let mut text = String::new();
-    if failure.source_code().is_some() {
-        let theme = if colourful() { GraphicalTheme::unicode() } else { GraphicalTheme::none() };
-        let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
-        let _ = handler.render_report(&mut text, failure);
+    let text = if failure.source_code().is_some() {
+        let report = |theme| {
+            let mut text = String::new();
+            let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+            let _ = handler.render_report(&mut text, failure);
+            text
+        };
+        // In colour only where no escape is the file's own.
+        match plain(&report(GraphicalTheme::none())) {
+            Cow::Borrowed(_) if colourful() => report(GraphicalTheme::unicode()),
+            words => words.into_owned(),
+        }
     } else {
-        let (bold, plain) = if colourful() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
-        text = format!("{bold}error{plain}: {failure}\n");
+        let (bold, usual) = if colourful() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("", "") };
+        let mut text = format!("{failure}\n");
         let mut cause = failure.source();
         while let Some(inner) = cause {
             let inner_text = inner.to_string();
@@ -46,7 +73,8 @@ pub(super) fn fail(failure: &(dyn Diagnostic + Send + Sync)) -> u8 {
         if let Some(help) = failure.help() {
             text += &format!("hint: {help}\n");
         }
-    }
+        format!("{bold}error{usual}: {}", plain(&text))
+    };
     let _ = std::io::stderr().write_all(text.as_bytes());
     match failure.code() {
         Some(code) if matches!(code.to_string().as_str(), "pipeline::rejected" | "pipeline::slow") => 1,
@@ -101,8 +129,8 @@ impl Reporter for Progress {
         match &self.bar.0 {
             Some(bar) => {
                 bar.reset();
-                bar.set_prefix(stage.to_owned());
-                bar.set_message(words);
+                bar.set_prefix(plain(stage).into_owned());
+                bar.set_message(plain(&words).into_owned());
                 bar.enable_steady_tick(Duration::from_millis(200));
             }
             None if *state != State::Hit => tellln!("{stage:<24} {words}"),
@@ -114,7 +142,7 @@ impl Reporter for Progress {
         if let Some(bar) = &self.bar.0 {
             bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(format!("{step} {done}/{total}"));
+            bar.set_message(format!("{} {done}/{total}", plain(step)));
         }
     }
 
@@ -125,7 +153,7 @@ impl Reporter for Progress {
             _ => format!("{stage:<24} done in {:.1} s", took.as_secs_f64()),
         };
         match &self.bar.0 {
-            Some(bar) => bar.println(line),
+            Some(bar) => bar.println(plain(&line)),
             None => tellln!("{line}"),
         }
     }
@@ -149,13 +177,17 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|c| {
-            rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            rows.iter()
+                .filter_map(|row| row.get(c))
+                .map(|cell| plain(cell).chars().count())
+                .max()
+                .unwrap_or(0)
         })
         .collect();
     let mut text = String::new();
     for row in rows {
         let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}")).collect();
+            row.iter().zip(&widths).map(|(cell, &w)| format!("{:<w$}", plain(cell))).collect();
         text += cells.join("  ").trim_end();
         text.push('\n');
     }
@@ -243,5 +275,25 @@ pub(super) fn rejected(error: &pipeline::Error) -> Option<&Verdict> {
     match error {
         pipeline::Error::Rejected { verdict, .. } => Some(verdict),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        for (text, shown) in [
+            ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
+            ("\r\u{7f}\u{9b}2J\0", "\\u{d}\\u{7f}\\u{9b}2J\\u{0}"),
+            ("\u{202e}x\u{2069}\u{202a}\u{2066}", "\\u{202e}x\\u{2069}\\u{202a}\\u{2066}"),
+            ("two\nlines\tand é, – and \u{2065}\u{200d}", "two\nlines\tand é, – and \u{2065}\u{200d}"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
+        // Columns are as wide as what is shown.
+        let rows = [row!["\u{1b}", "a"], row!["b", "\u{9b}"]];
+        assert_eq!(table(&rows), "\\u{1b}  a\nb       \\u{9b}\n");
     }
 }

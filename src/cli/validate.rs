@@ -1,15 +1,15 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::parsers::Asked;
 use super::terminal::{self, header, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
+use super::{Answer, Failure, INTERRUPTED, Outcome, is_free, json, say};
 use crate::audio::{Encoding, Wav};
 use crate::bundle::{ArtifactEntry, Bundle};
 use crate::files;
 use crate::names::{Ports, Precision, Role};
-use crate::runtime::{Format, Options, Runtime, Takes, built_in};
+use crate::runtime::{Format, Options, Runtime, Takes, Traits};
 use crate::tensor::Tensor;
 use crate::validate::{self, Artifact, Case, Claim, Kind, Metric, References, Verdict};
 
@@ -33,16 +33,17 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     for entry in &manifest.artifacts {
         let artifact = bundle.model(entry)?;
         let references = bundle.references(entry)?;
-        let file = (entry, &manifest.graph(entry).interface);
-        let Some(verdict) = judge(options, &found, file, &artifact, &references)? else {
+        let (ports, traits) = (&manifest.graph(entry).interface, entry.traits(&artifact)?);
+        let runtimes = judges(options, &found, &traits);
+        let Some(verdict) = judge((entry, ports), &artifact, &traits, &references, &runtimes)? else {
             tellln!("{}: not validated, for no runtime that was asked takes it", entry.file);
             unasked.push(&entry.file);
             continue;
         };
         let is_audible = is_signal(entry) && entry.format == Format::Onnx;
-        if let Some(folder) = staged.as_ref().filter(|_| is_audible) {
+        if let (Some(folder), true, Some(&first)) = (&staged, is_audible, runtimes.first()) {
             let rate = manifest.sample_rate().ok_or(AudioError::NoRate)?;
-            listen(folder.path(), entry.precision, rate, &artifact, &references)?;
+            listen(folder.path(), (entry.precision, first), rate, &artifact, &references)?;
         }
         tellln!("{}", entry.file);
         tell!("{}", terminal::verdict(&verdict));
@@ -72,23 +73,27 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     Ok(if passed { Answer::Yes } else { Answer::No })
 }
 
-/// Runs an artifact's references in every runtime that is asked and takes it; nothing where none does.
-fn judge(
-    options: &Validate,
-    found: &Found,
-    (entry, ports): (&ArtifactEntry, &Ports),
-    artifact: &Artifact,
-    references: &References,
-) -> Result<Option<Verdict>, Failure> {
-    let traits = entry.traits(artifact)?;
-    let takes = |runtime: &&dyn Runtime| !matches!(runtime.takes(&traits), Takes::Not(_));
+/// The runtimes that are asked and take a file, in their order.
+fn judges<'f>(options: &Validate, found: &'f Found, traits: &Traits) -> Vec<&'f dyn Runtime> {
+    let takes = |runtime: &&dyn Runtime| !matches!(runtime.takes(traits), Takes::Not(_));
     let runtimes = found.runtimes.iter().map(AsRef::as_ref).filter(takes);
     let mut runtimes: Vec<&dyn Runtime> = runtimes.collect();
     if options.runtime.is_empty() {
         // One is enough, but where it is slow.
-        let slow = runtimes.first().is_some_and(|r| matches!(r.takes(&traits), Takes::Slowly(_)));
+        let slow = runtimes.first().is_some_and(|r| matches!(r.takes(traits), Takes::Slowly(_)));
         runtimes.truncate(if slow { 2 } else { 1 });
     }
+    runtimes
+}
+
+/// Runs an artifact's references in each of the runtimes; nothing where there is none.
+fn judge(
+    (entry, ports): (&ArtifactEntry, &Ports),
+    artifact: &Artifact,
+    traits: &Traits,
+    references: &References,
+    runtimes: &[&dyn Runtime],
+) -> Result<Option<Verdict>, Failure> {
     let claim = Claim {
         graph: entry.graph.clone(),
         ports: ports.clone(),
@@ -97,7 +102,7 @@ fn judge(
         signature: entry.signature(),
     };
     let quiet = |_: usize, _: usize| {};
-    Ok(validate::judge(artifact, &traits, references, claim, &runtimes, &INTERRUPTED, &quiet)?)
+    Ok(validate::judge(artifact, traits, references, claim, runtimes, &INTERRUPTED, &quiet)?)
 }
 
 /// Every artifact in every runtime at every shape: how far it is from PyTorch, and from the first runtime.
@@ -140,17 +145,15 @@ fn matrix(verdicts: &[(&ArtifactEntry, Verdict)]) -> String {
 
 /// A staging folder next to `target`, which must not be there yet.
 fn room_for_audio(target: &Path) -> Result<tempfile::TempDir, Failure> {
-    if target.symlink_metadata().is_ok() {
-        return Err(Box::new(AudioError::Exists { path: target.to_owned() }));
-    }
+    is_free(target, false)?;
     fs_err::create_dir_all(files::home(target)).map_err(AudioError::Io)?;
     Ok(files::folder_beside(target).map_err(AudioError::Io)?)
 }
 
-/// Writes every spoken reference twice: PyTorch's own audio, and the model's.
+/// Writes every spoken reference twice: PyTorch's own audio, and the model's in a runtime.
 fn listen(
     folder: &Path,
-    precision: Precision,
+    (precision, runtime): (Precision, &dyn Runtime),
     sample_rate: u32,
     artifact: &Artifact,
     references: &References,
@@ -160,7 +163,6 @@ fn listen(
     if sentences.is_empty() {
         return Err(Box::new(AudioError::NothingSpoken));
     }
-    let runtime = built_in()?;
     let session = runtime.load(&artifact.path)?;
     for case in sentences {
         let outputs = session.run(&references.inputs(case))?;
@@ -182,9 +184,6 @@ fn listen(
 /// How audio can't be written.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 enum AudioError {
-    #[error("{} is there already", path.display())]
-    #[diagnostic(code(audio::exists), help("give --audio a folder that doesn't exist yet"))]
-    Exists { path: PathBuf },
     #[error("no reference of this bundle is speech")]
     #[diagnostic(
         code(audio::nothing_spoken),

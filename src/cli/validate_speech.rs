@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::terminal::{Progress, header, row, table};
-use super::{Answer, Failure, INTERRUPTED, Outcome, json, say, write_page};
+use super::{Answer, Failure, INTERRUPTED, Outcome, is_free, json, say, write_page};
 use crate::bundle::report::{SpeechPage, Variant, speech_html};
 use crate::bundle::{Bundle, Chosen, TOKENIZER};
 use crate::export::{self, Python};
@@ -26,9 +26,7 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
     if [RECIPE, RECORDED, TOKENIZER].iter().any(|file| !bundle.lists(file)) {
         return Err(Box::new(missing()));
     }
-    if let Some(path) = options.html.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
-        return Err(Box::new(Error::Exists { path: path.clone() }));
-    }
+    options.html.as_deref().map_or(Ok(()), |path| is_free(path, false))?;
     let recorded = Recorded::read(&bundle.file(RECORDED)?)?;
     let recipe = family::recipes().read(&bundle.file(RECIPE)?)?;
     let demands = recipe.speech.ok_or_else(missing)?;
@@ -210,7 +208,4 @@ enum Error {
         )
     )]
     NothingRecorded { bundle: PathBuf },
-    #[error("{} is there already", path.display())]
-    #[diagnostic(code(speech::exists), help("give --html a file that doesn't exist yet"))]
-    Exists { path: PathBuf },
 }

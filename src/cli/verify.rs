@@ -1,4 +1,5 @@
 use super::arguments::Verify;
+use super::terminal::plain;
 use super::{Answer, Outcome, json, publish, say};
 use crate::bundle;
 
@@ -8,7 +9,7 @@ pub(super) fn verify(options: &Verify) -> Outcome {
         say(&json(&findings))?;
     } else {
         let lines: String = findings.iter().map(|f| format!("{}: {}\n", f.file, f.problem)).collect();
-        say(&lines)?;
+        say(&plain(&lines))?;
     }
     let signature =
         options.key.as_deref().map(|key| publish::signature(&options.bundle, key)).transpose()?;

@@ -285,7 +285,7 @@ impl Child<'_> {
 
     /// The last lines of the child's standard error.
     fn tail(&self) -> String {
-        let text = std::fs::read(self.log).unwrap_or_default();
+        let text = crate::files::read(self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let mut last = VecDeque::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {

@@ -66,7 +66,7 @@ impl Python {
             return None;
         }
         let home = interpreter.parent()?.parent()?;
-        let config = std::fs::read_to_string(home.join("pyvenv.cfg")).ok()?;
+        let config = String::from_utf8(crate::files::read(&home.join("pyvenv.cfg")).ok()?).ok()?;
         let value = |key: &str| {
             config.lines().find_map(|line| {
                 let (name, value) = line.split_once('=')?;

@@ -12,10 +12,10 @@ use super::wire::UnknownFields;
 pub enum Error {
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
-    #[diagnostic(
-        code(ir::io),
-        help("is the path right, may you read it, and is there room on the disk?")
-    )]
+    #[diagnostic(code(ir::io), help("{}", match source.kind() {
+        std::io::ErrorKind::StorageFull => "make room on the disk, or choose another with -o",
+        _ => "is the path right, and may you read it, or write there?",
+    }))]
     Io { path: PathBuf, source: std::io::Error },
 
     /// The file is empty.

@@ -7,11 +7,7 @@ use bytes::Bytes;
 /// Maps a file read-only.
 #[allow(unsafe_code)]
 pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
-    // Opening a pipe would wait for its other end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a plain file"));
-    }
-    let file = std::fs::File::open(path)?;
+    let file = crate::files::open(path)?;
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }

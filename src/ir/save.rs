@@ -170,7 +170,7 @@ fn data_beside(path: &Path) -> Option<PathBuf> {
 fn is_free(path: &Path, overwrite: bool) -> Result<(), Error> {
     match path.symlink_metadata() {
         Ok(_) if !overwrite => Err(Error::Exists { path: path.to_owned() }),
-        _ => Ok(()),
+        _ => files::plain(path).map_err(Error::io(path)),
     }
 }
 

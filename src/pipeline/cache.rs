@@ -148,7 +148,7 @@ impl Cache {
     /// A finished stage, if its record reads and its files have their lengths.
     pub fn get(&self, key: &Key) -> Option<Stage> {
         let folder = self.folder(key);
-        let record: Record = serde_json::from_slice(&std::fs::read(folder.join(RECORD)).ok()?).ok()?;
+        let record: Record = serde_json::from_slice(&files::read(&folder.join(RECORD)).ok()?).ok()?;
         let present = record.files.iter().all(|(name, entry)| {
             std::fs::metadata(folder.join(name)).is_ok_and(|m| m.is_file() && m.len() == entry.bytes)
         });
@@ -175,7 +175,12 @@ impl Cache {
         key: &Key,
         work: impl FnOnce(&Path) -> Result<serde_json::Value, Error>,
     ) -> Result<Stage, Error> {
-        let stages = self.stages();
+        let (stages, folder) = (self.stages(), self.folder(key));
+        if let Some(path) = [&stages, &folder].into_iter().find(|path| path.exists() && !path.is_dir())
+        {
+            let why = "a file, where the cache has a folder".to_owned();
+            return Err(Error::Damaged { path: path.clone(), why });
+        }
         std::fs::create_dir_all(&stages).map_err(Error::io(&stages))?;
         self.sweep();
         let staging = tempfile::Builder::new()
@@ -198,7 +203,6 @@ impl Cache {
         let text = serde_json::to_vec_pretty(&record).expect("plain data");
         let place = staging.path().join(RECORD);
         std::fs::write(&place, text).map_err(Error::io(&place))?;
-        let folder = self.folder(key);
         // Another process that shares the cache may have made the same meanwhile, and others may be reading it.
         if let Some(there) =
             self.get(key).filter(|there| there.record.is_same(&record) && there.is_whole())
@@ -226,7 +230,7 @@ impl Cache {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 name.strip_prefix(&prefix).is_some_and(|digest| !digest.contains('-'))
             })
-            .filter_map(|entry| std::fs::read(entry.path().join(RECORD)).ok())
+            .filter_map(|entry| files::read(&entry.path().join(RECORD)).ok())
             .filter_map(|text| serde_json::from_slice::<Record>(&text).ok())
             .map(|record| differences(key, &record.fields))
             .min_by_key(Vec::len);
@@ -263,7 +267,8 @@ impl Cache {
         let sizes = self.sizes();
         let stages = self.stages();
         if stages.exists() {
-            std::fs::remove_dir_all(&stages).map_err(Error::io(&stages))?;
+            let remove = if stages.is_dir() { std::fs::remove_dir_all } else { std::fs::remove_file };
+            remove(&stages).map_err(Error::io(&stages))?;
         }
         Ok((sizes.len(), sizes.iter().map(|(_, bytes)| bytes).sum()))
     }
@@ -368,6 +373,29 @@ mod tests {
         assert!(cache.get(&key(17)).is_some(), "its length is right");
         assert!(cache.get_whole(&key(17)).is_none(), "its digest is not");
         assert!(cache.get(&key(17)).is_none(), "a damaged stage is removed");
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        let make = || cache.make(&key(17), |_| Ok(serde_json::Value::Null));
+        let refused = |path: &Path| {
+            let error = make().unwrap_err();
+            assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
+            assert!(error.to_string().ends_with(": a file, where the cache has a folder"), "{error}");
+            let help = miette::Diagnostic::help(&error).unwrap().to_string();
+            assert_eq!(help, "soprano-export cache prune");
+            cache.prune().unwrap();
+            make().unwrap();
+        };
+        let stage = make().unwrap().folder().to_owned();
+        std::fs::remove_dir_all(&stage).unwrap();
+        std::fs::write(&stage, "").unwrap();
+        refused(&stage);
+        cache.prune().unwrap();
+        std::fs::write(cache.stages(), "").unwrap();
+        refused(&cache.stages());
     }
 
     #[test]

@@ -103,11 +103,7 @@ impl Catalog {
         let io = |source| Error::Io { path: path.into(), source };
         let name = path.display().to_string();
         let mut bytes = Vec::new();
-        // A named pipe would be waited for.
-        if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(io(std::io::Error::other("not a plain file")));
-        }
-        std::fs::File::open(path)
+        crate::files::open(path)
             .and_then(|file| file.take(MOST_BYTES as u64 + 1).read_to_end(&mut bytes))
             .map_err(io)?;
         if bytes.len() > MOST_BYTES {

@@ -14,7 +14,7 @@ use super::text::{line_of, printable};
 pub enum Error {
     /// The file could not be read.
     #[error("{}: {source}", path.display())]
-    #[diagnostic(code(recipe::io))]
+    #[diagnostic(code(recipe::io), help("is the path right, and may you read it?"))]
     Io { path: PathBuf, source: std::io::Error },
 
     /// No built-in recipe has the name, and no file.

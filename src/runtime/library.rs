@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::files;
 
 /// Where shared libraries are looked for, before those of the system.
 #[derive(Clone, Debug, Default)]
@@ -50,9 +51,11 @@ impl Library {
         places: &Places,
     ) -> Result<(PathBuf, Option<String>), Error> {
         if let Some(named) = places.named.get(runtime) {
+            let missing = |why: &str| self.missing(runtime, format!("{}: {why}", named.display()));
+            files::plain(named).map_err(|e| missing(&e.to_string()))?;
             return match named.is_file() {
                 true => Ok((named.clone(), None)),
-                false => Err(self.missing(runtime, format!("{}: no such file", named.display()))),
+                false => Err(missing("no such file")),
             };
         }
         let packaged = places.folders.iter().find_map(|folder| {
@@ -119,11 +122,8 @@ const MACHINES: [(u16, &str); 4] =
 
 /// Refuses what is not a shared library, and one for another processor, which Linux reports as missing.
 fn machine(path: &Path) -> Result<(), String> {
-    if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
-        return Err("it is not a plain file".to_owned());
-    }
     let mut start = Vec::new();
-    let mut file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let mut file = files::open(path).map_err(|e| e.to_string())?;
     file.by_ref().take(20).read_to_end(&mut start).map_err(|e| e.to_string())?;
     if !cfg!(target_os = "linux") {
         return Ok(());
@@ -181,7 +181,7 @@ mod tests {
             assert!(error.starts_with(path.to_str().unwrap()) && error.contains(words), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
-        assert!(check(folder.path(), "x").unwrap_err().ends_with("it is not a plain file"));
+        assert!(check(folder.path(), "x").unwrap_err().ends_with(": a folder, not a plain file"));
     }
 
     #[test]

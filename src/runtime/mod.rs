@@ -132,7 +132,7 @@ pub trait Runtime: Sync {
     /// As [`Runtime::load_bytes`], and [`Error::Io`].
     fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
         let bytes =
-            std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+            crate::files::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         self.load_bytes(&bytes)
     }
 }

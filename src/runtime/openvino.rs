@@ -192,7 +192,7 @@ impl Runtime for OpenVino {
     }
 
     fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
-        std::fs::metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        crate::files::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         let name = path.to_str().ok_or_else(|| Error::Load {
             runtime: NAME,
             why: format!("{}: its path is not UTF-8", path.display()),

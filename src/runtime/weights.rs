@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::Error;
+use crate::files;
 
 const NAME: &str = "openvino";
 
@@ -14,7 +15,8 @@ pub(super) fn check(graph: &Path, weights: &Path) -> Result<bool, Error> {
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
-    let text = std::fs::read(graph).map_err(io(graph))?;
+    let text = files::read(graph).map_err(io(graph))?;
+    files::plain(weights).map_err(io(weights))?;
     let length = std::fs::metadata(weights).map_err(io(weights))?.len();
     let refuse = |path: &Path, why: String| Error::Load {
         runtime: NAME,

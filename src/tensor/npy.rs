@@ -9,6 +9,7 @@ use regex::Regex;
 use zip::ZipArchive;
 
 use super::{DType, Error, Tensor};
+use crate::files;
 
 /// Bytes of one array, at most.
 const LARGEST: u128 = 1 << 30;
@@ -34,11 +35,12 @@ impl NumpyFile {
     /// # Errors
     /// [`Error::Numpy`] where it is neither; [`Error::Io`].
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Numpy { path: path.to_owned(), array: None, why };
+        files::plain(path).map_err(|e| refuse(e.to_string()))?;
         let mut file = BufReader::new(fs_err::File::open(path)?.into_parts().0);
         let mut start = Vec::new();
         file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start)?;
         file.seek(SeekFrom::Start(0))?;
-        let refuse = |why: String| Error::Numpy { path: path.to_owned(), array: None, why };
         let mut names = None;
         let arrays = match start.as_slice() {
             MAGIC => Arrays::One(Box::new(file)),

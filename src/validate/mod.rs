@@ -55,6 +55,13 @@ pub enum Error {
         help("record the references again: run the build with --rebuild")
     )]
     References { path: PathBuf, why: String },
+    /// What was recorded answered a case with silence.
+    #[error("{}: the module that was recorded is silent on case {case:?}: {output:?} is all zeros", path.display())]
+    #[diagnostic(
+        code(validate::silent),
+        help("check its weights: are they trained, of this module, and under the right `prefix`?")
+    )]
+    Silent { path: PathBuf, case: String, output: String },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Runtime(#[from] runtime::Error),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Measured};
 use crate::interface::{Port, Signature};
 use crate::runtime::Tensors;
-use crate::tensor::{DType, TensorFile};
+use crate::tensor::{DType, Tensor, TensorFile};
 
 /// What kind of input a reference has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,8 +125,11 @@ impl References {
                     return Err(refuse(format!("{}/{name} has values that aren't finite", case.name)));
                 }
             }
-            if outputs.values().any(|t| t.to_f32().is_ok_and(|v| v.iter().all(|&x| x == 0.0))) {
-                return Err(refuse(format!("an output of case {:?} is silent", case.name)));
+            let silent =
+                |t: &Tensor| t.to_f32().is_ok_and(|values| values.iter().all(|&value| value == 0.0));
+            if let Some((output, _)) = outputs.iter().find(|(_, tensor)| silent(tensor)) {
+                let (path, case) = (path.to_owned(), case.name.clone());
+                return Err(Error::Silent { path, case, output: output.clone() });
             }
         }
         Ok(references)

@@ -221,3 +221,31 @@ fn good_lines_are_not() {
         assert_eq!(violations("src/passes/a.rs", "passes", good), [""; 0]);
     }
 }
+
+/// Who opens files by other means: the system's own, and a folder, to lock it.
+const OPENING: &[&str] = &["src/files.rs", "src/hardware.rs", "src/bundle/publish/staging.rs"];
+
+/// Lines of a file on which a file is opened to be read, whatever it is, or stderr is written to as it comes.
+fn unguarded(file: &str, source: &str) -> Vec<String> {
+    let reading = [" File::open(", "fs::File::open(", "fs::read(", "fs::read_to_string("];
+    let reading = reading.iter().chain(&["fs_err::read(", "fs_err::File::open(", "from_file("]);
+    let looks_first = source.contains("files::plain(");
+    let stderr = |line: &str| line.contains("eprint") || line.contains("std::io::stderr()");
+    let system = |line: &str| line.contains("\"/proc/");
+    let bad = |line: &str| {
+        (reading.clone().any(|way| line.contains(way)) && !looks_first && !system(line))
+            || (!file.ends_with("cli/terminal.rs") && stderr(line))
+    };
+    let lines = code(source).into_iter().filter(|(_, line)| bad(line));
+    lines.map(|(at, line)| format!("{file}:{at}: {}", line.trim())).collect()
+}
+
+#[test]
+fn files_are_opened_and_people_spoken_to_in_one_place() {
+    let others = rooms().into_iter().filter(|(file, ..)| !OPENING.contains(&file.as_str()));
+    let found: Vec<String> = others.flat_map(|(file, _, text)| unguarded(&file, &text)).collect();
+    assert!(found.is_empty(), "use files::open, tell! and tellln!:\n{}", found.join("\n"));
+    let bad = "let a = std::fs::read(path);\neprintln!(\"x\");\nlet b = files::read(path);\n";
+    assert_eq!(unguarded("a.rs", bad).len(), 2);
+    assert_eq!(unguarded("a.rs", &format!("files::plain(path)?;\n{bad}")).len(), 1);
+}

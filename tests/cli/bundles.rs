@@ -492,7 +492,10 @@ fn references_that_prove_nothing_are_refused() {
         (|f| f.tensors.retain(|name, _| !name.ends_with("/hidden_states")), "has no input"),
         (|f| filled(f, "b1_t5/audio", |i| if i == 9 { f32::NAN } else { 0.1 }), "aren't finite"),
         (|f| filled(f, "b1_t5/hidden_states", |_| f32::INFINITY), "aren't finite"),
-        (|f| filled(f, "b3_t3/audio", |_| 0.0), "an output of case \"b3_t3\" is silent"),
+        (
+            |f| filled(f, "b3_t3/audio", |_| 0.0),
+            "the module that was recorded is silent on case \"b3_t3\": \"audio\" is all zeros\nhint: check",
+        ),
     ];
     for (harm, words) in cases {
         let mut file = whole.clone();
@@ -652,4 +655,30 @@ fn audio_is_written_for_speech_only_and_over_nothing() {
         .hints();
     assert!(!world.work("audio").exists(), "nothing half-written");
     world.run(["validate", "bundle", "--audio", "bundle"]).exits(2).says("is there already").hints();
+}
+
+#[test]
+fn audio_is_made_by_the_runtime_that_was_asked() {
+    let shared = shared_or_skip!();
+    let world = World::new();
+    let bundle = copied(shared, &world);
+    // One case passes for speech.
+    let mut file = TensorFile::read(&bundle.join(REFERENCES)).unwrap();
+    let mut cases: Vec<Value> = serde_json::from_str(&file.metadata["cases"]).unwrap();
+    let case = cases.iter_mut().find(|case| case["name"] == "b1_t5").unwrap();
+    case["kind"] = json!("spoken");
+    file.metadata.insert("cases".to_owned(), serde_json::to_string(&cases).unwrap());
+    std::fs::write(bundle.join(REFERENCES), file.to_bytes().unwrap()).unwrap();
+    forge(&bundle, |_| {});
+    for (folder, runtimes, by) in
+        [("a", &[][..], "tract"), ("b", &["rten"], "rten"), ("c", &["rten", "tract"], "tract")]
+    {
+        let mut command = world.command(["validate", "bundle", "--audio", folder]);
+        command.args(runtimes.iter().flat_map(|runtime| ["--runtime", runtime]));
+        Run::from(command.output().unwrap()).exits(0);
+        let files: Vec<String> = tree(&world.work(folder)).into_keys().collect();
+        let wanted = [format!("b1_t5.fp32.{by}.wav"), "b1_t5.pytorch.wav".to_owned()];
+        assert!(wanted.iter().all(|name| files.contains(name)), "{files:?}");
+        assert_eq!(files.iter().filter(|name| name.ends_with(".wav")).count(), 2, "{files:?}");
+    }
 }

@@ -155,7 +155,7 @@ fn sensitivity_lists_every_node_and_writes_what_reaches_a_ratio() {
     assert!(!world.work("far.yaml").exists());
 
     let again = world.run(["sensitivity", bundle, "--snr", "30", "-o", "fragment.yaml"]).exits(2);
-    again.says("fragment.yaml is there already").hints();
+    again.says("fragment.yaml: it is there already").hints();
     for snr in ["nan", "11.9", "100.1"] {
         world.run(["sensitivity", bundle, "--snr", snr]).exits(2).says("not a signal-to-noise ratio");
     }

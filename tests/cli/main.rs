@@ -23,6 +23,7 @@ mod publish;
 mod quantize;
 mod registry;
 mod signing;
+mod special;
 mod speech;
 mod surface;
 mod surgery;

@@ -89,6 +89,11 @@ fn a_folder_of_bundles() {
     world.run(["fetch", "shelf", "-o", "last"]).exits(2).says("last exists already").hints();
     world.run(["fetch", "shelf", "--version", "v1", "-o", "last", "--overwrite"]).exits(0);
     assert_same(&world.work("first"), &world.work("last"));
+    small_bundle(&world.work("other"));
+    forge(&world.work("other"), |manifest| manifest["name"] = json!("other"));
+    world.run(["publish", "other", "shelf", "--version", "v1"]).exits(0);
+    let run = world.run(["fetch", "shelf"]).exits(2).says("shelf holds several bundles: shelf/small/");
+    run.says("shelf/other/v1\nhint: name one: soprano-export fetch shelf/NAME/VERSION");
     world.is_clean();
 }
 

@@ -125,7 +125,7 @@ fn every_line_of_a_file_gets_a_file() {
     synth(&world, bundle, &["Hello there, my friend.", "-o", "one.wav"]).exits(0);
     let seconds = |name: &str| wav(&world, name).seconds();
     assert_eq!(seconds("out/1.wav"), seconds("one.wav"));
-    synth(&world, bundle, &batch).exits(2).says("out is there already").hints();
+    synth(&world, bundle, &batch).exits(2).says("out: it is there already").hints();
     let again = [&batch[..], &["--overwrite"]].concat();
     world.write("lines.txt", "...\n***\n");
     synth(&world, bundle, &again).exits(2).says("line 1 has nothing to say").hints();
@@ -201,7 +201,9 @@ fn a_closed_pipe_a_full_disk_and_an_end_by_hand() {
         Run::from(command.output().unwrap()).exits(2).says("No space left");
     }
     std::fs::create_dir(world.work("folder")).unwrap();
-    synth(&world, bundle, &[TEXT, "-o", "folder", "--overwrite"]).exits(2).says("folder is there");
+    synth(&world, bundle, &[TEXT, "-o", "folder", "--overwrite"])
+        .exits(2)
+        .says("folder: a folder, not a plain file");
     synth(&world, bundle, &[TEXT, "-o", "no/such/a.wav"]).exits(2).says("no/such/a.wav");
     let mut command = world.command(["synth"]);
     command.arg(bundle).args(["--file", "long.txt", "-o", "long.wav", "--runtime", "tract"]);

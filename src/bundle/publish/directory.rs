@@ -66,8 +66,8 @@ impl Folder<'_> {
             }
             _ => {}
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| refuse(e.to_string()))?;
-        let index: Index = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+        let text = files::read(&path).map_err(|e| refuse(e.to_string()))?;
+        let index: Index = serde_json::from_slice(&text).map_err(|e| refuse(e.to_string()))?;
         match index.format {
             1 => Ok(index),
             other => Err(refuse(format!("format {other}; this version reads format 1"))),
@@ -150,7 +150,8 @@ impl Folder<'_> {
         let fits = |entry: &&Entry| self.context.version.is_none_or(|v| v == entry.version);
         let mut fitting: Vec<&Entry> = index.versions.iter().filter(fits).collect();
         let first = fitting.first().map(|entry| entry.name.clone());
-        if fitting.iter().all(|entry| Some(&entry.name) == first.as_ref())
+        let several = fitting.iter().any(|entry| Some(&entry.name) != first.as_ref());
+        if !several
             && let Some(last) = fitting.pop()
             && is_version(&last.name)
             && is_version(&last.version)
@@ -158,8 +159,11 @@ impl Folder<'_> {
             return Ok(self.root.join(&last.name).join(&last.version));
         }
         let all = index.versions.iter().map(|e| format!("{place}/{}/{}", e.name, e.version));
-        let among = format!("; it holds: {}", all.collect::<Vec<_>>().join(", "));
-        Err(Error::NotFound { place, among })
+        let all = all.collect::<Vec<_>>().join(", ");
+        if several {
+            return Err(Error::Several { place, all });
+        }
+        Err(Error::NotFound { place, among: format!("; it holds: {all}") })
     }
 }
 

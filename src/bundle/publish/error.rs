@@ -69,6 +69,10 @@ pub enum Error {
     #[error("{place}: there is no such bundle{among}")]
     #[diagnostic(code(publish::not_found), help("check the name and the version"))]
     NotFound { place: String, among: String },
+    /// The store has several, and none of them was named.
+    #[error("{place} holds several bundles: {all}")]
+    #[diagnostic(code(publish::several), help("name one: soprano-export fetch {place}/NAME/VERSION"))]
+    Several { place: String, all: String },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(publish::io), help("{}", bundle::hint(source)))]

@@ -84,7 +84,7 @@ impl Package {
             if paper == SIGNATURE && !path.exists() {
                 continue;
             }
-            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+            let bytes = files::read(&path).map_err(Error::io(&path))?;
             let entry = FileEntry { sha256: Digest::of(&bytes), bytes: bytes.len() as u64 };
             files.push(PackageFile { file: paper.to_owned(), entry });
         }

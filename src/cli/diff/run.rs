@@ -6,7 +6,7 @@ use super::super::arguments::Diff;
 use super::super::here::Here;
 use super::super::inspect::open;
 use super::super::parsers::Asked;
-use super::super::terminal::Progress;
+use super::super::terminal::{Progress, plain};
 use super::super::{Answer, Failure, INTERRUPTED, Outcome, json, say};
 use crate::ir::Model;
 use crate::pipeline::Reporter;
@@ -65,7 +65,7 @@ pub(super) fn run(options: &Diff, here: &Here) -> Outcome {
         say(&json(&report))?;
         return Ok(answer);
     }
-    say(&describe(&comparison))?;
+    say(&plain(&describe(&comparison)))?;
     let [a, b] = runtimes.map(|runtime| runtime.name_and_version());
     let what = if models[0].path() == models[1].path() { "runtimes" } else { "models" };
     let agree =

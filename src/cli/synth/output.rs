@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Stdout};
 use std::path::{Path, PathBuf};
 
+use super::super::{Failure, is_free};
 use super::Error;
 use crate::audio::{Encoding, WavStream};
 use crate::files::{self, Staged};
@@ -32,14 +33,6 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> Error + '_ {
     move |source| Error::Io { path: path.to_owned(), source }
 }
 
-/// Refuses what is in the way, unless it is to be replaced.
-fn is_free(target: &Path, overwrite: bool) -> Result<(), Error> {
-    match target.symlink_metadata() {
-        Ok(_) if !overwrite => Err(Error::Exists { path: target.to_owned() }),
-        _ => Ok(()),
-    }
-}
-
 impl Output {
     pub(super) fn stdout(sample_rate: u32, encoding: Encoding) -> Result<Self, Error> {
         let wav = WavStream::begin(std::io::stdout(), sample_rate, encoding);
@@ -51,11 +44,8 @@ impl Output {
         overwrite: bool,
         sample_rate: u32,
         encoding: Encoding,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Failure> {
         is_free(target, overwrite)?;
-        if target.is_dir() {
-            return Err(Error::Exists { path: target.to_owned() });
-        }
         let staged = Staged::beside(target).map_err(io(target))?;
         let file = staged.reopen().map_err(io(target))?;
         let wav = WavStream::begin(BufWriter::new(file), sample_rate, encoding).map_err(io(target))?;
@@ -68,8 +58,10 @@ impl Output {
         names: Vec<String>,
         sample_rate: u32,
         encoding: Encoding,
-    ) -> Result<Self, Error> {
-        is_free(target, overwrite)?;
+    ) -> Result<Self, Failure> {
+        if !overwrite || !target.is_dir() {
+            is_free(target, overwrite)?;
+        }
         std::fs::create_dir_all(files::home(target)).map_err(io(target))?;
         let staged = files::folder_beside(target).map_err(io(target))?;
         let target = target.to_owned();

@@ -1,17 +1,27 @@
 //! Manifests of format 1, which knew Soprano alone.
 
-use serde_json::{Map, Value, json};
+use serde::de::Error as _;
+use serde_json::{Error, Map, Value, json};
 
 use super::{FAMILY, LM};
 use crate::names::{Ports, Role};
 
 /// Upgrades a manifest to format 2: `part` becomes `graph`, `scheme` becomes `precision`, and dimensions move to their
 /// graph. What has another form is left for the reader to refuse.
-pub fn upgrade(mut manifest: Value) -> Value {
-    let Some(fields) = manifest.as_object_mut() else { return manifest };
+///
+/// # Errors
+/// Where it has a field of format 2.
+pub fn upgrade(mut manifest: Value) -> Result<Value, Error> {
+    let Some(fields) = manifest.as_object_mut() else { return Ok(manifest) };
+    let later = |fields: &Map<String, Value>, names: &[&str]| {
+        let name = names.iter().find(|name| fields.contains_key(**name));
+        name.map_or(Ok(()), |name| Err(Error::custom(format!("unknown field `{name}` in format 1"))))
+    };
+    later(fields, &["family", "graphs", "trusted_code"])?;
     let mut used = Vec::new();
     for artifact in fields.get_mut("artifacts").and_then(Value::as_array_mut).into_iter().flatten() {
         let Some(artifact) = artifact.as_object_mut() else { continue };
+        later(artifact, &["graph", "precision"])?;
         for (from, to) in [("part", "graph"), ("scheme", "precision")] {
             if let Some(value) = artifact.remove(from) {
                 artifact.insert(to.to_owned(), value);
@@ -41,5 +51,35 @@ pub fn upgrade(mut manifest: Value) -> Value {
     fields.insert("family".to_owned(), FAMILY.shape.family.into());
     fields.insert("graphs".to_owned(), graphs.into());
     fields.insert("format".to_owned(), 2.into());
-    manifest
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_format_2_is_refused() {
+        let old = json!({
+            "format": 1, "architecture": {},
+            "artifacts": [{"file": "a.onnx", "part": "decoder", "scheme": "fp32"}],
+        });
+        let new = upgrade(old.clone()).unwrap();
+        assert_eq!(
+            new["artifacts"][0],
+            json!({"file": "a.onnx", "graph": "decoder", "precision": "fp32"})
+        );
+        for field in ["family", "graphs", "trusted_code"] {
+            let mut mixed = old.clone();
+            mixed[field] = json!({});
+            let error = upgrade(mixed).unwrap_err().to_string();
+            assert_eq!(error, format!("unknown field `{field}` in format 1"));
+        }
+        for field in ["graph", "precision"] {
+            let mut mixed = old.clone();
+            mixed["artifacts"][0][field] = "x".into();
+            let error = upgrade(mixed).unwrap_err().to_string();
+            assert_eq!(error, format!("unknown field `{field}` in format 1"));
+        }
+    }
 }

@@ -27,7 +27,9 @@ impl Credentials {
         let home = set("HOME").map(|home| PathBuf::from(home).join(".docker"));
         let folders = [docker, home].into_iter().flatten().map(|folder| folder.join("config.json"));
         let files = set("REGISTRY_AUTH_FILE").map(PathBuf::from).into_iter().chain(folders);
-        files.filter_map(|path| std::fs::read(path).ok()).find_map(|text| Self::in_config(&text, host))
+        files
+            .filter_map(|path| crate::files::read(&path).ok())
+            .find_map(|text| Self::in_config(&text, host))
     }
 
     fn in_config(text: &[u8], host: &str) -> Option<Self> {

@@ -1,7 +1,6 @@
 //! Requests to one repository of a registry: addresses, log-in, second attempts, errors in words.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
@@ -168,7 +167,7 @@ impl Client {
                 self.put(request, &mut bytes, length, lost)
             }
             Load::Part(path, start, length) => {
-                let mut file = File::open(path).map_err(Error::io(path))?;
+                let mut file = crate::files::open(path).map_err(Error::io(path))?;
                 file.seek(SeekFrom::Start(start)).map_err(Error::io(path))?;
                 self.put(request, &mut file.take(length), length, lost)
             }

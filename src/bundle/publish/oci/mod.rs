@@ -222,7 +222,7 @@ fn empty() -> Layer {
 /// Cuts a file into layers, and hashes them; the file must be what was verified.
 fn cut<'a>(folder: &Path, file: &'a str, entry: FileEntry) -> Result<Vec<Piece<'a>>, Error> {
     let path = folder.join(file);
-    let mut source = File::open(&path).map_err(Error::io(&path))?;
+    let mut source = files::open(&path).map_err(Error::io(&path))?;
     let (mut whole, mut pieces, mut start) = (Hasher::default(), Vec::new(), 0);
     let count = entry.bytes.div_ceil(PART).max(1);
     let mut block = vec![0; 1 << 20];
