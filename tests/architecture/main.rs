@@ -229,7 +229,7 @@ const OPENING: &[&str] = &["src/files.rs", "src/hardware.rs", "src/bundle/publis
 fn unguarded(file: &str, source: &str) -> Vec<String> {
     let reading = [" File::open(", "fs::File::open(", "fs::read(", "fs::read_to_string("];
     let reading = reading.iter().chain(&["fs_err::read(", "fs_err::File::open(", "from_file("]);
-    let looks_first = source.contains("files::plain(");
+    let looks_first = ["files::plain(", "files::open("].iter().any(|look| source.contains(look));
     let stderr = |line: &str| line.contains("eprint") || line.contains("std::io::stderr()");
     let system = |line: &str| line.contains("\"/proc/");
     let bad = |line: &str| {
