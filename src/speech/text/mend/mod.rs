@@ -80,6 +80,11 @@ fn guarded(digits: &str) -> Cow<'_, str> {
     }
 }
 
+/// The lines of a table that are not its remarks.
+fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
+    table.lines().filter(|line| !line.starts_with('#'))
+}
+
 fn is_digit(c: char) -> bool {
     c.is_ascii_digit()
 }

@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn every_unit_as_a_last_word() {
-        for (symbol, _, many) in UNITS {
+        for (symbol, _, many) in UNITS.iter() {
             if matches!(*symbol, "A" | "in" | "b") {
                 continue;
             }

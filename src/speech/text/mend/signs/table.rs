@@ -1,101 +1,30 @@
-//! Signs and their words; what is passed over, and why.
+//! Signs and their words; what is passed over, and why: tables in files beside this one.
+
+use std::sync::LazyLock;
+
+use super::super::lines;
+
+type Table<T> = LazyLock<Vec<T>>;
+
+fn columns(line: &'static str) -> (&'static str, &'static str) {
+    line.split_once('\t').expect("two columns or more")
+}
+
+fn named(table: &'static str) -> Vec<(char, &'static str)> {
+    let named = |line| columns(line).0.parse().map(|sign| (sign, columns(line).1));
+    lines(table).map(named).collect::<Result<_, _>>().expect("a sign, and its words")
+}
 
 /// In the order of their code points.
-#[rustfmt::skip]
-pub(super) const SIGNS: &[(char, &str)] = &[
-    ('¤', "currency"), ('§', "section"), ('©', "copyright"), ('¬', "not"), ('®', "registered"),
-    ('±', "plus or minus"), ('¶', "paragraph"), ('×', "times"), ('÷', "divided by"),
-    ('†', "dagger"), ('‡', "double dagger"), ('‰', "per mille"), ('‱', "per ten thousand"), ('※', "note"),
-    ('℅', "care of"), ('ℏ', "h bar"), ('№', "number"), ('℗', "copyright"), ('℞', "prescription"),
-    ('℠', "service mark"), ('™', "trademark"), ('℮', "estimated"), ('ℵ', "aleph"),
-    ('←', "left arrow"), ('↑', "up"), ('→', "to"), ('↓', "down"), ('↔', "both ways"), ('↕', "up and down"),
-    ('↦', "maps to"), ('⇐', "is implied by"), ('⇒', "implies"), ('⇔', "if and only if"),
-    ('∀', "for all"), ('∂', "partial"), ('∃', "there exists"), ('∄', "there does not exist"), ('∅', "empty set"),
-    ('∆', "delta"), ('∇', "nabla"), ('∈', "element of"), ('∉', "not an element of"), ('∋', "contains"),
-    ('∏', "product of"), ('∑', "sum of"), ('∓', "minus or plus"), ('∖', "minus"), ('∗', "times"),
-    ('∘', "composed with"), ('√', "square root of"), ('∛', "cube root of"), ('∜', "fourth root of"),
-    ('∝', "proportional to"), ('∞', "infinity"), ('∠', "angle"), ('∡', "measured angle"), ('∣', "divides"),
-    ('∤', "does not divide"), ('∥', "parallel to"), ('∦', "not parallel to"), ('∧', "and"), ('∨', "or"),
-    ('∩', "intersection"), ('∪', "union"), ('∫', "integral of"), ('∬', "double integral of"),
-    ('∭', "triple integral of"), ('∮', "contour integral of"), ('∴', "therefore"), ('∵', "because"),
-    ('∼', "similar to"), ('≁', "not similar to"), ('≃', "asymptotically equal to"), ('≅', "congruent to"),
-    ('≈', "approximately equal to"), ('≉', "not approximately equal to"), ('≔', "is defined as"),
-    ('≜', "is defined as"), ('≝', "is defined as"), ('≟', "is it equal to"), ('≠', "not equal to"),
-    ('≡', "identical to"), ('≢', "not identical to"), ('≤', "less than or equal to"),
-    ('≥', "greater than or equal to"), ('≦', "less than or equal to"), ('≧', "greater than or equal to"),
-    ('≪', "much less than"), ('≫', "much greater than"), ('≮', "not less than"), ('≯', "not greater than"),
-    ('≰', "not less than or equal to"), ('≱', "not greater than or equal to"), ('⊂', "subset of"),
-    ('⊃', "superset of"), ('⊄', "not a subset of"), ('⊅', "not a superset of"), ('⊆', "subset of or equal to"),
-    ('⊇', "superset of or equal to"), ('⊕', "direct sum"), ('⊗', "tensor product"), ('⊢', "proves"),
-    ('⊤', "true"), ('⊥', "perpendicular to"), ('⊨', "models"), ('⊻', "exclusive or"), ('⋂', "intersection of"),
-    ('⋃', "union of"), ('⋅', "times"), ('⋆', "star"), ('⌀', "diameter"), ('⌘', "command"), ('⌛', "hourglass"),
-    ('⌥', "option"), ('⌫', "delete"), ('⎋', "escape"), ('⏎', "return"), ('☐', "box"), ('☑', "checked"),
-    ('☒', "crossed"), ('♀', "female"), ('♂', "male"), ('♥', "heart"), ('♭', "flat"), ('♮', "natural"),
-    ('♯', "sharp"), ('✓', "check"), ('✔', "check"), ('✕', "cross"), ('✖', "cross"), ('✗', "cross"), ('✘', "cross"),
-    ('❤', "heart"), ('➔', "to"), ('➜', "to"), ('➡', "to"), ('⟨', "open angle bracket"),
-    ('⟩', "close angle bracket"), ('⟵', "left arrow"), ('⟶', "to"), ('⟷', "both ways"), ('⟹', "implies"),
-    ('⟺', "if and only if"), ('⬅', "left arrow"), ('⬆', "up"), ('⬇', "down"),
-];
-
-/// What no words are said for: from, to, why.
-pub(super) const SILENT: &[(char, char, &str)] = &[
-    ('¡', '¡', "the mark at the end is heard"),
-    ('¢', '£', "read with money"),
-    ('¥', '¥', "read with money"),
-    ('¦', '¦', "a broken bar is a bar's drawing"),
-    ('¨', '¨', "an accent without its letter"),
-    ('ª', '«', "a letter, and quotation marks, which are not read"),
-    ('\u{ad}', '\u{ad}', "where a word may be broken"),
-    ('¯', '¯', "an accent without its letter"),
-    ('²', '³', "read as powers"),
-    ('´', '´', "an accent without its letter"),
-    ('·', '·', "a dot between words is a pause"),
-    ('¸', '»', "accents, a footnote's mark, a letter and quotation marks"),
-    ('¿', '¿', "the mark at the end is heard"),
-    ('\u{200b}', '\u{200f}', "characters without a shape"),
-    ('\u{2010}', '\u{201f}', "hyphens, dashes and quotation marks"),
-    ('\u{2022}', '\u{2027}', "bullets and dots: a list's marks, a pause"),
-    ('\u{2028}', '\u{202e}', "ends of lines, marks of direction"),
-    ('\u{2032}', '\u{203a}', "primes stand with numbers; quotation marks"),
-    ('\u{203c}', '\u{203d}', "marks of a sentence"),
-    ('\u{203e}', '\u{2044}', "lines above, below and between letters"),
-    ('\u{2045}', '\u{2046}', "brackets are pauses"),
-    ('\u{2047}', '\u{2049}', "marks of a sentence"),
-    ('\u{204b}', '\u{206f}', "marks of editors, dots, and characters without a shape"),
-    ('\u{2070}', '\u{209f}', "digits and letters above and below the line"),
-    ('\u{20a0}', '\u{20ab}', "read with money, or by letters"),
-    ('\u{20ad}', '\u{20bf}', "read with money, or by letters"),
-    ('\u{20d0}', '\u{20ff}', "marks upon the character before"),
-    ('\u{2100}', '\u{218f}', "letters, fractions and numerals, read as such"),
-    ('\u{2215}', '\u{2216}', "read as a slash is"),
-    ('\u{2236}', '\u{2236}', "read as a colon is"),
-    ('\u{2320}', '\u{2321}', "parts of a drawn sign"),
-    ('\u{2329}', '\u{232a}', "brackets are pauses"),
-    ('\u{239b}', '\u{23b3}', "parts of a drawn bracket or sign"),
-    ('\u{23ba}', '\u{23bd}', "lines for drawing"),
-    ('\u{23dc}', '\u{23e1}', "brackets over other signs"),
-    ('\u{23e9}', '\u{23ff}', "buttons and clocks, which are pictures"),
-    ('\u{2400}', '\u{245f}', "pictures of control characters"),
-    ('\u{2460}', '\u{24ff}', "numbers and letters in circles, read as such"),
-    ('\u{2500}', '\u{259f}', "lines and blocks for drawing"),
-    ('\u{25a0}', '\u{25ff}', "shapes: a list's marks, and decoration"),
-    ('\u{2600}', '\u{26ff}', "pictures"),
-    ('\u{2700}', '\u{27bf}', "pictures and ornaments"),
-    ('\u{27e6}', '\u{27ef}', "brackets are pauses"),
-    ('\u{2983}', '\u{2998}', "brackets are pauses"),
-    ('\u{2b00}', '\u{2bff}', "pictures, shapes and arrows for drawing"),
-    ('\u{1f300}', '\u{1faff}', "pictures, faces among them: their names are no part of the sentence"),
-];
-
+pub(super) static SIGNS: Table<(char, &str)> = LazyLock::new(|| named(include_str!("signs.txt")));
 /// Names of Greek letters, for those that stand for themselves.
-#[rustfmt::skip]
-pub(super) const GREEK: &[(char, &str)] = &[
-    ('α', "alpha"), ('β', "beta"), ('γ', "gamma"), ('δ', "delta"), ('ε', "epsilon"), ('ζ', "zeta"), ('η', "eta"),
-    ('θ', "theta"), ('ι', "iota"), ('κ', "kappa"), ('λ', "lambda"), ('μ', "mu"), ('ν', "nu"), ('ξ', "xi"),
-    ('ο', "omicron"), ('π', "pi"), ('ρ', "rho"), ('σ', "sigma"), ('ς', "sigma"), ('τ', "tau"), ('υ', "upsilon"),
-    ('φ', "phi"), ('χ', "chi"), ('ψ', "psi"), ('ω', "omega"), ('ϕ', "phi"), ('ϵ', "epsilon"), ('ϑ', "theta"),
-    ('Α', "alpha"), ('Β', "beta"), ('Γ', "gamma"), ('Δ', "delta"), ('Ε', "epsilon"), ('Ζ', "zeta"), ('Η', "eta"),
-    ('Θ', "theta"), ('Ι', "iota"), ('Κ', "kappa"), ('Λ', "lambda"), ('Μ', "mu"), ('Ν', "nu"), ('Ξ', "xi"),
-    ('Ο', "omicron"), ('Π', "pi"), ('Ρ', "rho"), ('Σ', "sigma"), ('Τ', "tau"), ('Υ', "upsilon"), ('Φ', "phi"),
-    ('Χ', "chi"), ('Ψ', "psi"), ('Ω', "omega"),
-];
+pub(super) static GREEK: Table<(char, &str)> = LazyLock::new(|| named(include_str!("greek.txt")));
+/// What no words are said for: from, to, why.
+pub(super) static SILENT: Table<(char, char, &str)> = LazyLock::new(|| {
+    let sign = |code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+    let range = |line: &'static str| {
+        let ((from, rest), sign) = (columns(line), |code| sign(code).expect("a code point"));
+        (sign(from), sign(columns(rest).0), columns(rest).1)
+    };
+    lines(include_str!("silent.txt")).map(range).collect()
+});

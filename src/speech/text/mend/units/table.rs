@@ -1,114 +1,28 @@
-//! Symbols of units, and what their neighbours say of them.
+//! Symbols of units, and what their neighbours say of them: tables in files beside this one.
 
-/// Symbol, one, many. Case counts, as in the SI: `mW` and `MW`.
-#[rustfmt::skip]
-pub(super) const UNITS: &[(&str, &str, &str)] = &[
-    ("m", "meter", "meters"), ("km", "kilometer", "kilometers"), ("cm", "centimeter", "centimeters"),
-    ("mm", "millimeter", "millimeters"), ("dm", "decimeter", "decimeters"), ("nm", "nanometer", "nanometers"),
-    ("μm", "micrometer", "micrometers"), ("um", "micrometer", "micrometers"),
-    ("in", "inch", "inches"), ("ft", "foot", "feet"), ("yd", "yard", "yards"), ("yds", "yard", "yards"),
-    ("mi", "mile", "miles"), ("ly", "light year", "light years"),
-    ("sq ft", "square foot", "square feet"), ("sqft", "square foot", "square feet"),
-    ("sq in", "square inch", "square inches"), ("sq mi", "square mile", "square miles"),
-    ("sq m", "square meter", "square meters"), ("sq km", "square kilometer", "square kilometers"),
-    ("sq yd", "square yard", "square yards"), ("sqm", "square meter", "square meters"),
-    ("cu ft", "cubic foot", "cubic feet"), ("cu in", "cubic inch", "cubic inches"),
-    ("cu m", "cubic meter", "cubic meters"), ("cu yd", "cubic yard", "cubic yards"),
-    ("ha", "hectare", "hectares"), ("ac", "acre", "acres"),
-    ("g", "gram", "grams"), ("kg", "kilogram", "kilograms"), ("kgs", "kilogram", "kilograms"),
-    ("mg", "milligram", "milligrams"), ("μg", "microgram", "micrograms"), ("mcg", "microgram", "micrograms"),
-    ("ng", "nanogram", "nanograms"), ("t", "ton", "tons"), ("kt", "kiloton", "kilotons"), ("Mt", "megaton", "megatons"),
-    ("lb", "pound", "pounds"), ("lbs", "pound", "pounds"), ("oz", "ounce", "ounces"), ("ozs", "ounce", "ounces"),
-    ("fl oz", "fluid ounce", "fluid ounces"), ("gr", "grain", "grains"), ("ct", "carat", "carats"),
-    ("l", "liter", "liters"), ("L", "liter", "liters"), ("ml", "milliliter", "milliliters"),
-    ("mL", "milliliter", "milliliters"), ("cl", "centiliter", "centiliters"), ("cL", "centiliter", "centiliters"),
-    ("dl", "deciliter", "deciliters"), ("dL", "deciliter", "deciliters"), ("hl", "hectoliter", "hectoliters"),
-    ("μl", "microliter", "microliters"), ("μL", "microliter", "microliters"),
-    ("cc", "cubic centimeter", "cubic centimeters"), ("gal", "gallon", "gallons"), ("gals", "gallon", "gallons"),
-    ("qt", "quart", "quarts"), ("qts", "quart", "quarts"), ("pt", "pint", "pints"), ("pts", "point", "points"),
-    ("tsp", "teaspoon", "teaspoons"), ("tbsp", "tablespoon", "tablespoons"), ("bbl", "barrel", "barrels"),
-    ("s", "second", "seconds"), ("sec", "second", "seconds"), ("secs", "second", "seconds"),
-    ("ms", "millisecond", "milliseconds"), ("msec", "millisecond", "milliseconds"),
-    ("μs", "microsecond", "microseconds"), ("ns", "nanosecond", "nanoseconds"), ("ps", "picosecond", "picoseconds"),
-    ("min", "minute", "minutes"), ("mins", "minute", "minutes"), ("h", "hour", "hours"), ("hr", "hour", "hours"),
-    ("hrs", "hour", "hours"), ("d", "day", "days"), ("wk", "week", "weeks"), ("wks", "week", "weeks"),
-    ("mo", "month", "months"), ("mos", "month", "months"), ("mth", "month", "months"), ("mths", "month", "months"),
-    ("yr", "year", "years"), ("yrs", "year", "years"),
-    ("mph", "mile per hour", "miles per hour"), ("kph", "kilometer per hour", "kilometers per hour"),
-    ("kmh", "kilometer per hour", "kilometers per hour"), ("kn", "knot", "knots"), ("kts", "knot", "knots"),
-    ("fps", "frame per second", "frames per second"), ("rpm", "revolution per minute", "revolutions per minute"),
-    ("RPM", "revolution per minute", "revolutions per minute"), ("bpm", "beat per minute", "beats per minute"),
-    ("BPM", "beat per minute", "beats per minute"), ("wpm", "word per minute", "words per minute"),
-    ("mpg", "mile per gallon", "miles per gallon"), ("px", "pixel", "pixels"), ("dpi", "dot per inch", "dots per inch"),
-    ("ppi", "pixel per inch", "pixels per inch"), ("ppm", "part per million", "parts per million"),
-    ("ppb", "part per billion", "parts per billion"), ("MP", "megapixel", "megapixels"),
-    ("V", "volt", "volts"), ("kV", "kilovolt", "kilovolts"), ("mV", "millivolt", "millivolts"),
-    ("A", "amp", "amps"), ("mA", "milliamp", "milliamps"), ("Ah", "amp hour", "amp hours"),
-    ("mAh", "milliamp hour", "milliamp hours"), ("W", "watt", "watts"), ("kW", "kilowatt", "kilowatts"),
-    ("MW", "megawatt", "megawatts"), ("GW", "gigawatt", "gigawatts"), ("TW", "terawatt", "terawatts"),
-    ("mW", "milliwatt", "milliwatts"), ("Wh", "watt hour", "watt hours"), ("kWh", "kilowatt hour", "kilowatt hours"),
-    ("MWh", "megawatt hour", "megawatt hours"), ("GWh", "gigawatt hour", "gigawatt hours"),
-    ("TWh", "terawatt hour", "terawatt hours"), ("hp", "horsepower", "horsepower"),
-    ("Ω", "ohm", "ohms"), ("kΩ", "kilohm", "kilohms"), ("MΩ", "megohm", "megohms"), ("μF", "microfarad", "microfarads"),
-    ("pF", "picofarad", "picofarads"), ("nF", "nanofarad", "nanofarads"), ("mH", "millihenry", "millihenries"),
-    ("Hz", "hertz", "hertz"), ("kHz", "kilohertz", "kilohertz"), ("KHz", "kilohertz", "kilohertz"),
-    ("MHz", "megahertz", "megahertz"), ("GHz", "gigahertz", "gigahertz"), ("THz", "terahertz", "terahertz"),
-    ("dB", "decibel", "decibels"), ("db", "decibel", "decibels"), ("lm", "lumen", "lumens"), ("lx", "lux", "lux"),
-    ("cal", "calorie", "calories"), ("kcal", "kilocalorie", "kilocalories"), ("J", "joule", "joules"),
-    ("kJ", "kilojoule", "kilojoules"), ("MJ", "megajoule", "megajoules"), ("N", "newton", "newtons"),
-    ("kN", "kilonewton", "kilonewtons"), ("Nm", "newton meter", "newton meters"), ("eV", "electron volt", "electron volts"),
-    ("keV", "kilo electron volt", "kilo electron volts"), ("MeV", "mega electron volt", "mega electron volts"),
-    ("GeV", "giga electron volt", "giga electron volts"), ("Pa", "pascal", "pascals"), ("hPa", "hectopascal", "hectopascals"),
-    ("kPa", "kilopascal", "kilopascals"), ("MPa", "megapascal", "megapascals"),
-    ("psi", "pound per square inch", "pounds per square inch"), ("mmHg", "millimeter of mercury", "millimeters of mercury"), ("atm", "atmosphere", "atmospheres"),
-    ("mbar", "millibar", "millibars"), ("mol", "mole", "moles"), ("mmol", "millimole", "millimoles"),
-    ("KB", "kilobyte", "kilobytes"), ("kB", "kilobyte", "kilobytes"),
-    ("MB", "megabyte", "megabytes"), ("GB", "gigabyte", "gigabytes"), ("TB", "terabyte", "terabytes"),
-    ("PB", "petabyte", "petabytes"), ("KiB", "kibibyte", "kibibytes"), ("MiB", "mebibyte", "mebibytes"),
-    ("GiB", "gibibyte", "gibibytes"), ("TiB", "tebibyte", "tebibytes"),
-    ("kb", "kilobit", "kilobits"), ("Mb", "megabit", "megabits"), ("Gb", "gigabit", "gigabits"),
-    ("kbit", "kilobit", "kilobits"), ("Mbit", "megabit", "megabits"), ("Gbit", "gigabit", "gigabits"),
-    ("bps", "bit per second", "bits per second"), ("kbps", "kilobit per second", "kilobits per second"),
-    ("Kbps", "kilobit per second", "kilobits per second"), ("Mbps", "megabit per second", "megabits per second"),
-    ("Gbps", "gigabit per second", "gigabits per second"),
-];
+use std::sync::LazyLock;
+
+use super::super::lines;
+
+/// Symbol, one, many.
+pub(super) static UNITS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
+    let unit = |line: &'static str| {
+        let (symbol, words) = line.split_once('\t').expect("three columns");
+        let (one, many) = words.split_once('\t').expect("three columns");
+        (symbol, one, many)
+    };
+    lines(include_str!("units.txt")).map(unit).collect()
+});
+
+macro_rules! words {
+    ($file:literal) => {
+        LazyLock::new(|| lines(include_str!($file)).flat_map(str::split_whitespace).collect())
+    };
+}
 
 /// Symbols that are no words, with or without a number.
-pub(super) const ALONE: &[&str] = &[
-    "cm", "dB", "kB", "GHz", "GW", "GWh", "kg", "km", "kHz", "kW", "kWh", "lbs", "MHz", "mL", "ml",
-    "mph", "MW", "MWh", "mAh", "THz", "kph", "mpg", "kcal", "kPa",
-];
-
-/// Things before which a measure is an adjective: "a five meter rope".
-pub(super) const AFTER_MEASURE: &[&str] = &[
-    "amplifier", "bag", "bar", "battery", "beam", "board", "boat", "bottle", "bottles", "box", "bulb",
-    "cable", "camera", "can", "capacitor", "charger", "climb", "clip", "connection", "dash", "delay",
-    "disk", "display", "distance", "dive", "dose", "drive", "drop", "engine", "fall", "fence", "file",
-    "film", "final", "finals", "fine", "font", "freestyle", "fuse", "gap", "grid", "hike", "hose",
-    "hurdles", "jar", "jog", "jump", "ladder", "lamp", "laser", "layer", "lens", "limit", "line",
-    "load", "mark", "marathon", "mast", "memory", "monitor", "motor", "pill", "pills", "pipe", "plank",
-    "plate", "pole", "pool", "processor", "race", "radius", "relay", "resistor", "ride", "road", "rod",
-    "roll", "rope", "run", "sample", "screen", "screw", "sheet", "signal", "sprint", "steak", "stick",
-    "stretch", "strip", "supply", "swim", "tablet", "tablets", "tape", "timer", "tower", "track",
-    "trail", "trailer", "truck", "tube", "type", "van", "walk", "wall", "wave", "weight", "wide-angle",
-    "wire", "zone",
-];
-
+pub(super) static ALONE: LazyLock<Vec<&str>> = words!("alone.txt");
+/// Things before which a measure is an adjective.
+pub(super) static AFTER_MEASURE: LazyLock<Vec<&str>> = words!("after_measure.txt");
 /// What is counted in millions, not measured in metres.
-pub(super) const COUNTED: &[&str] = &[
-    "accounts", "acres", "ads", "adults", "americans", "animals", "bags", "ballots", "barrels",
-    "birds", "births", "books", "born", "bottles", "boys", "bushels", "businesses", "buyers", "calls",
-    "cars", "cases", "cats", "cattle", "chickens", "children", "citizens", "clicks", "commuters",
-    "computers", "consumers", "copies", "customers", "deaths", "dogs", "dollars", "doses", "downloads",
-    "drivers", "emails", "employees", "euros", "families", "fans", "farmers", "fish", "followers",
-    "francs", "girls", "hectares", "homeless", "homes", "households", "houses", "immigrants",
-    "impressions", "inhabitants", "items", "jobs", "kids", "likes", "lines", "listeners", "lives",
-    "meals", "members", "men", "messages", "migrants", "miles", "more", "objects", "orders", "pages",
-    "parameters", "passengers", "patients", "people", "phones", "photos", "pieces", "pixels", "plants",
-    "players", "plays", "posts", "pounds", "pupils", "readers", "records", "refugees", "residents",
-    "rows", "rupees", "samples", "shares", "sheep", "smokers", "soldiers", "songs", "species",
-    "streams", "students", "subscribers", "taxpayers", "teenagers", "tickets", "times", "tokens",
-    "tonnes", "tons", "tourists", "transactions", "trees", "trips", "troops", "units", "users",
-    "vaccines", "vehicles", "veterans", "victims", "viewers", "views", "visitors", "visits", "voters",
-    "votes", "women", "words", "workers", "years", "yen", "yuan",
-];
+pub(super) static COUNTED: LazyLock<Vec<&str>> = words!("counted.txt");
