@@ -48,15 +48,8 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
             let demand = demand(precision, &demands);
             let mut assessments = assess(&voice, &recorded, demand, &INTERRUPTED, &report)?;
             if let Ok(interpreter) = &python {
-                let pieces = &recorded.pieces;
-                match pesq(
-                    interpreter,
-                    here.cache().root(),
-                    pieces,
-                    &assessments,
-                    sample_rate,
-                    &INTERRUPTED,
-                ) {
+                let (root, pieces) = (here.cache().root(), &recorded.pieces);
+                match pesq(interpreter, root, pieces, &assessments, sample_rate, &INTERRUPTED) {
                     Ok(scores) => {
                         assessments.iter_mut().zip(scores).for_each(|(a, s)| a.score(s, demand))
                     }
@@ -75,27 +68,17 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
         let demand = least.map(|least| format!("; `speech.int8.pesq` (>= {least}) is not held"));
         tellln!("PESQ is not measured: {why}{}", demand.unwrap_or_default());
     }
-    for variant in &variants {
-        for assessment in &variant.assessments {
-            for fault in &assessment.faults {
-                tellln!("{}: {}: {fault}", variant.name, assessment.prompt);
-            }
-        }
+    for (variant, one) in variants.iter().flat_map(|v| v.assessments.iter().map(move |one| (v, one))) {
+        one.faults.iter().for_each(|fault| tellln!("{}: {}: {fault}", variant.name, one.prompt));
     }
     if let Some(path) = &options.html {
-        let pieces = &recorded.pieces;
-        let (name, variants) = (&manifest.name, &variants);
+        let (pieces, name, variants) = (&recorded.pieces, &manifest.name, &variants);
         let page = SpeechPage { name, sample_rate, pieces, variants, pesq_missing };
         write_page(path, &speech_html(&page))?;
     }
     if options.json {
-        let all: Vec<_> = variants
-            .iter()
-            .map(|Variant { name, assessments }| {
-                serde_json::json!({"variant": name, "pieces": assessments, "pesq_missing": pesq_missing})
-            })
-            .collect();
-        say(&json(&all))?;
+        let json_of = |Variant { name, assessments }: &Variant| serde_json::json!({"variant": name, "pieces": assessments, "pesq_missing": pesq_missing});
+        say(&json(&variants.iter().map(json_of).collect::<Vec<_>>()))?;
     }
     if variants.is_empty() {
         tellln!("FAILED: no runtime that was asked takes every graph, so nothing is proven");

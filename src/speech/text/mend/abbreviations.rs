@@ -1,48 +1,26 @@
 //! Short forms: their words, and their mark where it was the sentence's too.
 
+use std::sync::LazyLock;
+
 use super::dates::is_month;
 use super::{
     STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit,
-    last_word, next_word, re, require, tail,
+    last_word, lines, next_word, re, require, tail,
 };
 use super::{rewrite, roman, stop, times};
 
-/// Before names: no sentence ends in one, whatever follows.
-#[rustfmt::skip]
-const TITLES: [(&str, &str); 18] = [
-    ("Adm", "admiral"), ("Capt", "captain"), ("Cmdr", "commander"), ("Col", "colonel"),
-    ("Cpl", "corporal"), ("Dr", "doctor"), ("Gen", "general"), ("Gov", "governor"),
-    ("Lt", "lieutenant"), ("Maj", "major"), ("Messrs", "messieurs"), ("Mt", "mount"),
-    ("Pres", "president"), ("Prof", "professor"), ("Pvt", "private"), ("Rep", "representative"),
-    ("Sen", "senator"), ("Sgt", "sergeant"),
-];
-/// Before numbers and letters.
-#[rustfmt::skip]
-const NUMBERED: [(&str, &str); 26] = [
-    ("App", "appendix"), ("Art", "article"), ("Ch", "chapter"), ("ch", "chapter"), ("Eq", "equation"),
-    ("eq", "equation"), ("Ex", "example"), ("Ext", "extension"), ("ext", "extension"),
-    ("Fig", "figure"), ("fig", "figure"), ("Figs", "figures"), ("figs", "figures"), ("No", "number"),
-    ("no", "number"), ("Nos", "numbers"), ("nos", "numbers"), ("Nr", "number"), ("p", "page"),
-    ("P", "page"), ("pp", "pages"), ("Sec", "section"), ("Vol", "volume"), ("vol", "volume"),
-    ("Vols", "volumes"), ("vols", "volumes"),
-];
-/// In the middle of a sentence.
-#[rustfmt::skip]
-const RUNNING: [(&str, &str); 12] = [
-    ("approx", "approximately"), ("Approx", "approximately"), ("cf", "compare"), ("Cf", "compare"),
-    ("esp", "especially"), ("incl", "including"), ("resp", "respectively"), ("Temp", "temperature"),
-    ("temp", "temperature"), ("viz", "namely"), ("vs", "versus"), ("Vs", "versus"),
-];
-/// Behind names; a sentence may end in one.
-#[rustfmt::skip]
-const TRAILING: [(&str, &str); 22] = [
-    ("Apt", "apartment"), ("Assn", "association"), ("Ave", "avenue"), ("Bldg", "building"),
-    ("Blvd", "boulevard"), ("Bros", "brothers"), ("Co", "company"), ("Corp", "corporation"),
-    ("Dept", "department"), ("dept", "department"), ("Esq", "esquire"), ("Fwy", "freeway"),
-    ("Govt", "government"), ("govt", "government"), ("Hwy", "highway"), ("Inc", "incorporated"),
-    ("Jr", "junior"), ("Ltd", "limited"), ("Pkwy", "parkway"), ("Rd", "road"), ("Univ", "university"),
-    ("al", "al"),
-];
+type Forms = LazyLock<Vec<(&'static str, &'static str)>>;
+
+/// The short forms of a kind, with their long forms.
+fn forms(kind: &str) -> Vec<(&'static str, &'static str)> {
+    let of_kind = |line: &'static str| line.strip_prefix(kind)?.strip_prefix('\t')?.split_once('\t');
+    lines(include_str!("abbreviations/forms.txt")).filter_map(of_kind).collect()
+}
+
+static TITLES: Forms = LazyLock::new(|| forms("title"));
+static NUMBERED: Forms = LazyLock::new(|| forms("numbered"));
+static RUNNING: Forms = LazyLock::new(|| forms("running"));
+static TRAILING: Forms = LazyLock::new(|| forms("trailing"));
 
 fn long(table: &[(&'static str, &'static str)], short: &str) -> Option<&'static str> {
     table.iter().find(|(of, _)| *of == short).map(|(_, long)| *long)
@@ -322,15 +300,15 @@ mod tests {
             mend(&mut text);
             text
         };
-        for (short, long) in TITLES.iter().chain(&RUNNING).chain(&TRAILING) {
+        for (short, long) in TITLES.iter().chain(RUNNING.iter()).chain(TRAILING.iter()) {
             let before = if *short == "al" { "et" } else { "by" };
             let text = format!("Seen {before} {short}. Ito and others");
             assert_eq!(read(text), format!("Seen {before} {long} Ito and others"));
         }
-        for (short, long) in &NUMBERED {
+        for (short, long) in NUMBERED.iter() {
             assert_eq!(read(format!("Seen in {short}. 5 of it")), format!("Seen in {long} 5 of it"));
         }
-        for (short, long) in &TRAILING {
+        for (short, long) in TRAILING.iter() {
             let before = if *short == "al" { "et" } else { "by" };
             let text = format!("Seen {before} {short}. The others");
             assert_eq!(read(text), format!("Seen {before} {long}. The others"));
