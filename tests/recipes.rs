@@ -90,13 +90,14 @@ prop_compose! {
     fn decoder()(
         opset in 13u32..=20,
         file in "[a-z0-9][a-z0-9._-]{0,40}[a-z0-9_-]",
-        passes in prop::option::of(prop::collection::vec("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", 0..4)),
+        passes in prop::option::of(prop::collection::btree_set("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", 0..4)),
         time_limit_seconds in 1u64..=604_800,
         references in references(),
         tolerance in tolerance(),
         int8 in prop::option::of(int8()),
         targets in targets(Role::Signal),
     ) -> Signal {
+        let passes = passes.map(|names| names.into_iter().collect());
         Signal { opset, file, passes, time_limit_seconds, references, tolerance, int8, targets, ..Signal::default() }
     }
 }
@@ -112,6 +113,10 @@ prop_compose! {
         snr_db in prop_oneof![12.0..=200.0, Just(12.0)],
     ) -> Int8 {
         let activations = if two { Terms::Two } else { Terms::One };
+        if form.is_blocks() {
+            // Their kernel says how activations are.
+            return Int8 { form, smoothing, keep_fp32, snr_db, ..Int8::default() };
+        }
         Int8 { form, smoothing, activations, reduce_range, two_terms, keep_fp32, snr_db }
     }
 }
@@ -168,7 +173,7 @@ prop_compose! {
         top_1_agreement in 0.99..=1.0,
         error_growth in prop_oneof![f64::MIN_POSITIVE..=4.0, Just(4.0)],
         int8 in prop::option::of(int8()),
-        passes in prop::option::of(prop::collection::vec("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", 0..4)),
+        passes in prop::option::of(prop::collection::btree_set("[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", 0..4)),
         step_ms in prop::option::of(0.001..=1e6),
         targets in targets(Role::Causal),
     ) -> Causal {
@@ -179,6 +184,7 @@ prop_compose! {
         let exporter = if optimum { Exporter::Optimum } else { Exporter::Torch };
         let gate = step_ms.map(|ms| CausalGate { step_ms: Some(ms), ..CausalGate::default() });
         let hidden_states = hidden_states.into_iter().rev().collect();
+        let passes = passes.map(|names| names.into_iter().collect());
         Causal {
             opset, exporter, file, hidden_states, last_logits, passes, time_limit_seconds, references, tolerance,
             int8, targets, gate, ..Causal::default()
