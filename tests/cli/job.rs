@@ -87,7 +87,7 @@ fn the_workflow_builds_gates_signs_and_publishes() {
         for (step_name, script) in &run {
             let ran = step(&world, script, &environment).exits(0);
             if step_name == "gate" {
-                let passed = ran.stderr.contains("held: gate.decoder.size_mb");
+                let passed = ran.stderr.contains("decoder.gate.size_mb");
                 assert_eq!(passed, name == "a", "{}", ran.show());
             }
             if step_name.starts_with("publish") {

@@ -215,7 +215,7 @@ fn only_what_verifies_is_published() {
             "a name that leads elsewhere",
             |b| forge(b, |m| m["name"] = json!("../../etc")),
             2,
-            "the manifest names \"../../etc\"",
+            "\"../../etc\" is not a name of a bundle",
         ),
         ("no manifest", |b| std::fs::remove_file(b.join("manifest.json")).unwrap(), 1, "missing"),
     ];

@@ -167,7 +167,9 @@ fn texts_that_can_not_be_said_and_those_that_can() {
         })
         .collect();
     snapshot!("synth-refused", world, shown);
-    synth(&world, bundle, &["--file", "zero"]).exits(2).says("more than 64 MB").hints();
+    synth(&world, bundle, &["--file", "zero"]).exits(2).says("not a plain file").hints();
+    std::fs::File::create(world.work("large")).unwrap().set_len(65 << 20).unwrap();
+    synth(&world, bundle, &["--file", "large"]).exits(2).says("more than 64 MB").hints();
     // Every script, control characters, and no spaces: something is said, or nothing can be.
     let scripts = "Здравствуй Γειά 你好 こんにちは 안녕 שלום سلام नमस्ते สวัสดี ñandú ß ﬁ \u{301}a";
     let long = "a".repeat(2000);
