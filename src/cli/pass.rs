@@ -75,13 +75,13 @@ struct Misuse {
 
 /// What the options tell surgeries.
 fn given(options: &PassRun) -> Result<Given, Misuse> {
-    let told = [
+    let flags = [
         (!options.hidden_states.is_empty()).then_some("--hidden-states"),
         options.last_logits.then_some("--last-logits"),
         options.kv_heads.map(|_| "--kv-heads"),
     ];
     let roles = options.names.iter().map(|(role, _)| role.as_str());
-    for word in told.into_iter().flatten().chain(roles) {
+    for word in flags.into_iter().flatten().chain(roles) {
         let reads = |(_, words): &&(&str, &str)| words.split(' ').any(|read| read == word);
         let readers: Vec<&str> = READ.iter().filter(reads).map(|(surgery, _)| *surgery).collect();
         if !options.passes.iter().any(|pass| readers.contains(&pass.as_str())) {

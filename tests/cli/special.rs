@@ -75,8 +75,8 @@ fn no_pipe_is_waited_for() {
             _ => arguments.to_vec(),
         };
         let run = ends(&world, &given);
-        let said = format!("{}{}", run.stdout, run.stderr);
-        let refused = said.contains("not a plain file") || said.contains("not a minisign");
+        let printed = format!("{}{}", run.stdout, run.stderr);
+        let refused = printed.contains("not a plain file") || printed.contains("not a minisign");
         assert!(refused, "{arguments:?}\n{}", run.show());
         run.exits(if ["recipe", "doctor"].contains(&arguments[0]) { 1 } else { 2 });
     }
