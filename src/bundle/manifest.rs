@@ -153,6 +153,15 @@ impl ArtifactEntry {
         self.bytes + self.weights.as_ref().map_or(0, |weights| weights.bytes)
     }
 
+    /// Its file, and that of its weights, with what it says of each.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, FileEntry)> {
+        let model = (self.file.as_str(), FileEntry { sha256: self.sha256, bytes: self.bytes });
+        let weights = self.weights.as_ref().map(|weights| {
+            (weights.file.as_str(), FileEntry { sha256: weights.sha256, bytes: weights.bytes })
+        });
+        std::iter::once(model).chain(weights)
+    }
+
     /// What a runtime must know of its file.
     pub fn traits(&self, artifact: &Artifact) -> Result<Traits, ir::Error> {
         Traits::of(&artifact.path, self.format, self.precision)
@@ -242,9 +251,6 @@ impl Manifest {
 
     /// Refuses what the types of its fields admit, and no build writes.
     fn check(&self) -> Result<(), String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let is_name =
-            |name: &str| name.chars().all(plain) && !name.starts_with('.') && !name.is_empty();
         if let Some(name) = self.graphs.keys().chain([&self.name]).find(|name| !is_name(name)) {
             return Err(format!("{name:?} is not a name of a bundle or graph"));
         }
@@ -270,6 +276,13 @@ impl Manifest {
         text.push('\n');
         text
     }
+}
+
+/// Whether a text can be the name of a bundle or graph, a version and a folder: 1 to 128 ASCII letters, digits, `_`,
+/// `.` and `-`, not beginning with `.` or `-`.
+pub(super) fn is_name(text: &str) -> bool {
+    let sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    (1..=128).contains(&text.len()) && text.chars().all(sign) && !text.starts_with(['.', '-'])
 }
 
 /// JSON in which no key of an object stands there twice: which of the two holds is up to the reader.

@@ -146,12 +146,8 @@ impl Bundle {
     /// The digest that a manifest gives a file, wherever it names it.
     fn digest(&self, file: &str) -> Result<Digest, OpenError> {
         let listed = self.manifest.files.get(file).map(|entry| entry.sha256);
-        let artifacts = self.manifest.artifacts.iter();
-        let named = artifacts.flat_map(|artifact| {
-            let weights = artifact.weights.as_ref().map(|weights| (&weights.file, weights.sha256));
-            std::iter::once((&artifact.file, artifact.sha256)).chain(weights)
-        });
-        let named = named.filter(|(name, _)| *name == file).map(|(_, digest)| digest);
+        let named = self.manifest.artifacts.iter().flat_map(ArtifactEntry::files);
+        let named = named.filter(|(name, _)| *name == file).map(|(_, entry)| entry.sha256);
         let digests: BTreeSet<Digest> = listed.into_iter().chain(named).collect();
         let (folder, file) = (self.folder.clone(), file.to_owned());
         match digests.len() {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::sign::{self, SIGNATURE};
-use super::{Error, FileEntry, MANIFEST, Manifest, SUMS};
+use super::{Error, MANIFEST, Manifest, SUMS};
 use crate::digest::Digest;
 
 /// How a file of a bundle is not as the bundle says.
@@ -120,14 +120,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Finding>, Error> {
 /// The files of which a manifest says two things, or that its models need and it does not list.
 fn disputed(manifest: &Manifest, find: &mut dyn FnMut(&str, Problem)) {
     for entry in &manifest.artifacts {
-        let weights =
-            entry.weights.as_ref().map(|weights| (&weights.file, weights.sha256, weights.bytes));
-        for (file, sha256, bytes) in
-            [(&entry.file, entry.sha256, entry.bytes)].into_iter().chain(weights)
-        {
-            if manifest.files.get(file) != Some(&FileEntry { sha256, bytes }) {
-                find(file, Problem::Disputed);
-            }
+        for (file, _) in entry.files().filter(|(file, own)| manifest.files.get(*file) != Some(own)) {
+            find(file, Problem::Disputed);
         }
         if !manifest.files.contains_key(&entry.references) {
             find(&entry.references, Problem::Disputed);

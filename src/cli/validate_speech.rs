@@ -77,7 +77,10 @@ pub(super) fn validate(options: &Validate, bundle: &Bundle, here: &Here) -> Outc
         write_page(path, &speech_html(&page))?;
     }
     if options.json {
-        let json_of = |Variant { name, assessments }: &Variant| serde_json::json!({"variant": name, "pieces": assessments, "pesq_missing": pesq_missing});
+        let json_of = |variant: &Variant| {
+            let (name, pieces) = (&variant.name, &variant.assessments);
+            serde_json::json!({ "variant": name, "pieces": pieces, "pesq_missing": pesq_missing })
+        };
         say(&json(&variants.iter().map(json_of).collect::<Vec<_>>()))?;
     }
     if variants.is_empty() {

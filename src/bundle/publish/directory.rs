@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::staging::{Staging, copy};
-use super::{
-    Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, is_version,
-};
+use super::{Context, Error, LONGEST_PAPER, PAPERS, Package, PackageFile, Published, Store, is_name};
 use crate::bundle::sign::SIGNATURE;
 use crate::bundle::{MANIFEST, SUMS, pack, verify};
 use crate::digest::Digest;
@@ -153,8 +151,8 @@ impl Folder<'_> {
         let several = fitting.iter().any(|entry| Some(&entry.name) != first.as_ref());
         if !several
             && let Some(last) = fitting.pop()
-            && is_version(&last.name)
-            && is_version(&last.version)
+            && is_name(&last.name)
+            && is_name(&last.version)
         {
             return Ok(self.root.join(&last.name).join(&last.version));
         }

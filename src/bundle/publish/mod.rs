@@ -17,6 +17,7 @@ use serde::Serialize;
 pub use error::Error;
 use staging::Staging;
 
+use super::manifest::is_name;
 use super::sign::{PublicKey, SIGNATURE};
 use super::{FileEntry, MANIFEST, Manifest, SUMS, pack, room_for, verify};
 use crate::digest::Digest;
@@ -170,7 +171,7 @@ const STORES: &[(&str, Open)] = &[("oci://", oci::open), ("hf://", hub::open), (
 
 fn store<'a>(address: &str, context: &'a Context<'a>) -> Result<Box<dyn Store + 'a>, Error> {
     if let Some(version) = context.version
-        && !is_version(version)
+        && !is_name(version)
     {
         return Err(Error::Version { text: version.to_owned() });
     }
@@ -275,11 +276,8 @@ fn check_signature(folder: &Path, key: Option<&PublicKey>) -> Result<(), Error> 
     key.check(folder)?.map_err(refuse)
 }
 
-/// Refuses a manifest whose names lead out of the bundle, or whose own name can't be a folder's.
+/// Refuses a manifest whose files lead out of the bundle.
 fn check_names(manifest: &Manifest) -> Result<(), Error> {
-    if !is_version(&manifest.name) {
-        return Err(Error::Outside { name: manifest.name.clone() });
-    }
     match manifest.files.keys().find(|name| !is_inside(name)) {
         Some(name) => Err(Error::Outside { name: name.clone() }),
         None => Ok(()),
@@ -296,12 +294,6 @@ fn is_inside(name: &str) -> bool {
         && !PAPERS.contains(&name)
         && path.components().all(plain)
         && path.components().collect::<PathBuf>().as_os_str() == name
-}
-
-/// Whether a text can be a version: 1 to 128 ASCII letters, digits, `_`, `.` and `-`, not beginning with `.` or `-`.
-fn is_version(text: &str) -> bool {
-    let sign = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    (1..=128).contains(&text.len()) && text.chars().all(sign) && !text.starts_with(['.', '-'])
 }
 
 #[cfg(test)]
@@ -325,10 +317,10 @@ mod tests {
     #[test]
     fn versions_are_tags_and_folders_alike() {
         for text in ["1", "v1.0-rc_2", "0123456789abcdef", "_x"] {
-            assert!(is_version(text), "{text:?}");
+            assert!(is_name(text), "{text:?}");
         }
         for text in ["", ".", "..", ".x", "-x", "a/b", "a b", "é", &"x".repeat(129)] {
-            assert!(!is_version(text), "{text:?}");
+            assert!(!is_name(text), "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::super::{Error, is_version};
+use super::super::{Error, is_name};
 use crate::digest::Digest;
 
 /// `HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGEST]`.
@@ -40,7 +40,7 @@ impl Address {
         if repository.len() > 255 || !repository.split('/').all(is_part) {
             return Err(refuse("has no repository that can be one: lower-case names between slashes"));
         }
-        if tag.as_deref().is_some_and(|tag| !is_version(tag)) {
+        if tag.as_deref().is_some_and(|tag| !is_name(tag)) {
             return Err(refuse("has no tag that can be one"));
         }
         Ok(Self { host: host.to_owned(), repository: repository.to_owned(), tag, digest })

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::dates::is_month;
 use super::{
     STARTERS, begins_anew, each, ends_line, ends_sentence, gap, goes_on, is_capitalised, is_digit,
-    last_word, lines, next_word, re, require, tail,
+    last_word, next_word, re, require, rows, tail,
 };
 use super::{rewrite, roman, stop, times};
 
@@ -13,8 +13,8 @@ type Forms = LazyLock<Vec<(&'static str, &'static str)>>;
 
 /// The short forms of a kind, with their long forms.
 fn forms(kind: &str) -> Vec<(&'static str, &'static str)> {
-    let of_kind = |line: &'static str| line.strip_prefix(kind)?.strip_prefix('\t')?.split_once('\t');
-    lines(include_str!("abbreviations/forms.txt")).filter_map(of_kind).collect()
+    let all = rows(include_str!("abbreviations/forms.txt"));
+    all.filter(|[of, _, _]| *of == kind).map(|[_, short, long]| (short, long)).collect()
 }
 
 static TITLES: Forms = LazyLock::new(|| forms("title"));

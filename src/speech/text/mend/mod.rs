@@ -80,6 +80,12 @@ fn guarded(digits: &str) -> Cow<'_, str> {
     }
 }
 
+/// The rows of a table whose columns are parted by tabs.
+fn rows<const N: usize>(table: &'static str) -> impl Iterator<Item = [&'static str; N]> {
+    let columns = |line: &'static str| Vec::from_iter(line.split('\t')).try_into();
+    lines(table).map(move |line| columns(line).unwrap_or_else(|_| panic!("not {N} columns: {line}")))
+}
+
 /// The lines of a table that are not its remarks.
 fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
     table.lines().filter(|line| !line.starts_with('#'))

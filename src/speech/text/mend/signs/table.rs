@@ -2,17 +2,12 @@
 
 use std::sync::LazyLock;
 
-use super::super::lines;
+use super::super::rows;
 
 type Table<T> = LazyLock<Vec<T>>;
 
-fn columns(line: &'static str) -> (&'static str, &'static str) {
-    line.split_once('\t').expect("two columns or more")
-}
-
 fn named(table: &'static str) -> Vec<(char, &'static str)> {
-    let named = |line| columns(line).0.parse().map(|sign| (sign, columns(line).1));
-    lines(table).map(named).collect::<Result<_, _>>().expect("a sign, and its words")
+    rows(table).map(|[sign, words]| (sign.parse().expect("a sign"), words)).collect()
 }
 
 /// In the order of their code points.
@@ -21,10 +16,7 @@ pub(super) static SIGNS: Table<(char, &str)> = LazyLock::new(|| named(include_st
 pub(super) static GREEK: Table<(char, &str)> = LazyLock::new(|| named(include_str!("greek.txt")));
 /// What no words are said for: from, to, why.
 pub(super) static SILENT: Table<(char, char, &str)> = LazyLock::new(|| {
-    let sign = |code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
-    let range = |line: &'static str| {
-        let ((from, rest), sign) = (columns(line), |code| sign(code).expect("a code point"));
-        (sign(from), sign(columns(rest).0), columns(rest).1)
-    };
-    lines(include_str!("silent.txt")).map(range).collect()
+    let sign =
+        |code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32).expect("a code point");
+    rows(include_str!("silent.txt")).map(|[from, to, why]| (sign(from), sign(to), why)).collect()
 });

@@ -2,17 +2,11 @@
 
 use std::sync::LazyLock;
 
-use super::super::lines;
+use super::super::{lines, rows};
 
 /// Symbol, one, many.
-pub(super) static UNITS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
-    let unit = |line: &'static str| {
-        let (symbol, words) = line.split_once('\t').expect("three columns");
-        let (one, many) = words.split_once('\t').expect("three columns");
-        (symbol, one, many)
-    };
-    lines(include_str!("units.txt")).map(unit).collect()
-});
+pub(super) static UNITS: LazyLock<Vec<(&str, &str, &str)>> =
+    LazyLock::new(|| rows(include_str!("units.txt")).map(<_>::from).collect());
 
 macro_rules! words {
     ($file:literal) => {
