@@ -4,6 +4,8 @@ use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 /// How the names of files and folders begin that are not whole yet.
 pub(crate) const PREFIX: &str = ".soprano-export-";
 
@@ -31,6 +33,19 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// The bytes of a plain file.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     plain(path).and_then(|()| std::fs::read(path))
+}
+
+/// Maps a plain file into memory, read-only.
+#[allow(unsafe_code)]
+pub(crate) fn map(path: &Path) -> io::Result<Bytes> {
+    let file = open(path)?;
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
+    // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
+    let map = unsafe { memmap2::Mmap::map(&file)? };
+    Ok(Bytes::from_owner(map))
 }
 
 /// Opens text that is read once: a plain file, or what this process was given open, as a shell's `<(…)` names it.

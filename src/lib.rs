@@ -43,7 +43,7 @@
 //! The rooms stand in a line, and each may use only those before it (`tests/architecture/`):
 //!
 //! ```text
-//! files digest tensor audio hardware names | recipe source export ir interface passes quantize convert | runtime speech | family | validate bundle | pipeline | cli
+//! files digest tensor audio hardware names | recipe source export ir interface front passes quantize convert | runtime speech | family | validate bundle | pipeline | cli
 //! ```
 //!
 //! Data walks through them by value, each stage a type, so that no stage can be skipped:
@@ -62,6 +62,7 @@ pub mod digest;
 pub mod export;
 pub mod family;
 pub mod files;
+pub mod front;
 pub mod hardware;
 pub mod interface;
 pub mod ir;

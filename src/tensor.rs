@@ -1,6 +1,7 @@
 //! A named, typed block of numbers, and the safetensors and NumPy files that hold them.
 
 mod npy;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 pub use npy::NumpyFile;
+pub use stored::Stored;
 
 use crate::files;
 
@@ -93,7 +95,7 @@ impl DType {
         Self::ALL.into_iter().find(|dtype| dtype.names().1 == code)
     }
 
-    fn from_safetensors(theirs: Dtype) -> Option<Self> {
+    pub(crate) fn from_safetensors(theirs: Dtype) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.names().2 == theirs)
     }
 }

@@ -89,6 +89,11 @@ pub enum Error {
         )
     )]
     External { path: PathBuf, tensor: String, why: String },
+
+    /// The values of a constant can't be made.
+    #[error("{}: the values of {tensor:?}: {why}", path.display())]
+    #[diagnostic(code(ir::values), help("is the checkpoint's file whole, and unchanged?"))]
+    Values { path: PathBuf, tensor: String, why: String },
 }
 
 impl Error {

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 
 use super::error::Error;
-use super::map::map;
+use crate::files::map;
 use super::proto::{ModelProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::raw_len;
 use super::walk::{for_each_tensor, for_each_tensor_mut};

@@ -1,21 +1,6 @@
-//! Files mapped into memory.
-
-use std::path::Path;
+//! The map of a model's file.
 
 use bytes::Bytes;
-
-/// Maps a file read-only.
-#[allow(unsafe_code)]
-pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
-    let file = crate::files::open(path)?;
-    if file.metadata()?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: the file is only read. Another process that cuts it short meanwhile ends this one with
-    // SIGBUS, as with any mapped file; artifacts are therefore renamed into place, never cut.
-    let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
-}
 
 /// The map of a model's own file, as a whole: only [`Model::open`] makes one.
 #[derive(Clone, Debug)]

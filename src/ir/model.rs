@@ -9,11 +9,12 @@ use super::domains::opset_of;
 use super::error::Error;
 use super::external;
 use super::graph::Graph;
-use super::map::{Mapped, map};
+use super::map::Mapped;
 use super::proto::{GraphProto, ModelProto};
 use super::tensors::{check_data, stored_bytes};
 use super::walk::for_each_tensor;
 use super::wire::{UnknownFields, unknown_fields};
+use crate::files::map;
 
 /// Protobuf's own limit, which ONNX Runtime and the Python package enforce.
 pub(super) const LIMIT: u64 = (1 << 31) - 1;

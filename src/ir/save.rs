@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::error::Error;
 use super::external;
-use super::map::map;
+use crate::files::map;
 use super::model::{LIMIT, Model};
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::value_of;

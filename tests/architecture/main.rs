@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const ROOMS: &[&str] = &[
     "files", "digest", "tensor", "audio", "hardware", "names", "recipe", "source", "export", "ir",
-    "interface", "passes", "quantize", "convert", "runtime", "speech", "family", "validate", "bundle",
+    "interface", "front", "passes", "quantize", "convert", "runtime", "speech", "family", "validate", "bundle",
     "pipeline", "cli",
 ];
 

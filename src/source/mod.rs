@@ -1,5 +1,8 @@
 //! A checkpoint: a folder in upstream's layout, a hub repository, or a synthetic one.
 
+mod refused;
+mod weights;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, Hasher};
+
+pub use refused::Refused;
+pub use weights::{INDEX, WEIGHTS, Weights};
 
 /// The files that one graph's weights lie in: names, or patterns with one `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
