@@ -95,6 +95,18 @@ words! {
         Torch = "torch": "A plain forward pass by torch.onnx; the cache is added here",
         /// HuggingFace Optimum.
         Optimum = "optimum": "HuggingFace Optimum, with its cache",
+        /// The graph that the others' end in, written directly from the weights.
+        Native = "native": "Written directly from the weights, without Python",
+    }
+
+    /// What answers the calls that a file is held against.
+    #[derive(Default)]
+    Oracle {
+        /// The unmodified model in PyTorch, in float32.
+        #[default]
+        PyTorch = "pytorch": "The unmodified model in PyTorch, in float32",
+        /// The model's formulas in double precision, straight from the weights.
+        Float64 = "float64": "The model's formulas in double precision, without Python",
     }
 }
 
@@ -109,9 +121,14 @@ impl Format {
 }
 
 impl Exporter {
-    /// Whether a causal graph has its cache when it comes out, and needs none added.
-    pub fn leaves_cache(self) -> bool {
-        self == Exporter::Optimum
+    /// Whether it is Python's.
+    pub fn is_python(self) -> bool {
+        self != Exporter::Native
+    }
+
+    /// Whether it names nodes as the other does, so that a recipe's patterns mean the same in both.
+    pub fn names_as(self, other: Self) -> bool {
+        (self == Exporter::Optimum) == (other == Exporter::Optimum)
     }
 }
 

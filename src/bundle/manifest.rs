@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::family::soprano;
 use crate::interface::{Port, Signature};
 use crate::ir;
-use crate::names::{Ports, Precision, Role};
+use crate::names::{Oracle, Ports, Precision, Role};
 use crate::recipe::SAMPLE_RATE;
 use crate::runtime::{Format, Traits};
 use crate::source;
@@ -44,6 +44,9 @@ pub struct Manifest {
     pub trusted_code: Vec<String>,
     /// The graphs that its artifacts are files of, by name.
     pub graphs: BTreeMap<String, GraphEntry>,
+    /// What answered the references, where it is not PyTorch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Oracle>,
     /// Versions of Python and of the packages that exported and recorded.
     pub environment: BTreeMap<String, String>,
     /// The models.

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::parsers::{EVERY_VERBS, Libraries, path, word};
 use super::synth::options::Synth;
-use crate::names::{Exporter, Precision};
+use crate::names::{Exporter, Oracle, Precision};
 
 pub(super) use bundles::{Bench, Fetch, Publish, Sensitivity, Sign, Validate, Verify};
 pub(super) use models::{Diff, Inspect, PassRun, PassVerb, Quantize, QuantizedForm, Written};
@@ -126,6 +126,18 @@ pub(super) struct Output {
     pub json: bool,
 }
 
+/// Who exports, and who answers for the original model.
+#[derive(Args, Clone, Copy, Default)]
+pub(super) struct Means {
+    /// The exporter [default: the recipe's, or torch where its Python environment is, native elsewhere].
+    #[arg(long, alias = "route", value_parser = word::<Exporter>())]
+    pub exporter: Option<Exporter>,
+    /// What answers the calls that files are held against [default: the recipe's, or pytorch where it or its recorded
+    /// answers are, float64 elsewhere].
+    #[arg(long, value_parser = word::<Oracle>())]
+    pub references: Option<Oracle>,
+}
+
 /// Files next to the fp32 one.
 #[derive(Args)]
 pub(super) struct Files {
@@ -146,12 +158,14 @@ pub(super) struct Files {
 
 #[derive(Args)]
 pub(super) struct Decoder {
-    /// A folder that holds decoder.pth, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
-    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    /// A folder that holds decoder.pth, a hub id (OWNER/NAME[@REVISION]), or seeded:PRESET[#SEED].
+    #[arg(long, value_name = "DIR|HUB_ID|seeded:PRESET")]
     pub model: Option<String>,
     /// A recipe's name or file [default: the built-in one of the model].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
+    #[command(flatten)]
+    pub means: Means,
     #[command(flatten)]
     pub files: Files,
     #[command(flatten)]
@@ -160,15 +174,14 @@ pub(super) struct Decoder {
 
 #[derive(Args)]
 pub(super) struct Lm {
-    /// A folder with model.safetensors, a hub id (OWNER/NAME[@REVISION]), or synthetic:PRESET[#SEED].
-    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET")]
+    /// A folder with model.safetensors, a hub id (OWNER/NAME[@REVISION]), or seeded:PRESET[#SEED].
+    #[arg(long, value_name = "DIR|HUB_ID|seeded:PRESET")]
     pub model: Option<String>,
     /// A recipe's name or file [default: the built-in one of the model].
     #[arg(long, value_name = "NAME|FILE")]
     pub recipe: Option<String>,
-    /// The exporter [default: the recipe's].
-    #[arg(long, alias = "route", value_parser = word::<Exporter>())]
-    pub exporter: Option<Exporter>,
+    #[command(flatten)]
+    pub means: Means,
     /// Logits of the last position alone.
     #[arg(long)]
     pub last_logits: bool,
@@ -192,6 +205,11 @@ pub(super) struct BuildRecipe {
     #[arg(long)]
     pub trust_code: bool,
     #[command(flatten)]
+    pub means: Means,
+    /// Leave out formats other than ONNX.
+    #[arg(long)]
+    pub onnx_only: bool,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -201,7 +219,7 @@ pub(super) struct PlanBuild {
     #[arg(value_name = "RECIPE")]
     pub recipes: Vec<String>,
     /// As for `decoder`.
-    #[arg(long, value_name = "DIR|HUB_ID|synthetic:PRESET", conflicts_with = "format")]
+    #[arg(long, value_name = "DIR|HUB_ID|seeded:PRESET", conflicts_with = "format")]
     pub model: Option<String>,
     /// Print what a workflow engine runs, for many recipes at once.
     #[arg(long, value_name = "FORMAT", requires = "recipes")]
@@ -212,6 +230,11 @@ pub(super) struct PlanBuild {
     /// Plan without the question whether an int8 file is faster than its fp32 one.
     #[arg(long)]
     pub no_speed_gate: bool,
+    #[command(flatten)]
+    pub means: Means,
+    /// Plan without formats other than ONNX.
+    #[arg(long)]
+    pub onnx_only: bool,
     /// Plan with the code that the recipe names as a module, as `build --trust-code` runs it.
     #[arg(long)]
     pub trust_code: bool,

@@ -1,12 +1,12 @@
 use std::path::Path;
 
-use super::arguments::{BuildRecipe, Decoder, Files, Lm, Output};
+use super::arguments::{BuildRecipe, Decoder, Files, Lm, Means, Output};
 use super::here::Here;
 use super::terminal::{self, Progress, bytes, row, table};
 use super::{Failure, INTERRUPTED, Outcome, json, say};
 use crate::family::{self, soprano};
 use crate::names::Precision;
-use crate::pipeline::{self, Build, Finished};
+use crate::pipeline::{self, Build, Finished, Wishes};
 use crate::recipe::{Graph, Int8, Recipe, Targets, Terms};
 use crate::runtime::Options;
 use crate::source::Source;
@@ -75,7 +75,21 @@ fn recipe_of(model: &str) -> Result<Recipe, Failure> {
     Ok(family::recipes().find(DEFAULT)?)
 }
 
-pub(super) fn request(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
+/// The build of a call, with what its recipe leaves open settled; says how.
+pub(super) fn request(
+    chosen: Chosen,
+    output: &Output,
+    wishes: Wishes,
+    here: &Here,
+) -> Result<Build<'static>, Failure> {
+    let mut build = unsettled(chosen, output, here)?;
+    for line in pipeline::settle(&mut build, wishes)? {
+        tellln!("{line}");
+    }
+    Ok(build)
+}
+
+fn unsettled(chosen: Chosen, output: &Output, here: &Here) -> Result<Build<'static>, Failure> {
     let mut runtimes = here.runtimes(&[], Options::EXACT)?.runtimes;
     runtimes.retain(|runtime| runtime.engine().judges_builds());
     Ok(Build {
@@ -135,13 +149,19 @@ fn graph(chosen: &mut Chosen, name: &str, files: &Files) -> Result<(), Failure> 
 pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     graph(&mut chosen, soprano::DECODER, &options.files)?;
-    run(&request(chosen, &options.output, here)?, options.output.json)
+    let wishes = wishes(&options.means, &options.files);
+    run(&request(chosen, &options.output, wishes, here)?, options.output.json)
+}
+
+fn wishes(means: &Means, files: &Files) -> Wishes {
+    let Means { exporter, references } = *means;
+    Wishes { exporter, references, onnx_only: false, formats_asked: files.openvino.is_some() }
 }
 
 pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
-    if let Some(exporter) = options.exporter {
-        let differs = |(_, graph): (&str, &Graph)| graph.exporter() != exporter;
+    if let Some(exporter) = options.means.exporter {
+        let differs = |(_, graph): (&str, &Graph)| !graph.exporter().names_as(exporter);
         // Each exporter names nodes in its own way.
         if chosen.recipe.graphs.iter().any(differs) {
             without_names(&mut chosen.recipe);
@@ -149,16 +169,14 @@ pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     }
     graph(&mut chosen, soprano::LM, &options.files)?;
     for graph in chosen.recipe.graphs.values_mut() {
-        if let Some(exporter) = options.exporter {
-            *graph.exporter_mut() = exporter;
-        }
         if let Graph::Causal(graph) = graph {
             graph.last_logits |= options.last_logits;
         }
     }
     // A bundle with other contents than the recipe's needs another name.
     chosen.name = chosen.name.map(|name| format!("{name}-{}", soprano::LM));
-    run(&request(chosen, &options.output, here)?, options.output.json)
+    let wishes = wishes(&options.means, &options.files);
+    run(&request(chosen, &options.output, wishes, here)?, options.output.json)
 }
 
 pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
@@ -167,7 +185,10 @@ pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
         only(&mut chosen.recipe, &options.only)?;
         chosen.name = chosen.name.map(|name| format!("{name}-{}", options.only.join("-")));
     }
-    let mut build = request(chosen, &options.output, here)?;
+    let Means { exporter, references } = options.means;
+    let wishes =
+        Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
+    let mut build = request(chosen, &options.output, wishes, here)?;
     build.trust_code = options.trust_code;
     match &options.until {
         Some(stage) => until(&build, stage),

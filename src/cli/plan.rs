@@ -1,16 +1,20 @@
-use super::arguments::{Output, PlanBuild, WorkflowFormat};
+use super::arguments::{Means, Output, PlanBuild, WorkflowFormat};
 use super::build::{Chosen, choose, request};
 use super::here::Here;
 use super::terminal::{row, table};
 use super::{Answer, Failure, Outcome, json, say};
 use crate::family;
-use crate::pipeline::{self, Build, Job, Plan, State};
+use crate::names::Word as _;
+use crate::pipeline::{self, Build, Job, Plan, State, Wishes};
 
 /// The build that is planned.
 fn planned(chosen: Chosen, options: &PlanBuild, here: &Here) -> Result<Build<'static>, Failure> {
     let PlanBuild { rebuild, no_speed_gate, json, .. } = *options;
     let output = Output { rebuild, no_speed_gate, json, ..Output::default() };
-    Ok(Build { trust_code: options.trust_code, ..request(chosen, &output, here)? })
+    let Means { exporter, references } = options.means;
+    let wishes =
+        Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
+    Ok(Build { trust_code: options.trust_code, ..request(chosen, &output, wishes, here)? })
 }
 
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -87,8 +91,15 @@ fn snakefile(options: &PlanBuild, here: &Here) -> Outcome {
     let jobs = jobs.collect::<Result<Vec<_>, Failure>>()?;
     let words: Vec<String> =
         here.words().into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let flags = [("--no-speed-gate", options.no_speed_gate), ("--trust-code", options.trust_code)];
-    let build: Vec<String> =
-        flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned()).collect();
+    let flags = [
+        ("--no-speed-gate", options.no_speed_gate),
+        ("--trust-code", options.trust_code),
+        ("--onnx-only", options.onnx_only),
+    ];
+    let flags = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| (*flag).to_owned());
+    let Means { exporter, references } = options.means;
+    let chosen = exporter.map(|word| ["--exporter", word.name()]).into_iter();
+    let chosen = chosen.chain(references.map(|word| ["--references", word.name()]));
+    let build: Vec<String> = flags.chain(chosen.flatten().map(str::to_owned)).collect();
     say(&pipeline::snakefile(&jobs, &words, &build)?)
 }

@@ -6,9 +6,47 @@
 pub mod plain;
 pub mod soprano;
 
+use crate::digest::Digest;
+use crate::front::Front;
+use crate::names::Role;
 use crate::recipe::{Catalog, Graph, Recipe, Shape};
-use crate::source::{Files, Selection};
+use crate::source::{self, Files, Selection};
 use crate::speech::Assemble;
+
+/// A checkpoint inside this program.
+#[derive(Clone, Copy)]
+pub struct BuiltIn {
+    /// What `builtin:NAME` calls it.
+    pub name: &'static str,
+    /// Its files: name and contents.
+    pub files: &'static [(&'static str, &'static [u8])],
+}
+
+impl std::fmt::Debug for BuiltIn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl BuiltIn {
+    /// A file's contents.
+    pub fn file(&self, name: &str) -> Option<&'static [u8]> {
+        self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+    }
+
+    /// The files that a selection takes, hashed.
+    pub fn selected(&self, selection: &Selection) -> Vec<source::File> {
+        let files = self.files.iter().filter(|(name, _)| selection.takes(name));
+        files
+            .map(|(name, bytes)| source::File { name: (*name).to_owned(), sha256: Digest::of(bytes) })
+            .collect()
+    }
+}
+
+/// The checkpoint of a name inside this program.
+pub fn built_in(name: &str) -> Option<&'static BuiltIn> {
+    ALL.iter().flat_map(|family| family.built_in).find(|voice| voice.name == name)
+}
 
 /// A model family.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +61,16 @@ pub struct Family {
     pub causal_weights: &'static [&'static str],
     /// The graphs that speak together, in the order of their calls; none where the family has no voice.
     pub voice: &'static [&'static str],
+    /// What writes each graph directly from its weights, by the graph's name.
+    pub fronts: &'static [(&'static str, &'static dyn Front)],
+    /// What writes a causal graph that a recipe names.
+    pub causal_front: Option<&'static dyn Front>,
     /// Puts them together.
     pub speaker: Option<Assemble>,
     /// Samples of a frame and samples a second, where no graph of a bundle says them.
     pub usual_sound: Option<(usize, usize)>,
+    /// Checkpoints inside this program.
+    pub built_in: &'static [BuiltIn],
     /// Built-in recipes: name and text.
     pub recipes: &'static [(&'static str, &'static str)],
     /// Words for a hub's model card.
@@ -55,6 +99,12 @@ pub fn of(recipe: &Recipe) -> &'static Family {
 }
 
 impl Family {
+    /// What writes a graph directly from its weights, where something does.
+    pub fn front(&self, name: &str, role: Role) -> Option<&'static dyn Front> {
+        let named = self.fronts.iter().find(|(known, _)| *known == name).map(|(_, front)| *front);
+        named.or(self.causal_front.filter(|_| self.shape.is_open() && role == Role::Causal))
+    }
+
     /// The files of a checkpoint that a recipe's export reads.
     pub fn selection(&self, recipe: &Recipe) -> Selection {
         let graphs = self.reads(recipe);

@@ -2,6 +2,7 @@
 
 use super::Family;
 use super::soprano::{COMPANIONS, LANGUAGE_MODEL};
+use crate::front::transformer::Transformer;
 use crate::recipe::Shape;
 
 /// Models that no other family knows.
@@ -11,8 +12,11 @@ pub const FAMILY: Family = Family {
     companions: COMPANIONS,
     causal_weights: LANGUAGE_MODEL,
     voice: &[],
+    fronts: &[],
+    causal_front: Some(&Transformer { stop: None }),
     speaker: None,
     usual_sound: None,
+    built_in: &[],
     recipes: &[],
     tags: &[],
 };

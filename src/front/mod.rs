@@ -49,7 +49,7 @@ pub struct Sound {
 }
 
 /// An architecture.
-pub trait Front: Sync {
+pub trait Front: std::fmt::Debug + Sync {
     /// Writes the graph of a checkpoint.
     ///
     /// # Errors

@@ -13,7 +13,6 @@ use super::model::{LIMIT, Model};
 use super::proto::{GraphProto, ModelProto, TensorProto, tensor_proto::DataType};
 use super::save::Written;
 use super::tensors::initializer_raw;
-use super::write;
 use crate::digest::HashingWriter;
 use crate::tensor;
 

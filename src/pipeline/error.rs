@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::names::Exporter;
 use crate::validate::{Speed, Verdict};
 use crate::{bundle, export, ir, passes, source, tensor, validate};
 
@@ -11,6 +12,9 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Source(#[from] source::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Checkpoint(#[from] source::Refused),
     #[error(transparent)]
     #[diagnostic(transparent)]
     Export(#[from] export::Error),
@@ -64,6 +68,14 @@ pub enum Error {
     #[error("graph `{graph}`: `passes` has {surgery}, which is for causal graphs")]
     #[diagnostic(code(pipeline::surgery), help("take it out; soprano-export pass explain {surgery}"))]
     Surgery { graph: String, surgery: &'static str },
+    /// A graph has no such exporter.
+    #[error("graph `{graph}` is not exported by {exporter}")]
+    #[diagnostic(code(pipeline::exporter), help("one of: {known}"))]
+    Exporter { graph: String, exporter: Exporter, known: String },
+    /// No checkpoint of that name is in this program.
+    #[error("no checkpoint {name:?} is in this program; there are: {known}")]
+    #[diagnostic(code(pipeline::built_in), help("builtin:{known}"))]
+    BuiltIn { name: String, known: String },
     /// The recipe names code, and nobody has said that it may run.
     #[error("{import} is code that this program does not know; none of it was run")]
     #[diagnostic(code(pipeline::code_not_trusted), help("read it, then run this with --trust-code"))]

@@ -1,6 +1,7 @@
 //! The order of things: a plan that runs nothing, and the run that follows it.
 
 mod cache;
+mod carried;
 mod error;
 mod judge;
 mod pack;
@@ -8,6 +9,7 @@ mod pages;
 mod plan;
 mod reject;
 mod run;
+mod settle;
 mod stage;
 mod walk;
 mod work;
@@ -21,6 +23,7 @@ pub use cache::{Cache, Key, Stage};
 pub use error::Error;
 pub use plan::{Plan, check};
 pub use run::{run, run_until, trusted};
+pub use settle::{Wishes, settle};
 pub use stage::{Planned, State, Work};
 pub use workflow::{Job, github_matrix, snakefile};
 

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::reject::reject;
 use super::stage::{Exported, REFERENCES, SPEECH, Work};
 use super::walk::Walk;
-use super::{Error, Finished, Outcome, Summary, pages};
+use super::{Error, Finished, Outcome, Summary, carried, pages};
 use crate::bundle::{
     self, ArtifactEntry, CheckpointEntry, Contents, Extra, FORMAT, GraphEntry, Manifest, SpeedGate,
     Tool, WeightsEntry,
@@ -97,6 +97,9 @@ pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
     for (name, graph) in recipe.graphs.iter() {
         let exported = exported(walk, name)?;
         environment.extend(exported.environment);
+        if let Some(carried) = carried::of(build, &Work::Record(name.to_owned())) {
+            environment.extend(carried.environment().clone());
+        }
         let entry = GraphEntry {
             interface: graph.ports(),
             architecture: exported.architecture,
@@ -126,6 +129,7 @@ pub(super) fn pack(walk: &Walk<'_>) -> Result<Finished, Error> {
         family: recipe.family.clone(),
         trusted_code: trusted_code(recipe),
         graphs,
+        references: recipe.references,
         environment,
         artifacts: entries,
         files: BTreeMap::new(),

@@ -2,12 +2,12 @@
 
 use super::cache::{Cache, Key};
 use super::stage::{Planned, State, Work};
-use super::{Build, Error};
+use super::{Build, Error, carried};
 use crate::digest::Digest;
 use crate::export::{self, Python};
 use crate::family;
 use crate::hardware::Machine;
-use crate::names::{Precision, Role};
+use crate::names::{Exporter, Oracle, Precision, Role};
 use crate::passes::{self, Driver, Step};
 use crate::recipe::{Form, Graph, Recipe};
 use crate::runtime::Format;
@@ -62,41 +62,64 @@ impl Planner<'_> {
     }
 
     /// A key of what the Python environment does to the checkpoint.
-    fn of_checkpoint(&self, work: &Work) -> Key {
+    fn by_python(&self, work: &Work) -> Key {
         let key = Self::key(work).with("exporters", &self.exporters);
         key.with("environment", &self.environment).with("checkpoint", self.identity)
+    }
+
+    /// A key of what this program does to the checkpoint.
+    fn by_tool(&self, work: &Work) -> Key {
+        Self::key(work).with("tool", TOOL).with("checkpoint", self.identity)
+    }
+
+    /// A key of what the original model answers.
+    fn by_oracle(&self, work: &Work) -> Key {
+        match self.build.recipe.oracle() {
+            Oracle::PyTorch => match carried::of(self.build, work) {
+                Some(carried) => Self::key(work).with("carried", carried.digest()),
+                None => self.by_python(work),
+            },
+            Oracle::Float64 => self.by_tool(work),
+        }
+        .with("oracle", self.build.recipe.oracle())
     }
 
     fn graph(&mut self, name: &str, graph: &Graph) -> Result<(), Error> {
         let named = || name.to_owned();
         let first: Vec<usize> =
             (0..self.stages.len().min(1)).filter(|_| self.has_checkpoint()).collect();
+        // What both the export and the recording are about.
+        let subject = |key: Key| match graph.module() {
+            Some((module, _)) => key
+                .with("names", json(&graph.ports()))
+                .with("module", json(module))
+                .with("trust code", self.build.trust_code),
+            None => key.with("names", json(&graph.ports())),
+        };
+        let shape = |key: Key| match graph {
+            Graph::Causal(graph) => key
+                .with("hidden states", json(&graph.hidden_states))
+                .with("last logits", graph.last_logits),
+            Graph::Signal(_) => key,
+        };
         let work = Work::Export(named());
-        let mut key = self
-            .of_checkpoint(&work)
-            .with("opset", graph.opset())
-            .with("exporter", graph.exporter())
-            .with("names", json(&graph.ports()));
-        if let Graph::Signal(signal) = graph
-            && let Some(module) = &signal.module
-        {
-            key = key.with("module", json(module)).with("trust code", self.build.trust_code);
-        }
-        let recorded = key.clone();
+        let key = match graph.exporter() {
+            Exporter::Native => shape(self.by_tool(&work)),
+            Exporter::Torch | Exporter::Optimum => self.by_python(&work),
+        };
+        let key = subject(key).with("opset", graph.opset()).with("exporter", graph.exporter());
         let export = self.add(work, &first, key);
         let (references, hidden_states) = match graph {
             Graph::Causal(graph) => (json(&graph.references), json(&graph.hidden_states)),
             Graph::Signal(graph) => (json(&graph.references), String::new()),
         };
         let work = Work::Record(named());
-        let key = recorded.renamed(&work.name()).without("opset").without("exporter");
-        let key = key.with("references", references).with("hidden states", &hidden_states);
+        let key = subject(self.by_oracle(&work));
+        let key = key.with("references", references).with("hidden states", hidden_states);
         let record = self.add(work, &first, key);
         let work = Work::Rewrite(named());
-        let mut key = Self::key(&work).with("passes", pass_names(name, graph)?).with("tool", TOOL);
-        if let Graph::Causal(graph) = graph {
-            key = key.with("hidden states", hidden_states).with("last logits", graph.last_logits);
-        }
+        let key = Self::key(&work).with("passes", pass_names(name, graph)?).with("tool", TOOL);
+        let key = shape(key);
         let rewrite = self.add(work, &[export], key);
         let tolerance = match graph {
             Graph::Causal(graph) => json(&graph.tolerance),
@@ -120,7 +143,7 @@ impl Planner<'_> {
         }
         if let Some(target) = &graph.targets().openvino {
             let work = Work::Convert(named());
-            let key = self.of_checkpoint(&work).with("target", json(target));
+            let key = self.by_python(&work).with("target", json(target));
             let after: Vec<usize> = first.into_iter().chain([rewrite, record]).collect();
             let convert = self.add(work, &after, key);
             for &precision in &target.precisions {
@@ -190,7 +213,7 @@ impl Plan {
         }
         if let Some(speech) = &recipe.speech {
             let after: Vec<usize> = (0..usize::from(planner.has_checkpoint())).collect();
-            let key = planner.of_checkpoint(&Work::Speak);
+            let key = planner.by_oracle(&Work::Speak);
             let key = key
                 .with("sentences", json(&speech.sentences))
                 .with("repetition penalty", speech.repetition_penalty);
@@ -236,6 +259,15 @@ impl Planner<'_> {
                 let key = Self::key(&work).with("repo", repo).with("revision", revision);
                 key.with("files", selection.required().join(" ")).with("exporters", &self.exporters)
             }
+            Source::BuiltIn { name } => {
+                let files = family::built_in(name).map(|voice| voice.selected(&selection));
+                Self::key(&work).with("files", json(&files))
+            }
+            Source::Seeded { preset, seed } => {
+                let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);
+                let key = key.with("seed", seed).with("graphs", family.reads(recipe).join(" "));
+                key.with("tool", TOOL)
+            }
             Source::Synthetic { preset, seed } => {
                 let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);
                 let key = key.with("seed", seed).with("graphs", family.reads(recipe).join(" "));
@@ -252,8 +284,12 @@ impl Planner<'_> {
 pub(super) fn steps(graph: &Graph) -> &'static [Step] {
     match graph.role() {
         Role::Signal => passes::SIGNAL,
-        Role::Causal if graph.exporter().leaves_cache() => passes::CAUSAL_CACHED,
-        Role::Causal => passes::CAUSAL,
+        Role::Causal => match graph.exporter() {
+            Exporter::Torch => passes::CAUSAL,
+            Exporter::Optimum => passes::CAUSAL_CACHED,
+            // Its outputs and its cache are there already.
+            Exporter::Native => passes::SIGNAL,
+        },
     }
 }
 

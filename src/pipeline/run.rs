@@ -5,12 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::plan::Plan;
-use super::stage::State;
+use super::stage::{Planned, State, Work};
 use super::walk::Walk;
-use super::{Build, Error, Finished, Reporter, Summary, pack, work};
+use super::{Build, Error, Finished, Reporter, Summary, carried, pack, work};
 use crate::bundle;
+use crate::export::Python;
+use crate::family;
+use crate::names::Oracle;
 use crate::recipe::Recipe;
 use crate::runtime::Format;
+use crate::source::Source;
 
 /// Builds a bundle: whatever is finished is taken from the cache, everything else is made, validated,
 /// packed, and renamed into place.
@@ -22,7 +26,7 @@ pub fn run(build: &Build<'_>, reporter: &dyn Reporter) -> Result<Finished, Error
     if let Some(finished) = up_to_date(&Walk::new(build, &plan, reporter, work::run))? {
         return Ok(finished);
     }
-    can_end(build)?;
+    can_end(build, &plan)?;
     if let Some(output) = &build.output {
         bundle::room_for(output, build.overwrite)?;
     }
@@ -57,14 +61,32 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
 }
 
 /// Refuses a build that could only fail after minutes of exporting.
-fn can_end(build: &Build<'_>) -> Result<(), Error> {
+fn can_end(build: &Build<'_>, plan: &Plan) -> Result<(), Error> {
     trusted(&build.recipe, build.trust_code)?;
+    let asks_python = |stage: &Planned| stage.state != State::Hit && needs_python(build, &stage.work);
+    if plan.python.is_err() && plan.stages.iter().any(asks_python) {
+        let environment = family::of(&build.recipe).environment;
+        Python::find(build.python.as_deref(), environment, build.cache.root())?;
+    }
     let formats =
         |format| build.runtimes.iter().any(|runtime| runtime.engine().formats().contains(&format));
     let mut graphs = build.recipe.graphs.iter();
     match graphs.any(|(_, graph)| graph.targets().openvino.is_some()) && !formats(Format::OpenVino) {
         true => Err(Error::NoOpenVino),
         false => Ok(()),
+    }
+}
+
+/// Whether a stage is Python's.
+fn needs_python(build: &Build<'_>, work: &Work) -> bool {
+    match work {
+        Work::Checkpoint => matches!(build.source, Source::Hub { .. } | Source::Synthetic { .. }),
+        Work::Export(name) => build.recipe.graph(name).is_some_and(|graph| graph.exporter().is_python()),
+        Work::Record(_) | Work::Speak => {
+            build.recipe.oracle() == Oracle::PyTorch && carried::of(build, work).is_none()
+        }
+        Work::Convert(_) => true,
+        Work::Rewrite(_) | Work::Quantize(_) | Work::Validate(..) | Work::Time(_) => false,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::plan::steps;
 use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
 use super::walk::Walk;
-use super::{Build, Error, Rewrite, judge};
+use super::{Build, Error, Rewrite, carried, judge};
 use crate::convert;
 use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
@@ -14,7 +14,8 @@ use crate::export::{
 use crate::family;
 use crate::interface::{Interface, Signature};
 use crate::ir::{self, Model};
-use crate::names::Word as _;
+use crate::front::Asked;
+use crate::names::{Exporter, Oracle, Word as _};
 use crate::passes::{self, Given};
 use crate::quantize;
 use crate::recipe::{Form, Graph};
@@ -108,6 +109,8 @@ impl Context<'_> {
         let (selection, graphs) = (family.selection(recipe), family.reads(recipe));
         let files = selection.required();
         let request = match &self.build.source {
+            Source::BuiltIn { name } => return self.unpack(name),
+            Source::Seeded { preset, seed } => return self.draw(preset, *seed, &graphs),
             Source::Synthetic { preset, seed } => {
                 Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
             }
@@ -123,9 +126,25 @@ impl Context<'_> {
         Ok(outcome.result)
     }
 
+    /// Writes a checkpoint that is inside this program.
+    fn unpack(&self, name: &str) -> Result<serde_json::Value, Error> {
+        let voice = family::built_in(name).ok_or_else(|| {
+            let known = family::ALL.iter().flat_map(|family| family.built_in).map(|voice| voice.name);
+            Error::BuiltIn { name: name.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
+        })?;
+        for (file, bytes) in voice.files {
+            let path = self.folder.join(file);
+            std::fs::write(&path, bytes).map_err(Error::io(&path))?;
+        }
+        Ok(serde_json::json!({}))
+    }
+
     /// Exports a graph.
     fn export(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let ports = graph.ports();
+        if graph.exporter() == Exporter::Native {
+            return self.write_graph(name, graph);
+        }
         let request = Request::Export(export::Export {
             subject: self.subject(name, graph, &ports),
             checkpoint: &self.checkpoint_folder()?,
@@ -145,9 +164,39 @@ impl Context<'_> {
         }))
     }
 
+    /// Writes a graph directly from its weights.
+    fn write_graph(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+        let family = family::of(&self.build.recipe);
+        let front = family.front(name, graph.role()).expect("a recipe names exporters that there are");
+        let (hidden_states, last_logits) = match graph {
+            Graph::Causal(graph) => (graph.hidden_states.as_slice(), graph.last_logits),
+            Graph::Signal(_) => (&[][..], false),
+        };
+        let drafted = front.draft(&Asked {
+            checkpoint: &self.checkpoint_folder()?,
+            opset: graph.opset(),
+            ports: &graph.ports(),
+            hidden_states,
+            last_logits,
+        })?;
+        drafted.draft.write(&self.folder.join(MODEL))?;
+        Ok(serde_json::json!({
+            "architecture": drafted.architecture,
+            "sample_rate": drafted.sound.map(|sound| sound.sample_rate),
+            "framing": drafted.sound.map(|sound| serde_json::json!({
+                "per_frame": sound.per_frame,
+                "lead": sound.lead,
+            })),
+            "environment": {},
+        }))
+    }
+
     /// Records what the original module answers.
     fn record(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let ports = graph.ports();
+        if let Some(answered) = self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)? {
+            return Ok(answered);
+        }
         let (references, hidden_states): (_, &[u32]) = match graph {
             Graph::Causal(graph) => (References::Causal(&graph.references), &graph.hidden_states),
             Graph::Signal(graph) => (References::Signal(&graph.references), &[]),
@@ -162,8 +211,33 @@ impl Context<'_> {
         Ok(serde_json::json!({}))
     }
 
+    /// What the original model answers where no Python is needed for it: in double precision, or as the checkpoint
+    /// carries it.
+    fn answered_without_python(&self, work: &Work, file: &str) -> Result<Option<serde_json::Value>, Error> {
+        match self.build.recipe.oracle() {
+            Oracle::Float64 => self.in_double(work, file).map(Some),
+            Oracle::PyTorch => {
+                let Some(carried) = carried::of(self.build, work) else { return Ok(None) };
+                carried.copy(&self.checkpoint_folder()?, &self.folder.join(file))?;
+                Ok(Some(carried.result()))
+            }
+        }
+    }
+
+    fn in_double(&self, _work: &Work, _file: &str) -> Result<serde_json::Value, Error> {
+        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
+    }
+
+    /// Draws a checkpoint's weights.
+    fn draw(&self, _preset: &str, _seed: u64, _graphs: &[String]) -> Result<serde_json::Value, Error> {
+        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
+    }
+
     /// Has the original model's own code say the recipe's sentences.
     fn speak(&self) -> Result<serde_json::Value, Error> {
+        if let Some(answered) = self.answered_without_python(&Work::Speak, SPEECH)? {
+            return Ok(answered);
+        }
         let recipe = &self.build.recipe;
         let speech = recipe.speech.as_ref().expect("a planned stage is in the recipe");
         let outcome = self.child(&Request::Speak(Speak {

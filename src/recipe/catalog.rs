@@ -42,7 +42,12 @@ pub struct GraphShape {
 }
 
 /// The exporters of a graph that a recipe names.
-const OPEN_EXPORTERS: &[Exporter] = &[Exporter::Torch];
+fn open_exporters(role: Option<Role>) -> &'static [Exporter] {
+    match role {
+        Some(Role::Causal) => &[Exporter::Torch, Exporter::Native],
+        Some(Role::Signal) | None => &[Exporter::Torch],
+    }
+}
 
 /// Every family, and the recipes inside this program.
 #[derive(Clone, Debug)]
@@ -254,7 +259,8 @@ fn settle_graphs(graphs: &mut yaml::Entries, shape: &Shape) -> Result<(), Fault>
         } else if !name.is_empty() {
             graph.set_default("file", id, &format!("{name}_fp32"));
         }
-        let exporters = known.map_or(OPEN_EXPORTERS, |known| known.exporters);
+        let role = graph.get("role").and_then(|node| Role::named(node.text()?));
+        let exporters = known.map_or_else(|| open_exporters(role), |known| known.exporters);
         let chosen =
             graph.get("exporter").and_then(|node| Some((Exporter::named(node.text()?)?, node.id)));
         if let Some((exporter, at)) = chosen.filter(|(exporter, _)| !exporters.contains(exporter)) {

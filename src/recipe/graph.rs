@@ -57,6 +57,11 @@ impl Graph {
 
     /// What turns the checkpoint into a graph.
     pub fn exporter(&self) -> Exporter {
+        self.chosen_exporter().unwrap_or_default()
+    }
+
+    /// The exporter, where one was chosen.
+    pub fn chosen_exporter(&self) -> Option<Exporter> {
         each!(self, graph => graph.exporter)
     }
 
@@ -117,7 +122,7 @@ impl Graph {
     }
 
     /// The exporter, to change.
-    pub fn exporter_mut(&mut self) -> &mut Exporter {
+    pub fn exporter_mut(&mut self) -> &mut Option<Exporter> {
         each!(self, graph => &mut graph.exporter)
     }
 }
@@ -166,8 +171,10 @@ macro_rules! graph {
             /// The ONNX operator set.
             #[schemars(range(min = *OPSET.start(), max = *OPSET.end()))]
             pub opset: u32,
-            /// What turns the checkpoint into a graph.
-            pub exporter: Exporter,
+            /// What turns the checkpoint into a graph; left out, `torch` where its Python environment is, and `native`
+            /// elsewhere.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub exporter: Option<Exporter>,
             /// The file's name in the bundle's `onnx/` folder, without `.onnx`; left out, the family's own name for it,
             /// or `NAME_fp32` of the graph's.
             #[schemars(length(max = 64), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?$"))]
@@ -200,7 +207,7 @@ macro_rules! graph {
             fn default() -> Self {
                 Self {
                     opset: 17,
-                    exporter: Exporter::default(),
+                    exporter: None,
                     file: Role::$graph.name().into(),
                     $($exported: Default::default(),)*
                     passes: None,

@@ -24,6 +24,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::names::Oracle;
+
 pub(crate) use bounds::SAMPLE_RATE;
 pub use catalog::{Catalog, GraphShape, MOST_BYTES, Shape};
 pub use checks::{Invalid, Step};
@@ -59,6 +61,10 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub base_model: Option<String>,
+    /// What answers the calls that each file is held against; left out, PyTorch where it or its recorded answers are
+    /// there, and the model in double precision elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references: Option<Oracle>,
     /// The graphs to export, by name; `{}` takes every default.
     pub graphs: Graphs,
     /// Sentences that the whole voice says, as upstream's PyTorch does.
@@ -151,6 +157,11 @@ impl Recipe {
         self.graphs.get(name)
     }
 
+    /// What answers the calls that each file is held against.
+    pub fn oracle(&self) -> Oracle {
+        self.references.unwrap_or_default()
+    }
+
     /// The same recipe with every default written out; equal recipes give equal bytes.
     pub fn to_yaml(&self) -> String {
         let text = serde_yaml::to_string(self).expect("strings, numbers and lists have a YAML form");
@@ -212,7 +223,7 @@ mod tests {
         assert_eq!(
             text,
             "name: a\nfamily: soprano\nsource: ./b\nlicense: apache-2.0\ngraphs:\n  decoder:\n    role: signal\n    opset: \
-             17\n    exporter: torch\n    file: soprano_decoder_fp32\n    time_limit_seconds: 1800\n    references:\n      \
+             17\n    file: soprano_decoder_fp32\n    time_limit_seconds: 1800\n    references:\n      \
              lengths:\n      - 2\n      - 3\n      - 4\n      - 5\n      - 16\n      - 64\n      - 100\n      - 512\n      \
              batches:\n      - 1\n      - 3\n      extreme: true\n      seed: 0\n    tolerance:\n      fp32:\n        \
              max_abs_of_peak: 0.00001\n        snr_db: 90.0\n        log_spectral_distance_db: 0.05\n"

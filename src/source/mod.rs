@@ -54,6 +54,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether a file of this name is read.
+    pub fn takes(&self, name: &str) -> bool {
+        self.weights.iter().any(|files| files.take(name)) || self.companions.contains(&name)
+    }
+
     /// The files that a hub repository must have.
     pub fn required(&self) -> Vec<&str> {
         self.weights.iter().map(Files::first).collect()
@@ -78,6 +83,18 @@ pub enum Source {
         preset: String,
         /// Seed of the weights.
         seed: u64,
+    },
+    /// The same shapes with weights that this program draws.
+    Seeded {
+        /// Which size; those of [`Source::Synthetic`].
+        preset: String,
+        /// Seed of the weights.
+        seed: u64,
+    },
+    /// A checkpoint inside this program.
+    BuiltIn {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -122,17 +139,20 @@ pub enum Error {
 }
 
 impl Source {
-    /// Reads `DIR`, `OWNER/NAME[@REVISION]` or `synthetic:PRESET[#SEED]`. A leading `~/` is the home folder:
+    /// Reads `DIR`, `OWNER/NAME[@REVISION]`, `synthetic:PRESET[#SEED]`, `seeded:PRESET[#SEED]` or `builtin:NAME`. A leading `~/` is the home folder:
     /// no shell reads a recipe, or what stands in quotes.
     ///
     /// # Errors
     /// [`Error::Unknown`], [`Error::Seed`], [`Error::Home`].
     pub fn parse(text: &str) -> Result<Self, Error> {
         if let Some(preset) = text.strip_prefix("synthetic:") {
-            let (preset, seed) = preset.split_once('#').unwrap_or((preset, "0"));
-            let number =
-                seed.parse().map_err(|_| Error::Seed { preset: preset.into(), seed: seed.into() })?;
-            return Ok(Source::Synthetic { preset: preset.to_owned(), seed: number });
+            return seeded(preset).map(|(preset, seed)| Source::Synthetic { preset, seed });
+        }
+        if let Some(preset) = text.strip_prefix("seeded:") {
+            return seeded(preset).map(|(preset, seed)| Source::Seeded { preset, seed });
+        }
+        if let Some(name) = text.strip_prefix("builtin:") {
+            return Ok(Source::BuiltIn { name: name.to_owned() });
         }
         if text.starts_with('~') {
             return at_home(text, std::env::home_dir()).map(Source::Directory);
@@ -157,6 +177,13 @@ impl Source {
     }
 }
 
+/// `PRESET` or `PRESET#SEED`.
+fn seeded(text: &str) -> Result<(String, u64), Error> {
+    let (preset, seed) = text.split_once('#').unwrap_or((text, "0"));
+    let number = seed.parse().map_err(|_| Error::Seed { preset: preset.into(), seed: seed.into() })?;
+    Ok((preset.to_owned(), number))
+}
+
 /// A folder whose name starts with `~`, as a shell reads it.
 fn at_home(text: &str, home: Option<PathBuf>) -> Result<PathBuf, Error> {
     let refuse = |why| Error::Home { text: text.to_owned(), why };
@@ -178,6 +205,9 @@ impl fmt::Display for Source {
             Source::Hub { repo, revision } => write!(f, "{repo}@{revision}"),
             Source::Synthetic { preset, seed: 0 } => write!(f, "synthetic:{preset}"),
             Source::Synthetic { preset, seed } => write!(f, "synthetic:{preset}#{seed}"),
+            Source::Seeded { preset, seed: 0 } => write!(f, "seeded:{preset}"),
+            Source::Seeded { preset, seed } => write!(f, "seeded:{preset}#{seed}"),
+            Source::BuiltIn { name } => write!(f, "builtin:{name}"),
         }
     }
 }
@@ -226,10 +256,7 @@ impl Checkpoint {
         }
         let files = names
             .iter()
-            .filter(|name| {
-                selection.weights.iter().any(|files| files.take(name))
-                    || selection.companions.contains(&name.as_str())
-            })
+            .filter(|name| selection.takes(name))
             .map(|name| {
                 let path = folder.join(name);
                 let sha256 = Digest::of_file(&path).map_err(io(&path))?;

@@ -4,7 +4,9 @@ mod format_1;
 mod repetition;
 mod speaker;
 
-use super::Family;
+use super::{BuiltIn, Family};
+use crate::front::transformer::Transformer;
+use crate::front::vocos::{Dimensions, Vocos};
 use crate::names::{Exporter, Role};
 use crate::recipe::{GraphShape, Shape};
 
@@ -29,6 +31,44 @@ pub(super) const COMPANIONS: &[&str] = &[
     "special_tokens_map.json",
 ];
 
+/// The files of the small trained voice.
+macro_rules! mini {
+    ($($name:literal,)*) => {
+        &[$(($name, include_bytes!(concat!("../../../fixtures/soprano-mini/", $name)))),*]
+    };
+}
+
+const MINI: &[(&str, &[u8])] = mini![
+    "config.json",
+    "decoder.pth",
+    "generation_config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
+/// What no tensor of the decoder says.
+const VOCOS: Vocos = Vocos {
+    file: "decoder.pth",
+    upscale: 4,
+    hops: 4,
+    magnitude_limit: 100.0,
+    sample_rate: 32_000,
+    version,
+};
+
+/// The release that a decoder's dimensions belong to.
+fn version(of: &Dimensions) -> &'static str {
+    let rest = (of.input_channels, of.intermediate_dim, of.layers, of.dw_kernel, of.n_fft);
+    match (of.dim, of.input_kernel) {
+        _ if rest != (512, 3 * of.dim, 8, 3, 2048) => "custom",
+        (512, 3) => "1.0",
+        (768, 1) => "1.1",
+        _ => "custom",
+    }
+}
+
 /// Soprano, versions 1.0 and 1.1.
 pub const FAMILY: Family = Family {
     shape: Shape {
@@ -38,7 +78,7 @@ pub const FAMILY: Family = Family {
                 name: DECODER,
                 role: Role::Signal,
                 file: "soprano_decoder_fp32",
-                exporters: &[Exporter::Torch],
+                exporters: &[Exporter::Torch, Exporter::Native],
                 weights: &["decoder.pth"],
                 spoken_by: Some(LM),
             },
@@ -46,7 +86,7 @@ pub const FAMILY: Family = Family {
                 name: LM,
                 role: Role::Causal,
                 file: "soprano_backbone_kv_fp32",
-                exporters: &[Exporter::Torch, Exporter::Optimum],
+                exporters: &[Exporter::Torch, Exporter::Optimum, Exporter::Native],
                 weights: LANGUAGE_MODEL,
                 spoken_by: None,
             },
@@ -56,11 +96,15 @@ pub const FAMILY: Family = Family {
     companions: COMPANIONS,
     causal_weights: &[],
     voice: &[LM, DECODER],
+    fronts: &[(DECODER, &VOCOS), (LM, &Transformer { stop: Some("[STOP]") })],
+    causal_front: None,
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
+    built_in: &[BuiltIn { name: "soprano-mini", files: MINI }],
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),
         ("soprano-1.0", include_str!("../../../recipes/soprano-1.0.yaml")),
+        ("soprano-mini", include_str!("../../../recipes/soprano-mini.yaml")),
         ("soprano-tiny", include_str!("../../../recipes/soprano-tiny.yaml")),
     ],
     tags: &["vocos"],

@@ -1,5 +1,8 @@
 //! Vocos: a ConvNeXt backbone whose head writes the spectrum that an inverse STFT turns into sound.
 
+use super::{Asked, Drafted, Front};
+use crate::source::Refused;
+
 /// What no tensor of a Vocos decoder says: a family's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Vocos {
@@ -15,6 +18,12 @@ pub struct Vocos {
     pub sample_rate: usize,
     /// The version that these dimensions belong to.
     pub version: fn(&Dimensions) -> &'static str,
+}
+
+impl Front for Vocos {
+    fn draft(&self, _asked: &Asked<'_>) -> Result<Drafted, Refused> {
+        Err(Refused::new("checkpoint-architecture", "not yet", ""))
+    }
 }
 
 /// Every dimension that the tensors decide.
