@@ -2,6 +2,7 @@
 
 mod npy;
 mod stored;
+pub mod torch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

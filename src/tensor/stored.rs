@@ -73,7 +73,8 @@ impl Stored {
     /// The mapped bytes, where they are the row-major ones.
     pub fn bytes(&self) -> Option<Bytes> {
         let is_plain = self.shape.iter().zip(row_major(&self.shape)).zip(&self.strides);
-        let is_plain = is_plain.into_iter().all(|((&size, plain), &stride)| size <= 1 || plain == stride);
+        let is_plain =
+            is_plain.into_iter().all(|((&size, plain), &stride)| size <= 1 || plain == stride);
         is_plain.then(|| self.bytes.slice(..self.len() * self.dtype.size()))
     }
 
@@ -102,6 +103,17 @@ impl Stored {
             DType::BF16 => Ok(self.gather(|bytes| bf16::from_le_bytes(bytes).to_f32())),
             is => Err(Error::Type { is, needed: DType::F32 }),
         }
+    }
+
+    /// Little-endian f32, row-major: a part of the mapped bytes where they are that already.
+    ///
+    /// # Errors
+    /// As [`Stored::to_f32`].
+    pub fn to_f32_bytes(&self) -> Result<Bytes, Error> {
+        if let (DType::F32, Some(bytes)) = (self.dtype, self.bytes()) {
+            return Ok(bytes);
+        }
+        Ok(self.to_f32()?.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into())
     }
 
     /// Widened to f64, row-major.
