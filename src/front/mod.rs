@@ -1,6 +1,7 @@
 //! Models written directly from their weights, by architecture: the graph that exporters and passes end in, and,
 //! sharing no formula with it, the same model in double precision.
 
+mod sketch;
 pub mod transformer;
 pub mod vocos;
 
