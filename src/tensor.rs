@@ -1,5 +1,6 @@
 //! A named, typed block of numbers, and the safetensors and NumPy files that hold them.
 
+mod gather;
 mod npy;
 mod stored;
 pub mod torch;

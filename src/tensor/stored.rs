@@ -1,8 +1,9 @@
 //! A tensor as a checkpoint holds it: a strided view of mapped bytes, widened when it is asked for.
 
 use bytes::Bytes;
-use half::{bf16, f16};
+use rayon::prelude::*;
 
+use super::gather::{Axes, PART, gather};
 use super::{DType, Error};
 
 /// Numbers where they lie, usually in a mapped file: nothing is read or copied until values are asked for.
@@ -35,7 +36,7 @@ impl Stored {
             }),
         };
         let needs = past.saturating_mul(dtype.size() as u128);
-        if needs > bytes.len() as u128 || shape.len() != strides.len() {
+        if needs > bytes.len() as u128 || shape.len() != strides.len() || count(&shape).is_none() {
             return Err(Error::Length { shape, dtype, needs, has: bytes.len() });
         }
         Ok(Self { dtype, shape, strides, bytes })
@@ -62,7 +63,7 @@ impl Stored {
 
     /// How many elements it has.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        count(&self.shape).unwrap_or_default()
     }
 
     /// Whether it has no element.
@@ -97,23 +98,18 @@ impl Stored {
     /// # Errors
     /// [`Error::Type`] where it isn't f32, f16 or bf16.
     pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
-        match self.dtype {
-            DType::F32 => Ok(self.gather(f32::from_le_bytes)),
-            DType::F16 => Ok(self.gather(|bytes| f16::from_le_bytes(bytes).to_f32())),
-            DType::BF16 => Ok(self.gather(|bytes| bf16::from_le_bytes(bytes).to_f32())),
-            is => Err(Error::Type { is, needed: DType::F32 }),
-        }
+        self.widened(|value| value)
     }
 
-    /// Little-endian f32, row-major: a part of the mapped bytes where they are that already.
+    /// Widened to little-endian f32, row-major: a part of the mapped bytes where they are that already.
     ///
     /// # Errors
     /// As [`Stored::to_f32`].
     pub fn to_f32_bytes(&self) -> Result<Bytes, Error> {
-        if let (DType::F32, Some(bytes)) = (self.dtype, self.bytes()) {
-            return Ok(bytes);
+        match self.bytes() {
+            Some(bytes) if self.dtype == DType::F32 => Ok(bytes),
+            _ => Ok(self.widened(f32::to_le_bytes)?.into_flattened().into()),
         }
-        Ok(self.to_f32()?.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into())
     }
 
     /// Widened to f64, row-major.
@@ -121,37 +117,99 @@ impl Stored {
     /// # Errors
     /// As [`Stored::to_f32`].
     pub fn to_f64(&self) -> Result<Vec<f64>, Error> {
-        Ok(self.to_f32()?.into_iter().map(f64::from).collect())
+        self.widened(f64::from)
     }
 
-    /// Every element in row-major order.
-    fn gather<const N: usize, T>(&self, read: impl Fn([u8; N]) -> T) -> Vec<T> {
-        let count = self.len();
-        if let Some(bytes) = self.bytes() {
-            return bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect();
+    /// How many elements are NaN or infinite.
+    ///
+    /// # Errors
+    /// As [`Stored::to_f32`].
+    pub fn count_not_finite(&self) -> Result<usize, Error> {
+        match self.dtype {
+            DType::F32 => Ok(self.count(|elements| not_finite_32(elements))),
+            DType::F16 => Ok(self.count(|elements| not_finite_16(elements, 0x7c00))),
+            DType::BF16 => Ok(self.count(|elements| not_finite_16(elements, 0x7f80))),
+            is => Err(Error::Type { is, needed: DType::F32 }),
         }
-        let mut values = Vec::with_capacity(count);
-        let (last, outer) = match self.shape.split_last() {
-            Some((&last, outer)) => (last, outer),
-            None => (1, &[][..]),
-        };
-        let stride = self.strides.last().copied().unwrap_or(0);
-        let mut at = vec![0; outer.len()];
-        while values.len() < count {
-            let row: usize = at.iter().zip(&self.strides).map(|(at, stride)| at * stride).sum();
-            values.extend((0..last).map(|i| {
-                let from = (row + i * stride) * N;
-                read(self.bytes[from..from + N].try_into().expect("as many bytes as an element has"))
-            }));
-            for axis in (0..outer.len()).rev() {
-                at[axis] += 1;
-                if at[axis] < outer[axis] {
-                    break;
-                }
-                at[axis] = 0;
+    }
+
+    /// Every element in row-major order, widened to f32 and then as `wide` has it.
+    fn widened<T: Clone + Default + Send>(
+        &self,
+        wide: impl Fn(f32) -> T + Sync,
+    ) -> Result<Vec<T>, Error> {
+        let view = self.shape.iter().copied().zip(self.strides.iter().copied());
+        let axes = Axes::new(view);
+        match self.dtype {
+            DType::F32 => {
+                Ok(gather(&axes, self.bytes.as_chunks().0, |&of| wide(f32::from_le_bytes(of))))
             }
+            DType::F16 => Ok(gather(&axes, self.bytes.as_chunks().0, |&of| wide(of_half(of)))),
+            DType::BF16 => Ok(gather(&axes, self.bytes.as_chunks().0, |&of| wide(of_bfloat(of)))),
+            is => Err(Error::Type { is, needed: DType::F32 }),
         }
-        values
+    }
+
+    /// The sum of what `tally` says of runs of elements, in whichever order they lie.
+    fn count<const N: usize>(&self, tally: impl Fn(&[[u8; N]]) -> usize + Send + Sync) -> usize {
+        let elements: &[[u8; N]] = self.bytes.as_chunks().0;
+        if self.is_empty() {
+            return 0;
+        }
+        // Along axes of stride 0 each element is there again.
+        let axes = self.shape.iter().copied().zip(self.strides.iter().copied());
+        let (again, apart): (Vec<_>, Vec<_>) = axes.partition(|&(_, stride)| stride == 0);
+        let again: usize = again.into_iter().map(|(size, _)| size).product();
+        let axes = Axes::as_they_lie(apart);
+        if let Some(run) = axes.run() {
+            return again * elements[..run].par_chunks(PART).map(tally).sum::<usize>();
+        }
+        let mut count = 0;
+        axes.rows(elements, &mut |row, stride| {
+            count += match stride {
+                1 => tally(row),
+                _ => row.iter().step_by(stride).map(|one| tally(std::slice::from_ref(one))).sum(),
+            }
+        });
+        again * count
+    }
+}
+
+/// An IEEE 754 binary16: its exponent is rebased by multiplying with 2¹¹², which is exact.
+fn of_half(bytes: [u8; 2]) -> f32 {
+    let bits = u32::from(u16::from_le_bytes(bytes));
+    let (sign, size) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+    let finite = (f32::from_bits(size) * f32::from_bits((127 + 112) << 23)).to_bits();
+    f32::from_bits(sign | if bits & 0x7c00 == 0x7c00 { size | 0x7f80_0000 } else { finite })
+}
+
+/// The upper half of a binary32.
+fn of_bfloat(bytes: [u8; 2]) -> f32 {
+    f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+}
+
+/// Elements whose exponent is all ones, at the places that `mask` has.
+fn not_finite_16(elements: &[[u8; 2]], mask: u16) -> usize {
+    // Counted in 16 bits, which wide registers have many of.
+    let of = |part: &[[u8; 2]]| {
+        let is = |&bytes: &[u8; 2]| u16::from(u16::from_le_bytes(bytes) & mask == mask);
+        part.iter().fold(0_u16, |count, element| count.wrapping_add(is(element)))
+    };
+    elements.chunks(1 << 12).map(|part| usize::from(of(part))).sum()
+}
+
+fn not_finite_32(elements: &[[u8; 4]]) -> usize {
+    let is = |&bytes: &[u8; 4]| u32::from(u32::from_le_bytes(bytes) & 0x7f80_0000 == 0x7f80_0000);
+    let of =
+        |part: &[[u8; 4]]| part.iter().fold(0_u32, |count, element| count.wrapping_add(is(element)));
+    elements.chunks(1 << 12).map(|part| of(part) as usize).sum()
+}
+
+/// How many elements a shape has, where they can be counted.
+fn count(shape: &[usize]) -> Option<usize> {
+    match shape.contains(&0) {
+        true => Some(0),
+        false => shape.iter().try_fold(1_usize, |count, &size| count.checked_mul(size)),
     }
 }
 
@@ -167,6 +225,7 @@ fn row_major(shape: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
 
     fn halves() -> Stored {
         let values: Vec<u8> =

@@ -8,6 +8,9 @@ use super::globals::{self, Element, Global};
 use super::value::{Id, Storage, Value, Values};
 use super::{Error, damaged, rebuild};
 
+/// More tensors than any state dict has.
+const MOST_TENSORS: usize = 1 << 17;
+
 /// Reads one pickle.
 pub(super) struct Machine<'a> {
     pickle: &'a [u8],
@@ -18,6 +21,8 @@ pub(super) struct Machine<'a> {
     /// How deep the stack was at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// How many tensors there were.
+    tensors: usize,
     archive: Option<&'a Archive>,
     /// Storages that were spoken of, by their keys.
     storages: HashMap<String, Storage>,
@@ -33,6 +38,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            tensors: 0,
             archive,
             storages: HashMap::new(),
         }
@@ -155,6 +161,10 @@ impl<'a> Machine<'a> {
 
     /// Puts a new value on the stack.
     fn push(&mut self, value: Value) -> Result<(), Error> {
+        self.tensors += usize::from(matches!(value, Value::Tensor(_)));
+        if self.tensors > MOST_TENSORS {
+            return Err(damaged(format!("its pickle makes more than {MOST_TENSORS} tensors")));
+        }
         self.stack.push(self.values.push(value));
         Ok(())
     }
