@@ -18,8 +18,8 @@ use crate::speech::Assemble;
 pub struct BuiltIn {
     /// What `builtin:NAME` calls it.
     pub name: &'static str,
-    /// Its files: name and contents.
-    pub files: &'static [(&'static str, &'static [u8])],
+    /// Its files: name and contents. Not a value: a constant is written out wherever it is used.
+    pub files: fn() -> &'static [(&'static str, &'static [u8])],
 }
 
 impl std::fmt::Debug for BuiltIn {
@@ -31,12 +31,12 @@ impl std::fmt::Debug for BuiltIn {
 impl BuiltIn {
     /// A file's contents.
     pub fn file(&self, name: &str) -> Option<&'static [u8]> {
-        self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+        (self.files)().iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
     }
 
     /// The files that a selection takes, hashed.
     pub fn selected(&self, selection: &Selection) -> Vec<source::File> {
-        let files = self.files.iter().filter(|(name, _)| selection.takes(name));
+        let files = (self.files)().iter().filter(|(name, _)| selection.takes(name));
         files
             .map(|(name, bytes)| source::File { name: (*name).to_owned(), sha256: Digest::of(bytes) })
             .collect()

@@ -132,7 +132,7 @@ impl Context<'_> {
             let known = family::ALL.iter().flat_map(|family| family.built_in).map(|voice| voice.name);
             Error::BuiltIn { name: name.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
         })?;
-        for (file, bytes) in voice.files {
+        for (file, bytes) in (voice.files)() {
             let path = self.folder.join(file);
             std::fs::write(&path, bytes).map_err(Error::io(&path))?;
         }

@@ -38,15 +38,18 @@ macro_rules! mini {
     };
 }
 
-const MINI: &[(&str, &[u8])] = mini![
-    "config.json",
-    "decoder.pth",
-    "generation_config.json",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-];
+fn mini() -> &'static [(&'static str, &'static [u8])] {
+    static FILES: &[(&str, &[u8])] = mini![
+        "config.json",
+        "decoder.pth",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    FILES
+}
 
 /// What no tensor of the decoder says.
 const VOCOS: Vocos = Vocos {
@@ -100,7 +103,7 @@ pub const FAMILY: Family = Family {
     causal_front: None,
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
-    built_in: &[BuiltIn { name: "soprano-mini", files: MINI }],
+    built_in: &[BuiltIn { name: "soprano-mini", files: mini }],
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),
         ("soprano-1.0", include_str!("../../../recipes/soprano-1.0.yaml")),
