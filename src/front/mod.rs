@@ -1,6 +1,8 @@
 //! Models written directly from their weights, by architecture: the graph that exporters and passes end in, and,
 //! sharing no formula with it, the same model in double precision.
 
+pub(crate) mod fold;
+pub(crate) mod inverse_stft;
 mod sketch;
 pub mod transformer;
 pub mod vocos;

@@ -1,9 +1,12 @@
 //! A graph that grows node by node: values are called after the nodes that give them, and equal small constants are one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use bytes::Bytes;
 
 use crate::ir::{
-    Draft, GraphProto, Late, Make, ModelProto, NodeBuilder, OperatorSetIdProto, ValueInfoProto,
+    Draft, GraphProto, Late, Make, ModelProto, NodeBuilder, OperatorSetIdProto, TensorProto, ValueInfoProto,
     initializer_f32, initializer_i64, node,
 };
 
@@ -16,7 +19,7 @@ pub(super) struct Sketch {
     graph: GraphProto,
     late: Vec<Late>,
     /// Names of small constants, by what they hold.
-    known: HashMap<String, String>,
+    known: HashMap<(i32, Vec<i64>, Bytes), String>,
 }
 
 impl Sketch {
@@ -66,33 +69,31 @@ impl Sketch {
     }
 
     fn integers(&mut self, shape: &[usize], values: &[i64]) -> String {
-        let what = format!("{shape:?} {values:?}");
-        let graph = &mut self.graph;
-        let count = self.known.len();
-        let name = self.known.entry(what).or_insert_with(|| {
-            let name = format!("constant.{count}");
-            graph.initializer.push(initializer_i64(&name, shape, values));
-            name
-        });
-        name.clone()
+        let name = format!("constant.{}", self.known.len());
+        self.constant(initializer_i64(&name, shape, values))
     }
 
     /// A constant f32 without axes.
     pub(super) fn scalar(&mut self, value: f32) -> String {
-        let graph = &mut self.graph;
-        let count = self.known.len();
-        let name = self.known.entry(format!("f32 {:08x}", value.to_bits())).or_insert_with(|| {
-            let name = format!("constant.{count}");
-            graph.initializer.push(initializer_f32(&name, &[], &[value]));
-            name
-        });
-        name.clone()
+        let name = format!("constant.{}", self.known.len());
+        self.constant(initializer_f32(&name, &[], &[value]))
     }
 
-    /// A small constant f32 of its own name.
+    /// A small constant f32 of its own name, or the one that equals it.
     pub(super) fn values(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        self.graph.initializer.push(initializer_f32(name, shape, values));
-        name.to_owned()
+        self.constant(initializer_f32(name, shape, values))
+    }
+
+    /// A small constant, or the one that equals it bit for bit: its name.
+    pub(super) fn constant(&mut self, tensor: TensorProto) -> String {
+        let bits = tensor.raw_data.clone().unwrap_or_default();
+        let what = (tensor.data_type(), tensor.dims.clone(), bits);
+        let name = match self.known.entry(what) {
+            Entry::Occupied(known) => return known.get().clone(),
+            Entry::Vacant(new) => new.insert(tensor.name().to_owned()).clone(),
+        };
+        self.graph.initializer.push(tensor);
+        name
     }
 
     /// A constant f32 whose values are made when the file is written.

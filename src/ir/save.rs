@@ -72,6 +72,16 @@ impl Model {
         whole.write(file).map_err(Error::io(path))
     }
 
+    /// As [`Model::write`]; a model that is still what its file holds is that file under another name, where the file
+    /// system has such names.
+    ///
+    /// # Errors
+    /// As [`Model::write`].
+    pub fn link_or_write(&self, path: &Path) -> Result<(), Error> {
+        let is_linked = self.unchanged().is_some() && std::fs::hard_link(self.path(), path).is_ok();
+        if is_linked { Ok(()) } else { self.write(path).map(drop) }
+    }
+
     /// Writes the model next to its place and renames it there: a whole file, or none. Likewise its
     /// weights, where they go next to it.
     ///

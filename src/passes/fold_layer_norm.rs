@@ -1,38 +1,10 @@
 use super::{Pass, Skip, matched, only, require};
+use crate::front::fold::{BIAS, Normed};
 use crate::ir::{Graph, NodeBuilder, NodeId, Patch, initializer_f32, node};
 
 /// Scale and bias of a layer normalization, and the bias of the linear layer behind it, move into that
-/// layer's weights: the addition goes.
-///
-/// A normalized vector z of n elements sums to zero, so a matrix may gain the same row u any number of
-/// times unseen: zᵀ(W + 1uᵀ) = zᵀW. Fed z + s1 instead, that row comes out as the bias:
-///
-/// ```text
-/// (γz + β)ᵀW + b  =  zᵀW″ + b″              W″ = diag(γ)W,  b″ = βᵀW + b
-///                 =  (z + s1)ᵀW′            W′[k, j] = W″[k, j] − mean_k W″[k, j] + b″[j] / (n s)
-/// ```
+/// layer's [weights](Normed): the addition goes.
 pub(super) struct FoldLayerNorm;
-
-/// The bias s that the normalization keeps. It divides b″ and multiplies the rounding of W′: at 1/4 the
-/// decoder's error is least in ONNX Runtime and in OpenVINO alike (1 and 1/16 are worse in both).
-const BIAS: f32 = 0.25;
-
-/// How far the rounding of a bias in W′ may go, over what W″ contributes.
-const ROUNDING: f64 = 1e-6;
-
-/// How large a b″ may be over the largest norm of a column of W″ less its mean, which is what that column
-/// gives for a z of uncorrelated elements, as a root mean square: 3.36.
-///
-/// The share b″ / (n s) in each element of W′ is rounded by u = 2⁻²⁴ of itself. Over a column that comes to
-/// u |b″| / (n s) · Σ |z_k + s| at most, and Σ |z_k| ≤ √n ‖z‖ ≤ n: u |b″| (1 + s) / s.
-///
-/// Where x has a mean of m standard deviations, z is off by about u m in every element before any weight: the
-/// sum comes to n u m, and y is off by u m |b″| / s more. No weight tells m. In ONNX Runtime, at the largest
-/// bias that is folded and m = 100, that is 1e-5 of the peak for n = 512 and 3e-5 for n = 8.
-fn largest_bias() -> f64 {
-    let s = f64::from(BIAS);
-    ROUNDING * s / (f64::from(f32::EPSILON) / 2.0 * (1.0 + s))
-}
 
 impl Pass for FoldLayerNorm {
     fn name(&self) -> &'static str {
@@ -75,7 +47,8 @@ impl Pass for FoldLayerNorm {
         require(rows > 0 && g_shape == [rows] && h.0 == [rows] && b_shape == [columns])?;
         only(norm, &["axis", "epsilon", "stash_type"])?;
         [add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
-        let folded = fold(&weight, &g, &h.1, &b_values)?;
+        let fold = Normed::of(&weight, g, &h.1, &b_values).map_err(Skip::Refused)?;
+        let folded: Vec<f32> = fold.values(&weight).collect();
 
         let mut patch = Patch::at(id).remove(norm_id).remove(matmul_id).remove(id);
         let [ones, bias, matrix, unscaled] = [
@@ -95,38 +68,6 @@ impl Pass for FoldLayerNorm {
         patch.insert(node("MatMul", [&unscaled, &matrix], output).named(matmul.name()));
         Ok(patch)
     }
-}
-
-/// W′ [n, m] of W [n, m], g [n], h [n] and b [m].
-fn fold(weight: &[f32], g: &[f32], h: &[f32], b: &[f32]) -> Result<Vec<f32>, Skip> {
-    let (rows, columns) = (g.len(), b.len());
-    let mut mean = vec![0.0f64; columns];
-    let mut bias: Vec<f64> = b.iter().map(|&b| f64::from(b)).collect();
-    for (k, row) in weight.chunks_exact(columns).enumerate() {
-        for (j, &w) in row.iter().enumerate() {
-            mean[j] += f64::from(g[k]) * f64::from(w) / rows as f64;
-            bias[j] += f64::from(h[k]) * f64::from(w);
-        }
-    }
-    let share = 1.0 / (rows as f64 * f64::from(BIAS));
-    let mut squares = vec![0.0f64; columns];
-    let mut folded = Vec::with_capacity(weight.len());
-    for (k, row) in weight.chunks_exact(columns).enumerate() {
-        folded.extend(row.iter().enumerate().map(|(j, &w)| {
-            let centred = f64::from(g[k]) * f64::from(w) - mean[j];
-            squares[j] += centred * centred;
-            (centred + bias[j] * share) as f32
-        }));
-    }
-    // A bias that is not finite makes its column so, and so does anything else that is not.
-    if !folded.iter().chain(h).chain(b).all(|value| value.is_finite()) {
-        return Err(Skip::Refused("a weight, scale or bias is not finite, or would not be"));
-    }
-    let largest = |values: &[f64]| values.iter().fold(0.0f64, |max, value| max.max(value.abs()));
-    if largest(&bias) > largest_bias() * largest(&squares).sqrt() {
-        return Err(Skip::Refused("a bias so large that folded weights would round it too much"));
-    }
-    Ok(folded)
 }
 
 #[cfg(test)]

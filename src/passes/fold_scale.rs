@@ -1,4 +1,5 @@
 use super::{Pass, Skip, matched, only, require};
+use crate::front::fold::scaled;
 use crate::ir::{Graph, NodeId, Patch, initializer_f32, node};
 
 /// A per-column scale after a linear layer moves into its weights.
@@ -40,31 +41,19 @@ impl Pass for FoldScale {
         require(b_shape == [columns] && (single || g_shape == [columns]))?;
         for row in weight.chunks_exact_mut(columns).chain([&mut bias[..]]) {
             for (n, value) in row.iter_mut().enumerate() {
-                *value = scaled(*value, g[if single { 0 } else { n }])?;
+                *value = scaled(*value, g[if single { 0 } else { n }]).map_err(Skip::Refused)?;
             }
         }
 
         let mut patch = Patch::at(id).remove(matmul_id).remove(add_id).remove(id);
-        let [scaled_w, scaled_b, scaled] =
+        let [scaled_w, scaled_b, product] =
             [w, b, product].map(|name| patch.fresh(graph, &format!("{name}/scaled")));
         patch.initializer(initializer_f32(&scaled_w, &shape, &weight));
         patch.initializer(initializer_f32(&scaled_b, &b_shape, &bias));
-        patch.insert(node("MatMul", [x, &scaled_w], &scaled).named(matmul.name()));
-        patch.insert(node("Add", [&scaled, &scaled_b], output).named(add.name()));
+        patch.insert(node("MatMul", [x, &scaled_w], &product).named(matmul.name()));
+        patch.insert(node("Add", [&product, &scaled_b], output).named(add.name()));
         Ok(patch)
     }
-}
-
-/// The product of a weight and its scale.
-fn scaled(value: f32, scale: f32) -> Result<f32, Skip> {
-    let product = value * scale;
-    if !product.is_finite() {
-        return Err(Skip::Refused("a scaled weight or bias would not be finite"));
-    }
-    if product.abs() < f32::MIN_POSITIVE && value != 0.0 && scale != 0.0 {
-        return Err(Skip::Refused("a scaled weight or bias would be too small for a normal number"));
-    }
-    Ok(product)
 }
 
 #[cfg(test)]

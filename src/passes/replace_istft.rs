@@ -1,27 +1,11 @@
-use std::f64::consts::TAU;
-
 use super::{Pass, Skip, matched, only, require};
-use crate::ir::{
-    Graph, NodeBuilder, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, initializer_f32, initializer_i64,
-    node,
-};
+use crate::front::inverse_stft::{Grow, InverseStft, LARGEST_N_FFT};
+use crate::ir::{Graph, NodeBuilder, NodeId, NodeProto, PLACEHOLDER_DOMAIN, Patch, TensorProto, node};
 
 /// The pass's name, by which the products of an inverse DFT are known.
 pub const NAME: &str = "replace-istft";
 
-/// The inverse short-time Fourier transform in standard operators.
-///
-/// With N = n_fft, H = hop, F = N/2 + 1 bins and T frames, `torch.istft(center=True)` is
-///
-/// ```text
-/// x_t[n] = w[n]/N Σ_k c_k (Re_t[k] cos 2πkn/N − Im_t[k] sin 2πkn/N),   c_k = 1 at DC and Nyquist, else 2
-/// y[m]   = Σ_t x_t[m − tH] / Σ_t w²[m − tH],                           N/2 ≤ m < N/2 + H(T − 1)
-/// ```
-///
-/// Cosines are even and sines odd about n = N/2: with C and S the two sums over n = 0…N/2 alone,
-/// x[n] = C[n] − S[n] and x[N−n] = C[n] + S[n]. Two products of F × F thus do the work of two of
-/// F × N, at half the weights (T. Parsons, *Voice and Speech Processing*, on real transforms; any
-/// text on the DFT of real signals). The window is folded into the bases.
+/// The [inverse short-time Fourier transform](crate::front::inverse_stft) in standard operators.
 pub(super) struct ReplaceIstft;
 
 impl Pass for ReplaceIstft {
@@ -53,27 +37,18 @@ impl Pass for ReplaceIstft {
     fn visit(&self, graph: &Graph<'_>, id: NodeId) -> Result<Patch, Skip> {
         let istft = graph.node(id);
         require(istft.domain() == PLACEHOLDER_DOMAIN && istft.op_type() == "ISTFT")?;
-        let transform = Transform::read(graph, istft)?;
+        let transform = read(graph, istft)?;
         let (re, im) = (matched(istft.input_at(0))?, matched(istft.input_at(1))?);
         let audio = matched(istft.output_at(0))?;
         only(istft, ATTRIBUTES)?;
-        let scope = if istft.name().is_empty() { audio } else { istft.name() }.to_owned();
-        let mut to = Emitter { graph, patch: Patch::at(id).remove(id), scope };
-        let frames = to.emit("re", "Transpose", &[re], |n| n.ints("perm", [0, 2, 1]));
-        let imaginary = to.emit("im", "Transpose", &[im], |n| n.ints("perm", [0, 2, 1]));
-        let present = to.frames_present(&transform, &frames);
-        let shape = to.ints("shape_of_samples", &[0, -1]);
-        // Not `Flatten`: tract's shape rule for it multiplies open dimensions, which it can't.
-        if transform.is_symmetric() {
-            let rows = to.symmetric(&transform, &frames, &imaginary, &present);
-            to.patch.insert(node("Reshape", [rows, shape], audio).named(istft.name()));
-        } else {
-            let rows = to.whole(&transform, &frames, &imaginary, &present);
-            let flat = to.emit("untrimmed", "Reshape", &[&rows, &shape], |n| n);
-            let ends = to.trim(&transform);
-            let [starts, ends, axes] = ends.each_ref().map(String::as_str);
-            to.patch.insert(node("Slice", [&flat, starts, ends, axes], audio).named(istft.name()));
-        }
+        let scope = if istft.name().is_empty() { audio } else { istft.name() };
+        let mut to = Growing { graph, patch: Patch::at(id).remove(id) };
+        let [re, im] = [("re", re), ("im", im)].map(|(what, part)| {
+            let frames = to.fresh(&format!("{scope}/{what}"));
+            to.node(node("Transpose", [part], &frames).ints("perm", [0, 2, 1]));
+            frames
+        });
+        transform.write(&mut to, scope, [&re, &im], audio, istft.name());
         Ok(to.patch)
     }
 }
@@ -81,326 +56,63 @@ impl Pass for ReplaceIstft {
 const ATTRIBUTES: &[&str] =
     &["n_fft", "hop_length", "win_length", "center", "onesided", "normalized", "zero_dc_nyquist"];
 
-/// A transform that standard operators can express.
-struct Transform {
-    n_fft: usize,
-    hop: usize,
-    /// The window, centred in `n_fft`.
-    window: Vec<f64>,
-    zero_edges: bool,
-    scale: f64,
+/// The transform of a placeholder.
+fn read(graph: &Graph<'_>, node: &NodeProto) -> Result<InverseStft, Skip> {
+    // Of what is negative, nothing: refused as zero is.
+    let count = |name: &str| usize::try_from(node.attr_i(name, 0)).unwrap_or_default();
+    let [n_fft, hop, length] = ["n_fft", "hop_length", "win_length"].map(count);
+    InverseStft::fits(n_fft, hop, length).map_err(Skip::Refused)?;
+    if node.attr_i("center", 1) != 1 {
+        return Err(Skip::Refused("center = 0: only centred frames can be inverted"));
+    }
+    if node.attr_i("onesided", 1) != 1 {
+        return Err(Skip::Refused("onesided = 0: the spectrum must be that of a real signal"));
+    }
+    let refused = Skip::Refused("the window is not a constant of floats");
+    let window = match node.input_at(2) {
+        None => vec![1.0; length],
+        Some(name) => graph.constant_f32(name).ok_or(refused)?.1,
+    };
+    if window.len() != length {
+        return Err(Skip::Refused("the window is not of length win_length"));
+    }
+    let [normalized, zero_edges] =
+        ["normalized", "zero_dc_nyquist"].map(|name| node.attr_i(name, 0) != 0);
+    InverseStft::new(n_fft, hop, &window, normalized, zero_edges).map_err(Skip::Refused)
 }
 
-/// What no vocoder comes near; beyond it the bases take gigabytes, and the sum thousands of nodes.
-const LARGEST_N_FFT: usize = 8192;
-const MOST_OVERLAP: usize = 256;
-
-impl Transform {
-    fn read(graph: &Graph<'_>, node: &NodeProto) -> Result<Self, Skip> {
-        let positive = |name: &str| {
-            let value = usize::try_from(node.attr_i(name, 0)).ok().filter(|&n| n > 0);
-            value.ok_or(Skip::Refused("n_fft, hop_length or win_length is not positive"))
-        };
-        let n_fft = positive("n_fft")?;
-        let (hop, length) = (positive("hop_length")?, positive("win_length")?);
-        if n_fft > LARGEST_N_FFT || n_fft.div_ceil(hop) > MOST_OVERLAP {
-            return Err(Skip::Refused("n_fft is above 8192, or above 256 times hop_length"));
-        }
-        if node.attr_i("center", 1) != 1 {
-            return Err(Skip::Refused("center = 0: only centred frames can be inverted"));
-        }
-        if node.attr_i("onesided", 1) != 1 {
-            return Err(Skip::Refused("onesided = 0: the spectrum must be that of a real signal"));
-        }
-        if length > n_fft {
-            return Err(Skip::Refused("the window is longer than n_fft"));
-        }
-        let refused = Skip::Refused("the window is not a constant of floats");
-        let values = match node.input_at(2) {
-            None => vec![1.0; length],
-            Some(name) => graph.constant_f32(name).ok_or(refused)?.1,
-        };
-        if values.len() != length {
-            return Err(Skip::Refused("the window is not of length win_length"));
-        }
-        // torch.istft centres a short window: (n_fft - win_length) / 2 zeros on the left.
-        let mut window = vec![0.0; n_fft];
-        let left = (n_fft - length) / 2;
-        for (to, from) in window[left..].iter_mut().zip(&values) {
-            *to = f64::from(*from);
-        }
-        let normalized = node.attr_i("normalized", 0) != 0;
-        let transform = Self {
-            n_fft,
-            hop,
-            window,
-            zero_edges: node.attr_i("zero_dc_nyquist", 0) != 0,
-            scale: if normalized { (n_fft as f64).sqrt() } else { 1.0 } / n_fft as f64,
-        };
-        if hop > n_fft || transform.has_gap() {
-            return Err(Skip::Refused("the windows leave a gap: their envelope has a zero"));
-        }
-        Ok(transform)
-    }
-
-    /// Hops that a frame covers.
-    fn overlap(&self) -> usize {
-        self.n_fft.div_ceil(self.hop)
-    }
-
-    fn bins(&self) -> usize {
-        self.n_fft / 2 + 1
-    }
-
-    /// torch.istft's own test: an envelope below 1e-11 inside the signal. Two frames are the worst
-    /// case: more of them only add.
-    fn has_gap(&self) -> bool {
-        let at = |n: usize| self.window.get(n).map_or(0.0, |w| w * w);
-        let start = self.n_fft / 2;
-        (start..start + self.hop)
-            .any(|m| at(m) + m.checked_sub(self.hop).map_or(0.0, at) < LEAST_ENVELOPE)
-    }
-
-    /// Whether the half-size form applies: w[n] = w[N−n] (to float's last bit), and the middle of a
-    /// frame falls on a hop's border.
-    fn is_symmetric(&self) -> bool {
-        let n = self.n_fft;
-        let even = (1..n).all(|i| (self.window[i] - self.window[n - i]).abs() < 1e-6);
-        n.is_multiple_of(2 * self.hop) && even
-    }
-
-    /// What each bin counts in the sum, with the scale of the transform.
-    fn parts(&self) -> Vec<f32> {
-        let part = |k: usize| match () {
-            () if (k == 0 || 2 * k == self.n_fft) && self.zero_edges => 0.0,
-            () if k == 0 || 2 * k == self.n_fft => self.scale,
-            () => 2.0 * self.scale,
-        };
-        (0..self.bins()).map(|k| part(k) as f32).collect()
-    }
-
-    /// One turn of a wave, in as many steps as the transform has samples.
-    fn turn(&self, wave: impl Fn(f64) -> f64) -> Vec<f32> {
-        (0..self.n_fft).map(|i| wave(TAU * i as f64 / self.n_fft as f64) as f32).collect()
-    }
-
-    /// Squared window, one row a hop: [overlap, hop].
-    fn squared_window(&self) -> Vec<f32> {
-        let at = |i: usize| self.window.get(i).map_or(0.0, |w| (w * w) as f32);
-        (0..self.overlap() * self.hop).map(at).collect()
-    }
-}
-
-/// Builds the patch, naming values under the placeholder's own name.
-struct Emitter<'a, 'm> {
+/// A patch that grows.
+struct Growing<'a, 'm> {
     graph: &'a Graph<'m>,
     patch: Patch,
-    scope: String,
 }
 
-const TO_THE_END: i64 = i64::MAX;
-/// torch.istft refuses an envelope below this.
-const LEAST_ENVELOPE: f64 = 1e-11;
-
-impl Emitter<'_, '_> {
-    fn emit(
-        &mut self,
-        what: &str,
-        op: &str,
-        inputs: &[&str],
-        with: impl FnOnce(NodeBuilder) -> NodeBuilder,
-    ) -> String {
-        let output = self.name(what);
-        self.patch.insert(with(node(op, inputs.iter().copied(), &output)));
-        output
+impl Grow for Growing<'_, '_> {
+    fn fresh(&mut self, base: &str) -> String {
+        self.patch.fresh(self.graph, base)
     }
 
-    fn name(&mut self, what: &str) -> String {
-        self.patch.fresh(self.graph, &format!("{}/{what}", self.scope))
-    }
-
-    fn floats(&mut self, what: &str, dims: &[usize], values: &[f32]) -> String {
-        let name = self.name(what);
-        self.patch.initializer(initializer_f32(&name, dims, values));
+    fn constant(&mut self, base: &str, tensor: TensorProto) -> String {
+        let name = self.fresh(base);
+        self.patch.initializer(TensorProto { name: Some(name.clone()), ..tensor });
         name
     }
 
-    fn ints(&mut self, what: &str, values: &[i64]) -> String {
-        self.counts(what, &[values.len()], values)
-    }
-
-    fn counts(&mut self, what: &str, dims: &[usize], values: &[i64]) -> String {
-        let name = self.name(what);
-        self.patch.initializer(initializer_i64(&name, dims, values));
-        name
-    }
-
-    /// x[…, from..to, …] along the given axes.
-    fn slice(&mut self, what: &str, x: &str, ranges: &[(i64, i64, i64)]) -> String {
-        let column = |f: fn(&(i64, i64, i64)) -> i64| ranges.iter().map(f).collect::<Vec<_>>();
-        let starts = self.ints("starts", &column(|r| r.1));
-        let ends = self.ints("ends", &column(|r| r.2));
-        let axes = self.ints("axes", &column(|r| r.0));
-        self.emit(what, "Slice", &[x, &starts, &ends, &axes], |n| n)
-    }
-
-    /// Rows of zeros before and after, along axis 1 of three.
-    fn pad_rows(&mut self, what: &str, x: &str, before: usize, after: usize) -> String {
-        if before + after == 0 {
-            return x.to_owned();
-        }
-        let pads = self.ints("pads", &[0, before as i64, 0, 0, after as i64, 0]);
-        self.emit(what, "Pad", &[x, &pads], |n| n)
-    }
-
-    /// The products of the frames with the bases, even and odd about the middle. The bases, [bins, columns], are
-    /// built in the graph from one turn of each wave: 8 MB that a runtime makes when it loads the model, and that
-    /// the file does not have. With part c_k and window w:
-    ///
-    /// ```text
-    /// basis[k, n] = wave(2π (k n mod N) / N) · c_k w[n]
-    /// ```
-    ///
-    /// k·n mod N keeps the angle exact: a product of large floats would not.
-    fn products(&mut self, transform: &Transform, columns: usize, [re, im]: [&str; 2]) -> [String; 2] {
-        let bins = transform.bins();
-        let count = |n: usize| (0..n as i64).collect::<Vec<_>>();
-        let rows = self.counts("bins", &[bins, 1], &count(bins));
-        let samples = self.counts("samples", &[1, columns], &count(columns));
-        let turn = self.counts("turn", &[], &[transform.n_fft as i64]);
-        let parts = self.floats("parts", &[bins, 1], &transform.parts());
-        let window: Vec<f32> =
-            (0..columns).map(|i| transform.window.get(i).copied().unwrap_or(0.0) as f32).collect();
-        let window = self.floats("window", &[1, columns], &window);
-        let angles = self.emit("angles", "Mul", &[&rows, &samples], |n| n);
-        let angles = self.emit("angles_in_turn", "Mod", &[&angles, &turn], |n| n);
-        let weights = self.emit("weights", "Mul", &[&parts, &window], |n| n);
-        let mut basis = |what: &str, wave: fn(f64) -> f64| {
-            let table = transform.turn(wave);
-            let table = self.floats(&format!("{what}_turn"), &[table.len()], &table);
-            let waves = self.emit(what, "Gather", &[&table, &angles], |n| n.int("axis", 0));
-            self.emit(&format!("{what}_basis"), "Mul", &[&waves, &weights], |n| n)
-        };
-        let (cosines, sines) = (basis("cosine", f64::cos), basis("sine", f64::sin));
-        [("even", re, cosines), ("odd", im, sines)]
-            .map(|(what, frames, basis)| self.emit(what, "MatMul", &[frames, &basis], |n| n))
-    }
-
-    /// Half-size form. With R = N/H hops a frame, output row i gets hop r of frame i + R/2 − r:
-    ///
-    /// ```text
-    /// forward[i]  = Σ_r first_r[i + R/2 − r],       first  = C − S, hop r = samples rH … rH + H − 1
-    /// backward[i] = Σ_r second_r[i − R/2 + 1 + r],  second = C + S, hop r = samples rH + 1 … rH + H
-    /// ```
-    ///
-    /// for r < R/2, each summed as Horner's rule sums a polynomial, by moving the sum so far one row
-    /// (down here, up there). The second halves run backwards: they are added first, turned round once.
-    fn symmetric(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
-        let (half, hop) = (transform.n_fft / 2, transform.hop as i64);
-        let columns = half + 1;
-        let [even, odd] = self.products(transform, columns, [re, im]);
-        let first = self.emit("first_half", "Sub", &[&even, &odd], |n| n);
-        let second = self.emit("second_half", "Add", &[&even, &odd], |n| n);
-
-        let hops = half as i64 / hop;
-        let (mut forward, mut backward) = (String::new(), String::new());
-        for r in 0..hops {
-            let columns = (2, r * hop, (r + 1) * hop);
-            let part = self.slice("first_hop", &first, &[columns]);
-            forward = self.accumulate(part, &forward, (1, TO_THE_END), (0, 1));
-            let columns = (2, r * hop + 1, (r + 1) * hop + 1);
-            let part = self.slice("second_hop", &second, &[columns]);
-            backward = self.accumulate(part, &backward, (0, -1), (1, 0));
-        }
-        let forward = self.slice("forward", &forward, &[(1, 1, TO_THE_END)]);
-        let backward = self.backward(&backward);
-        let rows = self.emit("overlap_add", "Add", &[&forward, &backward], |n| n);
-        let present = self.slice("frames_present_kept", present, &[(1, hops, -hops)]);
-        let envelope = self.envelope(transform, &present);
-        self.emit("rows", "Div", &[&rows, &envelope], |n| n)
-    }
-
-    /// Adds the sum so far, moved by one row (`keep` these of its rows, then `pad`), to the next hop.
-    /// No slice is ever longer than its rows, not even of a single frame.
-    fn accumulate(&mut self, hop: String, sum: &str, keep: (i64, i64), pad: (usize, usize)) -> String {
-        if sum.is_empty() {
-            return hop;
-        }
-        let rows = self.slice("moved", sum, &[(1, keep.0, keep.1)]);
-        let moved = self.pad_rows("moved_padded", &rows, pad.0, pad.1);
-        self.emit("hops", "Add", &[&hop, &moved], |n| n)
-    }
-
-    /// All rows but the last, with their samples in reverse.
-    fn backward(&mut self, x: &str) -> String {
-        let (starts, ends) = (self.ints("starts", &[0, -1]), self.ints("ends", &[-1, i64::MIN + 1]));
-        let (axes, steps) = (self.ints("axes", &[1, 2]), self.ints("steps", &[1, -1]));
-        self.emit("backward", "Slice", &[x, &starts, &ends, &axes, &steps], |n| n)
-    }
-
-    /// Whole bases, for any window and any hop: frames padded to R hops, R shifted adds, then the
-    /// N/2 samples that centring added are cut off both ends.
-    fn whole(&mut self, transform: &Transform, re: &str, im: &str, present: &str) -> String {
-        let columns = transform.overlap() * transform.hop;
-        let [even, odd] = self.products(transform, columns, [re, im]);
-        let frames = self.emit("frames", "Sub", &[&even, &odd], |n| n);
-        let (hop, overlap) = (transform.hop as i64, transform.overlap());
-        let parts: Vec<String> = (0..overlap)
-            .map(|r| {
-                let range = (2, r as i64 * hop, (r as i64 + 1) * hop);
-                let part = self.slice("hop", &frames, &[range]);
-                self.pad_rows("hop_padded", &part, r, overlap - 1 - r)
-            })
-            .collect();
-        let sum = parts.into_iter().reduce(|a, b| self.emit("overlap_add", "Add", &[&a, &b], |n| n));
-        let sum = sum.expect("a frame covers at least one hop");
-        let envelope = self.envelope(transform, present);
-        // What is cut off below may have an envelope of zero; what is kept has not.
-        let least = self.floats("least", &[], &[LEAST_ENVELOPE as f32]);
-        let envelope = self.emit("envelope_kept", "Max", &[&envelope, &least], |n| n);
-        self.emit("rows", "Div", &[&sum, &envelope], |n| n)
-    }
-
-    /// Bounds of the samples that aren't centring's: starts, ends, axes.
-    fn trim(&mut self, transform: &Transform) -> [String; 3] {
-        let left = (transform.n_fft / 2) as i64;
-        let right = (transform.overlap() * transform.hop) as i64 - left;
-        [self.ints("starts", &[left]), self.ints("ends", &[-right]), self.ints("axes", &[1])]
-    }
-
-    /// Which of the R frames around each hop exist, [1, T + R − 1, R] of ones and zeros: a column of
-    /// ones, shifted.
-    fn frames_present(&mut self, transform: &Transform, frames: &str) -> String {
-        let overlap = transform.overlap();
-        let shape = self.emit("shape", "Shape", &[frames], |n| n);
-        let count = self.slice("frame_count", &shape, &[(0, 1, 2)]);
-        let one = self.ints("one", &[1]);
-        let dims = self.emit("ones_shape", "Concat", &[&one, &count, &one], |n| n.int("axis", 0));
-        let unit = self.floats("unit", &[1, 1, 1], &[1.0]);
-        let ones = self.emit("ones", "Expand", &[&unit, &dims], |n| n);
-        let present: Vec<String> =
-            (0..overlap).map(|r| self.pad_rows("present", &ones, r, overlap - 1 - r)).collect();
-        let present: Vec<&str> = present.iter().map(String::as_str).collect();
-        self.emit("frames_present", "Concat", &present, |n| n.int("axis", 2))
-    }
-
-    /// Σ_t w²[m − tH], a row a hop: the frames that exist times their squared windows. Exact at both
-    /// ends for every T.
-    fn envelope(&mut self, transform: &Transform, present: &str) -> String {
-        let dims = [transform.overlap(), transform.hop];
-        let squared = self.floats("squared_window", &dims, &transform.squared_window());
-        self.emit("envelope", "MatMul", &[present, &squared], |n| n)
+    fn node(&mut self, node: NodeBuilder) {
+        self.patch.insert(node);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::TAU;
+
     use proptest::prelude::*;
     use rustfft::{FftPlanner, num_complex::Complex};
 
     use super::super::testing::*;
     use super::*;
-    use crate::ir::NodeBuilder;
+    use crate::ir::initializer_f32;
 
     #[derive(Clone, Debug)]
     struct Case {

@@ -328,8 +328,8 @@ fn check_artifact(outcome: &Outcome, name: &'static str, file: &str) -> Result<(
 }
 
 fn write(model: &Model, folder: &Path) -> Result<(), Error> {
-    let written = model.write(&folder.join(REWRITTEN));
-    written.map(drop).map_err(|error| match error {
+    let written = model.link_or_write(&folder.join(REWRITTEN));
+    written.map_err(|error| match error {
         // The cache's disk, with the hint that belongs to it.
         ir::Error::Io { path, source } => Error::Io { path, source },
         other => other.into(),

@@ -1,7 +1,15 @@
 //! Vocos: a ConvNeXt backbone whose head writes the spectrum that an inverse STFT turns into sound.
 
-use super::{Asked, Drafted, Front};
+mod dimensions;
+mod graph;
+mod weights;
+
+pub use dimensions::Dimensions;
+
+use super::{Asked, Drafted, Front, Sound};
+use crate::names::Ports;
 use crate::source::Refused;
+use dimensions::Checkpoint;
 
 /// What no tensor of a Vocos decoder says: a family's own.
 #[derive(Clone, Copy, Debug)]
@@ -21,26 +29,20 @@ pub struct Vocos {
 }
 
 impl Front for Vocos {
-    fn draft(&self, _asked: &Asked<'_>) -> Result<Drafted, Refused> {
-        Err(Refused::new("checkpoint-architecture", "not yet", ""))
+    fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused> {
+        let Ports::Signal(ports) = asked.ports else {
+            return Err(Refused::new("checkpoint-architecture", "a Vocos decoder is a signal graph", ""));
+        };
+        let checkpoint = Checkpoint::open(self, asked.checkpoint)?;
+        let dimensions = &checkpoint.dimensions;
+        Ok(Drafted {
+            architecture: dimensions.describe(self, checkpoint.parameters()),
+            sound: Some(Sound {
+                sample_rate: self.sample_rate,
+                per_frame: dimensions.n_fft / self.hops * self.upscale,
+                lead: 1,
+            }),
+            draft: graph::draft(self, &checkpoint, ports, asked.opset)?,
+        })
     }
-}
-
-/// Every dimension that the tensors decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dimensions {
-    /// Channels of an input frame.
-    pub input_channels: usize,
-    /// Channels of the backbone.
-    pub dim: usize,
-    /// Channels between the two products of a block.
-    pub intermediate_dim: usize,
-    /// Blocks.
-    pub layers: usize,
-    /// Width of the first convolution.
-    pub input_kernel: usize,
-    /// Width of the depthwise convolutions.
-    pub dw_kernel: usize,
-    /// Samples of a frame of the spectrum.
-    pub n_fft: usize,
 }
