@@ -22,10 +22,15 @@ pub struct Wishes {
 /// Settles what the recipe of a build leaves open, and says how, a line each; the first is about the exporter.
 ///
 /// # Errors
-/// [`Error::Exporter`] where a graph has no such exporter.
+/// [`Error::Exporter`] where a graph has no such exporter; [`Error::Export`] where an interpreter was named, and is not
+/// one.
 pub fn settle(build: &mut Build<'_>, wishes: Wishes) -> Result<Vec<String>, Error> {
     let environment = family::of(&build.recipe).environment;
     let python = Python::find(build.python.as_deref(), environment, build.cache.root());
+    if let (Err(_), Some(named)) = (&python, build.python.as_deref()) {
+        // Somebody means it.
+        Python::find(Some(named), environment, build.cache.root())?;
+    }
     let mut said = vec![exporters(build, wishes, &python)?];
     said.push(references(build, wishes, &python));
     said.extend(formats(build, wishes, &python));

@@ -31,6 +31,10 @@ pub(super) const COMPANIONS: &[&str] = &[
     "special_tokens_map.json",
 ];
 
+/// The small trained voice, where builds are.
+const BUILT_IN: &[BuiltIn] =
+    if cfg!(feature = "report") { &[BuiltIn { name: "soprano-mini", files: mini }] } else { &[] };
+
 /// The files of the small trained voice.
 macro_rules! mini {
     ($($name:literal,)*) => {
@@ -44,6 +48,10 @@ fn mini() -> &'static [(&'static str, &'static [u8])] {
         "decoder.pth",
         "generation_config.json",
         "model.safetensors",
+        "references.json",
+        "references-decoder.safetensors",
+        "references-lm.safetensors",
+        "references-speak.safetensors",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -103,7 +111,7 @@ pub const FAMILY: Family = Family {
     causal_front: None,
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
-    built_in: &[BuiltIn { name: "soprano-mini", files: mini }],
+    built_in: BUILT_IN,
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),
         ("soprano-1.0", include_str!("../../../recipes/soprano-1.0.yaml")),

@@ -4,6 +4,8 @@ mod checkpoint;
 mod config;
 mod graph;
 mod rotary;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use serde_json::{Map, Value, json};

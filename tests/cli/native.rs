@@ -1,0 +1,105 @@
+//! Builds without Python: graphs written from weights, answers that a checkpoint carries or the model in double precision.
+
+use crate::harness::{ROOT, World, assert_same, copy_tree, python, skipped};
+use crate::snapshot;
+
+/// Nothing outside of the program: no Python environment, no library of a runtime.
+fn alone<'w>(world: &'w World, arguments: &[&str]) -> std::process::Command {
+    let mut command = world.command(arguments);
+    command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
+    command
+}
+
+#[test]
+fn the_small_voice_is_built_and_speaks_in_an_empty_folder() {
+    let world = World::new();
+    let build = ["build", "soprano-mini", "--no-speed-gate"];
+    let run = crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(0);
+    assert_eq!(run.stdout, "soprano-mini\n");
+    let said = "exporter native, for no Python environment of the family \"soprano\" was found\n\
+                references pytorch, whose recorded answers the checkpoint carries\n";
+    assert!(run.stderr.starts_with(said), "{}", run.show());
+    world.run(["verify", "soprano-mini"]).exits(0);
+    let synth = ["synth", "soprano-mini", "Hello there, my friend."];
+    crate::harness::Run::from(alone(&world, &synth).output().unwrap()).exits(0);
+    let sound = std::fs::metadata(world.work("speech.wav")).unwrap();
+    assert!(sound.len() > 32_000, "{} bytes of sound", sound.len());
+    let manifest = std::fs::read(world.work("soprano-mini/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["checkpoint"]["source"], "builtin:soprano-mini");
+    assert!(manifest.get("references").is_none(), "PyTorch's go without saying");
+    assert!(manifest["environment"]["torch"].is_string(), "{}", manifest["environment"]);
+    world.is_clean();
+}
+
+#[test]
+fn two_native_builds_are_byte_identical() {
+    let build = |world: &World| {
+        let words = ["build", "soprano-mini", "--no-speed-gate", "--only", "lm"];
+        crate::harness::Run::from(alone(world, &words).output().unwrap()).exits(0);
+        world.work("soprano-mini-lm")
+    };
+    let (one, other) = (World::new(), World::new());
+    assert_same(&build(&one), &build(&other));
+}
+
+#[test]
+fn what_is_asked_for_and_is_not_here_is_refused() {
+    let world = World::new();
+    let run = |words: &[&str]| crate::harness::Run::from(alone(&world, words).output().unwrap());
+    let torch = run(&["build", "soprano-mini", "--exporter", "torch"]).exits(2).hints();
+    snapshot!("torch_without_python", world, torch.show());
+    let optimum = run(&["build", "soprano-mini", "--exporter", "optimum"]).exits(2).hints();
+    snapshot!("optimum_of_a_decoder", world, optimum.show());
+    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("did you mean 'native'?");
+    run(&["build", "soprano-mini", "--python", "/nowhere"]).exits(2).hints();
+    let unknown = "name: a\nsource: builtin:soprano-maxi\nlm: {}\n";
+    world.write("unknown.yaml", unknown);
+    run(&["build", "unknown.yaml"]).exits(2).says("no checkpoint \"soprano-maxi\"").hints();
+    world.is_clean();
+}
+
+#[test]
+fn answers_of_other_weights_are_not_taken() {
+    let world = World::new();
+    let voice = world.work("voice");
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    let recipe = std::fs::read_to_string(format!("{ROOT}/recipes/soprano-mini.yaml")).unwrap();
+    world.write("voice.yaml", recipe.replace("builtin:soprano-mini", "./voice"));
+    let plan = || {
+        let plan = alone(&world, &["plan", "voice.yaml", "--no-speed-gate"]);
+        crate::harness::Run::from({ plan }.output().unwrap()).exits(0).stderr
+    };
+    assert!(plan().contains("references pytorch, whose recorded answers the checkpoint carries"));
+    let config = voice.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "\n").unwrap();
+    assert!(plan().contains("references float64, for PyTorch is not here"), "{}", plan());
+    // An answer that was changed is not what the list says.
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    std::fs::write(voice.join("references-lm.safetensors"), "other").unwrap();
+    let build = ["build", "voice.yaml", "--no-speed-gate", "--until", "record-lm"];
+    let run = crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(2);
+    run.says("it is not the file that references.json lists");
+}
+
+#[test]
+fn a_native_bundle_is_held_to_pytorch_itself() {
+    let Some(environment) = python() else {
+        return skipped("a_native_bundle_is_held_to_pytorch_itself", "no Python environment: make setup");
+    };
+    let world = World::new();
+    let build =
+        ["build", "soprano-mini", "--references", "float64", "--no-speed-gate", "--only", "lm"];
+    crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(0);
+    // Without the answers that it carries.
+    let voice = world.work("voice");
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    std::fs::remove_file(voice.join("references.json")).unwrap();
+    let python = environment.to_string_lossy().into_owned();
+    let against = ["--python", &python, "validate", "soprano-mini-lm", "--against", "voice"];
+    world.run(against).exits(0);
+    std::fs::write(voice.join("config.json"), "{}").unwrap();
+    let other = world.run(against).exits(2).hints();
+    other.says("config.json is not the file that the bundle was built from");
+}
