@@ -77,6 +77,10 @@ pub(super) fn gather<E: Sync, T: Clone + Default + Send>(
     if values.is_empty() {
         return values;
     }
+    if values.len() <= PART {
+        fill(&axes.0, elements, &mut values, &read);
+        return values;
+    }
     if let Some(run) = axes.run() {
         let parts = values.par_chunks_mut(PART).zip(elements[..run].par_chunks(PART));
         parts.for_each(|(values, elements)| spread(elements, 1, values, &read));

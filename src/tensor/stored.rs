@@ -161,7 +161,7 @@ impl Stored {
         let (again, apart): (Vec<_>, Vec<_>) = axes.partition(|&(_, stride)| stride == 0);
         let again: usize = again.into_iter().map(|(size, _)| size).product();
         let axes = Axes::as_they_lie(apart);
-        if let Some(run) = axes.run() {
+        if let Some(run) = axes.run().filter(|&run| run > PART) {
             return again * elements[..run].par_chunks(PART).map(tally).sum::<usize>();
         }
         let mut count = 0;

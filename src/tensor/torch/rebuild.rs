@@ -2,7 +2,7 @@
 
 use super::globals::{Element, Global, Rebuild};
 use super::value::{Id, Storage, Value, Values, View};
-use super::{Error, damaged};
+use super::{Error, damaged, form};
 
 /// More axes than any tensor has.
 const MOST_AXES: usize = 64;
@@ -113,20 +113,27 @@ fn as_it_lies(values: &Values<'_>, metadata: &[Id]) -> Result<(), Error> {
         {
             Ok(())
         }
-        _ => Err(Error::Format {
-            why: "a tensor's values are its storage's negated or conjugated, which is not read".into(),
-            hint: "call resolve_neg() and resolve_conj() on the tensors before they are saved",
-        }),
+        _ => Err(form(
+            "a tensor's values are its storage's negated or conjugated",
+            "call resolve_neg() and resolve_conj() on the tensors before they are saved",
+        )),
     }
 }
 
 /// A tensor that is refused wherever it is asked for: all that is known is what it is.
 fn foreign(values: &Values<'_>, layout: &'static str, given: &[Id]) -> Value {
-    let element = given.iter().find_map(|&id| match values.get(id) {
+    let of = |id: Id| match values.get(id) {
         Value::Global(Global::Element(element)) => Some(*element),
         Value::Storage(storage) => Some(storage.element),
+        Value::Tensor(view) => Some(view.element),
         _ => None,
-    });
+    };
+    // Of a sparse tensor, the last of its parts has the values.
+    let within = |id: Id| match values.get(id) {
+        Value::Tuple(parts) if parts.len() <= 8 => parts.iter().rev().find_map(|&id| of(id)),
+        _ => of(id),
+    };
+    let element = given.iter().find_map(|&id| within(id));
     static UNKNOWN: Element = Element { name: "", size: 1, dtype: None };
     let element = element.unwrap_or(&UNKNOWN);
     let (shape, strides, bytes) = Default::default();
