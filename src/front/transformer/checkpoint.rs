@@ -170,7 +170,7 @@ fn check_weights(config: &Config, weights: &Weights) -> Result<(), Refused> {
             return refuse(format!("{place}: tensor `{name}` is {is:?}, and {CONFIG} asks for {shape:?}"));
         }
     }
-    // CHECK_FINITE
+    weights.check_finite()?;
     let same = |head| {
         let values = |name| weights.get(name).and_then(|stored| stored.to_f32().ok());
         values(head) == values(EMBEDDING)
