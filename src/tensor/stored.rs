@@ -256,8 +256,151 @@ mod tests {
         {
             assert!(matches!(view(shape, strides), Err(Error::Length { .. })), "{shape:?}");
         }
-        assert!(matches!(halves().to_f32(), Ok(_)));
+        assert!(halves().to_f32().is_ok());
         let whole = Stored::row_major(DType::I64, vec![3], bytes()).unwrap();
         assert!(matches!(whole.to_f32(), Err(Error::Type { is: DType::I64, .. })));
+    }
+
+    /// Every element by its place, one after another.
+    fn plainly(stored: &Stored) -> Vec<f32> {
+        let size = stored.dtype.size();
+        let read = |at: usize| match stored.bytes.get(at * size..(at + 1) * size) {
+            Some(&[a, b]) if stored.dtype == DType::F16 => f16::from_le_bytes([a, b]).to_f32(),
+            Some(&[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
+            Some(&[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            other => panic!("{other:?}"),
+        };
+        let mut places = vec![0];
+        for (&size, &stride) in stored.shape.iter().zip(&stored.strides) {
+            places = places.iter().flat_map(|at| (0..size).map(move |i| at + i * stride)).collect();
+        }
+        places.into_iter().map(read).collect()
+    }
+
+    /// That every way of reading has the values of the plain one, bit by bit.
+    fn agrees(stored: &Stored) {
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let expected = plainly(stored);
+        let what = format!("{:?} {:?} by {:?}", stored.dtype, stored.shape, stored.strides);
+        // A signalling NaN may be quiet after any arithmetic, and is none here.
+        let values = stored.to_f32().unwrap();
+        assert_eq!(bits(&values), bits(&expected), "{what}");
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(stored.to_f32_bytes().unwrap(), bytes, "{what}");
+        let wide = stored.to_f64().unwrap();
+        assert!(
+            wide.iter().zip(&expected).all(|(w, e)| w.to_bits() == f64::from(*e).to_bits()),
+            "{what}"
+        );
+        let infinite = expected.iter().filter(|value| !value.is_finite()).count();
+        assert_eq!(stored.count_not_finite().unwrap(), infinite, "{what}");
+    }
+
+    /// Bytes that are any numbers but signalling NaNs, with some infinities.
+    fn noise(dtype: DType, count: usize) -> Bytes {
+        let mut bytes = Vec::with_capacity(count * dtype.size());
+        for i in 0..count as u32 {
+            let value = match i % 97 {
+                13 => f32::INFINITY,
+                29 => f32::NAN,
+                _ => f32::from_bits(i.wrapping_mul(2_654_435_761) & 0xbfff_ffff),
+            };
+            match dtype {
+                DType::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+                DType::BF16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
+                _ => bytes.extend(value.to_le_bytes()),
+            }
+        }
+        bytes.into()
+    }
+
+    const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+        #[test]
+        fn any_view_is_read_as_element_by_element(
+            axes in proptest::collection::vec((0_usize..8, 0_usize..40), 0..5),
+            dtype in 0_usize..3,
+            misaligned in 0_usize..2,
+        ) {
+            let (shape, strides): (Vec<_>, Vec<_>) = axes.into_iter().unzip();
+            let bytes = noise(FLOATS[dtype], 8 * 40 * 5);
+            let bytes = match misaligned {
+                0 => bytes,
+                _ => Bytes::from([&[7][..], &bytes].concat()).slice(1..),
+            };
+            agrees(&Stored::new(FLOATS[dtype], shape, strides, bytes).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_large_enough_for_every_core_is_read_alike() {
+        for dtype in FLOATS {
+            for shape in
+                [vec![300, 401], vec![401, 300], vec![61, 40, 70], vec![3, 70_001], vec![70_001, 3]]
+            {
+                let count: usize = shape.iter().product();
+                let stored = Stored::row_major(dtype, shape.clone(), noise(dtype, count)).unwrap();
+                agrees(&stored);
+                let turned: Vec<usize> = (0..shape.len()).rev().collect();
+                agrees(&stored.transposed(&turned));
+                if shape.len() == 3 {
+                    for order in [[1, 0, 2], [0, 2, 1], [1, 2, 0], [2, 0, 1]] {
+                        agrees(&stored.transposed(&order));
+                    }
+                }
+            }
+            // Every third column, and one row many times.
+            let bytes = noise(dtype, 300 * 402);
+            agrees(&Stored::new(dtype, vec![300, 134], vec![402, 3], bytes.clone()).unwrap());
+            agrees(&Stored::new(dtype, vec![300, 402], vec![0, 1], bytes.clone()).unwrap());
+            agrees(&Stored::new(dtype, vec![402, 300], vec![1, 0], bytes).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (of_half(bits.to_le_bytes()), f16::from_bits(bits).to_f32());
+            assert!(
+                ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()),
+                "{bits:#x}"
+            );
+            let (ours, theirs) = (of_bfloat(bits.to_le_bytes()), bf16::from_bits(bits).to_f32());
+            assert!(
+                ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()),
+                "{bits:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn shapes_that_overflow_are_refused_or_empty() {
+        let far = 1 << 40;
+        let view = |shape: &[usize]| {
+            Stored::new(DType::F32, shape.to_vec(), vec![0; shape.len()], Bytes::from_static(&[0; 4]))
+        };
+        assert!(matches!(view(&[far, far]), Err(Error::Length { .. })));
+        assert_eq!(view(&[3, 2]).unwrap().to_f32().unwrap(), [0.0; 6]);
+        let empty = view(&[far, far, 0]).unwrap();
+        assert!(
+            empty.is_empty()
+                && empty.to_f32().unwrap().is_empty()
+                && empty.count_not_finite().unwrap() == 0
+        );
+        assert_eq!(empty.bytes().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn bytes_of_f32_are_not_copied_and_others_are() {
+        let bytes = noise(DType::F32, 6);
+        let stored = Stored::row_major(DType::F32, vec![2, 3], bytes.clone()).unwrap();
+        assert_eq!(stored.to_f32_bytes().unwrap().as_ptr(), bytes.as_ptr());
+        assert_ne!(stored.transposed(&[1, 0]).to_f32_bytes().unwrap().as_ptr(), bytes.as_ptr());
+        let integers = Stored::row_major(DType::I32, vec![6], bytes).unwrap();
+        for error in [integers.to_f32_bytes().unwrap_err(), integers.count_not_finite().unwrap_err()] {
+            assert!(matches!(error, Error::Type { is: DType::I32, .. }), "{error}");
+        }
     }
 }

@@ -60,6 +60,9 @@ impl Archive {
             )));
         }
         spans.sort_unstable();
+        if spans.first().is_some_and(|&(start, _)| start != 0) {
+            return Err(damaged("its zip archive begins after something else"));
+        }
         let ends = spans.iter().map(|&(_, end)| end);
         let starts = spans.iter().skip(1).map(|&(start, _)| start);
         let mut edges = ends.zip(starts.chain([zip.directory_offset() as usize]));

@@ -36,6 +36,7 @@ def cut() -> dict[str, dict]:
         "zip-without-its-last-byte": case(whole[:-1], FORMAT, "cut short"),
         "zip-and-more": case(whole + b"more", FORMAT, "4 bytes follow", python=None),
         "zip-after-more": case(b"more" + whole, FORMAT),
+        "zip-after-a-zip": case(whole + whole, FORMAT, "begins after", python=None),
         "zip-of-nothing": case(archive([]), FORMAT),
     }
 
