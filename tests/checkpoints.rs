@@ -94,7 +94,8 @@ fn every_hostile_checkpoint_has_its_code() {
                 assert_eq!(refused.code, code, "{name}: {refused}");
                 assert!(refused.message.contains(&case.says), "{name}: {refused}");
                 assert!(refused.message.contains(&path.display().to_string()), "{name}: {refused}");
-                let helps = !refused.hint.is_empty() || ["-dtype", "-shape"].iter().any(|e| code.ends_with(e));
+                let helps =
+                    !refused.hint.is_empty() || ["-dtype", "-shape"].iter().any(|e| code.ends_with(e));
                 assert!(helps, "{name}: {refused}");
                 assert!(refused.message.len() < 700, "{name}: {refused}");
             }
@@ -199,7 +200,8 @@ fn a_file_with_any_other_byte_is_read_or_refused() {
                 let mut other = whole.clone();
                 other[at] ^= change;
                 let values = within_bounds(name, || load_bytes(other));
-                read += usize::from(values.is_ok_and(|v| v.values().map(Vec::len).sum::<usize>() < 4000));
+                read +=
+                    usize::from(values.is_ok_and(|v| v.values().map(Vec::len).sum::<usize>() < 4000));
             }
         }
         // Padding and values, which nothing contradicts.
@@ -211,7 +213,8 @@ fn a_file_with_any_other_byte_is_read_or_refused() {
 fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, data) in records {
         zip.start_file(*name, stored).unwrap();
         zip.write_all(data).unwrap();
@@ -236,8 +239,15 @@ fn a_pickle_costs_what_its_length_does() {
         pickle
     };
     // A tensor over 24 bytes, its function and arguments kept, and made once more by five bytes.
-    let (text, floats) = (b"X\x07\0\0\0storageq\0", b"ctorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x06tQ");
-    let tensor = [&b"}(ctorch._utils\n_rebuild_tensor_v2\nq\x01(("[..], text, floats, b"K\0(", &[b'K', 1].repeat(64)];
+    let (text, floats) =
+        (b"X\x07\0\0\0storageq\0", b"ctorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x06tQ");
+    let tensor = [
+        &b"}(ctorch._utils\n_rebuild_tensor_v2\nq\x01(("[..],
+        text,
+        floats,
+        b"K\0(",
+        &[b'K', 1].repeat(64),
+    ];
     let tensor = [&tensor.concat()[..], b"t(", &[b'K', 1].repeat(64), b"t\x89}tq\x02R"].concat();
     let names = long(b"", b"X\0\0\0\0", b".");
     for (what, pickle) in [
@@ -267,7 +277,8 @@ fn a_pickle_costs_what_its_length_does() {
 fn more_records_than_are_listed_in_time_are_refused() {
     let names: Vec<String> = (0..50_000).map(|at| format!("a/data/{at}")).collect();
     let records = names.iter().map(|name| (name.as_str(), &b""[..]));
-    let records: Vec<_> = [("a/data.pkl", &b"}."[..]), ("a/version", b"3\n")].into_iter().chain(records).collect();
+    let records: Vec<_> =
+        [("a/data.pkl", &b"}."[..]), ("a/version", b"3\n")].into_iter().chain(records).collect();
     let many = archive(&records);
     assert_eq!(within_bounds("many records", || load_bytes(many)).unwrap().len(), 0);
 }

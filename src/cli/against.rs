@@ -23,7 +23,9 @@ enum Error {
     #[error("{}: {file} is not the file that the bundle was built from", checkpoint.display())]
     #[diagnostic(
         code(cli::other_checkpoint),
-        help("--against names the folder of the bundle's own checkpoint; manifest.json lists its files")
+        help(
+            "--against names the folder of the bundle's own checkpoint; manifest.json lists its files"
+        )
     )]
     OtherCheckpoint { checkpoint: PathBuf, file: String },
     #[error("the bundle's recipe.lock.yaml exports no graph {0:?}")]
@@ -40,7 +42,8 @@ impl PyTorch {
         let is_there = |name: &str| manifest.graphs.contains_key(name);
         recipe.graphs.0.retain(|(name, _)| is_there(name));
         let here_is = Checkpoint::open(folder, &family::of(&recipe).selection(&recipe))?;
-        if let Some(other) = here_is.files.iter().find(|file| !manifest.checkpoint.files.contains(file)) {
+        if let Some(other) = here_is.files.iter().find(|file| !manifest.checkpoint.files.contains(file))
+        {
             let (checkpoint, file) = (folder.to_owned(), other.name.clone());
             return Err(Box::new(Error::OtherCheckpoint { checkpoint, file }));
         }

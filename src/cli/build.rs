@@ -186,8 +186,7 @@ pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
         chosen.name = chosen.name.map(|name| format!("{name}-{}", options.only.join("-")));
     }
     let Means { exporter, references } = options.means;
-    let wishes =
-        Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
+    let wishes = Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
     let mut build = request(chosen, &options.output, wishes, here)?;
     build.trust_code = options.trust_code;
     match &options.until {

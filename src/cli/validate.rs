@@ -1,9 +1,9 @@
 use std::path::Path;
 
+use super::against::PyTorch;
 use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::parsers::Asked;
-use super::against::PyTorch;
 use super::terminal::{self, header, row, table};
 use super::{Answer, Failure, INTERRUPTED, Outcome, is_free, json, say};
 use crate::audio::{Encoding, Wav};

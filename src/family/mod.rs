@@ -48,6 +48,15 @@ pub fn built_in(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().flat_map(|family| family.built_in).find(|voice| voice.name == name)
 }
 
+/// What sentences become, as upstream reads them to the letter.
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    /// The prompt of a sentence as a whole.
+    pub whole: fn(&str) -> String,
+    /// The prompts that a text is cut into.
+    pub pieces: fn(&str) -> Vec<String>,
+}
+
 /// A model family.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -65,6 +74,8 @@ pub struct Family {
     pub fronts: &'static [(&'static str, &'static dyn Front)],
     /// What writes a causal graph that a recipe names.
     pub causal_front: Option<&'static dyn Front>,
+    /// What sentences become for the original model; none where the family has no text front end.
+    pub text: Option<Text>,
     /// Puts them together.
     pub speaker: Option<Assemble>,
     /// Samples of a frame and samples a second, where no graph of a bundle says them.

@@ -13,6 +13,7 @@ pub const FAMILY: Family = Family {
     causal_weights: LANGUAGE_MODEL,
     voice: &[],
     fronts: &[],
+    text: None,
     causal_front: Some(&Transformer { stop: None }),
     speaker: None,
     usual_sound: None,

@@ -9,13 +9,13 @@ use prost::Message;
 
 use super::error::Error;
 use super::external;
-use crate::files::map;
 use super::model::{LIMIT, Model};
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::value_of;
 use super::walk::for_each_initializer;
 use super::write;
 use crate::digest::{Digest, HashingWriter};
+use crate::files::map;
 use crate::files::{self, Staged};
 
 /// Tensors of fewer bytes stay in the model's file, as the `onnx` package has it.

@@ -2,6 +2,7 @@
 
 mod cache;
 mod carried;
+mod double;
 mod error;
 mod judge;
 mod pack;

@@ -90,7 +90,9 @@ fn can_end(build: &Build<'_>, plan: &Plan) -> Result<(), Error> {
 fn needs_python(build: &Build<'_>, work: &Work) -> bool {
     match work {
         Work::Checkpoint => matches!(build.source, Source::Hub { .. } | Source::Synthetic { .. }),
-        Work::Export(name) => build.recipe.graph(name).is_some_and(|graph| graph.exporter().is_python()),
+        Work::Export(name) => {
+            build.recipe.graph(name).is_some_and(|graph| graph.exporter().is_python())
+        }
         Work::Record(_) | Work::Speak => {
             build.recipe.oracle() == Oracle::PyTorch && carried::of(build, work).is_none()
         }

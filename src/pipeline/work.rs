@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::double::Double;
 use super::plan::steps;
 use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
 use super::walk::Walk;
@@ -12,16 +13,16 @@ use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
+use crate::front::Asked;
 use crate::interface::{Interface, Signature};
 use crate::ir::{self, Model};
-use crate::front::Asked;
 use crate::names::{Exporter, Oracle, Word as _};
 use crate::passes::{self, Given};
 use crate::quantize;
 use crate::recipe::{Form, Graph};
 use crate::runtime::built_in;
 use crate::source::Source;
-use crate::validate;
+use crate::validate::{self, record::Watch};
 
 /// What a stage of this work leaves in `folder`, and what it found out.
 pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<serde_json::Value, Error> {
@@ -194,7 +195,9 @@ impl Context<'_> {
     /// Records what the original module answers.
     fn record(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let ports = graph.ports();
-        if let Some(answered) = self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)? {
+        if let Some(answered) =
+            self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)?
+        {
             return Ok(answered);
         }
         let (references, hidden_states): (_, &[u32]) = match graph {
@@ -213,7 +216,11 @@ impl Context<'_> {
 
     /// What the original model answers where no Python is needed for it: in double precision, or as the checkpoint
     /// carries it.
-    fn answered_without_python(&self, work: &Work, file: &str) -> Result<Option<serde_json::Value>, Error> {
+    fn answered_without_python(
+        &self,
+        work: &Work,
+        file: &str,
+    ) -> Result<Option<serde_json::Value>, Error> {
         match self.build.recipe.oracle() {
             Oracle::Float64 => self.in_double(work, file).map(Some),
             Oracle::PyTorch => {
@@ -224,8 +231,24 @@ impl Context<'_> {
         }
     }
 
-    fn in_double(&self, _work: &Work, _file: &str) -> Result<serde_json::Value, Error> {
-        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
+    /// What the model answers in double precision.
+    fn in_double(&self, work: &Work, file: &str) -> Result<serde_json::Value, Error> {
+        let reporter = self.walk.reporter;
+        let progress = |done: usize, total: usize| {
+            reporter.progress("record references", done as u64, total as u64)
+        };
+        let double = Double {
+            recipe: &self.build.recipe,
+            checkpoint: &self.checkpoint_folder()?,
+            watch: Watch { progress: &progress, interrupted: self.build.interrupted },
+        };
+        let (answers, result) = match work {
+            Work::Record(name) => (double.references(name)?, serde_json::json!({})),
+            _ => double.speech()?,
+        };
+        let path = self.folder.join(file);
+        std::fs::write(&path, answers.to_bytes()?).map_err(Error::io(&path))?;
+        Ok(result)
     }
 
     /// Draws a checkpoint's weights.

@@ -86,11 +86,13 @@ fn answers_of_other_weights_are_not_taken() {
 #[test]
 fn a_native_bundle_is_held_to_pytorch_itself() {
     let Some(environment) = python() else {
-        return skipped("a_native_bundle_is_held_to_pytorch_itself", "no Python environment: make setup");
+        return skipped(
+            "a_native_bundle_is_held_to_pytorch_itself",
+            "no Python environment: make setup",
+        );
     };
     let world = World::new();
-    let build =
-        ["build", "soprano-mini", "--references", "float64", "--no-speed-gate", "--only", "lm"];
+    let build = ["build", "soprano-mini", "--references", "float64", "--no-speed-gate", "--only", "lm"];
     crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(0);
     // Without the answers that it carries.
     let voice = world.work("voice");

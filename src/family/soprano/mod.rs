@@ -4,11 +4,12 @@ mod format_1;
 mod repetition;
 mod speaker;
 
-use super::{BuiltIn, Family};
+use super::{BuiltIn, Family, Text};
 use crate::front::transformer::Transformer;
 use crate::front::vocos::{Dimensions, Vocos};
 use crate::names::{Exporter, Role};
 use crate::recipe::{GraphShape, Shape};
+use crate::speech::text::{self, Faults};
 
 pub use format_1::upgrade;
 pub use speaker::Soprano;
@@ -69,6 +70,16 @@ const VOCOS: Vocos = Vocos {
     version,
 };
 
+fn whole(sentence: &str) -> String {
+    text::prompt(&text::normalize(sentence.trim(), Faults::Kept))
+}
+
+fn pieces(written: &str) -> Vec<String> {
+    let sentences = text::sentences(&text::normalize(written.trim(), Faults::Kept), Faults::Kept);
+    let spoken = sentences.iter().filter(|sentence| sentence.contains(char::is_alphanumeric));
+    spoken.map(|sentence| text::prompt(sentence)).collect()
+}
+
 /// The release that a decoder's dimensions belong to.
 fn version(of: &Dimensions) -> &'static str {
     let rest = (of.input_channels, of.intermediate_dim, of.layers, of.dw_kernel, of.n_fft);
@@ -109,6 +120,7 @@ pub const FAMILY: Family = Family {
     voice: &[LM, DECODER],
     fronts: &[(DECODER, &VOCOS), (LM, &Transformer { stop: Some("[STOP]") })],
     causal_front: None,
+    text: Some(Text { whole, pieces }),
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
     built_in: BUILT_IN,

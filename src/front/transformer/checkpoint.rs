@@ -63,13 +63,17 @@ impl Transformer {
         let largest = ids.values().copied().max().unwrap_or(0);
         let place = path.display();
         if largest >= vocabulary as u64 {
-            return refuse(format!("{place} has the id {largest}, and {CONFIG} a vocabulary of {vocabulary}"));
+            return refuse(format!(
+                "{place} has the id {largest}, and {CONFIG} a vocabulary of {vocabulary}"
+            ));
         }
         if let Some((stop, id)) = self.stop.and_then(|stop| Some((stop, *ids.get(stop)?))) {
             for (file, listed) in &named {
                 if !listed.contains(&id) && (!listed.is_empty() || *file == CONFIG) {
                     let listed = one(listed);
-                    return refuse(format!("{place} has {stop} as {id}, and {file} has eos_token_id {listed}"));
+                    return refuse(format!(
+                        "{place} has {stop} as {id}, and {file} has eos_token_id {listed}"
+                    ));
                 }
             }
         }
@@ -79,7 +83,8 @@ impl Transformer {
         }
         let fields = object(&described)?;
         let token = fields.get("eos_token");
-        let token = token.and_then(|token| token.get("content")).or(token).filter(|token| !token.is_null());
+        let token =
+            token.and_then(|token| token.get("content")).or(token).filter(|token| !token.is_null());
         let Some(token) = token else { return Ok(()) };
         let found = token.as_str().and_then(|token| ids.get(token)).copied();
         let all: Vec<u64> = named.iter().flat_map(|(_, listed)| listed).copied().collect();
@@ -167,7 +172,9 @@ fn check_weights(config: &Config, weights: &Weights) -> Result<(), Refused> {
         };
         if stored.shape() != shape {
             let is = stored.shape();
-            return refuse(format!("{place}: tensor `{name}` is {is:?}, and {CONFIG} asks for {shape:?}"));
+            return refuse(format!(
+                "{place}: tensor `{name}` is {is:?}, and {CONFIG} asks for {shape:?}"
+            ));
         }
     }
     weights.check_finite()?;

@@ -263,7 +263,10 @@ impl Fields<'_> {
         let Some(kind) = KINDS.iter().find(|kind| kind.model_type == model_type) else {
             return Err(Refused::new(
                 "lm-unsupported",
-                format!("{}: a model of model_type {model_type:?} is not supported", self.path.display()),
+                format!(
+                    "{}: a model of model_type {model_type:?} is not supported",
+                    self.path.display()
+                ),
                 "use `exporter: optimum` for it",
             ));
         };

@@ -245,8 +245,7 @@ impl Builder<'_> {
         let by_head =
             shared.shapes.of(&mut self.sketch, &shared.batch, &[-1, heads + 2 * kv_heads, size]);
         let qkv = self.sketch.add("Reshape", &format!("{at}/heads"), [&qkv, &by_head]);
-        let parts =
-            self.sketch.split(&format!("{at}/qk_v"), &qkv, 2, &[heads + kv_heads, kv_heads]);
+        let parts = self.sketch.split(&format!("{at}/qk_v"), &qkv, 2, &[heads + kv_heads, kv_heads]);
         let [mut qk, v]: [String; 2] = parts.try_into().expect("two parts");
         if config.qk_norm {
             let rows: Vec<_> = ["q", "k"]

@@ -2,16 +2,20 @@
 
 mod checkpoint;
 mod config;
+mod float64;
 mod graph;
 mod rotary;
 #[cfg(test)]
 mod tests;
 mod weights;
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 pub use checkpoint::Checkpoint;
 pub use config::{Config, Rotation};
+pub use float64::InDouble;
 
 use super::{Asked, Drafted, Front};
 use crate::names::Ports;
@@ -30,7 +34,8 @@ impl Front for Transformer {
         let Ports::Causal(names) = asked.ports else {
             return Err(Refused::new("lm-unsupported", "a language model is a causal graph", ""));
         };
-        if let Some(layer) = asked.hidden_states.iter().find(|layer| **layer as usize >= config.layers) {
+        if let Some(layer) = asked.hidden_states.iter().find(|layer| **layer as usize >= config.layers)
+        {
             let layers = config.layers;
             let message = format!("`hidden_states` has layer {layer}, and the model has {layers}");
             return Err(Refused::new("request", message, "layers are counted from 0"));
@@ -40,6 +45,11 @@ impl Front for Transformer {
         architecture.insert("parameters".to_owned(), json!(parameters));
         let draft = graph::draft(&config, &weights, names, asked);
         Ok(Drafted { draft, architecture, sound: None })
+    }
+
+    fn in_double(&self, checkpoint: &Path) -> Result<super::InDouble, Refused> {
+        let Checkpoint { config, weights } = self.open(checkpoint)?;
+        Ok(super::InDouble::Causal(Box::new(InDouble::new(&config, &weights)?)))
     }
 }
 

@@ -63,9 +63,8 @@ impl Rotary {
 
 /// By pair of channels, the share of the unscaled frequency (Peng et al. 2023, section 3.2).
 fn ramp(config: &Config) -> Vec<f32> {
-    let Rotation::Yarn {
-        beta_fast, beta_slow, original_max_position_embeddings, truncate, ..
-    } = config.rotation
+    let Rotation::Yarn { beta_fast, beta_slow, original_max_position_embeddings, truncate, .. } =
+        config.rotation
     else {
         return Vec::new();
     };

@@ -30,8 +30,12 @@ impl Small {
             "tie_word_embeddings": false, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
             "attention_bias": false, "eos_token_id": 3,
         });
-        let mut small =
-            Small { folder: tempfile::tempdir().unwrap(), config, tensors: Vec::new(), tokenizer: None };
+        let mut small = Small {
+            folder: tempfile::tempdir().unwrap(),
+            config,
+            tensors: Vec::new(),
+            tokenizer: None,
+        };
         small.add("model.embed_tokens.weight", &[10, 8]);
         small.add("model.norm.weight", &[8]);
         small.add("lm_head.weight", &[10, 8]);
@@ -88,8 +92,7 @@ impl Small {
     fn draft(&self, opset: u32, hidden_states: &[u32], last_logits: bool) -> Result<Model, Refused> {
         let checkpoint = self.write();
         let ports = Ports::usual(Role::Causal);
-        let asked =
-            Asked { checkpoint: &checkpoint, opset, ports: &ports, hidden_states, last_logits };
+        let asked = Asked { checkpoint: &checkpoint, opset, ports: &ports, hidden_states, last_logits };
         Ok(FRONT.draft(&asked)?.draft.whole("small.onnx").expect("a consistent graph"))
     }
 
@@ -126,11 +129,15 @@ fn outputs_stand_in_the_bundles_order() {
         ["0.key", "0.value", "1.key", "1.value"].map(|part| format!("{word}.{part}")).to_vec()
     };
     let graph = model.graph_proto();
-    let wanted = [vec!["logits".to_owned()], caches("present"), vec![
-        "hidden_states.1".to_owned(),
-        "hidden_states.0".to_owned(),
-        "last_hidden_state".to_owned(),
-    ]];
+    let wanted = [
+        vec!["logits".to_owned()],
+        caches("present"),
+        vec![
+            "hidden_states.1".to_owned(),
+            "hidden_states.0".to_owned(),
+            "last_hidden_state".to_owned(),
+        ],
+    ];
     assert_eq!(names(&graph.output), wanted.concat());
     let inputs = ["input_ids", "attention_mask", "position_ids"].map(str::to_owned).to_vec();
     assert_eq!(names(&graph.input), [inputs, caches("past_key_values")].concat());
@@ -218,7 +225,12 @@ fn a_config_that_contradicts_itself_or_is_another_models_is_refused() {
         ("rope_scaling", json!([]), "checkpoint-config", "`rope_scaling` is [], expected an object"),
         ("rope_scaling", json!({"rope_type": "dynamic"}), "lm-unsupported", "change with the length"),
         ("rope_scaling", json!({"type": "new"}), "checkpoint-config", "`rope_scaling.type` is \"new\""),
-        ("rope_scaling", json!({"type": "linear", "factor": 0}), "checkpoint-config", "`factor` above 0"),
+        (
+            "rope_scaling",
+            json!({"type": "linear", "factor": 0}),
+            "checkpoint-config",
+            "`factor` above 0",
+        ),
         ("layer_types", json!(["chunked", "x"]), "lm-unsupported", "`layer_types` has \"chunked\""),
     ] {
         let (found, message) = with(key, value.clone());
@@ -238,7 +250,10 @@ fn a_window_shorter_than_the_model_is_refused() {
     };
     let refused = windowed(63, true).unwrap_err();
     assert_eq!(refused.code, "lm-unsupported");
-    assert!(refused.message.contains("1 of 2 layers attend to the last 63 positions alone"), "{refused}");
+    assert!(
+        refused.message.contains("1 of 2 layers attend to the last 63 positions alone"),
+        "{refused}"
+    );
     windowed(64, true).unwrap();
     windowed(63, false).unwrap();
 }
@@ -259,7 +274,10 @@ fn a_tokenizer_of_another_model_is_refused() {
     with(tokenizer(3, 9)).unwrap();
     let refused = with(tokenizer(3, 10)).unwrap_err();
     assert_eq!(refused.code, "checkpoint-tokenizer");
-    assert!(refused.message.ends_with("has the id 10, and config.json a vocabulary of 10"), "{refused}");
+    assert!(
+        refused.message.ends_with("has the id 10, and config.json a vocabulary of 10"),
+        "{refused}"
+    );
     let refused = with(tokenizer(2, 9)).unwrap_err();
     assert_eq!(refused.code, "checkpoint-tokenizer");
     assert!(refused.message.contains("has [STOP] as 2"), "{refused}");

@@ -77,6 +77,11 @@ impl Checkpoint {
         Ok(Self { dimensions, weights, window })
     }
 
+    /// All of its tensors.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
     /// A tensor that [`Dimensions::tensors`] lists.
     pub(super) fn tensor(&self, name: &str) -> Result<&Stored, Refused> {
         self.weights.get(name).ok_or_else(|| missing(&self.weights, name))
@@ -113,8 +118,12 @@ impl Dimensions {
             })
             .collect();
         let [embed, depthwise, pointwise, out, _] = TELLING.map(|(name, _)| shape(name));
-        let (&[dim, input_channels, input_kernel], &[_, _, dw_kernel], &[intermediate_dim, _], &[rows, _]) =
-            (embed, depthwise, pointwise, out)
+        let (
+            &[dim, input_channels, input_kernel],
+            &[_, _, dw_kernel],
+            &[intermediate_dim, _],
+            &[rows, _],
+        ) = (embed, depthwise, pointwise, out)
         else {
             return Err(refuse_shape(weights, &wrong));
         };
@@ -130,7 +139,8 @@ impl Dimensions {
         for (name, kernel) in [(TELLING[0].0, input_kernel), (TELLING[1].0, dw_kernel)] {
             if kernel.is_multiple_of(2) {
                 let shape = shape(name);
-                wrong.push(format!("{name} is {shape:?}: an even kernel ({kernel}) changes the length"));
+                wrong
+                    .push(format!("{name} is {shape:?}: an even kernel ({kernel}) changes the length"));
             }
         }
         let of_window = |n: usize| n >= 4 && n.is_multiple_of(2) && n.is_multiple_of(hops);
@@ -224,11 +234,12 @@ fn first_gap(blocks: &BTreeSet<u64>) -> Option<u64> {
 /// Holds names and shapes against those of a decoder of these dimensions.
 fn whole(weights: &Weights, dimensions: &Dimensions) -> Result<(), Refused> {
     let expected = dimensions.tensors();
-    let wrong = expected.iter().filter_map(|(name, shape)| match weights.get(name).map(Stored::shape) {
-        None => Some(format!("{name} is missing, expected {shape:?}")),
-        Some(is) if is != shape => Some(format!("{name} is {is:?}, expected {shape:?}")),
-        Some(_) => None,
-    });
+    let wrong =
+        expected.iter().filter_map(|(name, shape)| match weights.get(name).map(Stored::shape) {
+            None => Some(format!("{name} is missing, expected {shape:?}")),
+            Some(is) if is != shape => Some(format!("{name} is {is:?}, expected {shape:?}")),
+            Some(_) => None,
+        });
     let known: BTreeSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     let more = weights.iter().filter(|(name, _)| !known.contains(name));
     let more = more.map(|(name, stored)| format!("{name} {:?} is not expected", stored.shape()));
@@ -254,8 +265,9 @@ fn check_finite(weights: &Weights) -> Result<(), Refused> {
         let count = values.iter().filter(|value| !value.is_finite()).count();
         if count > 0 {
             let (place, all) = (weights.place(name).display(), stored.len());
-            let message =
-                format!("{place}: tensor `{name}` has {count} of {all} values that are NaN or infinite");
+            let message = format!(
+                "{place}: tensor `{name}` has {count} of {all} values that are NaN or infinite"
+            );
             let hint = "the checkpoint is damaged or training diverged; use another one";
             return Err(Refused::new("checkpoint-nan", message, hint));
         }

@@ -1,10 +1,14 @@
 //! Vocos: a ConvNeXt backbone whose head writes the spectrum that an inverse STFT turns into sound.
 
 mod dimensions;
+mod float64;
 mod graph;
 mod weights;
 
+use std::path::Path;
+
 pub use dimensions::Dimensions;
+pub use float64::InDouble;
 
 use super::{Asked, Drafted, Front, Sound};
 use crate::names::Ports;
@@ -31,7 +35,11 @@ pub struct Vocos {
 impl Front for Vocos {
     fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused> {
         let Ports::Signal(ports) = asked.ports else {
-            return Err(Refused::new("checkpoint-architecture", "a Vocos decoder is a signal graph", ""));
+            return Err(Refused::new(
+                "checkpoint-architecture",
+                "a Vocos decoder is a signal graph",
+                "",
+            ));
         };
         let checkpoint = Checkpoint::open(self, asked.checkpoint)?;
         let dimensions = &checkpoint.dimensions;
@@ -44,5 +52,11 @@ impl Front for Vocos {
             }),
             draft: graph::draft(self, &checkpoint, ports, asked.opset)?,
         })
+    }
+
+    fn in_double(&self, checkpoint: &Path) -> Result<super::InDouble, Refused> {
+        let checkpoint = Checkpoint::open(self, checkpoint)?;
+        let model = InDouble::new(self, &checkpoint.dimensions, checkpoint.weights())?;
+        Ok(super::InDouble::Signal(Box::new(model)))
     }
 }
