@@ -117,7 +117,9 @@ pub enum Error {
     #[error("{text:?} is not a checkpoint: neither a folder here, nor a hub id, nor seeded:PRESET")]
     #[diagnostic(
         code(source::unknown),
-        help("a folder, as ./checkpoint; a hub repository, as OWNER/NAME[@REVISION]; or seeded:soprano-1.1")
+        help(
+            "a folder, as ./checkpoint; a hub repository, as OWNER/NAME[@REVISION]; or seeded:soprano-1.1"
+        )
     )]
     Unknown { text: String },
     /// The text begins with `~` and does not name the user's own home folder.

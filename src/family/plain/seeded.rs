@@ -82,3 +82,48 @@ fn head() -> Vec<Drawn> {
         Drawn::hann("istft.window", N_FFT),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Weights;
+
+    #[test]
+    fn architectures_differ_in_what_they_are_for() {
+        for (preset, class, tensors, own) in [
+            ("llama-2l", "LlamaForCausalLM", 20, "model.norm.weight"),
+            ("mistral-2l", "MistralForCausalLM", 21, "lm_head.weight"),
+            ("qwen2-2l", "Qwen2ForCausalLM", 27, "model.layers.1.self_attn.k_proj.bias"),
+            ("qwen3-2l", "Qwen3ForCausalLM", 25, "model.layers.1.self_attn.k_norm.weight"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let told = synthesize(preset, 0, &[], folder.path()).unwrap();
+            assert_eq!(told["architecture"]["architecture"], class);
+            assert_eq!(told["architecture"]["vocab_size"], 160);
+            let weights = Weights::of_language_model(folder.path()).unwrap();
+            assert_eq!(weights.len(), tensors, "{preset}");
+            assert!(weights.get(own).is_some(), "{preset}");
+            for (name, stored) in weights.iter() {
+                let values = stored.to_f32().unwrap();
+                assert!(values.iter().all(|v| v.is_finite()), "{name}");
+                assert!(values.iter().any(|v| *v != values[0]), "{name} is constant");
+            }
+            let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+            assert_eq!(config.contains("llama3"), preset == "llama-2l");
+        }
+        let refused = synthesize("llama", 0, &[], Path::new("nowhere")).unwrap_err();
+        assert!(refused.to_string().starts_with("`preset` is \"llama\""), "{refused}");
+    }
+
+    #[test]
+    fn the_head_has_its_window() {
+        let folder = tempfile::tempdir().unwrap();
+        synthesize("istft-head", 0, &[], folder.path()).unwrap();
+        let path = folder.path().join("head.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let weights = Weights::from_safetensors_bytes(bytes.into(), &path).unwrap();
+        let shape = |name: &str| weights.get(name).unwrap().shape().to_vec();
+        assert_eq!((shape("out.weight"), shape("out.bias")), (vec![514, 48], vec![514]));
+        assert_eq!(weights.get("istft.window").unwrap().to_f32().unwrap()[256], 1.0);
+    }
+}

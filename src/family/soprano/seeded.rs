@@ -221,3 +221,123 @@ fn tilt(position: f64) -> f64 {
     let formants = formant(0.03, 0.02, 0.8) + formant(0.1, 0.03, 0.9) + formant(0.18, 0.04, 0.7);
     2.2 - 6.0 * libm::sqrt(position) + formants
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{Checkpoint, Files, Selection, Weights};
+
+    fn write(preset: &str, seed: u64) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let graphs = [DECODER.to_owned(), LM.to_owned()];
+        let told = synthesize(preset, seed, &graphs, folder.path()).unwrap();
+        assert_eq!((&told["preset"], &told["seed"]), (&json!(preset), &json!(seed)));
+        folder
+    }
+
+    fn digest(folder: &tempfile::TempDir) -> String {
+        let all = Selection { weights: vec![Files::of(&["decoder.pth"])], companions: &[] };
+        let rest = Files::of(&["*.json", "*.safetensors"]);
+        let selection = Selection { weights: all.weights.into_iter().chain([rest]).collect(), ..all };
+        let checkpoint = Checkpoint::open(folder.path(), &selection);
+        checkpoint.unwrap().digest().short()
+    }
+
+    #[test]
+    fn bytes_are_the_same_on_every_machine() {
+        // Where these change, so do checkpoints that bundles name: `seeded::DRAW` goes up.
+        for (preset, seed, known) in [("tiny", 0, ""), ("tiny", 7, ""), ("tiny-1.0", 0, "")] {
+            assert_eq!(digest(&write(preset, seed)), known, "{preset}#{seed}");
+        }
+    }
+
+    #[test]
+    fn every_tensor_is_spread_as_it_should_be() {
+        for preset in ["tiny", "tiny-1.0"] {
+            let folder = write(preset, 1);
+            let decoder = Weights::of_state_dict(&folder.path().join("decoder.pth")).unwrap();
+            let lm = Weights::of_language_model(folder.path()).unwrap();
+            for (name, stored) in decoder.iter().chain(lm.iter()) {
+                let values = stored.to_f64().unwrap();
+                let count = values.len() as f64;
+                let mean = values.iter().sum::<f64>() / count;
+                let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt();
+                let inputs: usize = stored.shape().iter().skip(1).product();
+                let (centre, spread) = match name {
+                    "head.out.weight" | "head.out.bias" | "head.istft.window" => continue,
+                    _ if name.ends_with("gamma") => (0.5_f64.sqrt(), 0.3 * 0.5_f64.sqrt()),
+                    _ if name.starts_with("decoder.") && name.ends_with("bias") => (0.0, 0.2),
+                    _ if name.starts_with("decoder.") && stored.shape().len() == 1 => (1.0, 0.2),
+                    _ if name.starts_with("decoder.") => (0.0, (inputs as f64).powf(-0.5)),
+                    _ if stored.shape().len() == 1 => (1.0, 0.1),
+                    _ => (0.0, 1.0 / 24.0),
+                };
+                // Five standard errors; bf16 rounds by up to one part in 256.
+                let error = 5.0 * spread / count.sqrt();
+                assert!((mean - centre).abs() < error + centre / 256.0, "{name}: {mean}");
+                assert!((deviation - spread).abs() < error, "{name}: {deviation}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_head_makes_spectra_like_those_of_speech() {
+        let folder = write("tiny", 1);
+        let decoder = Weights::of_state_dict(&folder.path().join("decoder.pth")).unwrap();
+        let values = |name: &str| decoder.get(name).unwrap().to_f64().unwrap();
+        let (bias, weight) = (values("head.out.bias"), values("head.out.weight"));
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let square = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64;
+        // Log-magnitudes about the formants at 480, 1600 and 2880 Hz, then at 8000 and 16000 Hz.
+        for (at, wanted) in [(31, 1.955), (102, 1.209), (184, 0.354), (512, -2.04), (1020, -3.78)] {
+            let found = mean(&bias[at - 4..at + 5]);
+            assert!((found - wanted).abs() < 0.17, "{at}: {found}");
+        }
+        let (loud, phases) = weight.split_at(Decoder::BINS * 32);
+        // Summed over a row's inputs of unit variance: 0.6 of their own and 0.5 shared; phases by 3 radians.
+        let own = square(loud) * 32.0;
+        assert!((own - 0.61).abs() < 0.25, "{own}");
+        assert!((square(phases) * 32.0 - 9.0).abs() < 0.5);
+        let columns: Vec<f64> = (0..32)
+            .map(|column| mean(&loud.iter().skip(column).step_by(32).copied().collect::<Vec<_>>()))
+            .collect();
+        let shared = square(&columns) * 32.0;
+        assert!((shared - 0.25).abs() < 0.25 && shared > 0.05, "{shared}");
+        let free = square(&bias[Decoder::BINS..]).sqrt();
+        assert!((free - std::f64::consts::PI).abs() < 0.4, "{free}");
+    }
+
+    #[test]
+    fn full_sizes_have_as_many_numbers_as_upstreams() {
+        for (preset, decoder_numbers, lm_numbers) in
+            [("soprano-1.0", 14_470_658, 79_720_064), ("soprano-1.1", 30_354_690, 79_720_064)]
+        {
+            let (_, decoder, speaker) = PRESETS.iter().find(|(name, ..)| *name == preset).unwrap();
+            let count = |tensors: Vec<Drawn>| tensors.iter().map(Drawn::elements).sum::<usize>();
+            assert_eq!(count(decoder.tensors(0)), decoder_numbers, "{preset}");
+            assert_eq!(count(speaker.language_model().tensors()), lm_numbers, "{preset}");
+        }
+    }
+
+    #[test]
+    fn only_the_files_that_are_read_are_written() {
+        let names = |graphs: &[&str]| {
+            let folder = tempfile::tempdir().unwrap();
+            let graphs: Vec<String> = graphs.iter().map(|&name| name.to_owned()).collect();
+            synthesize("tiny", 0, &graphs, folder.path()).unwrap();
+            let names = std::fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<String> =
+                names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(names(&[DECODER]), "decoder.pth");
+        let lm = "config.json generation_config.json model.safetensors special_tokens_map.json \
+                  tokenizer.json tokenizer_config.json";
+        assert_eq!(names(&[LM]), lm);
+        let refused = synthesize("tiny_1.0", 0, &[], Path::new("nowhere")).unwrap_err();
+        assert_eq!(refused.to_string(), "`preset` is \"tiny_1.0\"; did you mean `tiny-1.0`?");
+        let nowhere = synthesize("tiny", 0, &[LM.to_owned()], Path::new("nowhere")).unwrap_err();
+        assert!(matches!(nowhere, Error::Io { .. }), "{nowhere}");
+    }
+}

@@ -146,7 +146,7 @@ impl LanguageModel {
     }
 
     /// Its tensors under the names that `transformers` gives them.
-    fn tensors(&self) -> Vec<Drawn> {
+    pub fn tensors(&self) -> Vec<Drawn> {
         let (hidden, size) = (self.hidden_size, self.head_dim);
         let (queries, keys) = (self.heads * size, self.kv_heads * size);
         let matrix = |name: &str, shape: [usize; 2]| Drawn::even(name, &shape, 0.0, MATRIX);

@@ -142,3 +142,107 @@ pub fn deviates(seed: u64, name: &str, count: usize) -> Vec<f32> {
     Deviates::of(seed, name).fill(0, &mut numbers);
     numbers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Weights;
+
+    fn tensors() -> Vec<Drawn> {
+        // More than a pickle's short places reach, with shapes of every rank, one longer than a block.
+        let many = (0..60).map(|at| Drawn::even(format!("many.{at}.weight"), &[at + 1], 1.0, 0.1));
+        let fixed = |at: usize| (at as f32, 0.0);
+        let others = [
+            Drawn::even("a.weight", &[3, BLOCK, 2], -2.0, 0.5),
+            Drawn::each("b.fixed", &[257, 70], fixed),
+            Drawn::hann("c.window", 8),
+        ];
+        many.chain(others).collect()
+    }
+
+    fn write(seed: u64) -> (tempfile::TempDir, [Vec<u8>; 2], [Weights; 2]) {
+        let folder = tempfile::tempdir().unwrap();
+        let [pth, safe] = ["decoder.pth", "model.safetensors"].map(|name| folder.path().join(name));
+        write_state_dict(&pth, seed, &tensors()).unwrap();
+        write_safetensors(&safe, DType::BF16, seed, tensors()).unwrap();
+        let weights =
+            [Weights::of_state_dict(&pth).unwrap(), Weights::of_language_model(folder.path()).unwrap()];
+        let bytes = [&pth, &safe].map(|path| std::fs::read(path).unwrap());
+        (folder, bytes, weights)
+    }
+
+    #[test]
+    fn both_files_hold_the_same_tensors() {
+        let (_folder, _, [state, language_model]) = write(3);
+        assert_eq!((state.len(), language_model.len()), (63, 63));
+        for drawn in tensors() {
+            let [wide, narrow] = [&state, &language_model].map(|w| w.get(&drawn.name).unwrap());
+            assert_eq!((wide.dtype(), narrow.dtype()), (DType::F32, DType::BF16));
+            assert_eq!(wide.shape(), drawn.shape, "{}", drawn.name);
+            assert_eq!(narrow.shape(), drawn.shape, "{}", drawn.name);
+            let wide = wide.to_f32().unwrap();
+            let rounded: Vec<f32> = wide.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+            assert_eq!(narrow.to_f32().unwrap(), rounded, "{}", drawn.name);
+            match drawn.name.as_str() {
+                "b.fixed" => assert!(wide.iter().enumerate().all(|(at, &v)| v == at as f32)),
+                "c.window" => {
+                    let half = std::f32::consts::FRAC_1_SQRT_2 / 2.0;
+                    let hann = [0.0, 0.5 - half, 0.5, 0.5 + half, 1.0, 0.5 + half, 0.5, 0.5 - half];
+                    let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-7;
+                    assert!(wide.iter().zip(&hann).all(near), "{wide:?}");
+                }
+                "a.weight" => {
+                    let mean = wide.iter().sum::<f32>() / wide.len() as f32;
+                    let square = wide.iter().map(|v| (v - mean).powi(2)).sum::<f32>();
+                    let deviation = (square / wide.len() as f32).sqrt();
+                    assert!((mean + 2.0).abs() < 0.016 && (deviation - 0.5).abs() < 0.012);
+                }
+                _ => assert!(wide.iter().all(|v| (v - 1.0).abs() < 0.7)),
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_depend_on_the_seed_alone() {
+        let (_folder, bytes, weights) = write(3);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(pool.install(|| write(3).1) == bytes, "{threads}");
+        }
+        let (_folder, others, other_weights) = write(4);
+        assert!(others[0] != bytes[0] && others[1] != bytes[1]);
+        for (name, stored) in weights[0].iter().filter(|(name, _)| name.ends_with("weight")) {
+            let other = other_weights[0].get(name).unwrap();
+            assert!(stored.to_f32().unwrap() != other.to_f32().unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn records_of_a_state_dict_are_aligned_and_know_no_machine() {
+        let (folder, ..) = write(0);
+        let file = std::fs::File::open(folder.path().join("decoder.pth")).unwrap();
+        let mut archive = zip::ZipArchive::new(file).unwrap();
+        let names: Vec<String> = archive.file_names().map(str::to_owned).collect();
+        assert_eq!(names[..3], ["archive/data.pkl", "archive/byteorder", "archive/data/0"]);
+        assert_eq!(names[names.len() - 2..], ["archive/data/62", "archive/version"]);
+        for at in 0..archive.len() {
+            let record = archive.by_index(at).unwrap();
+            assert_eq!(record.data_start().unwrap() % u64::from(state_dict::ALIGNMENT), 0, "{at}");
+            assert_eq!(record.compression(), zip::CompressionMethod::Stored);
+            assert_eq!(record.last_modified(), Some(zip::DateTime::DEFAULT));
+            assert_eq!(record.unix_mode(), Some(0o100_644));
+        }
+    }
+
+    #[test]
+    fn a_preset_that_is_none_is_refused_with_a_guess() {
+        let presets = ["tiny", "soprano-1.1"];
+        let of = |name: &str| preset_of(name, &presets, |&name| name).map(|name| *name);
+        assert_eq!(of("tiny").unwrap(), "tiny");
+        let (guessed, unknown) = (of("tinny").unwrap_err(), of("huge").unwrap_err());
+        assert_eq!(guessed.to_string(), "`preset` is \"tinny\"; did you mean `tiny`?");
+        assert_eq!(unknown.to_string(), "`preset` is \"huge\"");
+        let hint = miette::Diagnostic::help(&unknown).unwrap().to_string();
+        assert_eq!(hint, "one of: tiny, soprano-1.1");
+    }
+}

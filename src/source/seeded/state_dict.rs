@@ -12,7 +12,7 @@ use crate::files::Staged;
 use crate::tensor::{DType, row_major};
 
 /// Where `torch.save` lets a record's bytes begin, so that they can be mapped: at a multiple of this.
-const ALIGNMENT: u16 = 64;
+pub(super) const ALIGNMENT: u16 = 64;
 
 /// Draws tensors in f32 into a file that `torch.load(weights_only=True)` reads as an `OrderedDict`, in their order. One
 /// of them is in memory at a time.

@@ -127,3 +127,33 @@ fn config(special: &[String], positions: usize) -> Value {
         "unk_token": "[UNK]",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokenizer_fills_its_vocabulary_in_upstreams_order() {
+        for (vocabulary, audio, merges, reader) in [
+            (8192, 8000, 135, &["read", "er"][..]),
+            (160, 69, 34, &["r", "ead", "er"]),
+            (150, 62, 31, &["r", "ea", "d", "er"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write(vocabulary, 256, folder.path()).unwrap();
+            let path = folder.path().join("tokenizer.json");
+            let tokenizer = tokenizers::Tokenizer::from_file(path).unwrap();
+            assert_eq!(tokenizer.get_vocab_size(true), vocabulary);
+            let id = |token: &str| tokenizer.token_to_id(token).unwrap() as usize;
+            assert_eq!((id("[UNK]"), id("[STOP]"), id("[0]")), (0, 3, 4));
+            assert_eq!(id(&format!("[{}]", audio - 1)), 3 + audio);
+            assert_eq!((id(" "), id("z"), id("th")), (4 + audio, 4 + audio + 52, 4 + audio + 53));
+            assert_eq!(vocabulary, 4 + audio + CHARACTERS.len() + merges);
+            let tokens = |text: &str| tokenizer.encode(text, false).unwrap().get_tokens().to_vec();
+            let (begin, end) = (["[STOP]", "[TEXT]", "the", " "], [".", " ", "1", "2", "[START]"]);
+            let spoken = tokens("[STOP][TEXT]The\n reader.  12[START]");
+            assert_eq!(spoken, [&begin[..], reader, &end].concat());
+            assert_eq!(tokens("é#"), ["[UNK]", "[UNK]"]);
+        }
+    }
+}
