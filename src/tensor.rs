@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 pub use npy::NumpyFile;
 pub use stored::Stored;
+pub(crate) use stored::row_major;
 
 use crate::files;
 
@@ -95,6 +96,10 @@ impl DType {
 
     fn from_numpy(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.names().1 == code)
+    }
+
+    pub(crate) fn to_safetensors(self) -> Dtype {
+        self.names().2
     }
 
     pub(crate) fn from_safetensors(theirs: Dtype) -> Option<Self> {

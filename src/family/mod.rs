@@ -6,6 +6,10 @@
 pub mod plain;
 pub mod soprano;
 
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::digest::Digest;
 use crate::front::Front;
 use crate::names::Role;
@@ -57,6 +61,11 @@ pub struct Text {
     pub pieces: fn(&str) -> Vec<String>,
 }
 
+/// Draws the weights of a preset into the files that the named graphs are read from, and says what they are of:
+/// `{"preset", "seed", "architecture"}`.
+pub type Synthesize =
+    fn(preset: &str, seed: u64, graphs: &[String], folder: &Path) -> Result<Value, source::Error>;
+
 /// A model family.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
@@ -82,6 +91,8 @@ pub struct Family {
     pub usual_sound: Option<(usize, usize)>,
     /// Checkpoints inside this program.
     pub built_in: &'static [BuiltIn],
+    /// Makes its `seeded:` checkpoints, where it has any.
+    pub synthesize: Option<Synthesize>,
     /// Built-in recipes: name and text.
     pub recipes: &'static [(&'static str, &'static str)],
     /// Words for a hub's model card.
@@ -138,6 +149,25 @@ impl Family {
         }
         let names = self.shape.graphs.iter().map(|graph| graph.name);
         names.filter(|name| exported(name) || speaks(name)).map(str::to_owned).collect()
+    }
+
+    /// Makes a `seeded:` checkpoint, as [`Synthesize`] says.
+    ///
+    /// # Errors
+    /// [`source::Error::Preset`] where the family has no preset of that name; [`source::Error::Io`].
+    pub fn synthesize(
+        &self,
+        preset: &str,
+        seed: u64,
+        graphs: &[String],
+        folder: &Path,
+    ) -> Result<Value, source::Error> {
+        let none = || source::Error::Preset {
+            preset: preset.to_owned(),
+            guess: None,
+            known: format!("the family `{}` has no presets", self.shape.family),
+        };
+        self.synthesize.ok_or_else(none)?(preset, seed, graphs, folder)
     }
 
     fn weights(&self, name: &str, graph: Option<&Graph>) -> Files {

@@ -1,5 +1,7 @@
 //! Any causal language model in `transformers`' layout, and any module that turns frames into samples.
 
+mod seeded;
+
 use super::Family;
 use super::soprano::{COMPANIONS, LANGUAGE_MODEL};
 use crate::front::transformer::Transformer;
@@ -18,6 +20,7 @@ pub const FAMILY: Family = Family {
     speaker: None,
     usual_sound: None,
     built_in: &[],
+    synthesize: Some(seeded::synthesize),
     recipes: &[],
     tags: &[],
 };

@@ -140,8 +140,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
         let weights = artifact.weights.as_ref().map(|w| file(&w.file, w.sha256, w.bytes));
         std::iter::once(file(&artifact.file, artifact.sha256, artifact.bytes)).chain(weights)
     });
-    let seeded = |word| manifest.checkpoint.source.starts_with(word);
-    let synthetic = seeded("synthetic:") || seeded("seeded:");
+    let synthetic = source::is_random(&manifest.checkpoint.source);
     let last = if synthetic { "random-weights" } else { "text-to-speech" };
     let tags = ["onnx"].iter().chain(family::of(recipe).tags).chain([&last]);
     bundle::report::model_card(&Card {

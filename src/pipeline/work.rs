@@ -21,7 +21,7 @@ use crate::passes::{self, Given};
 use crate::quantize;
 use crate::recipe::{Form, Graph};
 use crate::runtime::built_in;
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::validate::{self, record::Watch};
 
 /// What a stage of this work leaves in `folder`, and what it found out.
@@ -103,7 +103,7 @@ impl Context<'_> {
         std::fs::canonicalize(&folder).map_err(Error::io(&folder))
     }
 
-    /// Synthesizes or downloads the checkpoint.
+    /// Draws, downloads or unpacks the checkpoint.
     fn checkpoint(&self) -> Result<serde_json::Value, Error> {
         let recipe = &self.build.recipe;
         let family = family::of(recipe);
@@ -111,7 +111,9 @@ impl Context<'_> {
         let files = selection.required();
         let request = match &self.build.source {
             Source::BuiltIn { name } => return self.unpack(name),
-            Source::Seeded { preset, seed } => return self.draw(preset, *seed, &graphs),
+            Source::Seeded { preset, seed } => {
+                return Ok(family.synthesize(preset, *seed, &graphs, self.folder)?);
+            }
             Source::Synthetic { preset, seed } => {
                 Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
             }
@@ -120,11 +122,25 @@ impl Context<'_> {
             }
             Source::Directory(_) => unreachable!("a folder needs no making"),
         };
-        let outcome = self.child(&request)?;
+        let outcome = self.child(&request).map_err(|error| self.or_seeded(error))?;
         if files.iter().any(|file| outcome.artifacts.values().all(|artifact| artifact.path != *file)) {
             return Err(Error::Result { field: "checkpoint" });
         }
         Ok(outcome.result)
+    }
+
+    /// That there is no PyTorch to draw weights is said with the source that needs none.
+    fn or_seeded(&self, error: Error) -> Error {
+        match (&self.build.source, error) {
+            (Source::Synthetic { preset, seed }, Error::Export(export::Error::NoPython { .. }))
+                if family::of(&self.build.recipe).synthesize.is_some() =>
+            {
+                let seeded = Source::Seeded { preset: preset.clone(), seed: *seed }.to_string();
+                let synthetic = self.build.source.to_string();
+                source::Error::NoPyTorch { synthetic, seeded }.into()
+            }
+            (_, error) => error,
+        }
     }
 
     /// Writes a checkpoint that is inside this program.
@@ -252,9 +268,6 @@ impl Context<'_> {
     }
 
     /// Draws a checkpoint's weights.
-    fn draw(&self, _preset: &str, _seed: u64, _graphs: &[String]) -> Result<serde_json::Value, Error> {
-        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
-    }
 
     /// Has the original model's own code say the recipe's sentences.
     fn speak(&self) -> Result<serde_json::Value, Error> {

@@ -214,7 +214,7 @@ fn count(shape: &[usize]) -> Option<usize> {
 }
 
 /// The strides of elements one after another, the last axis innermost.
-fn row_major(shape: &[usize]) -> Vec<usize> {
+pub(crate) fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1_usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);

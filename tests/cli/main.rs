@@ -23,6 +23,7 @@ mod plain;
 mod publish;
 mod quantize;
 mod registry;
+mod seeded;
 mod signing;
 mod special;
 mod speech;

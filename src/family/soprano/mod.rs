@@ -2,6 +2,7 @@
 
 mod format_1;
 mod repetition;
+mod seeded;
 mod speaker;
 
 use super::{BuiltIn, Family, Text};
@@ -124,6 +125,7 @@ pub const FAMILY: Family = Family {
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
     built_in: BUILT_IN,
+    synthesize: Some(seeded::synthesize),
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),
         ("soprano-1.0", include_str!("../../../recipes/soprano-1.0.yaml")),
