@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::front::float64::testing::{Recorded, on_any_threads};
-use crate::front::float64::{CausalInDouble, Frames, SignalInDouble};
+use crate::front::float64::{CausalInDouble, Frames, SignalInDouble, Tick};
 use crate::front::{transformer, vocos};
 use crate::names;
 use crate::recipe::{CausalReferences, SignalReferences};

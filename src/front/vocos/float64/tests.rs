@@ -200,7 +200,7 @@ fn what_it_cannot_take_is_refused() {
     };
     assert!(refused(&|_| {}).is_ok());
     for (change, why) in [
-        (&(|d| d.n_fft = 0) as &dyn Fn(&mut Dimensions), "hops"),
+        (&(|d: &mut Dimensions| d.n_fft = 0) as &dyn Fn(&mut Dimensions), "hops"),
         (&|d| d.n_fft = 66, "hops"),
         (&|d| d.n_fft = usize::MAX - 3, "`head.out.weight` is"),
         (&|d| d.dw_kernel = 2, "even kernel"),
