@@ -13,9 +13,9 @@ use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
+use crate::front::Asked;
 use crate::interface::{Interface, Signature};
 use crate::ir::{self, Model};
-use crate::front::Asked;
 use crate::names::{Exporter, Oracle, Word as _};
 use crate::passes::{self, Given};
 use crate::quantize;
@@ -211,7 +211,9 @@ impl Context<'_> {
     /// Records what the original module answers.
     fn record(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let ports = graph.ports();
-        if let Some(answered) = self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)? {
+        if let Some(answered) =
+            self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)?
+        {
             return Ok(answered);
         }
         let (references, hidden_states): (_, &[u32]) = match graph {
@@ -230,7 +232,11 @@ impl Context<'_> {
 
     /// What the original model answers where no Python is needed for it: in double precision, or as the checkpoint
     /// carries it.
-    fn answered_without_python(&self, work: &Work, file: &str) -> Result<Option<serde_json::Value>, Error> {
+    fn answered_without_python(
+        &self,
+        work: &Work,
+        file: &str,
+    ) -> Result<Option<serde_json::Value>, Error> {
         match self.build.recipe.oracle() {
             Oracle::Float64 => self.in_double(work, file).map(Some),
             Oracle::PyTorch => {

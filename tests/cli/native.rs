@@ -51,7 +51,7 @@ fn what_is_asked_for_and_is_not_here_is_refused() {
     snapshot!("torch_without_python", world, torch.show());
     let optimum = run(&["build", "soprano-mini", "--exporter", "optimum"]).exits(2).hints();
     snapshot!("optimum_of_a_decoder", world, optimum.show());
-    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("did you mean 'native'?");
+    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("'native'");
     run(&["build", "soprano-mini", "--python", "/nowhere"]).exits(2).hints();
     let unknown = "name: a\nsource: builtin:soprano-maxi\nlm: {}\n";
     world.write("unknown.yaml", unknown);
@@ -145,7 +145,11 @@ fn both_roads_end_in_one_graph() {
             assert_eq!(ours, theirs, "{source}: {graph}");
             let [native, torch] = [native, torch].map(|path| path.to_string_lossy().into_owned());
             let compared = world.run(["diff", &torch, &native, "--run", "tract"]).exits(0);
-            compared.says("0.0e0 of the peak, equal").says("the models agree");
+            let said = compared.show();
+            assert!(
+                said.contains("0.0e0 of the peak, equal") && said.contains("the models agree"),
+                "{said}"
+            );
         }
     }
 }

@@ -308,6 +308,9 @@ impl CausalInDouble for InDouble {
         numbers: Numbers,
         tick: Tick<'_>,
     ) -> Result<Vec<CausalAnswer>, Error> {
+        if sequences.is_empty() {
+            return Ok(Vec::new());
+        }
         let calls: Vec<Call<'_>> = sequences
             .iter()
             .map(|s| Call { ids: &s.ids, positions: s.positions.clone(), seen: s.seen.clone() })
