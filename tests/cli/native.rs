@@ -4,7 +4,7 @@ use crate::harness::{ROOT, World, assert_same, copy_tree, python, skipped};
 use crate::snapshot;
 
 /// Nothing outside of the program: no Python environment, no library of a runtime.
-fn alone<'w>(world: &'w World, arguments: &[&str]) -> std::process::Command {
+fn alone(world: &World, arguments: &[&str]) -> std::process::Command {
     let mut command = world.command(arguments);
     command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
     command
