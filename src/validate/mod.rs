@@ -116,7 +116,11 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] crate::speech::Error),
-    /// The checkpoint can't be run, or not as it is asked to.
+    /// What is asked to be recorded is not to be had of the model.
+    #[error("{why}")]
+    #[diagnostic(code(validate::record), help("change `references` or `speech` of the recipe"))]
+    NotRecorded { why: String },
+    /// The checkpoint can't be run.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Checkpoint(#[from] Refused),

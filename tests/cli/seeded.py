@@ -7,11 +7,14 @@ a line is printed for each that is as it should be.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import warnings
 import zipfile
 from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from safetensors import safe_open

@@ -51,7 +51,6 @@ fn no_pipe_is_waited_for() {
     }
     std::os::unix::fs::symlink("pipe", world.work("link")).unwrap();
     world.write("r.yaml", "name: r\nfamily: plain\nsource: ./folder\ngraphs: {g: {role: causal}}\n");
-    let python = ["--python", "/nowhere"];
     for arguments in [
         &["inspect", "pipe"][..],
         &["inspect", "link"],
@@ -70,11 +69,7 @@ fn no_pipe_is_waited_for() {
         &["synth", "small", "--batch", "pipe", "-o", "out"],
         &["doctor", "--library", "onnxruntime=pipe"],
     ] {
-        let given: Vec<&str> = match arguments[0] {
-            "plan" | "build" => arguments.iter().copied().chain(python).collect(),
-            _ => arguments.to_vec(),
-        };
-        let run = ends(&world, &given);
+        let run = ends(&world, arguments);
         let printed = format!("{}{}", run.stdout, run.stderr);
         let refused = printed.contains("not a plain file") || printed.contains("not a minisign");
         assert!(refused, "{arguments:?}\n{}", run.show());

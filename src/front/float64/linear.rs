@@ -1,5 +1,7 @@
 //! Products with weights that are widened a tile at a time.
 
+use std::cell::RefCell;
+
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
@@ -15,6 +17,11 @@ const BLOCK: usize = 256;
 const FEW: usize = 4;
 /// Fewer multiplications than this, or values to change, are one thread's: waking another takes as long.
 const SMALL: usize = 1 << 20;
+
+thread_local! {
+    /// A tile's widened weights.
+    static WIDE: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
 
 /// y = x·Wᵀ + b, W [outputs, inputs].
 #[derive(Clone, Debug)]
@@ -61,28 +68,31 @@ impl Linear {
         let bias = self.bias.as_ref().map(|bias| bias.values(numbers));
         let mut y = Rows::zeros((x.nrows(), self.outputs));
         let tiles: Vec<ArrayViewMut2<'_, f64>> = y.axis_chunks_iter_mut(Axis(1), TILE).collect();
-        let one = |wide: &mut Vec<f64>, (tile, mut y): (usize, ArrayViewMut2<'_, f64>)| {
+        let one = |(tile, mut y): (usize, ArrayViewMut2<'_, f64>)| {
+            let (first, outputs) = (tile * TILE, y.ncols());
             if x.nrows() <= FEW && numbers == Numbers::Exact {
                 for (at, mut y) in y.columns_mut().into_iter().enumerate() {
-                    let w = self.widened(tile * TILE + at, 1, numbers, wide);
-                    y.iter_mut().zip(x.rows()).for_each(|(y, x)| *y = dot(w.row(0), x));
+                    self.widened(first + at, 1, numbers, |w| {
+                        y.iter_mut().zip(x.rows()).for_each(|(y, x)| *y = dot(w.row(0), x));
+                    });
                 }
             } else {
-                let w = self.widened(tile * TILE, y.ncols(), numbers, wide);
-                let blocks = x.axis_chunks_iter(Axis(0), BLOCK);
-                for (x, y) in blocks.zip(y.axis_chunks_iter_mut(Axis(0), BLOCK)) {
-                    general_mat_mul(1.0, &w, &x.t(), 0.0, &mut y.reversed_axes());
-                }
+                self.widened(first, outputs, numbers, |w| {
+                    let blocks = x.axis_chunks_iter(Axis(0), BLOCK);
+                    for (x, y) in blocks.zip(y.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+                        general_mat_mul(1.0, &w, &x.t(), 0.0, &mut y.reversed_axes());
+                    }
+                });
             }
             if let Some(bias) = &bias {
-                let bias = ArrayView1::from(&bias[tile * TILE..][..y.ncols()]);
+                let bias = ArrayView1::from(&bias[first..first + outputs]);
                 y.rows_mut().into_iter().for_each(|mut row| row += &bias);
             }
         };
         if x.len().saturating_mul(self.outputs) < SMALL {
-            tiles.into_iter().enumerate().for_each(|tile| one(&mut Vec::new(), tile));
+            tiles.into_iter().enumerate().for_each(one);
         } else {
-            tiles.into_par_iter().enumerate().for_each_init(Vec::new, one);
+            tiles.into_par_iter().enumerate().for_each(one);
         }
         y
     }
@@ -91,28 +101,36 @@ impl Linear {
     /// has a sum of its own, which are added at the end.
     pub(crate) fn transposed(&self, y: ArrayView2<'_, f64>) -> Rows {
         let tiles: Vec<_> = y.axis_chunks_iter(Axis(1), TILE).enumerate().collect();
-        let one = |wide: &mut Vec<f64>, (tile, y): (usize, ArrayView2<'_, f64>)| {
+        let one = |(tile, y): (usize, ArrayView2<'_, f64>)| {
             let mut x = Rows::zeros((y.nrows(), self.inputs));
-            let w = self.widened(tile * TILE, y.ncols(), Numbers::Exact, wide);
-            general_mat_mul(1.0, &w.t(), &y.t(), 0.0, &mut x.view_mut().reversed_axes());
+            self.widened(tile * TILE, y.ncols(), Numbers::Exact, |w| {
+                general_mat_mul(1.0, &w.t(), &y.t(), 0.0, &mut x.view_mut().reversed_axes());
+            });
             x
         };
-        let parts: Vec<Rows> = tiles.into_par_iter().map_init(Vec::new, one).collect();
+        let parts: Vec<Rows> = tiles.into_par_iter().map(one).collect();
         parts.into_iter().fold(Rows::zeros((y.nrows(), self.inputs)), |sum, part| sum + part)
     }
 
-    /// The widened weights of some outputs, [outputs, inputs].
-    fn widened<'a>(
+    /// Does something with the widened weights of some outputs, [outputs, inputs].
+    fn widened(
         &self,
         first: usize,
         outputs: usize,
         numbers: Numbers,
-        wide: &'a mut Vec<f64>,
-    ) -> ArrayView2<'a, f64> {
-        let from = first * self.inputs;
-        wide.resize(outputs * self.inputs, 0.0);
-        self.weight.widen(from..from + wide.len(), numbers, wide);
-        ArrayView2::from_shape((outputs, self.inputs), wide).expect("as many weights as outputs need")
+        then: impl FnOnce(ArrayView2<'_, f64>),
+    ) {
+        let (from, count) = (first * self.inputs, outputs * self.inputs);
+        WIDE.with_borrow_mut(|wide| {
+            if wide.len() < count {
+                wide.resize(count, 0.0);
+            }
+            let wide = &mut wide[..count];
+            self.weight.widen(from..from + count, numbers, wide);
+            then(
+                ArrayView2::from_shape((outputs, self.inputs), wide).expect("as many as outputs need"),
+            );
+        });
     }
 }
 

@@ -117,8 +117,8 @@ impl Driven {
 /// graph's [`signal`](super::signal).
 ///
 /// # Errors
-/// [`Error::Checkpoint`] for an answer of fewer than two tokens, of which no sound can be made, and a prompt with a
-/// token that the model doesn't know; [`Error::Interrupted`].
+/// [`Error::NotRecorded`] for an answer of fewer than two tokens, of which no sound can be made; [`Error::Checkpoint`]
+/// for a prompt with a token that the model doesn't know; [`Error::Interrupted`].
 pub fn spoken(
     model: &dyn CausalInDouble,
     prompts: Prompts<'_>,
@@ -142,8 +142,8 @@ pub fn spoken(
 /// are the same to 1e-12.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] where the model has too few positions, layers or tokens, and for answers that are not finite;
-/// [`Error::Interrupted`].
+/// [`Error::NotRecorded`] where the model has too few positions or layers, [`Error::Checkpoint`] for a prompt with a token
+/// that it doesn't know and for answers that are not finite, [`Error::Interrupted`].
 pub fn causal(
     model: &dyn CausalInDouble,
     names: &names::Causal,

@@ -138,5 +138,5 @@ fn rounded(
 
 /// A request that the model can't meet.
 fn refuse<T>(why: String) -> Result<T, Error> {
-    Err(Refused::new("request", why, "change the recipe's `references`").into())
+    Err(Error::NotRecorded { why })
 }

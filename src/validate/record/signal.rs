@@ -45,8 +45,8 @@ impl Plan {
 /// computed once. Frames are f32 [batch, channels, length], samples f32 [batch, samples].
 ///
 /// # Errors
-/// [`Error::Checkpoint`] for lengths that give no sample, frames of other channels, and answers that are not finite;
-/// [`Error::Interrupted`].
+/// [`Error::NotRecorded`] for lengths that give no sample, [`Error::Checkpoint`] for spoken frames of other channels and
+/// for answers that are not finite, [`Error::Interrupted`].
 pub fn signal(
     model: &dyn SignalInDouble,
     names: &names::Signal,
@@ -113,11 +113,16 @@ fn plan(
     }
     if wanted.extreme {
         let starts = EXTREME_LENGTHS.map(|length| lifelike(channels, length + more, 0, seed));
-        let driven = model.driven(&starts, &mut || course.tick())?;
-        for (at, start) in starts.iter().enumerate() {
+        // The shorter ones are the beginnings of the longest.
+        let longest = starts.iter().max_by_key(|start| start.length).cloned();
+        let driven = model.driven(longest.as_slice(), &mut || course.tick())?;
+        for start in &starts {
             let length = start.length;
-            for (name, frames) in &driven {
-                plan.one(format!("{name}_t{length}"), Kind::Extreme, floats(&frames[at], 1.0));
+            for (name, frames) in
+                driven.iter().filter_map(|(name, frames)| Some((name, frames.first()?)))
+            {
+                let beginning = floats(&beginning(frames, length), 1.0);
+                plan.one(format!("{name}_t{length}"), Kind::Extreme, beginning);
             }
             plan.one(format!("loud_t{length}"), Kind::Extreme, floats(start, LOUD));
         }
@@ -129,6 +134,12 @@ fn plan(
         plan.one(format!("spoken_{at}"), Kind::Spoken, floats(frames, 1.0));
     }
     Ok(plan)
+}
+
+/// The first frames of a sequence.
+fn beginning(frames: &Frames, length: usize) -> Frames {
+    let rows = frames.values.chunks(frames.length.max(1)).flat_map(|row| row.iter().take(length));
+    Frames { length: length.min(frames.length), values: rows.copied().collect() }
 }
 
 /// Frames times a factor, in f32's numbers.

@@ -9,9 +9,9 @@ use super::{Block, EPSILON, InDouble, Norm};
 use crate::front::float64::{Error, Frames, Numbers, Rows, Tick, argmax, by_rows, layer_norm};
 
 /// Steps from where an ascent begins.
-pub(super) const STEPS: usize = 12;
+pub(super) const STEPS: usize = 10;
 /// The root mean square of a frame's step.
-const STEP: f64 = 0.3;
+const STEP: f64 = 0.5;
 /// No number goes further.
 const FURTHEST: f64 = 20.0;
 
