@@ -92,9 +92,8 @@ impl Normed {
         let rows = weight.chunks_exact(self.mean.len().max(1)).zip(&self.scale);
         rows.flat_map(|(row, &scale)| {
             let columns = row.iter().zip(&self.mean).zip(&self.share);
-            columns.map(move |((&w, mean), share)| {
-                (f64::from(scale) * f64::from(w) - mean + share) as f32
-            })
+            columns
+                .map(move |((&w, mean), share)| (f64::from(scale) * f64::from(w) - mean + share) as f32)
         })
     }
 }

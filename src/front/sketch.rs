@@ -6,8 +6,8 @@ use std::collections::hash_map::Entry;
 use bytes::Bytes;
 
 use crate::ir::{
-    Draft, GraphProto, Late, Make, ModelProto, NodeBuilder, OperatorSetIdProto, TensorProto, ValueInfoProto,
-    initializer_f32, initializer_i64, node,
+    Draft, GraphProto, Late, Make, ModelProto, NodeBuilder, OperatorSetIdProto, TensorProto,
+    ValueInfoProto, initializer_f32, initializer_i64, node,
 };
 
 /// The name of every graph that is written.

@@ -15,6 +15,7 @@ mod job;
 mod library;
 mod lm;
 mod models;
+mod native;
 mod openvino;
 mod output;
 mod pages;

@@ -126,13 +126,7 @@ impl Builder<'_> {
     }
 
     /// Adds a node whose output has a name of its own.
-    fn put<const N: usize>(
-        &mut self,
-        op: &str,
-        name: &str,
-        inputs: [&str; N],
-        output: &str,
-    ) -> String {
+    fn put<const N: usize>(&mut self, op: &str, name: &str, inputs: [&str; N], output: &str) -> String {
         self.sketch.push(node(op, inputs, output).named(name))
     }
 
@@ -283,9 +277,9 @@ impl Builder<'_> {
         }
         let of = |name: String| self.checkpoint.values(&name);
         let weight = weights::turn(self.checkpoint.tensor(&tensor)?);
-        let weight = weight.to_f32().map_err(|why| {
-            Refused::new("checkpoint-dtype", format!("tensor `{tensor}`: {why}"), "")
-        })?;
+        let weight = weight
+            .to_f32()
+            .map_err(|why| Refused::new("checkpoint-dtype", format!("tensor `{tensor}`: {why}"), ""))?;
         let (scale, beta) = (of(format!("{norm}.weight"))?, of(format!("{norm}.bias"))?);
         Ok(Normed::of(&weight, scale, &beta, &of(format!("{linear}.bias"))?).ok())
     }
@@ -350,8 +344,7 @@ impl Builder<'_> {
     fn scaled_linear(&mut self, module: &str, x: &str) -> Result<String, Refused> {
         let scope = scope(module);
         let (matmul, add) = (format!("{scope}/pwconv2/MatMul"), format!("{scope}/pwconv2/Add"));
-        let [tensor, of_bias] =
-            ["weight", "bias"].map(|part| format!("{module}.pwconv2.{part}"));
+        let [tensor, of_bias] = ["weight", "bias"].map(|part| format!("{module}.pwconv2.{part}"));
         let output = format!("{scope}/Mul_output_0");
         let gamma = self.checkpoint.values(&format!("{module}.gamma"))?;
         if self.takes_scale(&tensor, &of_bias, &gamma)? {

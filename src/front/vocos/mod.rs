@@ -2,13 +2,15 @@
 
 mod dimensions;
 mod graph;
+#[cfg(test)]
+pub(crate) mod testing;
 mod weights;
 
 pub use dimensions::Dimensions;
 
 use super::{Asked, Drafted, Front, Sound};
 use crate::names::Ports;
-use crate::source::Refused;
+use crate::source::{Refused, Weights};
 use dimensions::Checkpoint;
 
 /// What no tensor of a Vocos decoder says: a family's own.
@@ -30,10 +32,21 @@ pub struct Vocos {
 
 impl Front for Vocos {
     fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused> {
+        self.draft_of(Weights::of_state_dict(&asked.checkpoint.join(self.file))?, asked)
+    }
+}
+
+impl Vocos {
+    /// Writes the graph of weights that were read from wherever they were.
+    pub(crate) fn draft_of(&self, weights: Weights, asked: &Asked<'_>) -> Result<Drafted, Refused> {
         let Ports::Signal(ports) = asked.ports else {
-            return Err(Refused::new("checkpoint-architecture", "a Vocos decoder is a signal graph", ""));
+            return Err(Refused::new(
+                "checkpoint-architecture",
+                "a Vocos decoder is a signal graph",
+                "",
+            ));
         };
-        let checkpoint = Checkpoint::open(self, asked.checkpoint)?;
+        let checkpoint = Checkpoint::of(self, weights)?;
         let dimensions = &checkpoint.dimensions;
         Ok(Drafted {
             architecture: dimensions.describe(self, checkpoint.parameters()),
