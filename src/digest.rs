@@ -31,6 +31,11 @@ impl Digest {
         }
     }
 
+    /// Its 32 bytes.
+    pub(crate) fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// The first 16 hex digits: enough for a folder's name.
     pub fn short(&self) -> String {
         self.to_string()[..16].to_owned()

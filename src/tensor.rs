@@ -1,5 +1,6 @@
 //! A named, typed block of numbers, and the safetensors and NumPy files that hold them.
 
+mod gather;
 mod npy;
 mod stored;
 pub mod torch;
@@ -13,6 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 pub use npy::NumpyFile;
 pub use stored::Stored;
+pub(crate) use stored::row_major;
 
 use crate::files;
 
@@ -94,6 +96,10 @@ impl DType {
 
     fn from_numpy(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.names().1 == code)
+    }
+
+    pub(crate) fn to_safetensors(self) -> Dtype {
+        self.names().2
     }
 
     pub(crate) fn from_safetensors(theirs: Dtype) -> Option<Self> {
@@ -286,9 +292,20 @@ impl TensorFile {
             let view = TensorView::new(t.dtype.names().2, t.shape.clone(), &t.data);
             views.push((name.as_str(), view.map_err(|e| refuse(e.to_string()))?));
         }
-        let metadata = (!self.metadata.is_empty())
-            .then(|| self.metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
-        safetensors::serialize(views, metadata).map_err(|e| refuse(e.to_string()))
+        let bytes = safetensors::serialize(views, None).map_err(|e| refuse(e.to_string()))?;
+        if self.metadata.is_empty() {
+            return Ok(bytes);
+        }
+        // The library would write metadata in an order that changes.
+        let (length, rest) = bytes.split_first_chunk().expect("the header's length comes first");
+        let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+        let metadata = serde_json::json!({ "__metadata__": self.metadata }).to_string();
+        let metadata = metadata.strip_suffix('}').expect("an object").as_bytes();
+        let header = header.trim_ascii_end().strip_prefix(b"{").expect("an object");
+        let separator: &[u8] = if header == b"}" { b"" } else { b"," };
+        let mut header = [metadata, separator, header].concat();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), data].concat())
     }
 }
 
@@ -306,6 +323,16 @@ mod tests {
         let path = dir.path().join("t.safetensors");
         fs_err::write(&path, file.to_bytes().unwrap()).unwrap();
         assert_eq!(TensorFile::read(&path).unwrap(), file);
+        // However much metadata there is, and of no tensor at all.
+        for at in 0..40 {
+            file.metadata.insert(format!("k{at}"), "\"{}\\ \u{e9}".repeat(at));
+        }
+        for file in [&file, &TensorFile { tensors: BTreeMap::new(), ..file.clone() }] {
+            let bytes = file.to_bytes().unwrap();
+            assert_eq!(bytes, file.clone().to_bytes().unwrap(), "the same bytes each time");
+            fs_err::write(&path, bytes).unwrap();
+            assert_eq!(&TensorFile::read(&path).unwrap(), file);
+        }
     }
 
     #[test]

@@ -138,9 +138,9 @@ def safetensors(
 
 def check_dtype(name: str, tensor: torch.Tensor, path: Path) -> None:
     """Raise ExportError("checkpoint-dtype") for what is not a dense tensor in f32, f16 or bf16."""
-    if tensor.layout != torch.strided or tensor.dtype not in FLOATS:
-        strided = tensor.layout == torch.strided
-        kind = str(tensor.dtype) if strided else f"{tensor.dtype}, {tensor.layout}"
+    if tensor.layout != torch.strided or tensor.dtype not in FLOATS or tensor.is_meta:
+        form = "meta" if tensor.is_meta else "" if tensor.layout == torch.strided else str(tensor.layout)
+        kind = ", ".join(filter(None, (str(tensor.dtype), form)))
         raise ExportError(
             "checkpoint-dtype",
             f"{path}: tensor `{name}` is {kind.replace('torch.', '')}; float32, float16 or bfloat16 is "

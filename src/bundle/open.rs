@@ -182,11 +182,18 @@ impl Bundle {
     /// As [`Bundle::file`]; [`OpenError::Interface`] where the model's inputs and outputs are not those that its graph
     /// names, [`OpenError::References`] where the references prove nothing.
     pub fn references(&self, entry: &ArtifactEntry) -> Result<References, OpenError> {
-        let path = self.file(&entry.references)?;
+        self.references_in(entry, &self.file(&entry.references)?)
+    }
+
+    /// References of another file, for the inputs of an artifact.
+    ///
+    /// # Errors
+    /// As [`Bundle::references`], of that file.
+    pub fn references_in(&self, entry: &ArtifactEntry, path: &Path) -> Result<References, OpenError> {
         let ports = &self.manifest.graph(entry).interface;
         Interface::bind_whole(ports, &entry.signature())?;
         let inputs = entry.signature().recorded_inputs(ports);
-        Ok(References::read(&path, &inputs)?)
+        Ok(References::read(path, &inputs)?)
     }
 }
 

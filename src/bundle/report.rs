@@ -34,6 +34,8 @@ pub struct Page {
     pub artifacts: Vec<ArtifactSection>,
     /// A recording to listen to.
     pub listening: Option<Listening>,
+    /// Whether differences are from the original model in double precision, not from PyTorch.
+    pub float64: bool,
 }
 
 /// One artifact: its size, what the passes did to it, and how it did in one runtime.
@@ -125,6 +127,8 @@ pub struct Card {
     pub signal: Option<CardSignal>,
     /// The same sections as the page's.
     pub artifacts: Vec<ArtifactSection>,
+    /// Whether the original model answered in double precision, not in PyTorch.
+    pub float64: bool,
 }
 
 /// A signal graph that turns `input` into `output` `[batch, per_frame·(T − lead)]`, both f32.

@@ -149,13 +149,14 @@ fn graph(chosen: &mut Chosen, name: &str, files: &Files) -> Result<(), Failure> 
 pub(super) fn decoder(options: &Decoder, here: &Here) -> Outcome {
     let mut chosen = choose(options.recipe.as_deref(), options.model.as_deref())?;
     graph(&mut chosen, soprano::DECODER, &options.files)?;
-    let wishes = wishes(&options.means, &options.files);
+    let wishes = wishes(&options.means, &options.files, options.model.as_ref());
     run(&request(chosen, &options.output, wishes, here)?, options.output.json)
 }
 
-fn wishes(means: &Means, files: &Files) -> Wishes {
+fn wishes(means: &Means, files: &Files, model: Option<&String>) -> Wishes {
     let Means { exporter, references } = *means;
-    Wishes { exporter, references, onnx_only: false, formats_asked: files.openvino.is_some() }
+    let (source_named, formats_asked) = (model.is_some(), files.openvino.is_some());
+    Wishes { exporter, references, source_named, formats_asked, onnx_only: false }
 }
 
 pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
@@ -175,7 +176,7 @@ pub(super) fn lm(options: &Lm, here: &Here) -> Outcome {
     }
     // A bundle with other contents than the recipe's needs another name.
     chosen.name = chosen.name.map(|name| format!("{name}-{}", soprano::LM));
-    let wishes = wishes(&options.means, &options.files);
+    let wishes = wishes(&options.means, &options.files, options.model.as_ref());
     run(&request(chosen, &options.output, wishes, here)?, options.output.json)
 }
 
@@ -186,8 +187,8 @@ pub(super) fn recipe(options: &BuildRecipe, here: &Here) -> Outcome {
         chosen.name = chosen.name.map(|name| format!("{name}-{}", options.only.join("-")));
     }
     let Means { exporter, references } = options.means;
-    let wishes =
-        Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
+    let onnx_only = options.onnx_only;
+    let wishes = Wishes { exporter, references, onnx_only, ..Wishes::default() };
     let mut build = request(chosen, &options.output, wishes, here)?;
     build.trust_code = options.trust_code;
     match &options.until {

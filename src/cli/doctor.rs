@@ -22,6 +22,9 @@ const MEMORY_NEEDED: u64 = 3_000_000_000;
 struct Check {
     what: String,
     good: bool,
+    /// Whether builds do without it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    optional: bool,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
@@ -30,7 +33,20 @@ struct Check {
 impl Check {
     fn new(what: &str, good: bool, found: impl Into<String>, mend: &str) -> Self {
         let mend = (!good).then(|| mend.to_owned());
-        Self { what: what.to_owned(), good, found: found.into(), mend }
+        Self { what: what.to_owned(), good, optional: false, found: found.into(), mend }
+    }
+
+    /// What is not here, and that builds do without.
+    fn absent(what: &str, found: impl Into<String>, mend: &str) -> Self {
+        Self { optional: true, ..Self::new(what, false, found, mend) }
+    }
+
+    fn word(&self) -> &'static str {
+        match (self.good, self.optional) {
+            (true, _) => "good",
+            (false, true) => "none",
+            (false, false) => "BAD",
+        }
     }
 }
 
@@ -43,13 +59,14 @@ pub(super) fn doctor(options: &Doctor, here: &Here) -> Outcome {
         say(&json(&checks))?;
     } else {
         let mut rows = vec![row!["", "what", "found"]];
-        rows.extend(checks.iter().map(|c| row![if c.good { "good" } else { "BAD" }, c.what, c.found]));
+        rows.extend(checks.iter().map(|c| row![c.word(), c.what, c.found]));
         say(&table(&rows))?;
     }
     for check in checks.iter().filter(|check| !check.good) {
         tellln!("{}: {}", check.what, check.mend.as_deref().unwrap_or_default());
     }
-    Ok(if checks.iter().all(|check| check.good) { Answer::Yes } else { Answer::No })
+    let fits = |check: &Check| check.good || check.optional;
+    Ok(if checks.iter().all(fits) { Answer::Yes } else { Answer::No })
 }
 
 fn machine(cache: &Path) -> Vec<Check> {
@@ -92,7 +109,10 @@ fn runtimes(here: &Here) -> Vec<Check> {
             Ok(runtime) => Check::new(&what, true, runtime, ""),
             Err(error) => {
                 let mend = format!("make setup   (or name its library with --{option} FILE)");
-                Check::new(&what, false, error.to_string(), &mend)
+                match here.is_named(engine.name()) {
+                    true => Check::new(&what, false, error.to_string(), &mend),
+                    false => Check::absent(&what, error.to_string(), &mend),
+                }
             }
         }
     };
@@ -103,7 +123,13 @@ fn python(options: &Doctor, here: &Here) -> Vec<Check> {
     let mend = "make setup   (or name an interpreter with --python PATH)";
     let python = match here.python() {
         Ok(python) => python,
-        Err(error) => return vec![Check::new("python", false, error.to_string(), mend)],
+        Err(error) if here.named_python().is_some() => {
+            return vec![Check::new("python", false, error.to_string(), mend)];
+        }
+        Err(_) => {
+            let found = "none: graphs are written from the weights, and float64 answers";
+            return vec![Check::absent("python", found, mend)];
+        }
     };
     let found = format!("{} at {}", python.version(), python.interpreter().display());
     let mut checks = vec![Check::new("python", true, found, "")];

@@ -49,6 +49,11 @@ impl Here {
         self.shared.python.as_deref()
     }
 
+    /// Whether the library of a runtime was named.
+    pub fn is_named(&self, runtime: &str) -> bool {
+        self.shared.libraries.0.contains_key(runtime)
+    }
+
     /// The interpreter with the exporters' packages.
     pub fn python(&self) -> Result<Python, export::Error> {
         Python::find(self.named_python(), family::ALL[0].environment, self.cache.root())

@@ -10,6 +10,7 @@ macro_rules! tellln {
     ($($part:tt)*) => { tell!("{}\n", format_args!($($part)*)) };
 }
 
+mod against;
 mod arguments;
 mod bench;
 mod build;

@@ -12,8 +12,13 @@ fn planned(chosen: Chosen, options: &PlanBuild, here: &Here) -> Result<Build<'st
     let PlanBuild { rebuild, no_speed_gate, json, .. } = *options;
     let output = Output { rebuild, no_speed_gate, json, ..Output::default() };
     let Means { exporter, references } = options.means;
-    let wishes =
-        Wishes { exporter, references, onnx_only: options.onnx_only, formats_asked: false };
+    let wishes = Wishes {
+        exporter,
+        references,
+        onnx_only: options.onnx_only,
+        source_named: options.model.is_some(),
+        formats_asked: false,
+    };
     Ok(Build { trust_code: options.trust_code, ..request(chosen, &output, wishes, here)? })
 }
 

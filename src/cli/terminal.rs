@@ -263,8 +263,8 @@ fn ill_conditioned(case: &CaseResult) -> String {
     let moved = case.ill_conditioned.as_ref().map(Measured::summary).unwrap_or_default();
     let excess = if case.passed { "" } else { ", which is more than that explains" };
     format!(
-        "  {}: ill-conditioned: where its input changes by a last bit, PyTorch's own answer is off by {moved} of \
-         the peak; the model's by {}{excess}\n",
+        "  {}: ill-conditioned: where a last bit changes, the original model's own answer is off by {moved} of the \
+         peak; the model's by {}{excess}\n",
         case.name,
         case.measured.summary()
     )

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::against::PyTorch;
 use super::arguments::Validate;
 use super::here::{Found, Here};
 use super::parsers::Asked;
@@ -29,10 +30,15 @@ pub(super) fn validate(options: &Validate, here: &Here) -> Outcome {
     if options.runtime.contains(&Asked::All) {
         found.missing.iter().for_each(|error| tellln!("{error}: not asked"));
     }
+    let against = options.against.as_deref();
+    let asked = against.map(|checkpoint| PyTorch::of(checkpoint, &bundle, here)).transpose()?;
     let (mut verdicts, mut unasked) = (Vec::new(), Vec::new());
     for entry in &manifest.artifacts {
         let artifact = bundle.model(entry)?;
-        let references = bundle.references(entry)?;
+        let references = match &asked {
+            Some(asked) => bundle.references_in(entry, asked.answers(&entry.graph)?)?,
+            None => bundle.references(entry)?,
+        };
         let (ports, traits) = (&manifest.graph(entry).interface, entry.traits(&artifact)?);
         let runtimes = judges(options, &found, &traits);
         let Some(verdict) = judge((entry, ports), &artifact, &traits, &references, &runtimes)? else {

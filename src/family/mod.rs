@@ -6,6 +6,10 @@
 pub mod plain;
 pub mod soprano;
 
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::digest::Digest;
 use crate::front::Front;
 use crate::names::Role;
@@ -18,8 +22,8 @@ use crate::speech::Assemble;
 pub struct BuiltIn {
     /// What `builtin:NAME` calls it.
     pub name: &'static str,
-    /// Its files: name and contents.
-    pub files: &'static [(&'static str, &'static [u8])],
+    /// Its files: name and contents. Not a value: a constant is written out wherever it is used.
+    pub files: fn() -> &'static [(&'static str, &'static [u8])],
 }
 
 impl std::fmt::Debug for BuiltIn {
@@ -31,12 +35,12 @@ impl std::fmt::Debug for BuiltIn {
 impl BuiltIn {
     /// A file's contents.
     pub fn file(&self, name: &str) -> Option<&'static [u8]> {
-        self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+        (self.files)().iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
     }
 
     /// The files that a selection takes, hashed.
     pub fn selected(&self, selection: &Selection) -> Vec<source::File> {
-        let files = self.files.iter().filter(|(name, _)| selection.takes(name));
+        let files = (self.files)().iter().filter(|(name, _)| selection.takes(name));
         files
             .map(|(name, bytes)| source::File { name: (*name).to_owned(), sha256: Digest::of(bytes) })
             .collect()
@@ -47,6 +51,20 @@ impl BuiltIn {
 pub fn built_in(name: &str) -> Option<&'static BuiltIn> {
     ALL.iter().flat_map(|family| family.built_in).find(|voice| voice.name == name)
 }
+
+/// What sentences become, as upstream reads them to the letter.
+#[derive(Clone, Copy, Debug)]
+pub struct Text {
+    /// The prompt of a sentence as a whole.
+    pub whole: fn(&str) -> String,
+    /// The prompts that a text is cut into.
+    pub pieces: fn(&str) -> Vec<String>,
+}
+
+/// Draws the weights of a preset into the files that the named graphs are read from, and says what they are of:
+/// `{"preset", "seed", "architecture"}`.
+pub type Synthesize =
+    fn(preset: &str, seed: u64, graphs: &[String], folder: &Path) -> Result<Value, source::Error>;
 
 /// A model family.
 #[derive(Clone, Copy, Debug)]
@@ -65,12 +83,16 @@ pub struct Family {
     pub fronts: &'static [(&'static str, &'static dyn Front)],
     /// What writes a causal graph that a recipe names.
     pub causal_front: Option<&'static dyn Front>,
+    /// What sentences become for the original model; none where the family has no text front end.
+    pub text: Option<Text>,
     /// Puts them together.
     pub speaker: Option<Assemble>,
     /// Samples of a frame and samples a second, where no graph of a bundle says them.
     pub usual_sound: Option<(usize, usize)>,
     /// Checkpoints inside this program.
     pub built_in: &'static [BuiltIn],
+    /// Makes its `seeded:` checkpoints, where it has any.
+    pub synthesize: Option<Synthesize>,
     /// Built-in recipes: name and text.
     pub recipes: &'static [(&'static str, &'static str)],
     /// Words for a hub's model card.
@@ -127,6 +149,25 @@ impl Family {
         }
         let names = self.shape.graphs.iter().map(|graph| graph.name);
         names.filter(|name| exported(name) || speaks(name)).map(str::to_owned).collect()
+    }
+
+    /// Makes a `seeded:` checkpoint, as [`Synthesize`] says.
+    ///
+    /// # Errors
+    /// [`source::Error::Preset`] where the family has no preset of that name; [`source::Error::Io`].
+    pub fn synthesize(
+        &self,
+        preset: &str,
+        seed: u64,
+        graphs: &[String],
+        folder: &Path,
+    ) -> Result<Value, source::Error> {
+        let none = || source::Error::Preset {
+            preset: preset.to_owned(),
+            guess: None,
+            known: format!("the family `{}` has no presets", self.shape.family),
+        };
+        self.synthesize.ok_or_else(none)?(preset, seed, graphs, folder)
     }
 
     fn weights(&self, name: &str, graph: Option<&Graph>) -> Files {

@@ -1,5 +1,7 @@
 //! Any causal language model in `transformers`' layout, and any module that turns frames into samples.
 
+mod seeded;
+
 use super::Family;
 use super::soprano::{COMPANIONS, LANGUAGE_MODEL};
 use crate::front::transformer::Transformer;
@@ -13,10 +15,12 @@ pub const FAMILY: Family = Family {
     causal_weights: LANGUAGE_MODEL,
     voice: &[],
     fronts: &[],
+    text: None,
     causal_front: Some(&Transformer { stop: None }),
     speaker: None,
     usual_sound: None,
     built_in: &[],
+    synthesize: Some(seeded::synthesize),
     recipes: &[],
     tags: &[],
 };

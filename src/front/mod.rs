@@ -1,6 +1,7 @@
 //! Models written directly from their weights, by architecture: the graph that exporters and passes end in, and,
 //! sharing no formula with it, the same model in double precision.
 
+pub mod float64;
 pub(crate) mod fold;
 pub(crate) mod inverse_stft;
 mod sketch;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use self::float64::{CausalInDouble, SignalInDouble};
 use crate::ir::Draft;
 use crate::names::Ports;
 use crate::source::Refused;
@@ -58,4 +60,18 @@ pub trait Front: std::fmt::Debug + Sync {
     /// # Errors
     /// [`Refused`] for a checkpoint that is not whole, or not of this architecture.
     fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused>;
+
+    /// The model of a checkpoint in double precision.
+    ///
+    /// # Errors
+    /// As [`Front::draft`].
+    fn in_double(&self, checkpoint: &Path) -> Result<InDouble, Refused>;
+}
+
+/// A model in double precision, by its role.
+pub enum InDouble {
+    /// Tokens to logits.
+    Causal(Box<dyn CausalInDouble>),
+    /// Frames to samples.
+    Signal(Box<dyn SignalInDouble>),
 }

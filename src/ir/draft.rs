@@ -97,7 +97,10 @@ impl Draft {
             let (send, made) = mpsc::sync_channel(0);
             scope.spawn(move || {
                 // Nobody listens any more where writing failed.
-                self.late.iter().map(Late::values).try_for_each(|values| send.send(values).map_err(drop))
+                self.late
+                    .iter()
+                    .map(Late::values)
+                    .try_for_each(|values| send.send(values).map_err(drop))
             });
             to.write_all(&parts.before).map_err(Error::io(path))?;
             for (late, head) in self.late.iter().zip(&parts.heads) {
@@ -132,10 +135,18 @@ impl Parts {
         let values: usize = draft.late.iter().map(Late::size).sum();
         // Fields are written in the order of their numbers: nodes, a name, constants, the rest.
         let (first, rest) = (
-            GraphProto { node: graph.node, name: graph.name, initializer: graph.initializer, ..Default::default() },
+            GraphProto {
+                node: graph.node,
+                name: graph.name,
+                initializer: graph.initializer,
+                ..Default::default()
+            },
             GraphProto { node: Vec::new(), name: None, initializer: Vec::new(), ..graph },
         );
-        let of_graph = first.encoded_len() + heads.iter().map(Vec::len).sum::<usize>() + values + rest.encoded_len();
+        let of_graph = first.encoded_len()
+            + heads.iter().map(Vec::len).sum::<usize>()
+            + values
+            + rest.encoded_len();
         let (head, tail) = around_graph(model);
         let mut before = head.encode_to_vec();
         encode_key(GRAPH, WireType::LengthDelimited, &mut before);

@@ -8,11 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 
 use super::error::Error;
-use crate::files::map;
 use super::proto::{ModelProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::raw_len;
 use super::walk::{for_each_tensor, for_each_tensor_mut};
 use crate::files;
+use crate::files::map;
 
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::External as i32)

@@ -9,13 +9,13 @@ use prost::Message;
 
 use super::error::Error;
 use super::external;
-use crate::files::map;
 use super::model::{LIMIT, Model};
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 use super::tensors::value_of;
 use super::walk::for_each_initializer;
 use super::write;
 use crate::digest::{Digest, HashingWriter};
+use crate::files::map;
 use crate::files::{self, Staged};
 
 /// Tensors of fewer bytes stay in the model's file, as the `onnx` package has it.
@@ -70,6 +70,16 @@ impl Model {
         }
         let file = std::fs::File::create(path).map_err(Error::io(path))?;
         whole.write(file).map_err(Error::io(path))
+    }
+
+    /// As [`Model::write`]; a model that is still what its file holds is that file under another name, where the file
+    /// system has such names.
+    ///
+    /// # Errors
+    /// As [`Model::write`].
+    pub fn link_or_write(&self, path: &Path) -> Result<(), Error> {
+        let is_linked = self.unchanged().is_some() && std::fs::hard_link(self.path(), path).is_ok();
+        if is_linked { Ok(()) } else { self.write(path).map(drop) }
     }
 
     /// Writes the model next to its place and renames it there: a whole file, or none. Likewise its

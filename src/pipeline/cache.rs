@@ -30,17 +30,6 @@ impl Key {
         self
     }
 
-    /// The same key without a field.
-    pub(super) fn without(mut self, name: &str) -> Self {
-        self.fields.remove(name);
-        self
-    }
-
-    /// The same key of another stage.
-    pub(super) fn renamed(self, stage: &str) -> Self {
-        Self { stage: stage.to_owned(), ..self }
-    }
-
     /// The digest of stage and fields.
     pub fn digest(&self) -> Digest {
         let mut hasher = Hasher::default();

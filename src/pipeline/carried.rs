@@ -91,10 +91,10 @@ pub(super) fn of(build: &Build<'_>, work: &Work) -> Option<Carried> {
     let (list, files) = listed(build)?;
     let is_same = |file: &File| list.checkpoint.get(&file.name) == Some(&file.sha256);
     let answer = list.answers.get(&work.name()).filter(|answer| answer.asked == asked)?;
-    files.iter().all(is_same).then(|| Carried {
-        answer: answer.clone(),
-        environment: list.environment.clone(),
-    })
+    files
+        .iter()
+        .all(is_same)
+        .then(|| Carried { answer: answer.clone(), environment: list.environment.clone() })
 }
 
 /// Whether the build's checkpoint carries an answer to everything that its recipe asks.
@@ -145,7 +145,10 @@ impl Carried {
         let path: PathBuf = checkpoint.join(&self.answer.file);
         let name = Path::new(&self.answer.file).file_name();
         if name.is_none_or(|name| name != self.answer.file.as_str()) {
-            return Err(Error::Damaged { path, why: format!("{LIST} lists it, and it is not next to it") });
+            return Err(Error::Damaged {
+                path,
+                why: format!("{LIST} lists it, and it is not next to it"),
+            });
         }
         let bytes = crate::files::read(&path).map_err(Error::io(&path))?;
         if Digest::of(&bytes) != self.answer.sha256 {

@@ -2,6 +2,7 @@
 
 mod cache;
 mod carried;
+mod double;
 mod error;
 mod judge;
 mod pack;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub use cache::{Cache, Key, Stage};
 pub use error::Error;
 pub use plan::{Plan, check};
-pub use run::{run, run_until, trusted};
+pub use run::{answers, run, run_until, trusted};
 pub use settle::{Wishes, settle};
 pub use stage::{Planned, State, Work};
 pub use workflow::{Job, github_matrix, snakefile};

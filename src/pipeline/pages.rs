@@ -7,7 +7,7 @@ use crate::bundle::{self, FileEntry, Manifest};
 use crate::family;
 use crate::interface::Interface;
 use crate::ir::Model;
-use crate::names::{Precision, Role};
+use crate::names::{Oracle, Precision, Role};
 use crate::recipe::Recipe;
 use crate::runtime::{Format, built_in};
 use crate::source;
@@ -121,6 +121,7 @@ pub(super) fn html(summary: &Summary, listening: Option<Listening>) -> String {
         environment: manifest.environment.clone().into_iter().collect(),
         artifacts: sections(summary),
         listening,
+        float64: manifest.references == Some(Oracle::Float64),
     })
 }
 
@@ -139,7 +140,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
         let weights = artifact.weights.as_ref().map(|w| file(&w.file, w.sha256, w.bytes));
         std::iter::once(file(&artifact.file, artifact.sha256, artifact.bytes)).chain(weights)
     });
-    let synthetic = manifest.checkpoint.source.starts_with("synthetic:");
+    let synthetic = source::is_random(&manifest.checkpoint.source);
     let last = if synthetic { "random-weights" } else { "text-to-speech" };
     let tags = ["onnx"].iter().chain(family::of(recipe).tags).chain([&last]);
     bundle::report::model_card(&Card {
@@ -153,6 +154,7 @@ pub(super) fn card(summary: &Summary, recipe: &Recipe) -> String {
         files: files.collect(),
         signal: signal(manifest),
         artifacts: sections(summary),
+        float64: manifest.references == Some(Oracle::Float64),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::names::{Exporter, Oracle, Precision, Role};
 use crate::passes::{self, Driver, Step};
 use crate::recipe::{Form, Graph, Recipe};
 use crate::runtime::Format;
-use crate::source::{Checkpoint, Source};
+use crate::source::{Checkpoint, Source, seeded};
 
 /// The stages of a build. Planning reads the recipe, the checkpoint and the names of packages, and runs nothing.
 pub struct Plan {
@@ -266,7 +266,7 @@ impl Planner<'_> {
             Source::Seeded { preset, seed } => {
                 let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);
                 let key = key.with("seed", seed).with("graphs", family.reads(recipe).join(" "));
-                key.with("tool", TOOL)
+                key.with("draw", seeded::DRAW)
             }
             Source::Synthetic { preset, seed } => {
                 let key = Self::key(&work).with("family", &recipe.family).with("preset", preset);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::plan::Plan;
-use super::stage::{Planned, State, Work};
+use super::stage::{Planned, REFERENCES, State, Work};
 use super::walk::Walk;
 use super::{Build, Error, Finished, Reporter, Summary, carried, pack, work};
 use crate::bundle;
@@ -60,6 +60,15 @@ pub fn run_until(build: &Build<'_>, stage: &str, reporter: &dyn Reporter) -> Res
     Ok(build.cache.folder(&plan.stages[at].key))
 }
 
+/// What PyTorch answers to the references that a recipe asks of a graph: the file, among the finished stages.
+///
+/// # Errors
+/// As [`run_until`].
+pub fn answers(build: &Build<'_>, graph: &str, reporter: &dyn Reporter) -> Result<PathBuf, Error> {
+    let stage = Work::Record(graph.to_owned()).name();
+    Ok(run_until(build, &stage, reporter)?.join(REFERENCES))
+}
+
 /// Refuses a build that could only fail after minutes of exporting.
 fn can_end(build: &Build<'_>, plan: &Plan) -> Result<(), Error> {
     trusted(&build.recipe, build.trust_code)?;
@@ -81,7 +90,9 @@ fn can_end(build: &Build<'_>, plan: &Plan) -> Result<(), Error> {
 fn needs_python(build: &Build<'_>, work: &Work) -> bool {
     match work {
         Work::Checkpoint => matches!(build.source, Source::Hub { .. } | Source::Synthetic { .. }),
-        Work::Export(name) => build.recipe.graph(name).is_some_and(|graph| graph.exporter().is_python()),
+        Work::Export(name) => {
+            build.recipe.graph(name).is_some_and(|graph| graph.exporter().is_python())
+        }
         Work::Record(_) | Work::Speak => {
             build.recipe.oracle() == Oracle::PyTorch && carried::of(build, work).is_none()
         }

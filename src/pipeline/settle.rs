@@ -5,6 +5,7 @@ use crate::export::{self, Python};
 use crate::family;
 use crate::names::{Exporter, Oracle, Word as _};
 use crate::runtime::{Takes, Traits};
+use crate::source::Source;
 
 /// What a call asks for, whatever its recipe says.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Wishes {
     pub references: Option<Oracle>,
     /// No format but ONNX.
     pub onnx_only: bool,
+    /// The checkpoint was named by this call: none other will do.
+    pub source_named: bool,
     /// The other formats were asked for by this call: none may be left out.
     pub formats_asked: bool,
 }
@@ -22,11 +25,17 @@ pub struct Wishes {
 /// Settles what the recipe of a build leaves open, and says how, a line each; the first is about the exporter.
 ///
 /// # Errors
-/// [`Error::Exporter`] where a graph has no such exporter.
+/// [`Error::Exporter`] where a graph has no such exporter; [`Error::Export`] where an interpreter was named, and is not
+/// one.
 pub fn settle(build: &mut Build<'_>, wishes: Wishes) -> Result<Vec<String>, Error> {
     let environment = family::of(&build.recipe).environment;
     let python = Python::find(build.python.as_deref(), environment, build.cache.root());
+    if let (Err(_), Some(named)) = (&python, build.python.as_deref()) {
+        // Somebody means it.
+        Python::find(Some(named), environment, build.cache.root())?;
+    }
     let mut said = vec![exporters(build, wishes, &python)?];
+    said.extend(checkpoint(build, wishes, &python));
     said.push(references(build, wishes, &python));
     said.extend(formats(build, wishes, &python));
     said.extend(clock(build, &python));
@@ -68,6 +77,18 @@ fn exporters(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> Result<St
     }
     let each = lines.iter().map(|(exporter, why, name)| format!("{exporter} for {name}, {why}"));
     Ok(format!("exporter {}", each.collect::<Vec<_>>().join("; ")))
+}
+
+/// Takes the weights that are drawn here where PyTorch, which draws the recipe's, is not.
+fn checkpoint(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> Option<String> {
+    let Source::Synthetic { preset, seed } = build.source.clone() else { return None };
+    if python.is_ok() || wishes.source_named {
+        return None;
+    }
+    let drawn = Source::Seeded { preset, seed };
+    let said = format!("checkpoint {drawn}, for PyTorch, which draws {}, is not here", build.source);
+    build.source = drawn;
+    Some(said)
 }
 
 fn references(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> String {

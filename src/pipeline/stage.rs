@@ -101,7 +101,7 @@ pub struct Planned {
 /// The file that an export leaves.
 pub(super) const MODEL: &str = "model.onnx";
 /// The file that a recording leaves.
-pub(super) const REFERENCES: &str = "references.safetensors";
+pub(crate) const REFERENCES: &str = "references.safetensors";
 /// Inner values of PyTorch's module, where an export leaves them.
 pub(super) const PROBES: &str = "probes.safetensors";
 /// The file that a rewrite leaves.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::double::Double;
 use super::plan::steps;
 use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
 use super::walk::Walk;
@@ -12,16 +13,16 @@ use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
 };
 use crate::family;
+use crate::front::Asked;
 use crate::interface::{Interface, Signature};
 use crate::ir::{self, Model};
-use crate::front::Asked;
 use crate::names::{Exporter, Oracle, Word as _};
 use crate::passes::{self, Given};
 use crate::quantize;
 use crate::recipe::{Form, Graph};
 use crate::runtime::built_in;
-use crate::source::Source;
-use crate::validate;
+use crate::source::{self, Source};
+use crate::validate::{self, record::Watch};
 
 /// What a stage of this work leaves in `folder`, and what it found out.
 pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<serde_json::Value, Error> {
@@ -102,7 +103,7 @@ impl Context<'_> {
         std::fs::canonicalize(&folder).map_err(Error::io(&folder))
     }
 
-    /// Synthesizes or downloads the checkpoint.
+    /// Draws, downloads or unpacks the checkpoint.
     fn checkpoint(&self) -> Result<serde_json::Value, Error> {
         let recipe = &self.build.recipe;
         let family = family::of(recipe);
@@ -110,7 +111,9 @@ impl Context<'_> {
         let files = selection.required();
         let request = match &self.build.source {
             Source::BuiltIn { name } => return self.unpack(name),
-            Source::Seeded { preset, seed } => return self.draw(preset, *seed, &graphs),
+            Source::Seeded { preset, seed } => {
+                return Ok(family.synthesize(preset, *seed, &graphs, self.folder)?);
+            }
             Source::Synthetic { preset, seed } => {
                 Request::Synthesize { family: &recipe.family, preset, seed: *seed, graphs: &graphs }
             }
@@ -119,11 +122,25 @@ impl Context<'_> {
             }
             Source::Directory(_) => unreachable!("a folder needs no making"),
         };
-        let outcome = self.child(&request)?;
+        let outcome = self.child(&request).map_err(|error| self.or_seeded(error))?;
         if files.iter().any(|file| outcome.artifacts.values().all(|artifact| artifact.path != *file)) {
             return Err(Error::Result { field: "checkpoint" });
         }
         Ok(outcome.result)
+    }
+
+    /// That there is no PyTorch to draw weights is said with the source that needs none.
+    fn or_seeded(&self, error: Error) -> Error {
+        match (&self.build.source, error) {
+            (Source::Synthetic { preset, seed }, Error::Export(export::Error::NoPython { .. }))
+                if family::of(&self.build.recipe).synthesize.is_some() =>
+            {
+                let seeded = Source::Seeded { preset: preset.clone(), seed: *seed }.to_string();
+                let synthetic = self.build.source.to_string();
+                source::Error::NoPyTorch { synthetic, seeded }.into()
+            }
+            (_, error) => error,
+        }
     }
 
     /// Writes a checkpoint that is inside this program.
@@ -132,7 +149,7 @@ impl Context<'_> {
             let known = family::ALL.iter().flat_map(|family| family.built_in).map(|voice| voice.name);
             Error::BuiltIn { name: name.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
         })?;
-        for (file, bytes) in voice.files {
+        for (file, bytes) in (voice.files)() {
             let path = self.folder.join(file);
             std::fs::write(&path, bytes).map_err(Error::io(&path))?;
         }
@@ -194,7 +211,9 @@ impl Context<'_> {
     /// Records what the original module answers.
     fn record(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
         let ports = graph.ports();
-        if let Some(answered) = self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)? {
+        if let Some(answered) =
+            self.answered_without_python(&Work::Record(name.to_owned()), REFERENCES)?
+        {
             return Ok(answered);
         }
         let (references, hidden_states): (_, &[u32]) = match graph {
@@ -213,7 +232,11 @@ impl Context<'_> {
 
     /// What the original model answers where no Python is needed for it: in double precision, or as the checkpoint
     /// carries it.
-    fn answered_without_python(&self, work: &Work, file: &str) -> Result<Option<serde_json::Value>, Error> {
+    fn answered_without_python(
+        &self,
+        work: &Work,
+        file: &str,
+    ) -> Result<Option<serde_json::Value>, Error> {
         match self.build.recipe.oracle() {
             Oracle::Float64 => self.in_double(work, file).map(Some),
             Oracle::PyTorch => {
@@ -224,14 +247,27 @@ impl Context<'_> {
         }
     }
 
-    fn in_double(&self, _work: &Work, _file: &str) -> Result<serde_json::Value, Error> {
-        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
+    /// What the model answers in double precision.
+    fn in_double(&self, work: &Work, file: &str) -> Result<serde_json::Value, Error> {
+        let reporter = self.walk.reporter;
+        let progress = |done: usize, total: usize| {
+            reporter.progress("record references", done as u64, total as u64)
+        };
+        let double = Double {
+            recipe: &self.build.recipe,
+            checkpoint: &self.checkpoint_folder()?,
+            watch: Watch { progress: &progress, interrupted: self.build.interrupted },
+        };
+        let (answers, result) = match work {
+            Work::Record(name) => (double.references(name)?, serde_json::json!({})),
+            _ => double.speech()?,
+        };
+        let path = self.folder.join(file);
+        std::fs::write(&path, answers.to_bytes()?).map_err(Error::io(&path))?;
+        Ok(result)
     }
 
     /// Draws a checkpoint's weights.
-    fn draw(&self, _preset: &str, _seed: u64, _graphs: &[String]) -> Result<serde_json::Value, Error> {
-        Err(crate::source::Refused::new("lm-unsupported", "not yet", "").into())
-    }
 
     /// Has the original model's own code say the recipe's sentences.
     fn speak(&self) -> Result<serde_json::Value, Error> {
@@ -328,8 +364,8 @@ fn check_artifact(outcome: &Outcome, name: &'static str, file: &str) -> Result<(
 }
 
 fn write(model: &Model, folder: &Path) -> Result<(), Error> {
-    let written = model.write(&folder.join(REWRITTEN));
-    written.map(drop).map_err(|error| match error {
+    let written = model.link_or_write(&folder.join(REWRITTEN));
+    written.map_err(|error| match error {
         // The cache's disk, with the hint that belongs to it.
         ir::Error::Io { path, source } => Error::Io { path, source },
         other => other.into(),

@@ -284,7 +284,7 @@ pub(super) fn short(word: &str) -> String {
 }
 
 /// The known word that a misspelt one most likely means.
-pub(super) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A word of a megabyte is nobody's typo, and the distance takes memory by its square.
     if word.len() > 64 {
         return None;

@@ -29,6 +29,7 @@ use crate::names::Oracle;
 pub(crate) use bounds::SAMPLE_RATE;
 pub use catalog::{Catalog, GraphShape, MOST_BYTES, Shape};
 pub use checks::{Invalid, Step};
+pub(crate) use error::closest;
 pub use error::{Error, Misfit, Problem};
 pub use gate::{CausalGate, Gate, SignalGate};
 pub use graph::{

@@ -1,6 +1,7 @@
 //! A checkpoint: a folder in upstream's layout, a hub repository, or a synthetic one.
 
 mod refused;
+pub mod seeded;
 mod weights;
 
 use std::fmt;
@@ -77,14 +78,14 @@ pub enum Source {
         /// Branch, tag or commit; `main` where none is given.
         revision: String,
     },
-    /// Upstream's own class with seeded weights.
+    /// Weights that PyTorch's generator draws, in upstream's layout and shapes.
     Synthetic {
-        /// Which size: `soprano-1.0`, `soprano-1.1`, `tiny`, `tiny-1.0`.
+        /// Which size: of the Soprano family `soprano-1.0`, `soprano-1.1`, `tiny`, `tiny-1.0`.
         preset: String,
         /// Seed of the weights.
         seed: u64,
     },
-    /// The same shapes with weights that this program draws.
+    /// The same shapes and distributions with other numbers: [`seeded`] draws them, without PyTorch.
     Seeded {
         /// Which size; those of [`Source::Synthetic`].
         preset: String,
@@ -98,17 +99,26 @@ pub enum Source {
     },
 }
 
+/// The words for weights that PyTorch draws, and that are drawn here.
+const SYNTHETIC: &str = "synthetic";
+const SEEDED: &str = "seeded";
+
+/// Whether a source, as a manifest has it, is of random weights: nobody's model.
+pub fn is_random(source: &str) -> bool {
+    source.split_once(':').is_some_and(|(word, _)| [SYNTHETIC, SEEDED].contains(&word))
+}
+
 /// How a source or a checkpoint can't be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 #[allow(missing_docs)]
 #[non_exhaustive]
 pub enum Error {
     /// The text names no checkpoint.
-    #[error("{text:?} is not a checkpoint: neither a folder here, nor a hub id, nor synthetic:PRESET")]
+    #[error("{text:?} is not a checkpoint: neither a folder here, nor a hub id, nor seeded:PRESET")]
     #[diagnostic(
         code(source::unknown),
         help(
-            "a folder, as ./checkpoint; a hub repository, as OWNER/NAME[@REVISION]; or synthetic:soprano-1.1"
+            "a folder, as ./checkpoint; a hub repository, as OWNER/NAME[@REVISION]; or seeded:soprano-1.1"
         )
     )]
     Unknown { text: String },
@@ -119,10 +129,21 @@ pub enum Error {
         help("write the folder whole, as /home/NAME/checkpoint; one that is named so lies in ./~NAME")
     )]
     Home { text: String, why: &'static str },
-    /// The seed of a synthetic checkpoint is not a whole number.
-    #[error("synthetic preset {preset:?}: the seed {seed:?} is not a whole number")]
-    #[diagnostic(code(source::seed), help("synthetic:soprano-1.1#7"))]
-    Seed { preset: String, seed: String },
+    /// The seed of drawn weights is not a whole number.
+    #[error("{word} preset {preset:?}: the seed {seed:?} is not a whole number")]
+    #[diagnostic(code(source::seed), help("{word}:soprano-1.1#7"))]
+    Seed { word: &'static str, preset: String, seed: String },
+    /// The family has no preset of that name.
+    #[error("`preset` is {preset:?}{}", guess.map(|g| format!("; did you mean `{g}`?")).unwrap_or_default())]
+    #[diagnostic(code(source::preset), help("{known}"))]
+    Preset { preset: String, guess: Option<&'static str>, known: String },
+    /// PyTorch draws these weights, and there is no PyTorch.
+    #[error("{synthetic} is drawn by PyTorch, and no Python environment was found")]
+    #[diagnostic(
+        code(source::no_pytorch),
+        help("{seeded} has the same shapes, and needs none; or make setup")
+    )]
+    NoPyTorch { synthetic: String, seeded: String },
     /// A file could not be read.
     #[error("{}: {source}", path.display())]
     #[diagnostic(code(source::io), help("is the path right, and may you read it?"))]
@@ -145,11 +166,11 @@ impl Source {
     /// # Errors
     /// [`Error::Unknown`], [`Error::Seed`], [`Error::Home`].
     pub fn parse(text: &str) -> Result<Self, Error> {
-        if let Some(preset) = text.strip_prefix("synthetic:") {
-            return seeded(preset).map(|(preset, seed)| Source::Synthetic { preset, seed });
+        if let Some((preset, seed)) = drawn(SYNTHETIC, text)? {
+            return Ok(Source::Synthetic { preset, seed });
         }
-        if let Some(preset) = text.strip_prefix("seeded:") {
-            return seeded(preset).map(|(preset, seed)| Source::Seeded { preset, seed });
+        if let Some((preset, seed)) = drawn(SEEDED, text)? {
+            return Ok(Source::Seeded { preset, seed });
         }
         if let Some(name) = text.strip_prefix("builtin:") {
             return Ok(Source::BuiltIn { name: name.to_owned() });
@@ -177,11 +198,14 @@ impl Source {
     }
 }
 
-/// `PRESET` or `PRESET#SEED`.
-fn seeded(text: &str) -> Result<(String, u64), Error> {
+/// `WORD:PRESET` or `WORD:PRESET#SEED`; none of another text.
+fn drawn(word: &'static str, text: &str) -> Result<Option<(String, u64)>, Error> {
+    let Some(text) = text.strip_prefix(word).and_then(|text| text.strip_prefix(':')) else {
+        return Ok(None);
+    };
     let (preset, seed) = text.split_once('#').unwrap_or((text, "0"));
-    let number = seed.parse().map_err(|_| Error::Seed { preset: preset.into(), seed: seed.into() })?;
-    Ok((preset.to_owned(), number))
+    let refuse = |_| Error::Seed { word, preset: preset.into(), seed: seed.into() };
+    Ok(Some((preset.to_owned(), seed.parse().map_err(refuse)?)))
 }
 
 /// A folder whose name starts with `~`, as a shell reads it.
@@ -293,8 +317,16 @@ mod tests {
         assert_eq!(read("ekwek/Soprano-1.1-80M"), hub("ekwek/Soprano-1.1-80M", "main"));
         assert_eq!(read("a/b@v1"), hub("a/b", "v1"));
         assert_eq!(read("synthetic:tiny#7"), Source::Synthetic { preset: "tiny".into(), seed: 7 });
+        assert_eq!(read("seeded:tiny#7"), Source::Seeded { preset: "tiny".into(), seed: 7 });
         assert_eq!(read("./nowhere"), Source::Directory("./nowhere".into()));
-        assert_eq!(read("synthetic:tiny").to_string(), "synthetic:tiny");
+        for text in ["synthetic:tiny", "seeded:tiny", "synthetic:tiny#7", "seeded:tiny#7"] {
+            assert_eq!(read(text).to_string(), text);
+            assert!(is_random(text));
+        }
+        assert_eq!(read("seeded:tiny#0").to_string(), "seeded:tiny");
+        for text in ["local", "a/b@v1", "seeded", "synthetic/model@main", "builtin:seeded"] {
+            assert!(!is_random(text), "{text:?}");
+        }
     }
 
     #[test]
@@ -328,7 +360,10 @@ mod tests {
                 "{text:?}"
             );
         }
-        assert!(matches!(Source::parse("synthetic:tiny#x"), Err(Error::Seed { .. })));
+        for (text, word) in [("synthetic:tiny#x", "synthetic"), ("seeded:tiny#-1", "seeded")] {
+            let error = Source::parse(text).unwrap_err();
+            assert!(matches!(error, Error::Seed { word: its, .. } if its == word), "{text:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rayon::prelude::*;
 
 use super::Refused;
 use crate::files;
@@ -79,11 +80,15 @@ impl Weights {
         no_pointer(&bytes, path)?;
         match torch::read(&bytes) {
             Ok(tensors) => Ok(Self::of_one(tensors, path)),
-            Err(torch::Error::Format { why, hint }) => {
+            Err(torch::Error::Damaged(why)) => {
                 let message = format!("{place} is not a whole PyTorch state dict: {why}");
-                refuse("checkpoint-format", message, hint)
+                refuse("checkpoint-format", message, AGAIN)
             }
-            Err(torch::Error::Content { why, hint }) => {
+            Err(torch::Error::Form { why, hint }) => {
+                refuse("checkpoint-format", format!("{place} is not read: {why}"), hint)
+            }
+            Err(torch::Error::Content(why)) => {
+                let hint = "a state dict, flat or under the key \"state_dict\", is expected";
                 refuse("checkpoint-format", format!("{place}: {why}"), hint)
             }
             Err(asks @ torch::Error::Unsafe { .. }) => refuse(
@@ -120,6 +125,19 @@ impl Weights {
         self.tensors.iter().map(|(name, (stored, _))| (name.as_str(), stored))
     }
 
+    /// Refuses values that are NaN or infinite; looks at every value, on every core.
+    ///
+    /// # Errors
+    /// [`Refused`] with the code `checkpoint-nan`, of the first tensor in the order of names.
+    pub fn check_finite(&self) -> Result<(), Refused> {
+        let tensors: Vec<_> = self.tensors.iter().collect();
+        tensors
+            .par_iter()
+            .map(|(name, (stored, place))| finite(name, stored, place))
+            .find_first(Result::is_err)
+            .unwrap_or(Ok(()))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.tensors.len()
@@ -129,6 +147,22 @@ impl Weights {
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
+}
+
+/// Refuses a tensor with values that are NaN or infinite.
+fn finite(name: &str, stored: &Stored, place: &Path) -> Result<(), Refused> {
+    let count = stored.count_not_finite().map_err(|e| {
+        let message = format!("{}: tensor `{name}`: {e}; {FLOATS}", place.display());
+        Refused::new("checkpoint-dtype", message, "")
+    })?;
+    if count == 0 {
+        return Ok(());
+    }
+    let (place, all) = (place.display(), stored.len());
+    let message =
+        format!("{place}: tensor `{name}` has {count} of {all} values that are NaN or infinite");
+    let hint = "the checkpoint is damaged or training diverged; use another one";
+    Err(Refused::new("checkpoint-nan", message, hint))
 }
 
 /// Maps a file; `hint` is what helps where it isn't there.

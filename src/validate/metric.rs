@@ -165,6 +165,8 @@ impl Tolerance {
             let moved = last_bit.get(metric)?;
             let allowed = match metric {
                 Metric::SnrDb => moved - 20.0 * LAST_BITS.log10(),
+                // So many times the share that doesn't agree.
+                Metric::Top1Agreement | Metric::GreedyAgreement => 1.0 - LAST_BITS * (1.0 - moved),
                 _ => moved * LAST_BITS,
             };
             Some((
@@ -319,6 +321,14 @@ mod tests {
         assert!(!measured(16.0 * 59.1, -26.0).within(&wide));
         assert!(!measured(58.0, -51.0).within(&wide));
         assert!(!measured(f64::NAN, -26.0).within(&wide));
+        let agreement = Tolerance::new([(Metric::Top1Agreement, 1.0)]);
+        let allowed = |share: f64| {
+            let mut measured = Measured::default();
+            measured.add(Metric::Top1Agreement, share);
+            agreement.widened(&measured).limits().map(|(_, limit)| limit).collect::<Vec<_>>()
+        };
+        assert_eq!(allowed(1.0), [1.0]);
+        assert_eq!(allowed(1.0 - 1.0 / 64.0), [0.75]);
         let narrow: Vec<_> = tolerance.widened(&measured(0.0, f64::INFINITY)).limits().collect();
         assert_eq!(narrow, [(Metric::MaxAbsOfPeak, 1e-5), (Metric::SnrDb, 90.0)]);
     }

@@ -9,6 +9,7 @@ mod divergence;
 mod inputs;
 mod metric;
 mod pesq;
+pub mod record;
 mod references;
 mod sensitivity;
 pub mod speech;
@@ -28,6 +29,7 @@ use crate::ir;
 use crate::names::{Ports, Precision};
 use crate::quantize;
 use crate::runtime::{self, Runtime, Session, Takes, Tensors, Traits};
+use crate::source::Refused;
 use crate::tensor::{self, Tensor};
 
 pub use calibrate::calibrate;
@@ -114,6 +116,10 @@ pub enum Error {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Speech(#[from] crate::speech::Error),
+    /// The checkpoint can't be run, or not as it is asked to.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Checkpoint(#[from] Refused),
     /// There is nothing to measure.
     #[error("{0}")]
     #[diagnostic(code(validate::nothing_to_measure))]

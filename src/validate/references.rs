@@ -39,7 +39,7 @@ impl Kind {
     }
 }
 
-/// One recorded run of PyTorch's own module.
+/// One recorded run: of PyTorch's own module, or of its formulas in double precision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// Unique; tensors are named `<name>/<input or output>`.
@@ -53,7 +53,8 @@ pub struct Case {
     /// Of a case with decode steps: how many tokens are given at once before the first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub prefill: usize,
-    /// How far PyTorch's own output moves where every input value changes by a last bit, if that was measured.
+    /// How far the recorded output itself moves where every input value changes by a last bit, and in a file that was
+    /// recorded in double precision every weight too; if that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_bit: Option<Measured>,
 }
@@ -81,7 +82,7 @@ impl Case {
     }
 }
 
-/// Inputs and outputs recorded from PyTorch.
+/// Inputs and outputs that were recorded.
 #[derive(Clone, Debug)]
 pub struct References {
     /// Every case, in recorded order.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 const ROOMS: &[&str] = &[
     "files", "digest", "tensor", "audio", "hardware", "names", "recipe", "source", "export", "ir",
-    "interface", "front", "passes", "quantize", "convert", "runtime", "speech", "family", "validate", "bundle",
-    "pipeline", "cli",
+    "interface", "front", "passes", "quantize", "convert", "runtime", "speech", "family", "validate",
+    "bundle", "pipeline", "cli",
 ];
 
 fn rank(room: &str) -> Option<usize> {

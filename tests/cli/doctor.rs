@@ -5,13 +5,17 @@ use std::path::Path;
 use crate::harness::{Run, World, onnxruntime, openvino, python};
 
 #[test]
-fn without_python_the_answer_is_no_and_says_what_mends_it() {
+fn builds_do_without_python_and_what_brings_it_is_said() {
     let world = World::new();
-    let run = world.run(["doctor", "--quick", "--json"]).exits(1).says("make setup");
+    let run = world.run(["doctor", "--quick", "--json"]).exits(0).says("python: make setup");
     let checks = run.json();
     let check =
         |what: &str| checks.as_array().unwrap().iter().find(|c| c["what"] == what).unwrap().clone();
-    assert_eq!(check("python")["good"], false);
+    assert_eq!((&check("python")["good"], &check("python")["optional"]), (&false.into(), &true.into()));
+    // One that is named is meant.
+    let named = world.run(["doctor", "--quick", "--json", "--python", "/nowhere"]).exits(1).json();
+    let python = named.as_array().unwrap().iter().find(|c| c["what"] == "python").unwrap().clone();
+    assert_eq!((&python["good"], python.get("optional")), (&false.into(), None));
     assert_eq!(check("runtime tract")["good"], true);
     assert!(!check("processor")["found"].as_str().unwrap().is_empty());
 }

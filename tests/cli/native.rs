@@ -1,88 +1,107 @@
-//! Graphs that are written directly from their weights are those that exporters and passes end in.
+//! Builds without Python: graphs written from weights, answers that a checkpoint carries or the model in double precision.
 
-use std::path::Path;
+use crate::harness::{ROOT, World, assert_same, copy_tree, python, skipped};
+use crate::snapshot;
 
-use soprano_export::Model;
-use soprano_export::ir::{NodeProto, TensorProto};
-use soprano_export::runtime::{Runtime, Tract};
-use soprano_export::tensor::Tensor;
-
-use crate::harness::{ROOT, Run, Shared, World, python};
-use crate::shared_or_skip;
-
-/// The rewritten decoder of a checkpoint by an exporter, its stages kept in the cache that tests share.
-fn decoder(shared: &Shared, source: &str, opset: u32, exporter: &str) -> Model {
-    let world = World::new();
-    let recipe = format!("name: decoder\nsource: {source}\ndecoder:\n  opset: {opset}\n");
-    world.write("recipe.yaml", recipe);
-    let (cache, python) = (shared.cache.to_str().unwrap(), python().unwrap());
-    let run = world
-        .command(["build", "recipe.yaml", "--until", "rewrite-decoder", "--exporter", exporter])
-        .args(["--cache-dir", cache, "--python", python.to_str().unwrap()])
-        .output()
-        .unwrap();
-    let run = Run::from(run).exits(0);
-    Model::open_checked(Path::new(run.stdout.trim_end()).join("rewritten.onnx")).unwrap()
-}
-
-/// What a node is, and what it reads: constants by their values, for exporters call them as they like.
-fn parts<'m>(model: &'m Model, node: &'m NodeProto) -> (Vec<String>, Vec<&'m TensorProto>) {
-    let graph = model.graph();
-    let constant = |name: &&String| graph.initializer(name).is_some();
-    let values = node.input.iter().filter(|name| !constant(name)).cloned();
-    let called = [node.op_type().to_owned(), node.name().to_owned()];
-    let attributes = node.attribute.iter().map(|attribute| format!("{attribute:?}"));
-    let all = called.into_iter().chain(values).chain(node.output.iter().cloned()).chain(attributes);
-    (all.collect(), node.input.iter().filter_map(|name| graph.initializer(name)).collect())
-}
-
-#[track_caller]
-fn same_nodes(native: &Model, torch: &Model) {
-    let (a, b) = (native.graph_proto(), torch.graph_proto());
-    assert_eq!((&a.input, &a.output, &a.name), (&b.input, &b.output, &b.name));
-    assert_eq!(native.proto().ir_version, torch.proto().ir_version);
-    assert_eq!(native.proto().opset_import, torch.proto().opset_import);
-    assert_eq!(a.node.len(), b.node.len());
-    assert_eq!(a.initializer.len(), b.initializer.len());
-    for (a, b) in a.node.iter().zip(&b.node) {
-        let ((is, constants), (expected, others)) = (parts(native, a), parts(torch, b));
-        assert_eq!(is, expected);
-        assert_eq!(constants.len(), others.len(), "{is:?}");
-        for (a, b) in constants.iter().zip(others) {
-            let name = (a.name(), b.name());
-            assert_eq!((&a.dims, a.data_type), (&b.dims, b.data_type), "{is:?}: {name:?}");
-            assert!(a.raw_data == b.raw_data, "{is:?}: {name:?}");
-        }
-    }
-}
-
-/// Samples of two sounds of nine frames.
-fn audio(model: &Model) -> Vec<f32> {
-    let channels: usize = model.graph_proto().input[0].dims()[1].parse().unwrap();
-    let frames: Vec<f32> = (0..2 * channels * 9).map(|i| (i as f32 * 0.917).sin()).collect();
-    let inputs = [("hidden_states".to_owned(), Tensor::from_f32(&[2, channels, 9], &frames))].into();
-    Tract.load_bytes(&model.to_bytes()).unwrap().run(&inputs).unwrap()["audio"].to_f32().unwrap()
+/// Nothing outside of the program: no Python environment, no library of a runtime.
+fn alone<'w>(world: &'w World, arguments: &[&str]) -> std::process::Command {
+    let mut command = world.command(arguments);
+    command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
+    command
 }
 
 #[test]
-fn a_decoder_is_the_one_that_pytorch_and_the_passes_end_in() {
-    let shared = shared_or_skip!();
-    let mini = format!("{ROOT}/fixtures/soprano-mini");
-    for (source, opset) in [
-        (mini.as_str(), 17),
-        ("synthetic:tiny-1.0", 17),
-        ("synthetic:tiny", 17),
-        ("synthetic:tiny", 13),
-        ("synthetic:tiny", 18),
-        ("synthetic:tiny", 20),
-    ] {
-        let [native, torch] =
-            ["native", "torch"].map(|exporter| decoder(shared, source, opset, exporter));
-        same_nodes(&native, &torch);
-        assert_eq!(native.proto().producer_name(), "soprano-export");
-        let (is, expected) = (audio(&native), audio(&torch));
-        let peak = expected.iter().fold(0.0f32, |max, value| max.max(value.abs()));
-        let off = is.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(peak > 0.0 && off < 1e-6 * peak, "{source} at {opset}: {off:e} of {peak:e}");
-    }
+fn the_small_voice_is_built_and_speaks_in_an_empty_folder() {
+    let world = World::new();
+    let build = ["build", "soprano-mini", "--no-speed-gate"];
+    let run = crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(0);
+    assert_eq!(run.stdout, "soprano-mini\n");
+    let said = "exporter native, for no Python environment of the family \"soprano\" was found\n\
+                references pytorch, whose recorded answers the checkpoint carries\n";
+    assert!(run.stderr.starts_with(said), "{}", run.show());
+    world.run(["verify", "soprano-mini"]).exits(0);
+    let synth = ["synth", "soprano-mini", "Hello there, my friend."];
+    crate::harness::Run::from(alone(&world, &synth).output().unwrap()).exits(0);
+    let sound = std::fs::metadata(world.work("speech.wav")).unwrap();
+    assert!(sound.len() > 32_000, "{} bytes of sound", sound.len());
+    let manifest = std::fs::read(world.work("soprano-mini/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["checkpoint"]["source"], "builtin:soprano-mini");
+    assert!(manifest.get("references").is_none(), "PyTorch's go without saying");
+    assert!(manifest["environment"]["torch"].is_string(), "{}", manifest["environment"]);
+    world.is_clean();
+}
+
+#[test]
+fn two_native_builds_are_byte_identical() {
+    let build = |world: &World| {
+        let words = ["build", "soprano-mini", "--no-speed-gate", "--only", "lm"];
+        crate::harness::Run::from(alone(world, &words).output().unwrap()).exits(0);
+        world.work("soprano-mini-lm")
+    };
+    let (one, other) = (World::new(), World::new());
+    assert_same(&build(&one), &build(&other));
+}
+
+#[test]
+fn what_is_asked_for_and_is_not_here_is_refused() {
+    let world = World::new();
+    let run = |words: &[&str]| crate::harness::Run::from(alone(&world, words).output().unwrap());
+    let torch = run(&["build", "soprano-mini", "--exporter", "torch"]).exits(2).hints();
+    snapshot!("torch_without_python", world, torch.show());
+    let optimum = run(&["build", "soprano-mini", "--exporter", "optimum"]).exits(2).hints();
+    snapshot!("optimum_of_a_decoder", world, optimum.show());
+    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("did you mean 'native'?");
+    run(&["build", "soprano-mini", "--python", "/nowhere"]).exits(2).hints();
+    let unknown = "name: a\nsource: builtin:soprano-maxi\nlm: {}\n";
+    world.write("unknown.yaml", unknown);
+    run(&["build", "unknown.yaml"]).exits(2).says("no checkpoint \"soprano-maxi\"").hints();
+    world.is_clean();
+}
+
+#[test]
+fn answers_of_other_weights_are_not_taken() {
+    let world = World::new();
+    let voice = world.work("voice");
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    let recipe = std::fs::read_to_string(format!("{ROOT}/recipes/soprano-mini.yaml")).unwrap();
+    world.write("voice.yaml", recipe.replace("builtin:soprano-mini", "./voice"));
+    let plan = || {
+        let plan = alone(&world, &["plan", "voice.yaml", "--no-speed-gate"]);
+        crate::harness::Run::from({ plan }.output().unwrap()).exits(0).stderr
+    };
+    assert!(plan().contains("references pytorch, whose recorded answers the checkpoint carries"));
+    let config = voice.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text + "\n").unwrap();
+    assert!(plan().contains("references float64, for PyTorch is not here"), "{}", plan());
+    // An answer that was changed is not what the list says.
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    std::fs::write(voice.join("references-lm.safetensors"), "other").unwrap();
+    let build = ["build", "voice.yaml", "--no-speed-gate", "--until", "record-lm"];
+    let run = crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(2);
+    run.says("it is not the file that references.json lists");
+}
+
+#[test]
+fn a_native_bundle_is_held_to_pytorch_itself() {
+    let Some(environment) = python() else {
+        return skipped(
+            "a_native_bundle_is_held_to_pytorch_itself",
+            "no Python environment: make setup",
+        );
+    };
+    let world = World::new();
+    let build = ["build", "soprano-mini", "--references", "float64", "--no-speed-gate", "--only", "lm"];
+    crate::harness::Run::from(alone(&world, &build).output().unwrap()).exits(0);
+    // Without the answers that it carries.
+    let voice = world.work("voice");
+    copy_tree(&std::path::Path::new(ROOT).join("fixtures/soprano-mini"), &voice);
+    std::fs::remove_file(voice.join("references.json")).unwrap();
+    let python = environment.to_string_lossy().into_owned();
+    let against = ["--python", &python, "validate", "soprano-mini-lm", "--against", "voice"];
+    world.run(against).exits(0);
+    std::fs::write(voice.join("config.json"), "{}").unwrap();
+    let other = world.run(against).exits(2).hints();
+    other.says("config.json is not the file that the bundle was built from");
 }

@@ -61,6 +61,7 @@ fn page() -> Page {
             int8,
         ],
         listening: None,
+        float64: false,
     }
 }
 
@@ -110,6 +111,7 @@ fn card() -> Card {
             sample_rate: 32_000,
         }),
         artifacts: page().artifacts,
+        float64: false,
     }
 }
 

@@ -13,6 +13,10 @@ pub(in super::super) struct Validate {
     /// Runtimes to run the models in [default: the first that takes each].
     #[arg(long, value_name = "NAME", value_parser = asked())]
     pub runtime: Vec<Asked>,
+    /// Run the models against what PyTorch makes of the checkpoint in this folder, the one that the bundle was built
+    /// from, in place of the references that the bundle carries.
+    #[arg(long, value_name = "DIR", value_parser = path(), conflicts_with_all = ["speech", "audio"])]
+    pub against: Option<PathBuf>,
     /// Write what PyTorch and the model make of every spoken reference as WAV files into this new folder.
     #[arg(long, value_name = "DIR")]
     pub audio: Option<PathBuf>,

@@ -2,13 +2,15 @@
 
 mod format_1;
 mod repetition;
+mod seeded;
 mod speaker;
 
-use super::{BuiltIn, Family};
+use super::{BuiltIn, Family, Text};
 use crate::front::transformer::Transformer;
 use crate::front::vocos::{Dimensions, Vocos};
 use crate::names::{Exporter, Role};
 use crate::recipe::{GraphShape, Shape};
+use crate::speech::text::{self, Faults};
 
 pub use format_1::upgrade;
 pub use speaker::Soprano;
@@ -31,6 +33,10 @@ pub(super) const COMPANIONS: &[&str] = &[
     "special_tokens_map.json",
 ];
 
+/// The small trained voice, where builds are.
+const BUILT_IN: &[BuiltIn] =
+    if cfg!(feature = "report") { &[BuiltIn { name: "soprano-mini", files: mini }] } else { &[] };
+
 /// The files of the small trained voice.
 macro_rules! mini {
     ($($name:literal,)*) => {
@@ -38,15 +44,22 @@ macro_rules! mini {
     };
 }
 
-const MINI: &[(&str, &[u8])] = mini![
-    "config.json",
-    "decoder.pth",
-    "generation_config.json",
-    "model.safetensors",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-];
+fn mini() -> &'static [(&'static str, &'static [u8])] {
+    static FILES: &[(&str, &[u8])] = mini![
+        "config.json",
+        "decoder.pth",
+        "generation_config.json",
+        "model.safetensors",
+        "references.json",
+        "references-decoder.safetensors",
+        "references-lm.safetensors",
+        "references-speak.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    FILES
+}
 
 /// What no tensor of the decoder says.
 const VOCOS: Vocos = Vocos {
@@ -57,6 +70,16 @@ const VOCOS: Vocos = Vocos {
     sample_rate: 32_000,
     version,
 };
+
+fn whole(sentence: &str) -> String {
+    text::prompt(&text::normalize(sentence.trim(), Faults::Kept))
+}
+
+fn pieces(written: &str) -> Vec<String> {
+    let sentences = text::sentences(&text::normalize(written.trim(), Faults::Kept), Faults::Kept);
+    let spoken = sentences.iter().filter(|sentence| sentence.contains(char::is_alphanumeric));
+    spoken.map(|sentence| text::prompt(sentence)).collect()
+}
 
 /// The release that a decoder's dimensions belong to.
 fn version(of: &Dimensions) -> &'static str {
@@ -98,9 +121,11 @@ pub const FAMILY: Family = Family {
     voice: &[LM, DECODER],
     fronts: &[(DECODER, &VOCOS), (LM, &Transformer { stop: Some("[STOP]") })],
     causal_front: None,
+    text: Some(Text { whole, pieces }),
     speaker: Some(Soprano::of),
     usual_sound: Some((2048, 32_000)),
-    built_in: &[BuiltIn { name: "soprano-mini", files: MINI }],
+    built_in: BUILT_IN,
+    synthesize: Some(seeded::synthesize),
     recipes: &[
         ("soprano-1.1", include_str!("../../../recipes/soprano-1.1.yaml")),
         ("soprano-1.0", include_str!("../../../recipes/soprano-1.0.yaml")),

@@ -1,4 +1,19 @@
-//! What `config.json` says of a language model.
+//! What `config.json` says of a language model, held against itself.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::source::Refused;
+
+/// The file.
+pub(super) const CONFIG: &str = "config.json";
+/// The largest count that is built.
+const LARGEST: u64 = (1 << 31) - 1;
+/// The most layers.
+const MOST_LAYERS: u64 = 4096;
+/// The largest scalar: twice it is no float.
+const LARGEST_SCALAR: f64 = 1.7014118346046923e38;
 
 /// Every dimension of a language model, and what its layers have.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,4 +92,380 @@ pub enum Rotation {
         /// Whether the bounds between low and high are rounded to whole dimensions.
         truncate: bool,
     },
+}
+
+/// A kind of model: what its class in `transformers` has that `config.json` does not say.
+struct Kind {
+    model_type: &'static str,
+    class: &'static str,
+    /// Key-value heads where none are given; none for as many as heads.
+    kv_heads: Option<u64>,
+    /// The size of a head where none is given; none for an equal share of the channels.
+    head_dim: Option<u64>,
+    positions: u64,
+    qk_norm: bool,
+    /// Whether queries, keys and values have biases, whatever the config says.
+    qkv_bias: Option<bool>,
+    /// Whether `attention_bias` is the output's as well.
+    out_bias: bool,
+    mlp_bias: bool,
+    window: Window,
+}
+
+/// Which layers attend to the last positions alone, where `layer_types` doesn't say.
+#[derive(Clone, Copy)]
+enum Window {
+    /// None.
+    Never,
+    /// Those from `max_window_layers` on, where `use_sliding_window` is set.
+    Asked,
+    /// All; the window where the config has no key for it.
+    Usual(u64),
+}
+
+/// Layers without a window where `max_window_layers` isn't given.
+const UNWINDOWED: u64 = 28;
+
+/// Defaults as in `transformers` 4.57 (`configuration_qwen3.py` and the like).
+const KINDS: &[Kind] = &[
+    Kind {
+        model_type: "qwen3",
+        class: "Qwen3ForCausalLM",
+        kv_heads: Some(32),
+        head_dim: Some(128),
+        positions: 32768,
+        qk_norm: true,
+        qkv_bias: None,
+        out_bias: true,
+        mlp_bias: false,
+        window: Window::Asked,
+    },
+    Kind {
+        model_type: "qwen2",
+        class: "Qwen2ForCausalLM",
+        kv_heads: Some(32),
+        head_dim: None,
+        positions: 32768,
+        qk_norm: false,
+        qkv_bias: Some(true),
+        out_bias: false,
+        mlp_bias: false,
+        window: Window::Asked,
+    },
+    Kind {
+        model_type: "llama",
+        class: "LlamaForCausalLM",
+        kv_heads: None,
+        head_dim: None,
+        positions: 2048,
+        qk_norm: false,
+        qkv_bias: None,
+        out_bias: true,
+        mlp_bias: true,
+        window: Window::Never,
+    },
+    Kind {
+        model_type: "mistral",
+        class: "MistralForCausalLM",
+        kv_heads: Some(8),
+        head_dim: None,
+        positions: 131_072,
+        qk_norm: false,
+        qkv_bias: Some(false),
+        out_bias: false,
+        mlp_bias: false,
+        window: Window::Usual(4096),
+    },
+];
+
+/// A config on its way: its fields, and the file that errors name.
+struct Fields<'a> {
+    fields: Map<String, Value>,
+    path: &'a Path,
+}
+
+impl Config {
+    /// Reads a checkpoint's `config.json`.
+    ///
+    /// # Errors
+    /// [`Refused`] with `checkpoint-missing`, `-format` or `-config`, and `lm-unsupported` for a model that is of
+    /// another kind.
+    pub(super) fn read(folder: &Path) -> Result<Self, Refused> {
+        let path = folder.join(CONFIG);
+        let fields = super::checkpoint::object(&path)?;
+        Fields { fields, path: &path }.config()
+    }
+}
+
+impl Fields<'_> {
+    fn config(&self) -> Result<Config, Refused> {
+        let kind = self.kind()?;
+        let [hidden_size, layers, heads, intermediate_size, vocab_size] = [
+            ("hidden_size", LARGEST),
+            ("num_hidden_layers", MOST_LAYERS),
+            ("num_attention_heads", LARGEST),
+            ("intermediate_size", LARGEST),
+            ("vocab_size", LARGEST),
+        ]
+        .map(|(name, largest)| {
+            self.count(name, largest)?.ok_or_else(|| self.wrong(name, "a whole number above 0"))
+        });
+        let (hidden_size, heads) = (hidden_size?, heads?);
+        let kv_heads = self.count("num_key_value_heads", LARGEST)?;
+        let kv_heads = kv_heads.or(kind.kv_heads).unwrap_or(heads);
+        if heads % kv_heads != 0 {
+            return Err(self.refuse(
+                format!("{heads} attention heads cannot be shared by {kv_heads} key-value heads"),
+                "num_attention_heads is a multiple of num_key_value_heads",
+            ));
+        }
+        let head_dim = self.count("head_dim", LARGEST)?.or(kind.head_dim);
+        let head_dim = head_dim.unwrap_or(hidden_size / heads);
+        if head_dim < 2 || head_dim % 2 != 0 {
+            return Err(self.wrong("head_dim", "an even number: channels are rotated in pairs"));
+        }
+        let positions = self.count("max_position_embeddings", LARGEST)?.unwrap_or(kind.positions);
+        let layers = layers?;
+        self.whole_attention(kind, layers, positions)?;
+        if let Some(act) = self.fields.get("hidden_act").filter(|act| act.as_str() != Some("silu")) {
+            return Err(self.unsupported(&format!("hidden_act {act}")));
+        }
+        if self.fields.get("partial_rotary_factor").is_some_and(|f| f.as_f64() != Some(1.0)) {
+            return Err(self.unsupported("a partial rotary embedding"));
+        }
+        let attention_bias = self.flag("attention_bias")?;
+        Ok(Config {
+            architecture: kind.class.to_owned(),
+            hidden_size: size(hidden_size),
+            layers: size(layers),
+            heads: size(heads),
+            kv_heads: size(kv_heads),
+            head_dim: size(head_dim),
+            intermediate_size: size(intermediate_size?),
+            vocab_size: size(vocab_size?),
+            max_position_embeddings: size(positions),
+            tied: self.flag("tie_word_embeddings")?,
+            rms_norm_eps: self.scalar("rms_norm_eps", 1e-6)?,
+            rope_theta: self.scalar("rope_theta", 10_000.0)?,
+            rotation: self.rotation(positions)?,
+            qkv_bias: kind.qkv_bias.unwrap_or(attention_bias),
+            out_bias: kind.out_bias && attention_bias,
+            mlp_bias: kind.mlp_bias && self.flag("mlp_bias")?,
+            qk_norm: kind.qk_norm,
+        })
+    }
+
+    /// The kind of model, of which `architectures` must be the class.
+    fn kind(&self) -> Result<&'static Kind, Refused> {
+        let Some(model_type) = self.fields.get("model_type").and_then(Value::as_str) else {
+            return Err(self.refuse("no `model_type`", "a causal language model is expected"));
+        };
+        let Some(kind) = KINDS.iter().find(|kind| kind.model_type == model_type) else {
+            return Err(Refused::new(
+                "lm-unsupported",
+                format!(
+                    "{}: a model of model_type {model_type:?} is not supported",
+                    self.path.display()
+                ),
+                "use `exporter: optimum` for it",
+            ));
+        };
+        let named = match self.fields.get("architectures") {
+            None | Some(Value::Null) => return Ok(kind),
+            Some(named) => named,
+        };
+        let classes = named.as_array();
+        let fits = classes.is_some_and(|classes| {
+            classes.is_empty() || classes.iter().any(|class| class.as_str() == Some(kind.class))
+        });
+        if !fits {
+            return Err(self.refuse(
+                format!(
+                    "`architectures` is {}, and model_type {model_type:?} is {}",
+                    shown(named),
+                    kind.class
+                ),
+                "the two name one model",
+            ));
+        }
+        Ok(kind)
+    }
+
+    /// Refuses a layer that does not attend to every position before it: no graph here masks more than the future. A
+    /// window of as many positions as the model has hides nothing.
+    fn whole_attention(&self, kind: &Kind, layers: u64, positions: u64) -> Result<(), Refused> {
+        let given = self.count("sliding_window", LARGEST)?;
+        let (window, from) = match kind.window {
+            Window::Never => return Ok(()),
+            Window::Asked => {
+                let from = self.fields.get("max_window_layers").and_then(Value::as_u64);
+                let asked = self.flag("use_sliding_window")?;
+                (given.filter(|_| asked), from.unwrap_or(UNWINDOWED))
+            }
+            Window::Usual(_) if self.fields.contains_key("sliding_window") => (given, 0),
+            Window::Usual(usual) => (Some(usual), 0),
+        };
+        let refuse = |message: String, hint: &str| {
+            Err(Refused::new("lm-unsupported", format!("{}: {message}", self.path.display()), hint))
+        };
+        let windowed = match self.fields.get("layer_types") {
+            None | Some(Value::Null) => window.map_or(0, |_| layers.saturating_sub(from)),
+            Some(kinds) => {
+                let kinds = kinds.as_array().map(Vec::as_slice).unwrap_or_default();
+                let known = ["full_attention", "sliding_attention"];
+                let is_known = |kind: &&Value| kind.as_str().is_some_and(|kind| known.contains(&kind));
+                if let Some(other) = kinds.iter().find(|kind| !is_known(kind)) {
+                    let other = shown(other);
+                    return refuse(
+                        format!(
+                            "`layer_types` has {other}, and every layer must attend to all positions before"
+                        ),
+                        "no exporter takes it",
+                    );
+                }
+                kinds.iter().filter(|kind| kind.as_str() == Some("sliding_attention")).count() as u64
+            }
+        };
+        if windowed > 0 && window.is_none_or(|window| window < positions) {
+            let window = window.map_or("none".to_owned(), |window| window.to_string());
+            return refuse(
+                format!(
+                    "a sliding window is not supported: {windowed} of {layers} layers attend to the last {window} \
+                     positions alone (`sliding_window`), and the model has {positions}"
+                ),
+                "no exporter takes it; set `max_position_embeddings` to `sliding_window`, and it is exported for \
+                 that many positions",
+            );
+        }
+        Ok(())
+    }
+
+    fn rotation(&self, positions: u64) -> Result<Rotation, Refused> {
+        let scaling = match self.fields.get("rope_scaling") {
+            None | Some(Value::Null) => return Ok(Rotation::Default),
+            Some(Value::Object(scaling)) => scaling,
+            Some(other) => {
+                let what = format!("`rope_scaling` is {}, expected an object", shown(other));
+                return Err(self.refuse(what, "a causal language model is expected"));
+            }
+        };
+        let given = |name: &str| match scaling.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_f64().filter(|value| value.is_finite()) {
+                Some(value) => Ok(Some(value)),
+                None => Err(self.refuse(
+                    format!("`rope_scaling.{name}` is {}, expected a number", shown(value)),
+                    "fetch it again",
+                )),
+            },
+        };
+        let above = |name: &str| match given(name)? {
+            Some(value) if value > 0.0 && value < LARGEST_SCALAR => Ok(value),
+            _ => Err(self.refuse(
+                format!("`rope_scaling` has no `{name}` above 0: its frequencies are not finite"),
+                "fetch it again",
+            )),
+        };
+        let kind = scaling.get("rope_type").or(scaling.get("type"));
+        match kind.map_or(Some("default"), Value::as_str) {
+            Some("default") => Ok(Rotation::Default),
+            Some("linear") => Ok(Rotation::Linear { factor: above("factor")? }),
+            Some("llama3") => Ok(Rotation::Llama3 {
+                factor: above("factor")?,
+                low_freq_factor: above("low_freq_factor")?,
+                high_freq_factor: above("high_freq_factor")?,
+                original_max_position_embeddings: above("original_max_position_embeddings")?,
+            }),
+            Some("yarn") => {
+                // Zero counts as not given, as it does in `transformers`.
+                let or = |name: &str, usual: f64| {
+                    Ok::<_, Refused>(given(name)?.filter(|value| *value != 0.0).unwrap_or(usual))
+                };
+                let scales = (or("mscale", 0.0)?, or("mscale_all_dim", 0.0)?);
+                Ok(Rotation::Yarn {
+                    factor: above("factor")?,
+                    attention_factor: given("attention_factor")?,
+                    mscale: (scales.0 != 0.0 && scales.1 != 0.0).then_some(scales),
+                    beta_fast: or("beta_fast", 32.0)?,
+                    beta_slow: or("beta_slow", 1.0)?,
+                    original_max_position_embeddings: or(
+                        "original_max_position_embeddings",
+                        positions as f64,
+                    )?,
+                    truncate: scaling.get("truncate").is_none_or(|whole| whole != &Value::Bool(false)),
+                })
+            }
+            Some(known @ ("dynamic" | "longrope")) => Err(Refused::new(
+                "lm-unsupported",
+                format!(
+                    "{}: rope_scaling of the kind {known:?} is not supported: its frequencies change with the \
+                     length of a run, and a cache keeps keys that were rotated before",
+                    self.path.display()
+                ),
+                "supported are default, linear, llama3, yarn",
+            )),
+            _ => Err(self.refuse(
+                format!(
+                    "`rope_scaling.{}` is {}, which `transformers` does not know",
+                    if scaling.contains_key("rope_type") { "rope_type" } else { "type" },
+                    shown(kind.unwrap_or(&Value::Null))
+                ),
+                "a causal language model is expected",
+            )),
+        }
+    }
+
+    /// A count from 1; none where it isn't given.
+    fn count(&self, name: &str, largest: u64) -> Result<Option<u64>, Refused> {
+        let value = match self.fields.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        match value.as_u64().filter(|count| (1..=largest).contains(count)) {
+            Some(count) => Ok(Some(count)),
+            None => Err(self.wrong(name, &format!("a whole number from 1 to {largest}"))),
+        }
+    }
+
+    fn scalar(&self, name: &str, usual: f64) -> Result<f64, Refused> {
+        let Some(value) = self.fields.get(name) else { return Ok(usual) };
+        let fits = |value: &f64| *value > 0.0 && *value < LARGEST_SCALAR;
+        value.as_f64().filter(fits).ok_or_else(|| self.wrong(name, "a finite number above 0"))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Refused> {
+        match self.fields.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(name, "true or false")),
+        }
+    }
+
+    fn wrong(&self, name: &str, wanted: &str) -> Refused {
+        let value = self.fields.get(name).unwrap_or(&Value::Null);
+        self.refuse(format!("`{name}` is {}, expected {wanted}", shown(value)), "fetch it again")
+    }
+
+    fn refuse(&self, what: impl AsRef<str>, hint: &str) -> Refused {
+        let message = format!("{}: {}", self.path.display(), what.as_ref());
+        Refused::new("checkpoint-config", message, hint)
+    }
+
+    fn unsupported(&self, what: &str) -> Refused {
+        let model = self.fields.get("model_type").and_then(Value::as_str).unwrap_or("?");
+        Refused::new(
+            "lm-unsupported",
+            format!("{}: a {model} model with {what} is not supported", self.path.display()),
+            "use `exporter: optimum` for it",
+        )
+    }
+}
+
+/// A value in so few characters that a message stays one.
+pub(super) fn shown(value: &Value) -> String {
+    value.to_string().chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).expect("at most 2^31")
 }

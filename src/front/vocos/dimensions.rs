@@ -63,13 +63,18 @@ impl Checkpoint {
         let Dimensions { n_fft, .. } = dimensions;
         InverseStft::fits(n_fft, n_fft / of.hops, n_fft)
             .map_err(|why| refuse_shape(&weights, &[format!("n_fft is {n_fft}, and {why}")]))?;
-        check_finite(&weights)?;
+        weights.check_finite()?;
         let window = widened(&weights, WINDOW)?;
         check_window(&window, n_fft / of.hops).map_err(|why| {
             let message = format!("{place}: `{WINDOW}` {why}");
             Refused::new("checkpoint-window", message, "upstream's window is a periodic Hann window")
         })?;
         Ok(Self { dimensions, weights, window })
+    }
+
+    /// All of its tensors.
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     /// A tensor that [`Dimensions::tensors`] lists.
@@ -246,23 +251,6 @@ fn check_window(window: &[f32], hop: usize) -> Result<(), &'static str> {
         return Err(why);
     }
     InverseStft::new(window.len(), hop, window, false, true).map(drop).map_err(|_| why)
-}
-
-/// Refuses values that are NaN or infinite.
-fn check_finite(weights: &Weights) -> Result<(), Refused> {
-    for (name, stored) in weights.iter() {
-        let values = widened(weights, name)?;
-        let count = values.iter().filter(|value| !value.is_finite()).count();
-        if count > 0 {
-            let (place, all) = (weights.place(name).display(), stored.len());
-            let message = format!(
-                "{place}: tensor `{name}` has {count} of {all} values that are NaN or infinite"
-            );
-            let hint = "the checkpoint is damaged or training diverged; use another one";
-            return Err(Refused::new("checkpoint-nan", message, hint));
-        }
-    }
-    Ok(())
 }
 
 /// A tensor's values.

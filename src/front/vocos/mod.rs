@@ -1,12 +1,16 @@
 //! Vocos: a ConvNeXt backbone whose head writes the spectrum that an inverse STFT turns into sound.
 
 mod dimensions;
+mod float64;
 mod graph;
 #[cfg(test)]
 pub(crate) mod testing;
 mod weights;
 
+use std::path::Path;
+
 pub use dimensions::Dimensions;
+pub use float64::InDouble;
 
 use super::{Asked, Drafted, Front, Sound};
 use crate::names::Ports;
@@ -32,11 +36,22 @@ pub struct Vocos {
 
 impl Front for Vocos {
     fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused> {
-        self.draft_of(Weights::of_state_dict(&asked.checkpoint.join(self.file))?, asked)
+        self.draft_of(self.weights(asked.checkpoint)?, asked)
+    }
+
+    fn in_double(&self, checkpoint: &Path) -> Result<super::InDouble, Refused> {
+        let checkpoint = Checkpoint::of(self, self.weights(checkpoint)?)?;
+        let model = InDouble::new(self, &checkpoint.dimensions, checkpoint.weights())?;
+        Ok(super::InDouble::Signal(Box::new(model)))
     }
 }
 
 impl Vocos {
+    /// The tensors of a checkpoint's folder.
+    fn weights(&self, folder: &Path) -> Result<Weights, Refused> {
+        Weights::of_state_dict(&folder.join(self.file))
+    }
+
     /// Writes the graph of weights that were read from wherever they were.
     pub(crate) fn draft_of(&self, weights: Weights, asked: &Asked<'_>) -> Result<Drafted, Refused> {
         let Ports::Signal(ports) = asked.ports else {

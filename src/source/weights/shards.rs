@@ -36,7 +36,8 @@ pub(super) fn list(folder: &Path) -> Result<(PathBuf, Vec<Shard>), Refused> {
     let mut places = std::collections::HashMap::new();
     for (name, file) in table {
         let Some(file) = file.as_str().filter(|file| is_shard(file)) else {
-            let shown: String = file.to_string().escape_debug().take(80).collect();
+            let shown = file.as_str().map_or_else(|| file.to_string(), |text| format!("{text:?}"));
+            let shown: String = shown.chars().take(80).collect();
             return Err(refuse(&format!(": {shown} is not the name of a safetensors file next to it")));
         };
         let at = *places.entry(file).or_insert_with(|| {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use rawzip::{CompressionMethod, ZipArchive, ZipFileHeaderRecord, ZipSliceArchive};
 
-use super::{Error, LARGEST_PICKLE, damaged};
+use super::{Error, LARGEST_PICKLE, SAVE_AGAIN, damaged, form};
 
 /// More records than any state dict has.
 const MOST_RECORDS: u64 = 1 << 20;
@@ -60,6 +60,9 @@ impl Archive {
             )));
         }
         spans.sort_unstable();
+        if spans.first().is_some_and(|&(start, _)| start != 0) {
+            return Err(damaged("its zip archive begins after something else"));
+        }
         let ends = spans.iter().map(|&(_, end)| end);
         let starts = spans.iter().skip(1).map(|&(start, _)| start);
         let mut edges = ends.zip(starts.chain([zip.directory_offset() as usize]));
@@ -74,25 +77,25 @@ impl Archive {
     /// Refuses archives of another kind than a state dict's, and another byte order.
     fn check_form(&self) -> Result<(), Error> {
         if self.record("constants.pkl").is_some() {
-            return Err(Error::Format {
-                why: "it is a TorchScript archive, which holds code".into(),
-                hint: "save the weights alone, torch.save(module.state_dict(), ...)",
-            });
+            let hint = "save the weights alone, torch.save(module.state_dict(), ...)";
+            return Err(form("it is a TorchScript archive, which holds code", hint));
+        }
+        if self.record("data.pkl").is_none() {
+            return Err(damaged("a zip archive without the record `data.pkl`"));
+        }
+        if self.record("version").or_else(|| self.record(".data/version")).is_none() {
+            return Err(damaged("a zip archive without the record `version`"));
         }
         match self.record("byteorder").as_deref() {
             None | Some(b"little") => Ok(()),
-            Some(b"big") => Err(Error::Format {
-                why: "its numbers are big-endian".into(),
-                hint: "load it with torch.load(..., weights_only=True) on another machine, and save it there",
-            }),
+            Some(b"big") => Err(form("its numbers are big-endian", SAVE_AGAIN)),
             Some(_) => Err(damaged("its record `byteorder` is neither little nor big")),
         }
     }
 
     /// The pickle.
     pub fn pickle(&self) -> Result<Bytes, Error> {
-        let pickle = self.record("data.pkl");
-        let pickle = pickle.ok_or_else(|| damaged("a zip archive without the record `data.pkl`"))?;
+        let pickle = self.record("data.pkl").unwrap_or_default();
         match pickle.len() > LARGEST_PICKLE {
             true => Err(damaged(format!("its pickle has {} bytes: no state dict has", pickle.len()))),
             false => Ok(pickle),
@@ -122,10 +125,10 @@ fn record(
         return refuse("is encrypted");
     }
     if entry.compression_method() != CompressionMethod::STORE {
-        return Err(Error::Format {
-            why: format!("its record {name:?} is compressed, which torch.save never writes"),
-            hint: "save it again, torch.save(torch.load(..., weights_only=True), ...)",
-        });
+        return Err(form(
+            format!("its record {name:?} is compressed, which torch.save never does"),
+            SAVE_AGAIN,
+        ));
     }
     if entry.compressed_size_hint() != entry.uncompressed_size_hint() {
         return refuse("is stored plainly and says that it has two sizes");

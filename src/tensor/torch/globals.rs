@@ -43,6 +43,8 @@ pub(super) enum Rebuild {
     Parameter,
     /// `_rebuild_from_type_v2(function, type, arguments, state)`: a tensor with attributes.
     FromType,
+    /// `_rebuild_device_tensor_from_cpu_tensor(data, dtype, device, requires_grad)`.
+    FromDevice,
     /// A tensor that is not dense; how it is laid out.
     Foreign(&'static str),
 }
@@ -141,9 +143,8 @@ fn rebuild(name: &str) -> Option<Rebuild> {
         "_rebuild_qtensor" => Rebuild::Foreign("quantized"),
         "_rebuild_meta_tensor_no_storage" => Rebuild::Foreign("meta"),
         "_rebuild_wrapper_subclass" => Rebuild::Foreign("a subclass of Tensor"),
-        "_rebuild_device_tensor_from_numpy" | "_rebuild_device_tensor_from_cpu_tensor" => {
-            Rebuild::Foreign("of another device")
-        }
+        "_rebuild_device_tensor_from_cpu_tensor" => Rebuild::FromDevice,
+        "_rebuild_device_tensor_from_numpy" => Rebuild::Foreign("of another device"),
         _ => return None,
     })
 }

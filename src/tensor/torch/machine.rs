@@ -8,6 +8,11 @@ use super::globals::{self, Element, Global};
 use super::value::{Id, Storage, Value, Values};
 use super::{Error, damaged, rebuild};
 
+/// More tensors than any state dict has.
+const MOST_TENSORS: usize = 1 << 17;
+/// And more values: a tensor takes about 16.
+const MOST_VALUES: usize = 16 * MOST_TENSORS;
+
 /// Reads one pickle.
 pub(super) struct Machine<'a> {
     pickle: &'a [u8],
@@ -18,6 +23,8 @@ pub(super) struct Machine<'a> {
     /// How deep the stack was at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// How many tensors there were.
+    tensors: usize,
     archive: Option<&'a Archive>,
     /// Storages that were spoken of, by their keys.
     storages: HashMap<String, Storage>,
@@ -33,6 +40,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            tensors: 0,
             archive,
             storages: HashMap::new(),
         }
@@ -136,8 +144,10 @@ impl<'a> Machine<'a> {
             b'b' => {
                 self.pop()?;
                 // The state of an OrderedDict is `_metadata`, which no tensor needs.
-                let ours = |v: &Value| matches!(v, Value::Dict(_) | Value::Other(_));
-                self.must_be(ours, "set attributes of")
+                match self.values.get(self.top()?) {
+                    Value::Dict(_) | Value::Other(_) => Ok(()),
+                    _ => Err(Error::Unsafe { what: "code".into() }),
+                }
             }
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -155,6 +165,10 @@ impl<'a> Machine<'a> {
 
     /// Puts a new value on the stack.
     fn push(&mut self, value: Value) -> Result<(), Error> {
+        self.tensors += usize::from(matches!(value, Value::Tensor(_)));
+        if self.tensors > MOST_TENSORS || self.values.len() >= MOST_VALUES {
+            return Err(damaged("its pickle makes more values than any state dict has"));
+        }
         self.stack.push(self.values.push(value));
         Ok(())
     }
@@ -270,13 +284,13 @@ impl<'a> Machine<'a> {
         }
         let record = archive.record(&format!("data/{key}"));
         let record = record.ok_or_else(|| damaged(format!("its storage {called} is not there")))?;
-        if size > record.len() {
+        if size != record.len() {
             let has = record.len();
             return Err(damaged(format!(
                 "its storage {called} is said to have {size} bytes and has {has}"
             )));
         }
-        let storage = Storage { element, bytes: record.slice(..size) };
+        let storage = Storage { element, bytes: record };
         self.storages.insert(key.to_owned(), storage.clone());
         Ok(storage)
     }

@@ -27,22 +27,20 @@ const LARGEST_PICKLE: usize = 8 << 20;
 /// Why a PyTorch file is not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is cut short, damaged, contradicts itself, or is of a form that is not read.
+    /// It is cut short, damaged, or contradicts itself.
+    #[error("{0}")]
+    Damaged(String),
+    /// It is of a form that is not read.
     #[error("{why}")]
-    Format {
-        /// What is wrong.
+    Form {
+        /// Which form.
         why: String,
-        /// What helps; may be empty.
+        /// How to write it in one that is.
         hint: &'static str,
     },
     /// It is whole, and not a dict of tensors.
-    #[error("{why}")]
-    Content {
-        /// What it is.
-        why: String,
-        /// What helps; may be empty.
-        hint: &'static str,
-    },
+    #[error("{0}")]
+    Content(String),
     /// The pickle asks for what is not part of a tensor.
     #[error("it asks to run {what}")]
     Unsafe {
@@ -69,12 +67,17 @@ pub enum Error {
     },
 }
 
-/// What helps where a file is damaged.
-const AGAIN: &str = "fetch it again, or compare its sha256 with the publisher's";
-
 fn damaged(why: impl Into<String>) -> Error {
-    Error::Format { why: why.into(), hint: AGAIN }
+    Error::Damaged(why.into())
 }
+
+fn form(why: impl Into<String>, hint: &'static str) -> Error {
+    Error::Form { why: why.into(), hint }
+}
+
+/// What helps where PyTorch reads a file that is not read here.
+const SAVE_AGAIN: &str =
+    "write it again: torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=True), FILE)";
 
 /// The tensors of a state dict, flat or under the key `state_dict`: views of `bytes`, in f32, f16 or bf16.
 ///

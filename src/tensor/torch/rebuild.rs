@@ -2,7 +2,7 @@
 
 use super::globals::{Element, Global, Rebuild};
 use super::value::{Id, Storage, Value, Values, View};
-use super::{Error, damaged};
+use super::{Error, damaged, form};
 
 /// More axes than any tensor has.
 const MOST_AXES: usize = 64;
@@ -56,49 +56,94 @@ fn tensor(values: &Values<'_>, function: Rebuild, given: &[Id]) -> Result<Value,
     let unknown = || damaged("its pickle makes a tensor of arguments that are not known");
     match (function, given) {
         (Rebuild::V1, &[storage, offset, shape, strides]) => {
-            dense(values, storage, offset, shape, strides, None)
+            dense(values, storage, [offset, shape, strides], None)
         }
-        (Rebuild::V2, &[storage, offset, shape, strides, _, _, ..]) if given.len() <= 7 => {
-            dense(values, storage, offset, shape, strides, None)
+        (Rebuild::V2, &[storage, offset, shape, strides, _, _, ref rest @ ..]) if rest.len() <= 1 => {
+            as_it_lies(values, rest)?;
+            dense(values, storage, [offset, shape, strides], None)
         }
-        (Rebuild::V3, &[storage, offset, shape, strides, _, _, element, ..]) if given.len() <= 8 => {
+        (Rebuild::V3, &[storage, offset, shape, strides, _, _, element, ref rest @ ..])
+            if rest.len() <= 1 =>
+        {
             let Value::Global(Global::Element(element)) = values.get(element) else {
                 return Err(unknown());
             };
-            dense(values, storage, offset, shape, strides, Some(element))
+            as_it_lies(values, rest)?;
+            dense(values, storage, [offset, shape, strides], Some(element))
         }
-        (Rebuild::Parameter, &[data, _, _, ..]) if given.len() <= 4 => match values.get(data) {
-            tensor @ (Value::Tensor(_) | Value::Other("Tensor")) => Ok(tensor.clone()),
-            _ => Err(unknown()),
-        },
+        (Rebuild::Parameter, &[data, _, _, ref rest @ ..]) if rest.len() <= 1 => {
+            same(values, data).ok_or_else(unknown)
+        }
         (Rebuild::FromType, &[function, _, arguments, _]) => match values.get(function) {
             Value::Global(Global::Rebuild(Rebuild::FromType)) => Err(unknown()),
             Value::Global(Global::Rebuild(_)) => call(values, function, arguments),
             _ => Err(Error::Unsafe { what: "code".into() }),
         },
-        (Rebuild::Foreign(layout), _) => Ok(Value::Tensor(Box::new(foreign(values, layout, given)))),
+        (Rebuild::FromDevice, &[data, element, _, _]) => {
+            match (same(values, data), values.get(element)) {
+                (Some(Value::Tensor(view)), Value::Global(Global::Element(element)))
+                    if view.element == *element =>
+                {
+                    Ok(Value::Tensor(view))
+                }
+                _ => Ok(foreign(values, "of another device", given)),
+            }
+        }
+        (Rebuild::Foreign(layout), _) => Ok(foreign(values, layout, given)),
         _ => Err(unknown()),
     }
 }
 
+/// A tensor once more.
+fn same(values: &Values<'_>, id: Id) -> Option<Value> {
+    match values.get(id) {
+        tensor @ (Value::Tensor(_) | Value::Other("Tensor")) => Some(tensor.clone()),
+        _ => None,
+    }
+}
+
+/// Refuses tensors whose values are others than their storage's: `metadata` is a dict that may say `neg` or `conj`.
+fn as_it_lies(values: &Values<'_>, metadata: &[Id]) -> Result<(), Error> {
+    match metadata.first().map(|&id| values.get(id)) {
+        None | Some(Value::None) => Ok(()),
+        // A longer one is not looked through again and again.
+        Some(Value::Dict(items))
+            if items.len() <= 4
+                && items.iter().all(|&(_, value)| matches!(values.get(value), Value::Bool(false))) =>
+        {
+            Ok(())
+        }
+        _ => Err(form(
+            "a tensor's values are its storage's negated or conjugated",
+            "call resolve_neg() and resolve_conj() on the tensors before they are saved",
+        )),
+    }
+}
+
 /// A tensor that is refused wherever it is asked for: all that is known is what it is.
-fn foreign(values: &Values<'_>, layout: &'static str, given: &[Id]) -> View {
-    let element = given.iter().find_map(|&id| match values.get(id) {
+fn foreign(values: &Values<'_>, layout: &'static str, given: &[Id]) -> Value {
+    let of = |id: Id| match values.get(id) {
         Value::Global(Global::Element(element)) => Some(*element),
         Value::Storage(storage) => Some(storage.element),
+        Value::Tensor(view) => Some(view.element),
         _ => None,
-    });
+    };
+    // Of a sparse tensor, the last of its parts has the values.
+    let within = |id: Id| match values.get(id) {
+        Value::Tuple(parts) if parts.len() <= 8 => parts.iter().rev().find_map(|&id| of(id)),
+        _ => of(id),
+    };
+    let element = given.iter().find_map(|&id| within(id));
     static UNKNOWN: Element = Element { name: "", size: 1, dtype: None };
     let element = element.unwrap_or(&UNKNOWN);
-    View { element, layout, shape: vec![], strides: vec![], bytes: Default::default(), storage: 0 }
+    let (shape, strides, bytes) = Default::default();
+    Value::Tensor(Box::new(View { element, layout, shape, strides, bytes, storage: 0 }))
 }
 
 fn dense(
     values: &Values<'_>,
     storage: Id,
-    offset: Id,
-    shape: Id,
-    strides: Id,
+    [offset, shape, strides]: [Id; 3],
     element: Option<&'static Element>,
 ) -> Result<Value, Error> {
     let Storage { element: own, bytes } = match values.get(storage) {

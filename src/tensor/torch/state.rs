@@ -4,14 +4,9 @@ use std::collections::BTreeMap;
 
 use super::machine::Machine;
 use super::value::{Id, Value, Values, View};
-use super::{AGAIN, Error, damaged};
+use super::{Error, SAVE_AGAIN, damaged, form};
 use crate::tensor::{DType, Stored};
 
-/// What helps where a file holds something else.
-const STATE_DICT: &str = "a state dict, flat or under the key \"state_dict\", is expected";
-/// What helps where a file is of a form that PyTorch still reads.
-const SAVE_AGAIN: &str =
-    "write it again: torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=True), FILE)";
 /// Where the legacy format begins: the pickle of 0x1950a86a20f9469cfc6c.
 const LEGACY: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 /// Pickles in a row in a file of the legacy format: a number, a version, what machine it was, and the contents.
@@ -19,10 +14,14 @@ const LEGACY_PICKLES: usize = 4;
 
 /// The dict of tensors in a pickle's value.
 pub(super) fn tensors(values: &Values<'_>, root: Id) -> Result<BTreeMap<String, Stored>, Error> {
-    let expected = |why: String| Error::Content { why, hint: STATE_DICT };
     let mut items = match values.get(root) {
         Value::Dict(items) => items,
-        other => return Err(expected(format!("holds a {}, not a dict of tensors", other.type_name()))),
+        other => {
+            return Err(Error::Content(format!(
+                "holds a {}, not a dict of tensors",
+                other.type_name()
+            )));
+        }
     };
     let inner = items.iter().rev().find(|(key, _)| values.text(*key) == Some("state_dict"));
     if let Some(&(_, inner)) = inner
@@ -35,10 +34,10 @@ pub(super) fn tensors(values: &Values<'_>, root: Id) -> Result<BTreeMap<String, 
         let value = values.get(value);
         let (Some(name), Value::Tensor(view)) = (values.text(key), value) else {
             let name = match values.text(key) {
-                Some(name) => format!("{name:?}"),
+                Some(name) => format!("'{}'", name.escape_debug()),
                 None => format!("a {}", values.get(key).type_name()),
             };
-            return Err(expected(format!("{name} is a {}, not a tensor", value.type_name())));
+            return Err(Error::Content(format!("{name} is a {}, not a tensor", value.type_name())));
         };
         if tensors.insert(name.to_owned(), stored(name, view)?).is_some() {
             return Err(damaged(format!("its pickle has the tensor {name:?} twice")));
@@ -79,13 +78,12 @@ pub(super) fn not_zip(bytes: &[u8]) -> Error {
             Ok(_) => rest = &rest[machine.read()..],
         }
     }
-    let form = |why: &str| Error::Format { why: why.into(), hint: SAVE_AGAIN };
     match bytes {
-        _ if legacy => form("it is of PyTorch's legacy format of before 1.6"),
+        _ if legacy => form("it is of PyTorch's legacy format of before 1.6", SAVE_AGAIN),
         _ if bytes.get(257..262) == Some(b"ustar") => {
-            form("it is a tar archive, PyTorch's format of before 0.1.10")
+            form("it is a tar archive, PyTorch's format of before 0.1.10", SAVE_AGAIN)
         }
-        [0x80, ..] => form("it is a pickle without a zip archive around it"),
-        _ => Error::Format { why: "it is not a zip archive, as torch.save writes".into(), hint: AGAIN },
+        [0x80, ..] => form("it is a pickle without a zip archive around it", SAVE_AGAIN),
+        _ => damaged("it is not a zip archive, as torch.save writes"),
     }
 }

@@ -82,6 +82,10 @@ impl<'a> Values<'a> {
         Self { pickle, list: Vec::new() }
     }
 
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub fn push(&mut self, value: Value) -> Id {
         self.list.push(value);
         self.list.len() - 1
