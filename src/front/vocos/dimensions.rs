@@ -363,10 +363,7 @@ mod tests {
     fn a_tensor_that_is_missing_too_many_or_of_another_shape_is_named() {
         let shape = "checkpoint-shape";
         for name in small().names() {
-            let last_of_its_block = |state: &mut State| {
-                state.remove(&name);
-            };
-            refuses(shape, &format!("{name} is missing"), last_of_its_block);
+            refuses(shape, &format!("{name} is missing"), |state| state.remove(&name));
             refuses(shape, &format!("{name} is [1, "), |state| state.widen(&name));
         }
         refuses(shape, "decoder.norm.gain [1] is not expected", |state| {

@@ -72,7 +72,7 @@ fn what_can_not_be_folded_stays() {
     let whole = written(&small(), 17);
     let (muls, adds, constants) =
         (count(&whole, "Mul"), count(&whole, "Add"), whole.graph_proto().initializer.len());
-    let with = |change: fn(&mut State)| {
+    let with = |change: &dyn Fn(&mut State)| {
         let mut state = small();
         change(&mut state);
         let model = written(&state, 17);
@@ -83,12 +83,12 @@ fn what_can_not_be_folded_stays() {
             model.graph_proto().initializer.len() as i64 - constants as i64,
         )
     };
-    assert_eq!(with(|_| ()), (0, 0, 0));
+    assert_eq!(with(&|_| ()), (0, 0, 0));
     // A scale that leaves no normal number: one more product, and the scale itself.
-    assert_eq!(with(|state| state.change("decoder.convnext.1.gamma", |_, g| g * 1e-38)), (1, 0, 1));
-    assert_eq!(with(|state| state.change("decoder.convnext.1.gamma", |_, _| 0.0)), (0, 0, 0));
+    assert_eq!(with(&|state| state.change("decoder.convnext.1.gamma", |_, g| g * 1e-38)), (1, 0, 1));
+    assert_eq!(with(&|state| state.change("decoder.convnext.1.gamma", |_, _| 0.0)), (0, 0, 0));
     assert_eq!(
-        with(|state| state.change("decoder.convnext.1.pwconv2.bias", |at, b| if at == 3 {
+        with(&|state| state.change("decoder.convnext.1.pwconv2.bias", |at, b| if at == 3 {
             1e-38
         } else {
             b
@@ -97,7 +97,7 @@ fn what_can_not_be_folded_stays() {
     );
     // A bias that the weights would round: an addition, the bias, and scale and bias of the normalization.
     assert_eq!(
-        with(|state| state.change("decoder.convnext.0.pwconv1.bias", |at, b| if at == 3 {
+        with(&|state| state.change("decoder.convnext.0.pwconv1.bias", |at, b| if at == 3 {
             100.0
         } else {
             b
@@ -105,23 +105,20 @@ fn what_can_not_be_folded_stays() {
         (0, 1, 3)
     );
     assert_eq!(
-        with(|state| state.change("head.out.bias", |at, b| if at == 3 { 100.0 } else { b })),
+        with(&|state| state.change("head.out.bias", |at, b| if at == 3 { 100.0 } else { b })),
         (0, 1, 3)
     );
-    assert_eq!(with(|state| state.change("head.out.weight", |_, w| w * 3e38)), (0, 1, 3));
+    // Weights whose products with a scale are no numbers of theirs.
+    let largest = |at: usize, _| if at.is_multiple_of(2) { 3e38 } else { -3e38 };
+    assert_eq!(with(&|state| state.change("head.out.weight", largest)), (0, 1, 3));
     // Weights that two products have are one constant, which neither may change.
-    let twins = |part: &str, state: &mut State| {
-        let name = |layer: usize| format!("decoder.convnext.{layer}.{part}.weight");
-        state.copy(&name(0), &name(1));
-    };
-    let _ = twins;
     assert_eq!(
-        with(|state| state
+        with(&|state| state
             .copy("decoder.convnext.0.pwconv1.weight", "decoder.convnext.1.pwconv1.weight")),
         (0, 2, 5)
     );
     assert_eq!(
-        with(|state| state
+        with(&|state| state
             .copy("decoder.convnext.0.pwconv2.weight", "decoder.convnext.1.pwconv2.weight")),
         (2, 0, 1)
     );
