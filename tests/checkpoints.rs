@@ -196,16 +196,13 @@ fn a_file_with_any_other_byte_is_read_or_refused() {
         let whole = std::fs::read(root().join("fixtures/checkpoints").join(name)).unwrap();
         let mut read = 0;
         for at in 0..whole.len() {
-            for change in [0x01, 0x80, 0xff] {
-                let mut other = whole.clone();
-                other[at] ^= change;
-                let values = within_bounds(name, || load_bytes(other));
-                read +=
-                    usize::from(values.is_ok_and(|v| v.values().map(Vec::len).sum::<usize>() < 4000));
-            }
+            let mut other = whole.clone();
+            other[at] ^= [0x01, 0x80, 0xff][at % 3];
+            let values = within_bounds(name, || load_bytes(other));
+            read += usize::from(values.is_ok_and(|v| v.values().map(Vec::len).sum::<usize>() < 4000));
         }
         // Padding and values, which nothing contradicts.
-        assert!(read > whole.len() / 10 && read < 3 * whole.len(), "{name}: {read}");
+        assert!(read > whole.len() / 10 && read < whole.len(), "{name}: {read}");
     }
 }
 
@@ -238,35 +235,31 @@ fn a_pickle_costs_what_its_length_does() {
         pickle.extend(end);
         pickle
     };
-    // A tensor over 24 bytes, its function and arguments kept, and made once more by five bytes.
-    let (text, floats) =
-        (b"X\x07\0\0\0storageq\0", b"ctorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x06tQ");
-    let tensor = [
-        &b"}(ctorch._utils\n_rebuild_tensor_v2\nq\x01(("[..],
-        text,
-        floats,
-        b"K\0(",
-        &[b'K', 1].repeat(64),
-    ];
-    let tensor = [&tensor.concat()[..], b"t(", &[b'K', 1].repeat(64), b"t\x89}tq\x02R"].concat();
-    let names = long(b"", b"X\0\0\0\0", b".");
-    for (what, pickle) in [
-        ("marks", long(b"", b"(", b".")),
-        ("tuples", long(b"", b")", b".")),
-        ("tuples in tuples", long(b")", b"\x85", b".")),
-        ("lists in lists", long(b"", b"]", b".")),
-        ("a list kept", long(b"]q\0", b"h\0", b".")),
-        ("pairs of pairs", long(b")", b"q\0h\0\x86", b".")),
-        ("memo", long(b"N", b"r\xff\xff\xff\x7f", b".")),
-        ("a dict in itself", long(b"}q\0", b"h\0h\0s", b".")),
-        ("a long tuple again", long(&long(b"(", b"N", b"tq\0")[MOST / 2..], b"h\0\x85", b".")),
-        ("names", names),
-        ("tensors", long(&tensor, b"h\x01h\x02R", b".")),
-        ("globals", long(b"", b"ctorch\nSize\n", b".")),
+    // A tensor over 24 bytes of 64 axes, whose function and arguments are kept: five bytes make it once more.
+    let ones = [&b"("[..], &b"K\x01".repeat(64), b"t"].concat();
+    let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x06tQ";
+    let arguments = [&b"("[..], storage, b"K\0", &ones, &ones, b"\x89}tq\x02R"].concat();
+    let tensor = [&b"ctorch._utils\n_rebuild_tensor_v2\nq\x01"[..], &arguments].concat();
+    let tuple = [&b"(Nq\x01"[..], &b"h\x01".repeat(MOST / 4), b"tq\0"].concat();
+    let many = "more values than any state dict has";
+    for (what, pickle, says) in [
+        ("marks", long(b"", b"(", b"."), "takes more than it has put down"),
+        ("tuples", long(b"", b")", b"."), many),
+        ("tuples in tuples", long(b")", b"\x85", b"."), many),
+        ("lists in lists", long(b"", b"]", b"."), many),
+        ("a list kept", long(b"]q\0", b"h\0", b"."), "holds a list"),
+        ("pairs of pairs", long(b")", b"q\0h\0\x86", b"."), "holds a tuple"),
+        ("memo", long(b"N", b"r\xff\xff\xff\x7f", b"."), "holds a NoneType"),
+        ("a dict in itself", long(b"}q\0", b"h\0h\0s", b"."), "is a dict, not a tensor"),
+        ("a long tuple again and again", long(&tuple, b"h\0\x85", b"."), "holds a tuple"),
+        ("names", long(b"", b"X\0\0\0\0", b"."), "holds a str"),
+        ("one tensor", [&tensor[..], b"."].concat(), "holds a Tensor"),
+        ("a tensor again and again", long(&tensor, b"h\x01h\x02R", b"."), many),
+        ("globals", long(b"", b"ctorch\nSize\n", b"."), "holds a type"),
     ] {
-        assert!(pickle.len() <= MOST && pickle.len() > MOST / 2, "{what}");
-        let error = within_bounds(what, || load_bytes(around(&pickle)));
-        assert_eq!(error.unwrap_err().code, "checkpoint-format", "{what}");
+        assert!(pickle.len() <= MOST, "{what}");
+        let error = within_bounds(what, || load_bytes(around(&pickle))).unwrap_err();
+        assert!(error.code == "checkpoint-format" && error.message.contains(says), "{what}: {error}");
     }
     let over = vec![b'('; MOST + 1];
     let error = load_bytes(around(&over)).unwrap_err();

@@ -7,7 +7,7 @@ use std::path::Path;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 use soprano_export::family::recipes;
-use soprano_export::names::{Exporter, Precision, Role, Word as _};
+use soprano_export::names::{Exporter, Oracle, Precision, Role, Word as _};
 use soprano_export::recipe::{
     self, Causal, CausalFp32, CausalGate, CausalReferences, CausalTolerance, Error, Form, Fp32Speech,
     Gate, Graph, Graphs, Int8, Int8Speech, OpenVinoTarget, Recipe, Signal, SignalFp32,
@@ -158,7 +158,7 @@ prop_compose! {
 prop_compose! {
     fn lm()(
         opset in 13u32..=20,
-        optimum: bool,
+        exporter in prop::option::of(prop::sample::select(Exporter::ALL)),
         file in "[a-z0-9][a-z0-9._-]{0,40}[a-z0-9_-]",
         hidden_states in prop::collection::btree_set(0u32..=40, 0..4),
         last_logits: bool,
@@ -181,7 +181,6 @@ prop_compose! {
         let references = CausalReferences { prefills, batch, steps, seed, sentences };
         let fp32 = CausalFp32 { max_abs, snr_db, top_1_agreement, error_growth };
         let tolerance = CausalTolerance { fp32 };
-        let exporter = if optimum { Exporter::Optimum } else { Exporter::Torch };
         let gate = step_ms.map(|ms| CausalGate { step_ms: Some(ms), ..CausalGate::default() });
         let hidden_states = hidden_states.into_iter().rev().collect();
         let passes = passes.map(|names| names.into_iter().collect());
@@ -217,6 +216,7 @@ prop_compose! {
         name in prop_oneof!["[a-z0-9][a-z0-9._-]{0,61}[a-z0-9_-]", "[0-9]{1,3}(\\.[0-9]{1,3})?", "[0-9]e[0-9]"],
         source in prop_oneof![prop::sample::select(&TRAPS[..]).prop_map(str::to_owned), "[^\\p{Cc}]{0,40}[a-z]"],
         license in "[A-Za-z0-9][A-Za-z0-9.+-]{0,20}",
+        references in prop::option::of(prop::sample::select(Oracle::ALL)),
         base_model in prop::option::of("[A-Za-z0-9][A-Za-z0-9._-]{0,20}/[A-Za-z0-9][A-Za-z0-9._-]{0,20}"),
         parts in prop_oneof![
             decoder().prop_map(|decoder| (Some(decoder), None, None)),
@@ -230,7 +230,17 @@ prop_compose! {
         let decoder = decoder.map(|graph| ("decoder".to_owned(), Graph::Signal(Box::new(graph))));
         let lm = lm.map(|graph| ("lm".to_owned(), Graph::Causal(Box::new(graph))));
         let graphs = Graphs(decoder.into_iter().chain(lm).collect());
-        Recipe { name, family: "soprano".into(), source, license, base_model, graphs, speech, gate }
+        Recipe {
+            name,
+            family: "soprano".into(),
+            source,
+            license,
+            base_model,
+            references,
+            graphs,
+            speech,
+            gate,
+        }
     }
 }
 

@@ -267,8 +267,6 @@ impl Context<'_> {
         Ok(result)
     }
 
-    /// Draws a checkpoint's weights.
-
     /// Has the original model's own code say the recipe's sentences.
     fn speak(&self) -> Result<serde_json::Value, Error> {
         if let Some(answered) = self.answered_without_python(&Work::Speak, SPEECH)? {

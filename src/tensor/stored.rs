@@ -126,7 +126,7 @@ impl Stored {
     /// As [`Stored::to_f32`].
     pub fn count_not_finite(&self) -> Result<usize, Error> {
         match self.dtype {
-            DType::F32 => Ok(self.count(|elements| not_finite_32(elements))),
+            DType::F32 => Ok(self.count(not_finite_32)),
             DType::F16 => Ok(self.count(|elements| not_finite_16(elements, 0x7c00))),
             DType::BF16 => Ok(self.count(|elements| not_finite_16(elements, 0x7f80))),
             is => Err(Error::Type { is, needed: DType::F32 }),

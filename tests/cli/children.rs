@@ -178,7 +178,7 @@ fn leaves_a_child_of_its_own() {
 #[test]
 fn there_is_no_python() {
     let world = World::new();
-    let run = world.run(["build", "soprano-tiny", "-o", "out/bundle"]).exits(2);
+    let run = world.run(["build", "soprano-tiny", "-o", "out/bundle", "--exporter", "torch"]).exits(2);
     run.says("no Python environment of the family \"soprano\" was found").says("hint: make setup");
     left_nothing(&world);
 }

@@ -4,7 +4,7 @@ use crate::harness::{ROOT, World, assert_same, copy_tree, python, skipped};
 use crate::snapshot;
 
 /// Nothing outside of the program: no Python environment, no library of a runtime.
-fn alone<'w>(world: &'w World, arguments: &[&str]) -> std::process::Command {
+fn alone(world: &World, arguments: &[&str]) -> std::process::Command {
     let mut command = world.command(arguments);
     command.env_remove("SOPRANO_EXPORT_ONNXRUNTIME").env_remove("SOPRANO_EXPORT_OPENVINO");
     command
@@ -51,7 +51,7 @@ fn what_is_asked_for_and_is_not_here_is_refused() {
     snapshot!("torch_without_python", world, torch.show());
     let optimum = run(&["build", "soprano-mini", "--exporter", "optimum"]).exits(2).hints();
     snapshot!("optimum_of_a_decoder", world, optimum.show());
-    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("did you mean 'native'?");
+    run(&["build", "soprano-mini", "--exporter", "natif"]).exits(2).says("'native'");
     run(&["build", "soprano-mini", "--python", "/nowhere"]).exits(2).hints();
     let unknown = "name: a\nsource: builtin:soprano-maxi\nlm: {}\n";
     world.write("unknown.yaml", unknown);
@@ -104,4 +104,52 @@ fn a_native_bundle_is_held_to_pytorch_itself() {
     std::fs::write(voice.join("config.json"), "{}").unwrap();
     let other = world.run(against).exits(2).hints();
     other.says("config.json is not the file that the bundle was built from");
+}
+
+/// How often each operator stands in a graph, and what it takes and gives.
+fn described(file: &std::path::Path) -> (std::collections::BTreeMap<String, usize>, String) {
+    let model = soprano_export::Model::open_checked(file).unwrap();
+    let mut operators = std::collections::BTreeMap::new();
+    for node in &model.graph_proto().node {
+        *operators.entry(node.qualified_op()).or_default() += 1;
+    }
+    let signature = soprano_export::Signature::from(&model);
+    (operators, format!("{:?} -> {:?}", signature.inputs, signature.outputs))
+}
+
+#[test]
+fn both_roads_end_in_one_graph() {
+    let Some(environment) = python() else {
+        return skipped("both_roads_end_in_one_graph", "no Python environment: make setup");
+    };
+    let world = World::new();
+    let python = environment.to_string_lossy().into_owned();
+    for source in ["seeded:tiny", "seeded:tiny-1.0", "builtin:soprano-mini"] {
+        world.write("both.yaml", format!("name: both\nsource: {source}\ndecoder: {{}}\nlm: {{}}\n"));
+        for graph in ["decoder", "lm"] {
+            let stage = format!("rewrite-{graph}");
+            let [native, torch] = ["native", "torch"].map(|exporter| {
+                let words = [
+                    "--python", &python, "build", "both.yaml", "--exporter", exporter, "--until",
+                    &stage,
+                ];
+                let folder = world.run(words).exits(0).stdout;
+                std::path::Path::new(folder.trim()).join("rewritten.onnx")
+            });
+            let (mut ours, mut theirs) = (described(&native), described(&torch));
+            // PyTorch casts two lengths to the type that they have.
+            if graph == "lm" {
+                let casts = [&mut ours, &mut theirs].map(|of| of.0.remove("Cast").unwrap_or_default());
+                assert_eq!(casts[0] + 2, casts[1], "{source}");
+            }
+            assert_eq!(ours, theirs, "{source}: {graph}");
+            let [native, torch] = [native, torch].map(|path| path.to_string_lossy().into_owned());
+            let compared = world.run(["diff", &torch, &native, "--run", "tract"]).exits(0);
+            let said = compared.show();
+            assert!(
+                said.contains("0.0e0 of the peak, equal") && said.contains("the models agree"),
+                "{said}"
+            );
+        }
+    }
 }

@@ -1,7 +1,7 @@
 """Checkpoints that were drawn without PyTorch, against upstream's classes and the package's own draw.
 
-Without arguments: the presets of each family, as JSON. Otherwise each argument is FAMILY:PRESET:FOLDER, and a line is
-printed for each that is as it should be.
+Without arguments: the presets of each family, as JSON. Otherwise each argument is FAMILY:PRESET:FOLDER, and
+a line is printed for each that is as it should be.
 """
 
 from __future__ import annotations

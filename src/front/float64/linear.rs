@@ -167,7 +167,8 @@ mod tests {
                 let y = on_any_threads(|| linear.apply(x.view(), Numbers::Exact));
                 assert_eq!(y.dim(), (count, outputs));
                 for ((row, at), y) in y.indexed_iter() {
-                    let terms = x.row(row).iter().zip(w.row(at)).map(|(x, w)| x * w);
+                    let (x, w) = (x.row(row), w.row(at));
+                    let terms = x.iter().zip(w.iter()).map(|(x, w)| x * w);
                     let want = terms.sum::<f64>() + b[at];
                     assert!((want - y).abs() < 1e-13 * inputs as f64, "{outputs} {inputs} {count}");
                 }
@@ -193,7 +194,8 @@ mod tests {
             let moved = linear.apply(x.view(), Numbers::Moved { seed: 1 });
             assert_eq!(moved, linear.apply(x.view(), Numbers::Moved { seed: 1 }));
             for ((row, at), y) in exact.indexed_iter() {
-                let terms = x.row(row).iter().zip(w.row(at)).map(|(x, w)| (x * w).abs());
+                let (x, w) = (x.row(row), w.row(at));
+                let terms = x.iter().zip(w.iter()).map(|(x, w)| (x * w).abs());
                 let most = (terms.sum::<f64>() + b[at].abs()) / (1 << 24) as f64;
                 let by = (moved[(row, at)] - y).abs();
                 assert!(by > 0.0 && by <= most * 1.001, "{by} {most}");

@@ -192,7 +192,7 @@ impl Config {
     /// another kind.
     pub(super) fn read(folder: &Path) -> Result<Self, Refused> {
         let path = folder.join(CONFIG);
-        let fields = super::checkpoint::object(&path)?;
+        let fields = super::files::object(&path)?;
         Fields { fields, path: &path }.config()
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod files;
 mod float64;
 mod graph;
 mod rotary;

@@ -321,7 +321,7 @@ fn frequencies_are_those_of_transformers() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 1024.0,
     };
-    near(&rotary(llama3), [1.0, 0.10000000149011612, 0.003086760640144348, 0.0001250000059371814], 1.0);
+    near(&rotary(llama3), [1.0, 0.1, 0.003_086_760_6, 0.000_125], 1.0);
     let yarn = Rotation::Yarn {
         factor: 4.0,
         attention_factor: None,

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_preset_that_is_none_is_refused_with_a_guess() {
         let presets = ["tiny", "soprano-1.1"];
-        let of = |name: &str| preset_of(name, &presets, |&name| name).map(|name| *name);
+        let of = |name: &str| preset_of(name, &presets, |&name| name).copied();
         assert_eq!(of("tiny").unwrap(), "tiny");
         let (guessed, unknown) = (of("tinny").unwrap_err(), of("huge").unwrap_err());
         assert_eq!(guessed.to_string(), "`preset` is \"tinny\"; did you mean `tiny`?");

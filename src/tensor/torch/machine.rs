@@ -91,21 +91,21 @@ impl<'a> Machine<'a> {
                 self.marks.push(self.stack.len());
                 Ok(())
             }
-            b't' => self.to_mark().and_then(|items| self.push(Value::Tuple(items.into()))),
+            b't' => self.since_mark().and_then(|items| self.push(Value::Tuple(items.into()))),
             0x85..=0x87 => self.short_tuple(usize::from(code - 0x84)),
             b'a' => self.pop().and_then(|_| self.must_be(|v| matches!(v, Value::List), "append to")),
             b'e' => {
-                self.to_mark().and_then(|_| self.must_be(|v| matches!(v, Value::List), "append to"))
+                self.since_mark().and_then(|_| self.must_be(|v| matches!(v, Value::List), "append to"))
             }
             0x90 => self
-                .to_mark()
+                .since_mark()
                 .and_then(|_| self.must_be(|v| matches!(v, Value::Other("set")), "add to")),
-            0x91 => self.to_mark().and_then(|_| self.push(Value::Other("frozenset"))),
+            0x91 => self.since_mark().and_then(|_| self.push(Value::Other("frozenset"))),
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
                 self.set(&[key, value])
             }
-            b'u' => self.to_mark().and_then(|items| self.set(&items)),
+            b'u' => self.since_mark().and_then(|items| self.set(&items)),
             b'q' => self.number::<1>().and_then(|n| self.put(n)),
             b'r' => self.number::<4>().and_then(|n| self.put(n)),
             0x94 => self.put(self.memo.len() as u64),
@@ -188,7 +188,7 @@ impl<'a> Machine<'a> {
     }
 
     /// What was pushed since the last mark.
-    fn to_mark(&mut self) -> Result<Vec<Id>, Error> {
+    fn since_mark(&mut self) -> Result<Vec<Id>, Error> {
         let mark = self.marks.pop().ok_or_else(short)?;
         Ok(self.stack.split_off(mark))
     }

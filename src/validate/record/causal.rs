@@ -308,6 +308,9 @@ impl Planned {
     }
 }
 
+/// Part of an answer, row by row.
+type Part = dyn Fn(&CausalAnswer) -> &ndarray::Array2<f64>;
+
 /// How far the hidden states of what is not padding moved, and of how many positions the likeliest token stayed.
 fn distance(
     sequences: &[Sequence],
@@ -316,8 +319,7 @@ fn distance(
     layers: usize,
 ) -> Measured {
     let mut measured = Measured::default();
-    let mut outputs: Vec<Box<dyn Fn(&CausalAnswer) -> &ndarray::Array2<f64>>> =
-        vec![Box::new(|answer| &answer.hidden)];
+    let mut outputs: Vec<Box<Part>> = vec![Box::new(|answer| &answer.hidden)];
     for at in 0..layers {
         outputs.push(Box::new(move |answer| &answer.layers[at]));
     }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::front::float64::testing::{Recorded, on_any_threads};
-use crate::front::float64::{CausalInDouble, Frames, SignalInDouble};
+use crate::front::float64::{CausalInDouble, Frames, SignalInDouble, Tick};
 use crate::front::{transformer, vocos};
 use crate::names;
 use crate::recipe::{CausalReferences, SignalReferences};
@@ -116,7 +116,11 @@ fn a_language_models_cases_are_those_of_the_recipe() {
     assert_eq!(steps["logits"], at_once["logits"]);
     assert_eq!(steps.keys().collect::<Vec<_>>(), ["last_hidden_state", "logits"]);
     for case in &references.cases {
-        let moved = case.last_bit.as_ref().unwrap();
+        let Some(moved) = &case.last_bit else {
+            // Too long to be run a second time.
+            assert!(case.batch * case.length > MOST_MOVED, "{}", case.name);
+            continue;
+        };
         match case.kind {
             Greedy => {
                 assert!(moved.get(Metric::GreedyAgreement).is_some() && moved.iter().count() == 1)

@@ -11,8 +11,12 @@ use soprano_export::source::Weights;
 
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut whole = rawzip::ZipArchiveWriter::new(Vec::new());
-    let records: [(&str, &[u8]); 4] =
-        [("a/data.pkl", pickle), ("a/version", b"3\n"), ("a/data/0", &[0x3c; 96]), ("a/data/1", &[0; 8])];
+    let records: [(&str, &[u8]); 4] = [
+        ("a/data.pkl", pickle),
+        ("a/version", b"3\n"),
+        ("a/data/0", &[0x3c; 96]),
+        ("a/data/1", &[0; 8]),
+    ];
     for (name, data) in records {
         let (mut entry, config) = whole.new_file(name).start().unwrap();
         let mut writer = config.wrap(&mut entry);

@@ -10,7 +10,9 @@ use soprano_export::source::Weights;
 
 fuzz_target!(|data: &[u8]| {
     let file = Bytes::copy_from_slice(data);
-    let Ok(weights) = Weights::from_safetensors_bytes(file, Path::new("fuzzed.safetensors")) else { return };
+    let Ok(weights) = Weights::from_safetensors_bytes(file, Path::new("fuzzed.safetensors")) else {
+        return;
+    };
     for (name, tensor) in weights.iter() {
         let values = tensor.to_f32().expect("f32, f16 or bf16");
         assert_eq!(values.len(), tensor.len(), "{name}");

@@ -36,7 +36,7 @@ def cut() -> dict[str, dict]:
         "zip-without-its-last-byte": case(whole[:-1], FORMAT, "cut short"),
         "zip-and-more": case(whole + b"more", FORMAT, "4 bytes follow", python=None),
         "zip-after-more": case(b"more" + whole, FORMAT),
-        "zip-after-a-zip": case(whole + whole, FORMAT, "begins after", python=None),
+        "zip-after-another-start": case(b"PK\3\4" + b"\0" * 96 + whole, FORMAT, "begins after"),
         "zip-of-nothing": case(archive([]), FORMAT),
     }
 

@@ -78,12 +78,12 @@ impl InDouble {
     /// [`Refused`] with the code `checkpoint-shape`, `-dtype` or `-config`.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self, Refused> {
         let c = config;
-        let wide = |heads: usize| heads.checked_mul(c.head_dim).unwrap_or(usize::MAX);
+        let wide = |heads: usize| heads.saturating_mul(c.head_dim);
         if c.kv_heads == 0
-            || c.heads % c.kv_heads != 0
+            || !c.heads.is_multiple_of(c.kv_heads)
             || c.heads == 0
             || c.head_dim == 0
-            || c.head_dim % 2 != 0
+            || !c.head_dim.is_multiple_of(2)
         {
             let why = format!(
                 "{} heads of {} channels, which share {} of keys and values",
@@ -308,6 +308,9 @@ impl CausalInDouble for InDouble {
         numbers: Numbers,
         tick: Tick<'_>,
     ) -> Result<Vec<CausalAnswer>, Error> {
+        if sequences.is_empty() {
+            return Ok(Vec::new());
+        }
         let calls: Vec<Call<'_>> = sequences
             .iter()
             .map(|s| Call { ids: &s.ids, positions: s.positions.clone(), seen: s.seen.clone() })

@@ -124,7 +124,7 @@ fn each_architecture_is_what_transformers_computes() {
 #[test]
 fn each_part_of_a_config_counts() {
     for (name, change) in [
-        ("qwen3", &(|c| c.rope_theta = 9e5) as &dyn Fn(&mut Config)),
+        ("qwen3", &(|c: &mut Config| c.rope_theta = 9e5) as &dyn Fn(&mut Config)),
         ("qwen3", &|c| c.rms_norm_eps = 1e-3),
         ("qwen3", &|c| c.qk_norm = false),
         ("qwen2", &|c| c.qkv_bias = false),
@@ -264,7 +264,7 @@ fn what_the_model_does_not_know_is_refused() {
     };
     assert!(refused(&|_| {}).is_ok());
     for change in [
-        &(|c| c.kv_heads = 0) as &dyn Fn(&mut Config),
+        &(|c: &mut Config| c.kv_heads = 0) as &dyn Fn(&mut Config),
         &|c| c.heads = 3,
         &|c| c.heads = 0,
         &|c| c.head_dim = 7,
@@ -274,7 +274,7 @@ fn what_the_model_does_not_know_is_refused() {
     }
     for (change, why) in [
         (
-            &(|c| c.layers = 3) as &dyn Fn(&mut Config),
+            &(|c: &mut Config| c.layers = 3) as &dyn Fn(&mut Config),
             "`model.layers.2.input_layernorm.weight` is missing",
         ),
         (&|c| c.layers = usize::MAX, "`model.layers.2.input_layernorm.weight` is missing"),

@@ -72,12 +72,12 @@ impl InDouble {
     pub fn new(vocos: &Vocos, dimensions: &Dimensions, weights: &Weights) -> Result<Self, Refused> {
         let d = *dimensions;
         let of = Parameters(weights);
-        let wide = d.n_fft.checked_add(2).unwrap_or(usize::MAX);
+        let wide = d.n_fft.saturating_add(2);
         let sound = d.n_fft >= 4
-            && d.n_fft % 2 == 0
+            && d.n_fft.is_multiple_of(2)
             && vocos.hops > 0
             && vocos.upscale > 0
-            && d.n_fft % vocos.hops == 0
+            && d.n_fft.is_multiple_of(vocos.hops)
             && [d.input_kernel, d.dw_kernel].iter().all(|kernel| kernel % 2 == 1);
         if !sound {
             let why = format!("{d:?}: an even kernel, or frames that are not so many hops long");

@@ -52,6 +52,9 @@ fn samples(answers: &[SignalAnswer]) -> Vec<f64> {
     answers.iter().flat_map(|answer| answer.samples.iter().copied()).collect()
 }
 
+/// What frames are driven towards.
+type Goal = dyn Fn(&InDouble, &[f64]) -> f64;
+
 #[test]
 fn small_decoders_are_what_upstream_computes() {
     for name in ["vocos", "vocos-wide"] {
@@ -118,7 +121,7 @@ fn the_gradient_is_that_of_differences() {
     let further = |_: &InDouble, polar: &[f64]| {
         polar[polar.len() / 2..].iter().fold(0.0_f64, |most, x| most.max(x.abs()))
     };
-    let goals: [&dyn Fn(&InDouble, &[f64]) -> f64; 2] = [&louder, &further];
+    let goals: [&Goal; 2] = [&louder, &further];
     for name in ["vocos", "vocos-wide"] {
         let model = of(&Recorded::read(name).weights());
         let point = rows(1, model.channels(), 4);
@@ -200,7 +203,7 @@ fn what_it_cannot_take_is_refused() {
     };
     assert!(refused(&|_| {}).is_ok());
     for (change, why) in [
-        (&(|d| d.n_fft = 0) as &dyn Fn(&mut Dimensions), "hops"),
+        (&(|d: &mut Dimensions| d.n_fft = 0) as &dyn Fn(&mut Dimensions), "hops"),
         (&|d| d.n_fft = 66, "hops"),
         (&|d| d.n_fft = usize::MAX - 3, "`head.out.weight` is"),
         (&|d| d.dw_kernel = 2, "even kernel"),
