@@ -1,5 +1,7 @@
 //! Linear layers that take up what stands before or after them.
 
+use rayon::prelude::*;
+
 /// The bias s that the normalization keeps. It divides b″ and multiplies the rounding of W′: at 1/4 the
 /// decoder's error is least in ONNX Runtime and in OpenVINO alike (1 and 1/16 are worse in both).
 pub(crate) const BIAS: f32 = 0.25;
@@ -52,49 +54,90 @@ impl Normed {
         beta: &[f32],
         bias: &[f32],
     ) -> Result<Self, &'static str> {
-        let (rows, columns) = (scale.len(), bias.len());
-        let width = columns.max(1);
-        let mut mean = vec![0.0f64; columns];
-        let mut sum: Vec<f64> = bias.iter().map(|&b| f64::from(b)).collect();
-        for ((row, &scale), &beta) in weight.chunks_exact(width).zip(&scale).zip(beta) {
-            let (scale, beta) = (f64::from(scale), f64::from(beta));
-            for ((mean, sum), &w) in mean.iter_mut().zip(&mut sum).zip(row) {
-                *mean += scale * f64::from(w) / rows as f64;
-                *sum += beta * f64::from(w);
-            }
-        }
-        let per_bias = 1.0 / (rows as f64 * f64::from(BIAS));
-        let share = sum.iter().map(|bias| bias * per_bias).collect();
-        let fold = Self { scale, mean, share };
-        let mut squares = vec![0.0f64; columns];
-        let mut finite = true;
-        for (row, &scale) in weight.chunks_exact(width).zip(&fold.scale) {
-            let parts = squares.iter_mut().zip(fold.mean.iter().zip(&fold.share));
-            for ((square, (mean, share)), &w) in parts.zip(row) {
-                let centred = f64::from(scale) * f64::from(w) - mean;
-                *square += centred * centred;
-                finite &= ((centred + share) as f32).is_finite();
-            }
-        }
+        let columns = bias.len();
+        let weight = Matrix { values: weight, columns };
+        let starts: Vec<usize> = (0..columns).step_by(TOGETHER).collect();
+        // Columns know nothing of each other: any number of cores comes to the same sums.
+        let parts: Vec<Columns> = (starts.par_iter())
+            .map(|&start| weight.sums(start, &scale, beta, &bias[start..columns.min(start + TOGETHER)]))
+            .collect();
+        let all = |of: fn(&Columns) -> &Vec<f64>| parts.iter().flat_map(of).copied();
         // A bias that is not finite makes its column so, and so does anything else that is not.
+        let finite = parts.iter().all(|part| part.finite);
         if !finite || !beta.iter().chain(bias).all(|value| value.is_finite()) {
             return Err("a weight, scale or bias is not finite, or would not be");
         }
-        let largest = |values: &[f64]| values.iter().fold(0.0f64, |max, value| max.max(value.abs()));
-        match largest(&sum) > largest_bias() * largest(&squares).sqrt() {
-            true => Err("a bias so large that folded weights would round it too much"),
-            false => Ok(fold),
+        let largest = |values: fn(&Columns) -> &Vec<f64>| {
+            all(values).fold(0.0f64, |max, value| max.max(value.abs()))
+        };
+        if largest(|part| &part.bias) > largest_bias() * largest(|part| &part.squares).sqrt() {
+            return Err("a bias so large that folded weights would round it too much");
         }
+        let (mean, share) = (all(|part| &part.mean).collect(), all(|part| &part.share).collect());
+        Ok(Self { scale, mean, share })
     }
 
-    /// W′ [n, m] of W [n, m].
-    pub(crate) fn values(&self, weight: &[f32]) -> impl Iterator<Item = f32> {
-        let rows = weight.chunks_exact(self.mean.len().max(1)).zip(&self.scale);
-        rows.flat_map(|(row, &scale)| {
-            let columns = row.iter().zip(&self.mean).zip(&self.share);
-            columns
-                .map(move |((&w, mean), share)| (f64::from(scale) * f64::from(w) - mean + share) as f32)
-        })
+    /// What makes W′ of a row k of W, column by column.
+    pub(crate) fn row(&self, k: usize) -> impl Iterator<Item = impl Fn(f32) -> f32> {
+        let scale = self.scale.get(k).copied().unwrap_or_default();
+        let columns = self.mean.iter().zip(&self.share);
+        columns.map(move |(&mean, &share)| move |w| folded(centred(scale, w, mean), share))
+    }
+}
+
+/// W″[k, j] less its mean over k.
+fn centred(scale: f32, weight: f32, mean: f64) -> f64 {
+    f64::from(scale) * f64::from(weight) - mean
+}
+
+fn folded(centred: f64, share: f64) -> f32 {
+    (centred + share) as f32
+}
+
+/// Columns that one core takes at a time.
+const TOGETHER: usize = 256;
+
+/// W [n, m], row-major.
+struct Matrix<'a> {
+    values: &'a [f32],
+    columns: usize,
+}
+
+/// Sums over the rows of some columns.
+struct Columns {
+    mean: Vec<f64>,
+    /// b″.
+    bias: Vec<f64>,
+    share: Vec<f64>,
+    /// Σ_k (W″[k, j] − mean)².
+    squares: Vec<f64>,
+    finite: bool,
+}
+
+impl Matrix<'_> {
+    fn sums(&self, start: usize, scale: &[f32], beta: &[f32], bias: &[f32]) -> Columns {
+        let rows = scale.len() as f64;
+        let columns = |row: usize| &self.values[row * self.columns + start..][..bias.len()];
+        let mut mean = vec![0.0f64; bias.len()];
+        let mut sum: Vec<f64> = bias.iter().map(|&b| f64::from(b)).collect();
+        for (row, (&scale, &beta)) in scale.iter().zip(beta).enumerate() {
+            for ((mean, sum), &w) in mean.iter_mut().zip(&mut sum).zip(columns(row)) {
+                *mean += f64::from(scale) * f64::from(w) / rows;
+                *sum += f64::from(beta) * f64::from(w);
+            }
+        }
+        let per_bias = 1.0 / (rows * f64::from(BIAS));
+        let share: Vec<f64> = sum.iter().map(|bias| bias * per_bias).collect();
+        let (mut squares, mut finite) = (vec![0.0f64; bias.len()], true);
+        for (row, &scale) in scale.iter().enumerate() {
+            let sums = squares.iter_mut().zip(&mean).zip(&share);
+            for (((square, &mean), &share), &w) in sums.zip(columns(row)) {
+                let centred = centred(scale, w, mean);
+                *square += centred * centred;
+                finite &= folded(centred, share).is_finite();
+            }
+        }
+        Columns { mean, bias: sum, share, squares, finite }
     }
 }
 

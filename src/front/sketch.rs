@@ -151,3 +151,27 @@ fn ir_version(opset: u32) -> i64 {
         _ => 10,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_constants_are_one_bit_by_bit() {
+        let mut sketch = Sketch::new(17);
+        let one = sketch.scalar(1.0);
+        assert_eq!(sketch.scalar(1.0), one);
+        assert_eq!(sketch.values("x", &[], &[1.0]), one);
+        assert_eq!(sketch.values("x", &[1], &[1.0]), "x");
+        assert_eq!(sketch.values("y", &[1], &[1.0]), "x");
+        let zero = sketch.scalar(0.0);
+        assert_ne!(sketch.scalar(-0.0), zero);
+        assert_ne!(sketch.numbers(&[1]), sketch.number(1));
+        let draft = sketch.finish();
+        let graph = draft.model.graph.unwrap();
+        let mut names: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!((names.len(), graph.initializer.len()), (6, 6));
+    }
+}

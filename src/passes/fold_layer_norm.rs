@@ -36,7 +36,7 @@ impl Pass for FoldLayerNorm {
         if graph.sole_user(normed).is_none() {
             return Err(Skip::Refused("the normalization feeds another node too"));
         }
-        let (shape, weight) = matched(graph.constant_f32(w))?;
+        let (shape, mut weight) = matched(graph.constant_f32(w))?;
         let [rows, columns] = shape[..] else { return Err(Skip::NoMatch) };
         let (g_shape, g) = matched(graph.constant_f32(g))?;
         let (b_shape, b_values) = matched(graph.constant_f32(b))?;
@@ -48,7 +48,9 @@ impl Pass for FoldLayerNorm {
         only(norm, &["axis", "epsilon", "stash_type"])?;
         [add, matmul].into_iter().try_for_each(|node| only(node, &[]))?;
         let fold = Normed::of(&weight, g, &h.1, &b_values).map_err(Skip::Refused)?;
-        let folded: Vec<f32> = fold.values(&weight).collect();
+        for (k, row) in weight.chunks_exact_mut(columns.max(1)).enumerate() {
+            row.iter_mut().zip(fold.row(k)).for_each(|(w, fold)| *w = fold(*w));
+        }
 
         let mut patch = Patch::at(id).remove(norm_id).remove(matmul_id).remove(id);
         let [ones, bias, matrix, unscaled] = [
@@ -60,7 +62,7 @@ impl Pass for FoldLayerNorm {
         .map(|name| patch.fresh(graph, &name));
         patch.initializer(initializer_f32(&ones, &[rows], &vec![1.0; rows]));
         patch.initializer(initializer_f32(&bias, &[rows], &vec![BIAS; rows]));
-        patch.initializer(initializer_f32(&matrix, &shape, &folded));
+        patch.initializer(initializer_f32(&matrix, &shape, &weight));
         let attributes = ["epsilon", "stash_type"].iter().filter_map(|name| norm.attr(name).cloned());
         let plain = node("LayerNormalization", [x, &ones, &bias], &unscaled);
         let plain = plain.named(norm.name()).int("axis", -1);

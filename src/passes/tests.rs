@@ -1,6 +1,7 @@
 //! What holds for all passes together.
 
 mod surgeries;
+mod vocos;
 
 use std::cell::Cell;
 

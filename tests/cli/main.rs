@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod bundles;
 mod children;
+mod decoder;
 mod diff;
 mod doctor;
 mod fake_registry;

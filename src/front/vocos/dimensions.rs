@@ -1,7 +1,6 @@
 //! A decoder's checkpoint: its dimensions, read off the shapes of its tensors, and the checks that it is whole.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -53,22 +52,18 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The decoder of a checkpoint's folder.
+    /// Holds weights against the decoder that their shapes tell of.
     ///
     /// # Errors
-    /// [`Refused`] with a code that starts with `checkpoint-`.
-    pub(super) fn open(of: &Vocos, folder: &Path) -> Result<Self, Refused> {
-        Self::of(of, Weights::of_state_dict(&folder.join(of.file))?)
-    }
-
-    fn of(of: &Vocos, weights: Weights) -> Result<Self, Refused> {
+    /// [`Refused`] with the code `checkpoint-architecture`, `-shape`, `-nan` or `-window`.
+    pub(super) fn of(of: &Vocos, weights: Weights) -> Result<Self, Refused> {
         let place = weights.listing.display();
         let dimensions = Dimensions::of(&weights, of.hops)?;
         whole(&weights, &dimensions)?;
         let Dimensions { n_fft, .. } = dimensions;
         InverseStft::fits(n_fft, n_fft / of.hops, n_fft)
             .map_err(|why| refuse_shape(&weights, &[format!("n_fft is {n_fft}, and {why}")]))?;
-        check_finite(&weights)?;
+        weights.check_finite()?;
         let window = widened(&weights, WINDOW)?;
         check_window(&window, n_fft / of.hops).map_err(|why| {
             let message = format!("{place}: `{WINDOW}` {why}");
@@ -160,7 +155,7 @@ impl Dimensions {
     }
 
     /// The tensors of a decoder, in the order of its modules: names and shapes.
-    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+    pub(super) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let Self { dim, intermediate_dim, n_fft, .. } = *self;
         let mut tensors = vec![
             ("decoder.embed.weight".to_owned(), vec![dim, self.input_channels, self.input_kernel]),
@@ -258,23 +253,6 @@ fn check_window(window: &[f32], hop: usize) -> Result<(), &'static str> {
     InverseStft::new(window.len(), hop, window, false, true).map(drop).map_err(|_| why)
 }
 
-/// Refuses values that are NaN or infinite.
-fn check_finite(weights: &Weights) -> Result<(), Refused> {
-    for (name, stored) in weights.iter() {
-        let values = widened(weights, name)?;
-        let count = values.iter().filter(|value| !value.is_finite()).count();
-        if count > 0 {
-            let (place, all) = (weights.place(name).display(), stored.len());
-            let message = format!(
-                "{place}: tensor `{name}` has {count} of {all} values that are NaN or infinite"
-            );
-            let hint = "the checkpoint is damaged or training diverged; use another one";
-            return Err(Refused::new("checkpoint-nan", message, hint));
-        }
-    }
-    Ok(())
-}
-
 /// A tensor's values.
 fn widened(weights: &Weights, name: &str) -> Result<Vec<f32>, Refused> {
     let stored = weights.get(name).ok_or_else(|| missing(weights, name))?;
@@ -312,4 +290,167 @@ fn some(items: &[String], separator: &str) -> String {
         return if items.is_empty() { "nothing".to_owned() } else { items.join(separator) };
     };
     format!("{}{separator}and {more} more", items[..SHOWN].join(separator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{State, VOCOS, small};
+    use super::*;
+
+    /// What is said of a checkpoint that was changed: code and message, or nothing.
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut State)) -> (&'static str, String) {
+        let mut state = small();
+        change(&mut state);
+        match Checkpoint::of(&VOCOS, state.weights()) {
+            Ok(_) => ("", String::new()),
+            Err(refused) => {
+                assert!(!refused.hint.is_empty(), "{refused}");
+                (refused.code, refused.message)
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refuses(code: &str, words: &str, change: impl FnOnce(&mut State)) {
+        let (is, message) = refused(change);
+        assert_eq!(is, code, "{message}");
+        assert!(message.contains(words) && message.contains("decoder.pth"), "{message}");
+    }
+
+    #[test]
+    fn every_dimension_is_read_off_the_shapes() {
+        let checkpoint = Checkpoint::of(&VOCOS, small().weights()).unwrap();
+        let dimensions = Dimensions {
+            input_channels: 5,
+            dim: 6,
+            intermediate_dim: 8,
+            layers: 2,
+            input_kernel: 3,
+            dw_kernel: 7,
+            n_fft: 16,
+        };
+        assert_eq!(checkpoint.dimensions, dimensions);
+        let described = dimensions.describe(&VOCOS, checkpoint.parameters());
+        let text = serde_json::to_string(&described).unwrap();
+        let block = 6 + 6 * 7 + 6 + 2 * 6 + (6 + 1) * 8 + (8 + 1) * 6;
+        let parameters = 6 * 5 * 3 + 6 + 2 * 6 + 2 * block + 2 * 6 + (6 + 1) * 18;
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"version":"test","input_channels":5,"dim":6,"intermediate_dim":8,"layers":2,"input_kernel":3,"dw_kernel":7,"n_fft":16,"hop_length":4,"upscale":4,"sample_rate":32000,"parameters":{parameters}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_another_model_is_told_from_what_is_not_whole() {
+        refuses("checkpoint-architecture", "it holds decoder.convnext.0.dwconv.bias, ", |state| {
+            state.remove("decoder.embed.weight");
+            state.remove("head.out.weight");
+        });
+        let message = refused(|state| {
+            state.keep(|name| name == "head.out.bias");
+        });
+        assert!(message.1.ends_with("head.out.weight; it holds head.out.bias"), "{message:?}");
+        refuses("checkpoint-shape", "decoder.pth: decoder.embed.weight is missing", |state| {
+            state.remove("decoder.embed.weight");
+        });
+        assert_eq!(refused(|_| ()).0, "");
+    }
+
+    #[test]
+    fn a_tensor_that_is_missing_too_many_or_of_another_shape_is_named() {
+        let shape = "checkpoint-shape";
+        for name in small().names() {
+            refuses(shape, &format!("{name} is missing"), |state| state.remove(&name));
+            refuses(shape, &format!("{name} is [1, "), |state| state.widen(&name));
+        }
+        refuses(shape, "decoder.norm.gain [1] is not expected", |state| {
+            state.put("decoder.norm.gain", &[1], |_| 1.0);
+        });
+        refuses(shape, "; and 4 more", |state| {
+            state.keep(|name| !name.starts_with("decoder.convnext.1.") || name.ends_with("gamma"));
+            state.put("decoder.convnext.1.other", &[1], |_| 1.0);
+        });
+    }
+
+    #[test]
+    fn dimensions_that_no_decoder_has_are_refused() {
+        let shape = "checkpoint-shape";
+        refuses(shape, "head.out.weight is [0, 6], expected 2 dimensions, none of them 0", |state| {
+            state.put("head.out.weight", &[0, 6], |_| 0.0);
+        });
+        refuses(
+            shape,
+            "decoder.convnext.1 is missing, although decoder.convnext.2 is there",
+            |state| state.rename("decoder.convnext.1.", "decoder.convnext.2."),
+        );
+        // A number that no integer holds, and none of the blocks' own.
+        let huge = "decoder.convnext.99999999999999999999999.";
+        refuses(shape, "decoder.convnext.1 is missing, although decoder.convnext.", |state| {
+            state.rename("decoder.convnext.1.", huge);
+        });
+        refuses(shape, "decoder.convnext.x.gamma [6] is not expected", |state| {
+            state.put("decoder.convnext.x.gamma", &[6], |_| 1.0);
+        });
+        for (name, dims) in
+            [("decoder.embed.weight", [6, 5, 2]), ("decoder.convnext.0.dwconv.weight", [6, 1, 4])]
+        {
+            let words = format!("{name} is {dims:?}: an even kernel ({}) changes the length", dims[2]);
+            refuses(shape, &words, |state| state.put(name, &dims, |_| 0.5));
+        }
+        for (rows, n_fft) in [(1, -1), (2, 0), (17, 15), (20, 18)] {
+            let words = format!("n_fft + 2, and n_fft = {n_fft} is not a positive multiple of 4");
+            refuses(shape, &words, |state| state.put("head.out.weight", &[rows, 6], |_| 0.5));
+        }
+    }
+
+    #[test]
+    fn a_transform_beyond_what_is_written_is_refused() {
+        let sized = |n_fft: usize| {
+            refused(|state| {
+                state.put("head.out.weight", &[n_fft + 2, 6], |_| 0.5);
+                state.put("head.out.bias", &[n_fft + 2], |_| 0.5);
+                state.put("head.istft.window", &[n_fft], |_| 1.0);
+            })
+        };
+        assert_eq!(sized(8192).0, "");
+        let (code, message) = sized(8196);
+        assert_eq!(code, "checkpoint-shape");
+        assert!(message.contains("n_fft is 8196, and n_fft is above 8192"), "{message}");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_counted() {
+        for (value, finite) in
+            [(f32::NAN, false), (f32::INFINITY, false), (f32::NEG_INFINITY, false), (f32::MAX, true)]
+        {
+            let (code, message) = refused(|state| {
+                state.put("decoder.convnext.1.gamma", &[6], |at| if at < 2 { value } else { 0.5 });
+            });
+            assert_eq!(code.is_empty(), finite, "{message}");
+            let words = "tensor `decoder.convnext.1.gamma` has 2 of 6 values that are NaN or infinite";
+            assert!(finite || code == "checkpoint-nan" && message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_window_without_an_inverse_is_refused() {
+        let window = |value: fn(usize) -> f32| refused(|state| state.put(WINDOW, &[16], value));
+        let why = "`head.istft.window` leaves samples without energy, so its STFT has no inverse";
+        let lacks = |value: fn(usize) -> f32| {
+            let (code, message) = window(value);
+            assert_eq!(code, "checkpoint-window", "{message}");
+            assert!(message.contains(why), "{message}");
+        };
+        assert_eq!(window(|_| 1.0).0, "");
+        lacks(|_| 0.0);
+        // Nothing at the second sample of each hop; nothing in the middle.
+        lacks(|at| f32::from(at % 4 != 1));
+        lacks(|at| f32::from(at != 8));
+        // Enough in the sum of four frames, nothing where there are but two.
+        lacks(|at| f32::from(at == 8 || !(4..12).contains(&at)));
+        assert_eq!(window(|at| f32::from(at == 8 || !(4..8).contains(&at))).0, "");
+    }
 }

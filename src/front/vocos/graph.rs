@@ -14,6 +14,8 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::Vocos;
 use super::dimensions::Checkpoint;
 use super::weights;
@@ -370,8 +372,10 @@ impl Builder<'_> {
             return Ok(false);
         }
         let (weight, bias) = (self.checkpoint.values(tensor)?, self.checkpoint.values(bias)?);
-        let rows = weight.chunks_exact((weight.len() / gamma.len().max(1)).max(1));
-        let fits = |row: &[f32], scale: f32| row.iter().all(|&w| fold::scaled(w, scale).is_ok());
+        let rows = weight.par_chunks_exact((weight.len() / gamma.len().max(1)).max(1));
+        let fits = |row: &[f32], scale: f32| {
+            row.iter().fold(true, |fits, &w| fits & fold::scaled(w, scale).is_ok())
+        };
         let of_weight = rows.zip(gamma).all(|(row, &scale)| fits(row, scale));
         Ok(of_weight && bias.iter().zip(gamma).all(|(&b, &scale)| fits(&[b], scale)))
     }

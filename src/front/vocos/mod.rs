@@ -3,6 +3,8 @@
 mod dimensions;
 mod float64;
 mod graph;
+#[cfg(test)]
+pub(crate) mod testing;
 mod weights;
 
 use std::path::Path;
@@ -12,7 +14,7 @@ pub use float64::InDouble;
 
 use super::{Asked, Drafted, Front, Sound};
 use crate::names::Ports;
-use crate::source::Refused;
+use crate::source::{Refused, Weights};
 use dimensions::Checkpoint;
 
 /// What no tensor of a Vocos decoder says: a family's own.
@@ -34,6 +36,24 @@ pub struct Vocos {
 
 impl Front for Vocos {
     fn draft(&self, asked: &Asked<'_>) -> Result<Drafted, Refused> {
+        self.draft_of(self.weights(asked.checkpoint)?, asked)
+    }
+
+    fn in_double(&self, checkpoint: &Path) -> Result<super::InDouble, Refused> {
+        let checkpoint = Checkpoint::of(self, self.weights(checkpoint)?)?;
+        let model = InDouble::new(self, &checkpoint.dimensions, checkpoint.weights())?;
+        Ok(super::InDouble::Signal(Box::new(model)))
+    }
+}
+
+impl Vocos {
+    /// The tensors of a checkpoint's folder.
+    fn weights(&self, folder: &Path) -> Result<Weights, Refused> {
+        Weights::of_state_dict(&folder.join(self.file))
+    }
+
+    /// Writes the graph of weights that were read from wherever they were.
+    pub(crate) fn draft_of(&self, weights: Weights, asked: &Asked<'_>) -> Result<Drafted, Refused> {
         let Ports::Signal(ports) = asked.ports else {
             return Err(Refused::new(
                 "checkpoint-architecture",
@@ -41,7 +61,7 @@ impl Front for Vocos {
                 "",
             ));
         };
-        let checkpoint = Checkpoint::open(self, asked.checkpoint)?;
+        let checkpoint = Checkpoint::of(self, weights)?;
         let dimensions = &checkpoint.dimensions;
         Ok(Drafted {
             architecture: dimensions.describe(self, checkpoint.parameters()),
@@ -52,11 +72,5 @@ impl Front for Vocos {
             }),
             draft: graph::draft(self, &checkpoint, ports, asked.opset)?,
         })
-    }
-
-    fn in_double(&self, checkpoint: &Path) -> Result<super::InDouble, Refused> {
-        let checkpoint = Checkpoint::open(self, checkpoint)?;
-        let model = InDouble::new(self, &checkpoint.dimensions, checkpoint.weights())?;
-        Ok(super::InDouble::Signal(Box::new(model)))
     }
 }

@@ -1,10 +1,14 @@
 //! Weights as the graph has them: widened, turned, and with what the layers before and after them had.
 
-use bytes::Bytes;
+use bytes::BytesMut;
+use rayon::prelude::*;
 
 use crate::front::fold::Normed;
 use crate::ir::Make;
 use crate::tensor::Stored;
+
+/// Rows that one core takes at least.
+const ROWS: usize = 32;
 
 /// A weight as it lies in the checkpoint.
 pub(super) fn stored(weight: &Stored) -> Make {
@@ -19,18 +23,36 @@ pub(super) fn turned(weight: &Stored) -> Make {
 
 /// The same, with what a layer normalization before it had.
 pub(super) fn normed(weight: &Stored, fold: Normed) -> Make {
-    let weight = turn(weight);
-    Box::new(move || Ok(bytes(weight.len(), fold.values(&weight.to_f32()?))))
+    changed(weight, move |k, row| {
+        row.iter_mut().zip(fold.row(k)).for_each(|(w, fold)| change(w, fold));
+    })
 }
 
 /// The same, each output times its scale [out].
 pub(super) fn scaled(weight: &Stored, scale: Vec<f32>) -> Make {
+    changed(weight, move |_, row| {
+        row.iter_mut().zip(&scale).for_each(|(w, scale)| change(w, |w| w * scale));
+    })
+}
+
+/// A weight [out, in] as [in, out], each row changed, on every core.
+fn changed(
+    weight: &Stored,
+    row: impl Fn(usize, &mut [[u8; 4]]) + Send + Sync + 'static,
+) -> Make {
     let weight = turn(weight);
     Box::new(move || {
-        let values = weight.to_f32()?;
-        let rows = values.chunks_exact(scale.len().max(1));
-        Ok(bytes(values.len(), rows.flat_map(|row| row.iter().zip(&scale).map(|(w, g)| w * g))))
+        let bytes = weight.to_f32_bytes()?;
+        let mut bytes = bytes.try_into_mut().unwrap_or_else(|bytes| BytesMut::from(&bytes[..]));
+        let columns = weight.shape().get(1).copied().unwrap_or(1);
+        let rows = bytes.as_chunks_mut().0.par_chunks_mut(columns.max(1)).with_min_len(ROWS);
+        rows.enumerate().for_each(|(k, of)| row(k, of));
+        Ok(bytes.freeze())
     })
+}
+
+fn change(number: &mut [u8; 4], with: impl Fn(f32) -> f32) {
+    *number = with(f32::from_le_bytes(*number)).to_le_bytes();
 }
 
 /// The first two axes, the other way round.
@@ -38,15 +60,6 @@ pub(super) fn turn(weight: &Stored) -> Stored {
     let mut order: Vec<usize> = (0..weight.shape().len()).collect();
     order.swap(0, 1);
     weight.transposed(&order)
-}
-
-/// So many values, little-endian.
-fn bytes(count: usize, values: impl Iterator<Item = f32>) -> Bytes {
-    let mut bytes = vec![0; 4 * count];
-    for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-        *to = value.to_le_bytes();
-    }
-    bytes.into()
 }
 
 #[cfg(test)]
