@@ -1,6 +1,7 @@
 //! Whole checkpoints against what PyTorch records of them: with the Python environment alone, and minutes long at full
 //! size.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,11 +14,16 @@ use crate::front::InDouble;
 use crate::names::Role;
 use crate::tensor::TensorFile;
 
+fn skipped(what: &str, why: &str) {
+    // libtest captures what goes through `eprintln!`.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what} against PyTorch: {why}");
+}
+
 /// Runs a task of the Python half; nothing where its environment isn't there.
 fn python(task: &str, output: &Path, mut fields: Value) -> Option<()> {
     let python = root().join(".venv/bin/python");
     if !python.exists() {
-        eprintln!("SKIPPED {task}: there is no .venv here, `make setup` makes one");
+        skipped(task, "no .venv; run make setup");
         return None;
     }
     std::fs::create_dir_all(output).unwrap();
@@ -140,7 +146,7 @@ fn small_checkpoints_are_what_pytorch_computes() {
 #[test]
 fn a_checkpoint_of_full_size_is_what_pytorch_computes() {
     if std::env::var_os("SOPRANO_EXPORT_FULL_SIZE").is_none() {
-        eprintln!("SKIPPED full size: it takes minutes; SOPRANO_EXPORT_FULL_SIZE=1 asks for it");
+        skipped("full size", "it takes minutes; SOPRANO_EXPORT_FULL_SIZE=1 asks for it");
         return;
     }
     hold("soprano-1.1");

@@ -36,10 +36,7 @@ pub(super) fn scaled(weight: &Stored, scale: Vec<f32>) -> Make {
 }
 
 /// A weight [out, in] as [in, out], each row changed, on every core.
-fn changed(
-    weight: &Stored,
-    row: impl Fn(usize, &mut [[u8; 4]]) + Send + Sync + 'static,
-) -> Make {
+fn changed(weight: &Stored, row: impl Fn(usize, &mut [[u8; 4]]) + Send + Sync + 'static) -> Make {
     let weight = turn(weight);
     Box::new(move || {
         let bytes = weight.to_f32_bytes()?;

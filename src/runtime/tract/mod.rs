@@ -32,7 +32,7 @@ impl Engine for Tract {
     fn takes(&self, file: &Traits) -> Takes {
         match file.precision {
             _ if file.byte_blocks => Takes::Not("its products are ONNX Runtime's own"),
-            Precision::Int8 => Takes::Slowly("its 8-bit products are as slow as float32 there"),
+            Precision::Int8 => Takes::Slowly("its 8-bit products are no faster than float32 there"),
             Precision::Fp32 | Precision::Fp16 => Takes::Well,
         }
     }
