@@ -52,7 +52,7 @@ impl Stft {
                 }
                 self.fft.process_with_scratch(&mut frame, &mut scratch);
                 let bad = frame[..self.bins()].iter().any(|x| !x.re.is_finite() || !x.im.is_finite());
-                let size = |x: &Complex<f64>| if bad { f64::NAN } else { x.norm() };
+                let size = |x: &Complex<f64>| if bad { f64::NAN } else { x.norm_sqr().sqrt() };
                 frame[..self.bins()].iter().map(size).collect()
             })
             .collect()

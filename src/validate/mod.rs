@@ -193,7 +193,13 @@ pub fn validate(
         done(finished.fetch_add(1, Ordering::Relaxed) + 1, total);
         Ok(result)
     };
-    let cases = references.cases.par_iter().map(one).collect::<Result<Vec<_>, Error>>()?;
+    // The largest first, one at a time: else a core ends with it alone.
+    let mut order: Vec<(usize, &Case)> = references.cases.iter().enumerate().collect();
+    order.sort_by_key(|(_, case)| std::cmp::Reverse(case.batch * case.length));
+    let judged = order.into_iter().par_bridge().map(|(at, case)| Ok((at, one(case)?)));
+    let mut judged = judged.collect::<Result<Vec<_>, Error>>()?;
+    judged.sort_by_key(|(at, _)| *at);
+    let cases: Vec<CaseResult> = judged.into_iter().map(|(_, case)| case).collect();
     Ok(Verdict {
         sha256: artifact.sha256,
         weights: artifact.weights.as_ref().map(|weights| weights.sha256),

@@ -21,9 +21,6 @@ def session(model: bytes | str, optimized: bool) -> onnxruntime.InferenceSession
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Processors without VNNI add pairs of products in 16 bits, which full 8-bit weights overflow: a matter of
-    # the processor, where the file's numbers are asked for.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

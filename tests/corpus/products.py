@@ -32,6 +32,7 @@ import numpy as np
 import onnx
 from numerics import differs, run, session
 from onnx import helper
+from unsigned import overflows, unsigned
 
 PRODUCTS = {"MatMul", "Gemm", "Gather", "FusedMatMul"}
 BLOCK = 32
@@ -45,6 +46,11 @@ class Form:
     weight_levels: int = 127
     terms: int = 1
     blocks: bool = False
+
+    @property
+    def overflows(self) -> bool:
+        """Whether pairs of its products may exceed 16 bits."""
+        return self.terms == 1 and self.weight_levels == 127 and not self.blocks
 
     @property
     def least_snr(self) -> float:
@@ -201,6 +207,8 @@ def judge(old: onnx.ModelProto, new: onnx.ModelProto, form: Form, feeds: list, c
     shown.CopyFrom(new)
     outputs = {output.name for output in new.graph.output}
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    if overflows() and form.overflows:
+        shown = unsigned(shown)
     quantized = session(shown.SerializeToString(), optimized=True)
     fixed = constants(old)
     faults, beside = [], None

@@ -28,6 +28,7 @@ import onnx
 import verbs
 from minimize import minimize
 from random_graphs import make
+from unsigned import overflows
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 os.environ.setdefault("SOPRANO_EXPORT_PYTHON", str(ROOT / ".venv"))
@@ -105,6 +106,8 @@ def main() -> int:
         work += [("random", at) for at in graphs if options.case in ("", f"random {options.seed}/{at}")]
 
     print(f"{len(work)} models go through every verb", flush=True)
+    if overflows():
+        print("this processor has no VNNI: full weights of 8 bits are run as unsigned ones", flush=True)
     counts, faults, rejected, outcomes = Counter(), [], Counter(), Counter()
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:

@@ -5,6 +5,7 @@ use crate::front::Asked;
 use crate::front::vocos::Dimensions;
 use crate::front::vocos::testing::{State, VOCOS, of, small};
 use crate::names::{Ports, Role};
+use crate::tensor::Tensor;
 
 /// The graph of a checkpoint, which no pass changes.
 fn written(state: &State, opset: u32) -> Model {

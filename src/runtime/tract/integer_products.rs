@@ -224,20 +224,23 @@ fn runs(weight: &Tensor) -> TractResult<Vec<Range<usize>>> {
     let values = values.as_slice::<f32>()?;
     let matrix = rows * columns;
     let matrices = values.len().checked_div(matrix).unwrap_or(0);
+    let row_of = |row: usize| {
+        let parts = (0..matrices).flat_map(move |at| &values[at * matrix + row * columns..][..columns]);
+        parts.map(|value| FARTHEST * value.abs() as u64)
+    };
+    // What a run comes to by then, in each column.
     let mut sums = vec![0_u64; matrices * columns];
     let (mut runs, mut start) = (Vec::new(), 0);
     for row in 0..rows {
-        let here = |at: usize| {
-            let (matrix_at, column) = (at / columns, at % columns);
-            FARTHEST * values[matrix_at * matrix + row * columns + column].abs() as u64
-        };
-        let fits = (0..sums.len()).all(|at| sums[at] + here(at) <= EXACT);
-        if !fits && row > start {
+        let largest = sums.iter_mut().zip(row_of(row)).fold(0, |largest, (sum, here)| {
+            *sum += here;
+            largest.max(*sum)
+        });
+        if largest > EXACT && row > start {
             runs.push(start..row);
             start = row;
-            sums.fill(0);
+            sums.iter_mut().zip(row_of(row)).for_each(|(sum, here)| *sum = here);
         }
-        (0..sums.len()).for_each(|at| sums[at] += here(at));
     }
     if rows > start {
         runs.push(start..rows);

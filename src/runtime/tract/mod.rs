@@ -2,8 +2,12 @@ mod integer_products;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Buf;
+use prost::Message as _;
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::conversation::{Calls, Loaded, Ports, Take};
@@ -52,28 +56,39 @@ impl Runtime for Tract {
     }
 
     fn load_bytes(&self, model: &[u8]) -> Result<Box<dyn Session>, Error> {
-        let load = || {
-            let mut reader = tract_onnx::onnx();
-            reader.op_register.insert("MatMulInteger", integer_products::mat_mul_integer);
-            let model = reader
-                .with_ignore_output_shapes(true)
-                .with_ignore_output_types(true)
-                .with_ignore_value_info(true)
-                .model_for_read(&mut &*model)?;
-            let names = |outlets: &[OutletId]| -> Vec<String> {
-                outlets.iter().map(|o| model.node(o.node).name.clone()).collect()
-            };
-            let inputs = names(model.input_outlets()?);
-            let outputs = model
-                .output_outlets()?
-                .iter()
-                .map(|&o| model.outlet_label(o).unwrap_or(&model.node(o.node).name).to_owned())
-                .collect();
-            let ports = Ports { runtime: NAME, inputs, outputs };
-            Ok(Loaded { ports, model: model.into_optimized()?.into_runnable()? })
-        };
-        super::session(NAME, || load().map_err(message))
+        super::session(NAME, || load(model).map_err(message))
     }
+
+    /// The file is mapped, and let go before the model is prepared.
+    fn load(&self, path: &Path) -> Result<Box<dyn Session>, Error> {
+        let mapped =
+            crate::files::map(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        super::session(NAME, || load(mapped).map_err(message))
+    }
+}
+
+/// A model that is ready to run.
+fn load(file: impl Buf) -> TractResult<Loaded<Arc<TypedRunnableModel>>> {
+    let mut reader = tract_onnx::onnx();
+    reader.op_register.insert("MatMulInteger", integer_products::mat_mul_integer);
+    let reader = reader
+        .with_ignore_output_shapes(true)
+        .with_ignore_output_types(true)
+        .with_ignore_value_info(true);
+    let file = ModelProto::decode(file)?;
+    let model = reader.model_for_proto_model(&file)?;
+    drop(file);
+    let names = |outlets: &[OutletId]| -> Vec<String> {
+        outlets.iter().map(|o| model.node(o.node).name.clone()).collect()
+    };
+    let inputs = names(model.input_outlets()?);
+    let outputs = model
+        .output_outlets()?
+        .iter()
+        .map(|&o| model.outlet_label(o).unwrap_or(&model.node(o.node).name).to_owned())
+        .collect();
+    let ports = Ports { runtime: NAME, inputs, outputs };
+    Ok(Loaded { ports, model: model.into_optimized()?.into_runnable()? })
 }
 
 impl Calls for &Arc<TypedRunnableModel> {
