@@ -58,6 +58,7 @@ test: setup workflow
 
 bench: demo full
 	$(CARGO) bench --locked
+	.venv/bin/python benches/native.py --tool $(TOOL) --checkpoint "$(CHECKPOINT)"
 	.venv/bin/python benches/rewrite_peers.py --tool $(TOOL) --exported "$(EXPORTED)"
 	.venv/bin/python benches/decoder_onnxruntime.py --exported "$(EXPORTED)" \
 		--model $(BUNDLE)/onnx/soprano_decoder_fp32.onnx

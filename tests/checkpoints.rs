@@ -3,12 +3,15 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Deserialize;
+use soprano_export::front::Asked;
+use soprano_export::names::{Ports, Role};
 use soprano_export::source::{Refused, Weights};
 
 /// The system's allocator, which notes how much was in use at most.
@@ -298,4 +301,63 @@ fn the_small_voice_is_read() {
     assert_eq!(decoder.get("head.istft.window").unwrap().shape(), [2048]);
     assert_eq!(model.get("model.embed_tokens.weight").unwrap().shape(), [409, 192]);
     assert_eq!(model.listing, folder.join("model.safetensors"));
+}
+
+/// How a checkpoint that the Python exporters' tests made was refused there.
+#[derive(Deserialize)]
+struct RefusedThere {
+    graph: String,
+    code: String,
+}
+
+/// What is refused otherwise here than there, by the test that made it, and why.
+const OTHERWISE: [(&str, &str, &str); 0] = [];
+
+/// The list of hostile models of the Python exporters' tests, through the native road.
+#[test]
+fn what_the_python_exporters_refuse_is_refused_here_by_the_same_code() {
+    let Some(kept) = std::env::var_os("REFUSED_CHECKPOINTS").map(PathBuf::from) else {
+        // libtest captures what goes through `eprintln!`.
+        let why = "SKIPPED hostile models on both roads: `make test` runs them, REFUSED_CHECKPOINTS names them";
+        let _ = writeln!(std::io::stderr(), "{why}");
+        return;
+    };
+    let mut cases: Vec<PathBuf> =
+        std::fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() > 200, "{}", cases.len());
+    let family = soprano_export::family::named("soprano").unwrap();
+    let mut differing = Vec::new();
+    for case in &cases {
+        let name = case.file_name().unwrap().to_str().unwrap();
+        let there = std::fs::read(case.join("refused.json")).unwrap();
+        let there: RefusedThere = serde_json::from_slice(&there).unwrap();
+        let role = if there.graph == "lm" { Role::Causal } else { Role::Signal };
+        let front = family.front(&there.graph, role).unwrap();
+        let checkpoint = case.join("checkpoint");
+        let ports = Ports::usual(role);
+        let asked = Asked {
+            checkpoint: &checkpoint,
+            opset: 17,
+            ports: &ports,
+            hidden_states: &[],
+            last_logits: false,
+        };
+        let here = within_bounds(name, || front.draft(&asked)).map_or_else(
+            |refused| {
+                assert!(
+                    !refused.message.is_empty() && refused.message.len() < 700,
+                    "{name}: {refused}"
+                );
+                assert!(refused.message.contains(checkpoint.to_str().unwrap()), "{name}: {refused}");
+                refused.code.to_owned()
+            },
+            |_| "nothing".to_owned(),
+        );
+        let expected = OTHERWISE.iter().find(|(test, ..)| name.contains(test));
+        if here != expected.map_or(there.code.as_str(), |(_, code, _)| code) {
+            differing.push(format!("{name}: {} there, {here} here", there.code));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
 }

@@ -74,18 +74,20 @@ def main() -> int:
     total, statuses = Counter(), []
     unpack_registry()
 
-    lines, status = stream(["cargo", "test", "--release", "--locked", "--no-fail-fast"], ROOT)
-    statuses.append(status)
+    # What the Python exporters refuse in their tests is kept for the native road's, which has the same codes.
+    python = str(ROOT / ".venv" / "bin" / "python")
+    with tempfile.TemporaryDirectory() as refused:
+        os.environ["REFUSED_CHECKPOINTS"] = refused
+        lines, status = stream([python, "-m", "pytest", "-q", "-rs"], ROOT / "python")
+        statuses.append(status)
+        total += counted(lines)
+        lines, status = stream(["cargo", "test", "--release", "--locked", "--no-fail-fast"], ROOT)
+        statuses.append(status)
     for line in lines:
         if match := RUST.match(line):
             total.update(passed=int(match[1]), failed=int(match[2]), skipped=int(match[3]))
         if SKIPPED.match(line):
             total.update(passed=-1, skipped=1)
-
-    python = str(ROOT / ".venv" / "bin" / "python")
-    lines, status = stream([python, "-m", "pytest", "-q", "-rs"], ROOT / "python")
-    statuses.append(status)
-    total += counted(lines)
 
     # A model of the corpus counts as one test, whatever number of verbs and forms it went through.
     _, status = stream(["cargo", "build", "--release", "--locked", "--quiet"], ROOT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,18 @@ class Ran:
     @property
     def artifacts(self) -> dict[str, dict[str, Any]]:
         return {event["name"]: event for event in self.events if event["event"] == "artifact"}
+
+
+def keep_refused(folder: Path, graph: str, code: str) -> None:
+    """Copy a checkpoint that was refused, and its code, below REFUSED_CHECKPOINTS, where that is set.
+
+    The native road must refuse it by the same code.
+    """
+    if home := os.environ.get("REFUSED_CHECKPOINTS"):
+        test = re.sub(r"[^\w.-]+", "-", os.environ["PYTEST_CURRENT_TEST"].split("::")[-1])[:100]
+        place = Path(home) / f"{len(list(Path(home).iterdir())):03} {test}"
+        shutil.copytree(folder, place / "checkpoint", symlinks=True)
+        (place / "refused.json").write_text(json.dumps({"graph": graph, "code": code}))
 
 
 def run_task(output: Path, task: str, **fields: Any) -> Ran:

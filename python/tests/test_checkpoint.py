@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import only, run_task
+from conftest import keep_refused, only, run_task
 from soprano_export.errors import ExportError
 from soprano_export.families.soprano import checkpoint, synthetic
 from soprano_export.families.soprano.upstream import Architecture
@@ -33,6 +33,7 @@ def refusal(directory: Path, content) -> ExportError:
     with pytest.raises(ExportError) as refused:
         load(directory, content)
     assert str(directory / "decoder.pth") in refused.value.message
+    keep_refused(directory, "decoder", refused.value.code)
     return refused.value
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import LM, only, run_process, run_task
+from conftest import LM, keep_refused, only, run_process, run_task
 from safetensors.torch import load_file, save_file
 from soprano_export import language_model, lm
 from soprano_export.errors import ExportError
@@ -43,6 +43,7 @@ def refusal(folder: Path, file: str = "config.json") -> ExportError:
     with pytest.raises(ExportError) as refused:
         language_model.load(folder, "[STOP]")
     assert str(folder / file) in refused.value.message and len(refused.value.message) < 500
+    keep_refused(folder, "lm", refused.value.code)
     return refused.value
 
 

@@ -62,23 +62,22 @@ fn floats(numbers: &[i32]) -> Vec<f32> {
     numbers.iter().map(|&n| n as f32).collect()
 }
 
-/// A side that stands in the file, or that is given as floats and made integer.
-fn side(
+/// A side that stands in the file.
+fn stored(
     graph: TestGraph,
     name: &str,
     shape: &[usize],
     numbers: &[i32],
     dtype: DataType,
-    constant: bool,
 ) -> TestGraph {
-    if constant {
-        let bytes: Vec<u8> = numbers.iter().map(|&n| n as u8).collect();
-        return graph.initializer(initializer_raw(name, dtype, shape, bytes.into()));
-    }
+    let bytes: Vec<u8> = numbers.iter().map(|&n| n as u8).collect();
+    graph.initializer(initializer_raw(name, dtype, shape, bytes.into()))
+}
+
+/// A side that is given as floats and made integer.
+fn given(graph: TestGraph, name: &str, dims: &[&str], dtype: DataType) -> TestGraph {
     let given = format!("{name}_given");
-    let dims: Vec<String> = (0..shape.len()).map(|at| format!("{name}_{at}")).collect();
-    let dims: Vec<&str> = dims.iter().map(String::as_str).collect();
-    graph.input(&given, &dims).node(node("Cast", [&given], name).int("to", dtype as i64))
+    graph.input(&given, dims).node(node("Cast", [&given], name).int("to", dtype as i64))
 }
 
 impl Case {
@@ -99,24 +98,24 @@ impl Case {
         let shape_of = |zero: Zero, each| if zero == Zero::Each { vec![each] } else { vec![] };
 
         let (unsigned, signed) = (DataType::Uint8, DataType::Int8);
-        let mut graph = side(TestGraph::new(), "left", &left_shape, &left, unsigned, false);
-        graph = side(graph, "right", &right_shape, &right, signed, self.constant);
+        // How many terms there are is known beforehand where there is one matrix.
+        let terms = if stacked { "terms".to_owned() } else { depth.to_string() };
+        let mut graph = given(TestGraph::new(), "left", &["batch", "rows", &terms], unsigned);
+        graph = match self.constant {
+            true => stored(graph, "right", &right_shape, &right, signed),
+            false if stacked => given(graph, "right", &["batch", &terms, "columns"], signed),
+            false => given(graph, "right", &[&terms, "columns"], signed),
+        };
         let mut inputs = vec!["left", "right"];
         if self.left_zero != Zero::None || self.right_zero != Zero::None {
             inputs.push("left_zero");
             let zeros = if left_zeros.is_empty() { vec![0] } else { left_zeros.clone() };
-            graph = side(graph, "left_zero", &shape_of(self.left_zero, rows), &zeros, unsigned, true);
+            graph = stored(graph, "left_zero", &shape_of(self.left_zero, rows), &zeros, unsigned);
         }
         if self.right_zero != Zero::None {
             inputs.push("right_zero");
-            graph = side(
-                graph,
-                "right_zero",
-                &shape_of(self.right_zero, columns),
-                &right_zeros,
-                signed,
-                true,
-            );
+            let shape = shape_of(self.right_zero, columns);
+            graph = stored(graph, "right_zero", &shape, &right_zeros, signed);
         }
         let model = graph
             .node(node("MatMulInteger", inputs, "product"))
