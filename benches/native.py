@@ -85,7 +85,7 @@ def roads(tool: Path, checkpoint: Path, folder: Path, rounds: int) -> None:
                 command = [str(tool), "build", str(recipe), "--until", f"rewrite-{graph}"]
                 run = measured(command, env=environment)
                 best[road] = min(best.get(road, run), run)
-                made[road] = stage(tool, recipe, f"rewrite-{graph}", env=environment) / "model.onnx"
+                made[road] = stage(tool, recipe, f"rewrite-{graph}", env=environment) / "rewritten.onnx"
         for road in ROADS:
             seconds, total, own = best[road]
             shown = subprocess.run(

@@ -35,6 +35,17 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     plain(path).and_then(|()| std::fs::read(path))
 }
 
+/// As [`read`], of a file that holds text about others, such as a list, a config or a vocabulary.
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 256 << 20;
+    let length = open(path)?.metadata()?.len();
+    if length > MOST {
+        let why = format!("{length} bytes, and at most {} MiB are read", MOST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    read(path)
+}
+
 /// Maps a plain file into memory, read-only.
 #[allow(unsafe_code)]
 pub(crate) fn map(path: &Path) -> io::Result<Bytes> {

@@ -37,6 +37,7 @@ COUNTS = {
 SCALARS = ("rms_norm_eps", "rope_theta")
 HOLDS = f"a language model's folder holds {WEIGHTS}, or {INDEX} and its shards"
 OTHER_TOKENIZER = "the tokenizer is another model's"
+FREQUENCIES = ".rotary_emb.inv_freq"
 MISMATCH = f"the weights and {CONFIG} are of different models"
 
 
@@ -49,6 +50,8 @@ def load(directory: Path, stop: str | None = None) -> torch.nn.Module:
     """
     config = _config(directory)
     state, places, listing = _weights(directory)
+    # A buffer of older conversions, which follows from the config: `transformers` makes it anew too.
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(FREQUENCIES)}
     if config.num_hidden_layers > len(state):
         raise ExportError(
             "checkpoint-shape",
@@ -150,6 +153,39 @@ def _check_numbers(numbers: dict[str, Any], path: Path) -> None:
             raise refuse(name, "true or false")
 
 
+def _check_layout(content: dict[str, Any], path: Path) -> None:
+    """Refuse what changes a model and stands where this version of `transformers` does not read it."""
+    if content.get("rope_parameters") is not None:
+        raise ExportError(
+            "lm-unsupported",
+            f"{path}: `rope_parameters` is how transformers 5 writes the rotary embedding, which is not read",
+            "write its `rope_theta` beside it, and the rest of it as `rope_scaling`",
+        )
+    if content.get("quantization_config") is not None:
+        raise ExportError(
+            "lm-unsupported",
+            f"{path}: quantized weights are not read",
+            "use the model's f32, f16 or bf16 checkpoint",
+        )
+    scaling = content.get("rope_scaling")
+    if not isinstance(scaling, dict):
+        return
+    if "rope_type" not in scaling and "type" not in scaling:
+        raise ExportError(
+            "checkpoint-config",
+            f"{path}: `rope_scaling` has no `rope_type`: nothing says how it scales",
+            "a causal language model is expected",
+        )
+    kinds = scaling.get("rope_type"), scaling.get("type")
+    if "rope_type" in scaling and "type" in scaling and kinds[0] != kinds[1]:
+        raise ExportError(
+            "checkpoint-config",
+            f"{path}: `rope_scaling.rope_type` is {kinds[0]!r:.40}, and "
+            f"`rope_scaling.type` is {kinds[1]!r:.40}",
+            "the two name one kind",
+        )
+
+
 def _wrong_word(content: dict[str, Any]) -> str | None:
     """The key of a config, and its value, that no model can be built with: `transformers` names neither."""
     from transformers.activations import ACT2FN
@@ -179,6 +215,7 @@ def _config(directory: Path) -> Any:
     path = directory / CONFIG
     content = _object(path)
     _check_numbers(content, path)
+    _check_layout(content, path)
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:

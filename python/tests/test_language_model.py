@@ -143,6 +143,16 @@ def test_counts_that_are_none(folder, field, value):
         ({"rope_theta": "10000"}, "checkpoint-config", "`rope_theta` is '10000'"),
         ({"tie_word_embeddings": "yes"}, "checkpoint-config", "`tie_word_embeddings` is 'yes'"),
         ({"rope_scaling": "linear"}, "checkpoint-config", "`rope_scaling` is 'linear', expected an object"),
+        ({"rope_scaling": {"factor": 2.0}}, "checkpoint-config", "`rope_scaling` has no `rope_type`"),
+        ({"rope_scaling": {}}, "checkpoint-config", "`rope_scaling` has no `rope_type`"),
+        (
+            {"rope_scaling": {"type": "linear", "rope_type": "llama3", "factor": 2.0}},
+            "checkpoint-config",
+            "`rope_scaling.rope_type` is 'llama3', and `rope_scaling.type` is 'linear'",
+        ),
+        ({"rope_parameters": {"rope_type": "default"}}, "lm-unsupported", "`rope_parameters` is how"),
+        ({"quantization_config": {"bits": 4}}, "lm-unsupported", "quantized weights"),
+        ({"layer_types": ["full_attention"]}, "checkpoint-config", "layer_types"),
         ({"layer_types": ["x", "y"]}, "checkpoint-config", "layer_types"),
         ({"model_type": "nonsense"}, "checkpoint-config", "`nonsense`"),
         ({"model_type": 3}, "checkpoint-config", "`3`"),
@@ -171,6 +181,13 @@ def test_config_that_no_model_has(folder, fields, code, says):
 def test_architecture_is_the_class_that_was_built(folder, named):
     edit(folder, architectures=named)
     assert lm.Architecture.of(language_model.load(folder).config).architecture == "Qwen3ForCausalLM"
+
+
+def test_frequencies_of_older_conversions_are_made_anew(folder):
+    before = language_model.load(folder).state_dict()
+    store(folder, model__layers__0__self_attn__rotary_emb__inv_freq=torch.ones(8))
+    after = language_model.load(folder).state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_family_without_the_dimensions(folder):

@@ -291,14 +291,14 @@ fn tree_bytes(path: &Path) -> u64 {
 
 /// The fields in which a key differs from a finished stage, in words.
 fn differences(key: &Key, fields: &BTreeMap<String, String>) -> Vec<String> {
-    key.fields
-        .iter()
-        .filter(|(name, value)| fields.get(**name) != Some(value))
-        .map(|(name, value)| match fields.get(*name) {
+    let changed = key.fields.iter().filter(|(name, value)| fields.get(**name) != Some(value)).map(
+        |(name, value)| match fields.get(*name) {
             Some(old) => format!("{name} {}", change(old, value)),
             None => format!("{name} is new"),
-        })
-        .collect()
+        },
+    );
+    let gone = fields.keys().filter(|name| !key.fields.contains_key(name.as_str()));
+    changed.chain(gone.map(|name| format!("{name} is gone"))).collect()
 }
 
 /// How a value changed: in full where it is short, word by word for a list, otherwise only that it changed.
@@ -345,6 +345,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(stage.file("a.txt").unwrap().0).unwrap(), "a");
         assert!(cache.get(&key(18)).is_none());
         assert_eq!(cache.why(&key(18)), "opset 17 -> 18");
+        assert_eq!(cache.why(&Key::new("export-decoder").with("opset", 17)), "exporters is gone");
         assert_eq!(cache.why(&key(17).with("exporters", "b".repeat(16))), "exporters changed");
     }
 

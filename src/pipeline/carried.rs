@@ -16,6 +16,7 @@ use crate::family;
 use crate::names::Oracle;
 use crate::recipe::{Graph, Recipe};
 use crate::source::{File, Source};
+use crate::tensor::TensorFile;
 
 /// The list in a checkpoint.
 const LIST: &str = "references.json";
@@ -87,38 +88,65 @@ pub(super) fn of(build: &Build<'_>, work: &Work) -> Option<Carried> {
     if build.recipe.oracle() != Oracle::PyTorch {
         return None;
     }
-    let asked = asked(&build.recipe, work)?;
-    let (list, files) = listed(build)?;
-    let is_same = |file: &File| list.checkpoint.get(&file.name) == Some(&file.sha256);
-    let answer = list.answers.get(&work.name()).filter(|answer| answer.asked == asked)?;
-    files
-        .iter()
-        .all(is_same)
-        .then(|| Carried { answer: answer.clone(), environment: list.environment.clone() })
+    listed(build).ok()?.answer(&build.recipe, work).ok()
 }
 
 /// Whether the build's checkpoint carries an answer to everything that its recipe asks.
-pub(super) fn has_all(build: &Build<'_>) -> bool {
+///
+/// # Errors
+/// What is wrong with the list, as a clause about it; nothing where there is none.
+pub(super) fn has_all(build: &Build<'_>) -> Result<(), Option<String>> {
+    let list = listed(build)?;
     let graphs = build.recipe.graphs.iter().map(|(name, _)| Work::Record(name.to_owned()));
-    let all = graphs.chain(build.recipe.speech.is_some().then_some(Work::Speak));
-    all.into_iter().all(|work| of(build, &work).is_some())
+    let mut all = graphs.chain(build.recipe.speech.is_some().then_some(Work::Speak));
+    all.try_for_each(|work| list.answer(&build.recipe, &work).map(drop)).map_err(Some)
 }
 
-/// The list, and the files of the checkpoint that is here.
-fn listed(build: &Build<'_>) -> Option<(List, Vec<File>)> {
+/// The list, held against the checkpoint that is here; nothing where there is none, or no checkpoint.
+fn listed(build: &Build<'_>) -> Result<List, Option<String>> {
     let selection = family::of(&build.recipe).selection(&build.recipe);
     let (text, files) = match &build.source {
         Source::Directory(folder) => {
-            let text = crate::files::read(&folder.join(LIST)).ok()?;
-            (text, crate::source::Checkpoint::open(folder, &selection).ok()?.files)
+            let path = folder.join(LIST);
+            path.symlink_metadata().map_err(|_| None)?;
+            let text =
+                crate::files::read_small(&path).map_err(|e| Some(format!("can't be read: {e}")))?;
+            let here = crate::source::Checkpoint::open(folder, &selection).map_err(|_| None)?;
+            (text, here.files)
         }
         Source::BuiltIn { name } => {
-            let voice = family::built_in(name)?;
-            (voice.file(LIST)?.to_vec(), voice.selected(&selection))
+            let voice = family::built_in(name).ok_or(None)?;
+            (voice.file(LIST).ok_or(None)?.to_vec(), voice.selected(&selection))
         }
-        Source::Hub { .. } | Source::Synthetic { .. } | Source::Seeded { .. } => return None,
+        Source::Hub { .. } | Source::Synthetic { .. } | Source::Seeded { .. } => return Err(None),
     };
-    Some((serde_json::from_slice(&text).ok()?, files))
+    let list: List =
+        serde_json::from_slice(&text).map_err(|e| Some(format!("is not a list of answers: {e}")))?;
+    let is_other = |file: &&File| list.checkpoint.get(&file.name) != Some(&file.sha256);
+    match files.iter().find(is_other) {
+        Some(file) => Err(Some(format!("has answers of another {}", file.name))),
+        None => Ok(list),
+    }
+}
+
+impl List {
+    /// The answer to what a stage asks.
+    ///
+    /// # Errors
+    /// Why there is none, as a clause about the list.
+    fn answer(&self, recipe: &Recipe, work: &Work) -> Result<Carried, String> {
+        let stage = work.name();
+        let Some(asked) = asked(recipe, work) else {
+            return Err(format!("can't have answers of the recipe's own code ({stage})"));
+        };
+        match self.answers.get(&stage) {
+            Some(answer) if answer.asked == asked => {
+                Ok(Carried { answer: answer.clone(), environment: self.environment.clone() })
+            }
+            Some(_) => Err(format!("answers other settings than the recipe's ({stage})")),
+            None => Err(format!("has no answers for {stage}")),
+        }
+    }
 }
 
 impl Carried {
@@ -140,19 +168,20 @@ impl Carried {
     /// Copies the answer out of a checkpoint's folder.
     ///
     /// # Errors
-    /// [`Error::Damaged`] where it isn't the listed one; [`Error::Io`].
+    /// [`Error::Carried`] where it isn't the listed one, or no tensors where it should be; [`Error::Io`].
     pub(super) fn copy(&self, checkpoint: &Path, to: &Path) -> Result<(), Error> {
         let path: PathBuf = checkpoint.join(&self.answer.file);
+        let refuse = |why: String| Error::Carried { path: path.clone(), why };
         let name = Path::new(&self.answer.file).file_name();
         if name.is_none_or(|name| name != self.answer.file.as_str()) {
-            return Err(Error::Damaged {
-                path,
-                why: format!("{LIST} lists it, and it is not next to it"),
-            });
+            return Err(refuse(format!("{LIST} lists it, and it is not next to it")));
         }
-        let bytes = crate::files::read(&path).map_err(Error::io(&path))?;
+        let bytes = crate::files::map(&path).map_err(Error::io(&path))?;
         if Digest::of(&bytes) != self.answer.sha256 {
-            return Err(Error::Damaged { path, why: format!("it is not the file that {LIST} lists") });
+            return Err(refuse(format!("it is not the file that {LIST} lists")));
+        }
+        if path.extension().is_some_and(|kind| kind == "safetensors") {
+            TensorFile::read(&path).map_err(|error| refuse(error.to_string()))?;
         }
         std::fs::write(to, bytes).map_err(Error::io(to))
     }

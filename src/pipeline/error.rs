@@ -53,6 +53,22 @@ pub enum Error {
     #[error("{}: {why}", path.display())]
     #[diagnostic(code(pipeline::damaged), help("soprano-export cache prune"))]
     Damaged { path: PathBuf, why: String },
+    /// An answer that a checkpoint carries can't be taken.
+    #[error("{}: {why}", path.display())]
+    #[diagnostic(
+        code(pipeline::carried),
+        help("fetch the checkpoint again, or ask another with --references float64")
+    )]
+    Carried { path: PathBuf, why: String },
+    /// A checkpoint of a hub, and nothing here that fetches it.
+    #[error("{repo:?} is taken for a hub id, which the Python environment fetches, and none was found")]
+    #[diagnostic(
+        code(pipeline::hub),
+        help(
+            "make setup   (or --python PATH); a folder begins with ./ or /, and drawn weights with seeded:"
+        )
+    )]
+    HubNeedsPython { repo: String },
     /// A Python task left out part of its result.
     #[error("the exporter's result has no {field}")]
     #[diagnostic(

@@ -75,7 +75,13 @@ fn can_end(build: &Build<'_>, plan: &Plan) -> Result<(), Error> {
     let asks_python = |stage: &Planned| stage.state != State::Hit && needs_python(build, &stage.work);
     if plan.python.is_err() && plan.stages.iter().any(asks_python) {
         let environment = family::of(&build.recipe).environment;
-        Python::find(build.python.as_deref(), environment, build.cache.root())?;
+        let found = Python::find(build.python.as_deref(), environment, build.cache.root());
+        match (&build.source, found) {
+            (Source::Hub { repo, .. }, Err(crate::export::Error::NoPython { .. })) => {
+                return Err(Error::HubNeedsPython { repo: repo.clone() });
+            }
+            (_, found) => drop(found?),
+        }
     }
     let formats =
         |format| build.runtimes.iter().any(|runtime| runtime.engine().formats().contains(&format));

@@ -92,10 +92,11 @@ fn checkpoint(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> Option<S
 }
 
 fn references(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> String {
+    let carried = carried::has_all(build);
     let (oracle, why) = match (wishes.references, build.recipe.references) {
         (Some(asked), _) => (asked, "as asked"),
         (None, Some(chosen)) => (chosen, "as the recipe says"),
-        (None, None) if carried::has_all(build) => {
+        (None, None) if carried.is_ok() => {
             (Oracle::PyTorch, "whose recorded answers the checkpoint carries")
         }
         (None, None) if python.is_ok() => (Oracle::PyTorch, "which is here"),
@@ -103,7 +104,13 @@ fn references(build: &mut Build<'_>, wishes: Wishes, python: &Found) -> String {
     };
     // PyTorch's go without saying.
     build.recipe.references = (oracle != Oracle::PyTorch).then_some(oracle);
-    format!("references {oracle}, {why}")
+    match carried {
+        // Answers that are there and not taken are told.
+        Err(Some(unfit)) => {
+            format!("references {oracle}, {why}; the checkpoint's references.json {unfit}")
+        }
+        _ => format!("references {oracle}, {why}"),
+    }
 }
 
 /// Leaves out what only a Python package converts to, where there is none.

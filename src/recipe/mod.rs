@@ -50,8 +50,8 @@ pub struct Recipe {
     pub name: String,
     /// The model family: which graphs there are, and which Python environment exports them.
     pub family: String,
-    /// The checkpoint: a folder, a hub id with an optional `@revision`, or `synthetic:PRESET` with an
-    /// optional `#SEED`.
+    /// The checkpoint: a folder, a hub id with an optional `@revision`, `synthetic:PRESET` or `seeded:PRESET` (random
+    /// weights, drawn by PyTorch or without Python) with an optional `#SEED`, or `builtin:NAME`, inside the program.
     #[schemars(length(min = 1, max = 1024))]
     pub source: String,
     /// The model's license in the model card, as an SPDX id.

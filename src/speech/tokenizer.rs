@@ -22,7 +22,7 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] where the file is not a tokenizer, or lacks one of `[STOP]`, `[TEXT]`, `[START]`.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Tokenizer { path: path.to_owned(), why };
-        let bytes = crate::files::read(path).map_err(|e| refuse(e.to_string()))?;
+        let bytes = crate::files::read_small(path).map_err(|e| refuse(e.to_string()))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| refuse(e.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| refuse(e.to_string()))?;

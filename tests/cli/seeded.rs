@@ -32,21 +32,15 @@ fn weights_are_drawn_without_python() {
         ["seeded:tiny", "seeded:tiny#0", "seeded:tiny#1"].map(|source| drawn(&world, &soprano(source)));
     let weights = |folder: &PathBuf| std::fs::read(folder.join("decoder.pth")).unwrap();
     assert!(weights(&first) == weights(&again) && weights(&first) != weights(&other));
-    let refused = [
-        (soprano("seeded:tinny"), None),
-        (plain("seeded:soprano-1.1"), None),
-        (soprano("seeded:tiny#x"), None),
-        // A recipe's may be drawn here instead; what the call names is what it means.
-        (soprano("seeded:tiny"), Some("--model=synthetic:tiny#7")),
-    ];
-    let shown: Vec<String> = refused
-        .iter()
-        .map(|(recipe, more)| {
-            world.write("recipe.yaml", recipe);
-            let arguments = ["build", "recipe.yaml", "--until", "checkpoint"].into_iter().chain(*more);
-            world.run(arguments).exits(2).hints().stderr
-        })
-        .collect();
+    let recipes = [soprano("seeded:tinny"), plain("seeded:soprano-1.1"), soprano("seeded:tiny#x")];
+    let recipe = |recipe: &String| {
+        world.write("recipe.yaml", recipe);
+        world.run(["build", "recipe.yaml", "--until", "checkpoint"])
+    };
+    // A recipe's may be drawn here instead; what the call names is what it means.
+    let named = world.run(["decoder", "--model", "synthetic:tiny#7", "--output", "bundle"]);
+    let runs = recipes.iter().map(recipe).chain([named]);
+    let shown: Vec<String> = runs.map(|run| run.exits(2).hints().stderr).collect();
     snapshot!("seeded-refused", world, shown.join("\n"));
     world.is_clean();
 }

@@ -16,6 +16,7 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const MISMATCH: &str = "the weights and config.json are of different models";
 const OTHER_TOKENIZER: &str = "the tokenizer is another model's";
 const EMBEDDING: &str = "model.embed_tokens.weight";
+const FREQUENCIES: &str = ".rotary_emb.inv_freq";
 const HEAD: &str = "lm_head.weight";
 
 /// A checkpoint that is whole.
@@ -164,6 +165,8 @@ fn check_weights(config: &Config, weights: &Weights) -> Result<(), Refused> {
         let shape = match expected.get(name) {
             Some(shape) => shape,
             None if config.tied && name == HEAD => &expected[EMBEDDING],
+            // A buffer of older conversions, which follows from the config: `transformers` makes it anew too.
+            None if name.ends_with(FREQUENCIES) => continue,
             None => {
                 return refuse(format!(
                     "{place}: tensor `{name}` is not part of the model that {CONFIG} describes"

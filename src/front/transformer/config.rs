@@ -200,6 +200,7 @@ impl Config {
 impl Fields<'_> {
     fn config(&self) -> Result<Config, Refused> {
         let kind = self.kind()?;
+        self.known_layout()?;
         let [hidden_size, layers, heads, intermediate_size, vocab_size] = [
             ("hidden_size", LARGEST),
             ("num_hidden_layers", MOST_LAYERS),
@@ -312,6 +313,11 @@ impl Fields<'_> {
             None | Some(Value::Null) => window.map_or(0, |_| layers.saturating_sub(from)),
             Some(kinds) => {
                 let kinds = kinds.as_array().map(Vec::as_slice).unwrap_or_default();
+                if kinds.len() as u64 != layers {
+                    let what =
+                        format!("`layer_types` has {} entries, for {layers} layers", kinds.len());
+                    return Err(self.refuse(what, "it names the kind of each layer"));
+                }
                 let known = ["full_attention", "sliding_attention"];
                 let is_known = |kind: &&Value| kind.as_str().is_some_and(|kind| known.contains(&kind));
                 if let Some(other) = kinds.iter().find(|kind| !is_known(kind)) {
@@ -335,6 +341,27 @@ impl Fields<'_> {
                 ),
                 "no exporter takes it; set `max_position_embeddings` to `sliding_window`, and it is exported for \
                  that many positions",
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses what changes a model and stands where it isn't read.
+    fn known_layout(&self) -> Result<(), Refused> {
+        let given = |name: &str| self.fields.get(name).is_some_and(|value| !value.is_null());
+        let refuse = |message: &str, hint: &str| {
+            Err(Refused::new("lm-unsupported", format!("{}: {message}", self.path.display()), hint))
+        };
+        if given("rope_parameters") {
+            return refuse(
+                "`rope_parameters` is how transformers 5 writes the rotary embedding, which is not read",
+                "write its `rope_theta` beside it, and the rest of it as `rope_scaling`",
+            );
+        }
+        if given("quantization_config") {
+            return refuse(
+                "quantized weights are not read",
+                "use the model's f32, f16 or bf16 checkpoint",
             );
         }
         Ok(())
@@ -366,8 +393,21 @@ impl Fields<'_> {
                 "fetch it again",
             )),
         };
-        let kind = scaling.get("rope_type").or(scaling.get("type"));
-        match kind.map_or(Some("default"), Value::as_str) {
+        let (new, old) = (scaling.get("rope_type"), scaling.get("type"));
+        let Some(kind) = new.or(old) else {
+            return Err(self.refuse(
+                "`rope_scaling` has no `rope_type`: nothing says how it scales",
+                "a causal language model is expected",
+            ));
+        };
+        if let (Some(new), Some(old)) = (new, old)
+            && new != old
+        {
+            let what = "`rope_scaling.rope_type` is {}, and `rope_scaling.type` is {}";
+            let what = what.replacen("{}", &shown(new), 1).replacen("{}", &shown(old), 1);
+            return Err(self.refuse(what, "the two name one kind"));
+        }
+        match kind.as_str() {
             Some("default") => Ok(Rotation::Default),
             Some("linear") => Ok(Rotation::Linear { factor: above("factor")? }),
             Some("llama3") => Ok(Rotation::Llama3 {
@@ -407,8 +447,8 @@ impl Fields<'_> {
             _ => Err(self.refuse(
                 format!(
                     "`rope_scaling.{}` is {}, which `transformers` does not know",
-                    if scaling.contains_key("rope_type") { "rope_type" } else { "type" },
-                    shown(kind.unwrap_or(&Value::Null))
+                    if new.is_some() { "rope_type" } else { "type" },
+                    shown(kind)
                 ),
                 "a causal language model is expected",
             )),

@@ -10,7 +10,7 @@ use crate::source::Refused;
 /// What a JSON file holds.
 pub(super) fn json(path: &Path) -> Result<Value, Refused> {
     let place = path.display();
-    let bytes = files::read(path).map_err(|error| match error.kind() {
+    let bytes = files::read_small(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Refused::new(
             "checkpoint-missing",
             format!("{place} does not exist"),

@@ -190,6 +190,10 @@ fn tensors_that_the_config_does_not_ask_for_are_refused() {
     let (code, message) = why(|small| small.tensors.truncate(10));
     assert_eq!(code, "checkpoint-shape");
     assert!(message.contains("is missing (15 in all), although config.json asks for it"), "{message}");
+    // Frequencies of older conversions are made anew.
+    let mut small = Small::new();
+    small.add("model.layers.0.self_attn.rotary_emb.inv_freq", &[2]);
+    assert!(small.draft(17, &[], false).is_ok());
     let (code, message) = why(|small| small.add("model.extra", &[1]));
     assert_eq!(code, "checkpoint-shape");
     assert!(message.contains("`model.extra` is not part of the model"), "{message}");
@@ -231,6 +235,17 @@ fn a_config_that_contradicts_itself_or_is_another_models_is_refused() {
             "checkpoint-config",
             "`factor` above 0",
         ),
+        ("rope_scaling", json!({"factor": 2}), "checkpoint-config", "has no `rope_type`"),
+        ("rope_scaling", json!({}), "checkpoint-config", "has no `rope_type`"),
+        (
+            "rope_scaling",
+            json!({"type": "linear", "rope_type": "llama3", "factor": 2}),
+            "checkpoint-config",
+            "`rope_scaling.rope_type` is \"llama3\", and `rope_scaling.type` is \"linear\"",
+        ),
+        ("rope_parameters", json!({"rope_type": "default"}), "lm-unsupported", "`rope_parameters` is"),
+        ("quantization_config", json!({"bits": 4}), "lm-unsupported", "quantized weights"),
+        ("layer_types", json!(["full_attention"]), "checkpoint-config", "has 1 entries, for 2 layers"),
         ("layer_types", json!(["chunked", "x"]), "lm-unsupported", "`layer_types` has \"chunked\""),
     ] {
         let (found, message) = with(key, value.clone());

@@ -25,7 +25,7 @@ pub(super) fn list(folder: &Path) -> Result<(PathBuf, Vec<Shard>), Refused> {
         let message = format!("{}{why}", index.display());
         Refused::new("checkpoint-format", message, "fetch it again")
     };
-    let text = files::read(&index).map_err(|e| refuse(&format!(" is not JSON: {e}")))?;
+    let text = files::read_small(&index).map_err(|e| refuse(&format!(" is not JSON: {e}")))?;
     let listed: Value =
         serde_json::from_slice(&text).map_err(|e| refuse(&format!(" is not JSON: {e}")))?;
     let Some(table) = listed.get("weight_map").and_then(Value::as_object).filter(|t| !t.is_empty())
