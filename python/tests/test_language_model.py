@@ -152,7 +152,7 @@ def test_counts_that_are_none(folder, field, value):
         ),
         ({"rope_parameters": {"rope_type": "default"}}, "lm-unsupported", "`rope_parameters` is how"),
         ({"quantization_config": {"bits": 4}}, "lm-unsupported", "quantized weights"),
-        ({"layer_types": ["full_attention"]}, "checkpoint-config", "layer_types"),
+        ({"layer_types": ["full_attention"]}, "checkpoint-config", "number of layer types (1)"),
         ({"layer_types": ["x", "y"]}, "checkpoint-config", "layer_types"),
         ({"model_type": "nonsense"}, "checkpoint-config", "`nonsense`"),
         ({"model_type": 3}, "checkpoint-config", "`3`"),

@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(stage.file("a.txt").unwrap().0).unwrap(), "a");
         assert!(cache.get(&key(18)).is_none());
         assert_eq!(cache.why(&key(18)), "opset 17 -> 18");
-        assert_eq!(cache.why(&Key::new("export-decoder").with("opset", 17)), "exporters is gone");
+        assert_eq!(cache.why(&Key::new("export").with("opset", 17)), "exporters is gone");
         assert_eq!(cache.why(&key(17).with("exporters", "b".repeat(16))), "exporters changed");
     }
 

@@ -4,6 +4,8 @@ mod format_1;
 mod repetition;
 mod seeded;
 mod speaker;
+#[cfg(test)]
+mod tests;
 
 use super::{BuiltIn, Family, Text};
 use crate::front::transformer::Transformer;

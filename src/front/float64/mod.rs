@@ -8,8 +8,6 @@
 //! shapes alone decide, so that one thread or two give the same bytes on one machine. Machines whose processors have
 //! other instructions may differ in the last bits of a double, which is seldom seen once an answer is rounded to f32.
 
-#[cfg(test)]
-mod against_pytorch;
 mod functions;
 mod linear;
 mod parameters;

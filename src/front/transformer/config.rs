@@ -197,6 +197,12 @@ impl Config {
     }
 }
 
+/// Types that a config may name; weights say their own.
+const DTYPES: [&str; 13] = [
+    "float32", "float", "float64", "double", "float16", "half", "bfloat16", "float8_e4m3fn",
+    "float8_e5m2", "int8", "uint8", "int32", "int64",
+];
+
 impl Fields<'_> {
     fn config(&self) -> Result<Config, Refused> {
         let kind = self.kind()?;
@@ -209,11 +215,16 @@ impl Fields<'_> {
             ("vocab_size", LARGEST),
         ]
         .map(|(name, largest)| {
-            self.count(name, largest)?.ok_or_else(|| self.wrong(name, "a whole number above 0"))
+            self.count(name, largest)?.ok_or_else(|| {
+                let message = format!("{}: no `{name}`", self.path.display());
+                Refused::new("lm-unsupported", message, "a causal language model is expected")
+            })
         });
         let (hidden_size, heads) = (hidden_size?, heads?);
         let kv_heads = self.count("num_key_value_heads", LARGEST)?;
-        let kv_heads = kv_heads.or(kind.kv_heads).unwrap_or(heads);
+        // What is null is as many as there are heads; what is left out is what the class has.
+        let usual = kind.kv_heads.filter(|_| !self.fields.contains_key("num_key_value_heads"));
+        let kv_heads = kv_heads.or(usual).unwrap_or(heads);
         if heads % kv_heads != 0 {
             return Err(self.refuse(
                 format!("{heads} attention heads cannot be shared by {kv_heads} key-value heads"),
@@ -321,7 +332,14 @@ impl Fields<'_> {
                 let known = ["full_attention", "sliding_attention"];
                 let is_known = |kind: &&Value| kind.as_str().is_some_and(|kind| known.contains(&kind));
                 if let Some(other) = kinds.iter().find(|kind| !is_known(kind)) {
+                    let elsewhere = ["chunked_attention", "linear_attention"];
+                    let is_one = other.as_str().is_some_and(|kind| elsewhere.contains(&kind));
                     let other = shown(other);
+                    if !is_one {
+                        let what =
+                            format!("`layer_types` has {other}, which `transformers` does not know");
+                        return Err(self.refuse(what, "it names the kind of each layer"));
+                    }
                     return refuse(
                         format!(
                             "`layer_types` has {other}, and every layer must attend to all positions before"
@@ -357,6 +375,15 @@ impl Fields<'_> {
                 "`rope_parameters` is how transformers 5 writes the rotary embedding, which is not read",
                 "write its `rope_theta` beside it, and the rest of it as `rope_scaling`",
             );
+        }
+        for name in ["dtype", "torch_dtype"] {
+            let word = self.fields.get(name).filter(|word| !word.is_null());
+            if let Some(word) =
+                word.filter(|word| !word.as_str().is_some_and(|word| DTYPES.contains(&word)))
+            {
+                let what = format!("`{name}` is {}, which PyTorch does not know", shown(word));
+                return Err(self.refuse(what, "a causal language model is expected"));
+            }
         }
         if given("quantization_config") {
             return refuse(
@@ -444,13 +471,15 @@ impl Fields<'_> {
                 ),
                 "supported are default, linear, llama3, yarn",
             )),
-            _ => Err(self.refuse(
+            _ => Err(Refused::new(
+                "lm-unsupported",
                 format!(
-                    "`rope_scaling.{}` is {}, which `transformers` does not know",
+                    "{}: `rope_scaling.{}` is {}, which `transformers` does not know",
+                    self.path.display(),
                     if new.is_some() { "rope_type" } else { "type" },
                     shown(kind)
                 ),
-                "a causal language model is expected",
+                "supported are default, linear, llama3, yarn",
             )),
         }
     }

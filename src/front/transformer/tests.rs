@@ -228,7 +228,7 @@ fn a_config_that_contradicts_itself_or_is_another_models_is_refused() {
         ("eos_token_id", json!(10), "checkpoint-config", "is not a token of a vocabulary of 10"),
         ("rope_scaling", json!([]), "checkpoint-config", "`rope_scaling` is [], expected an object"),
         ("rope_scaling", json!({"rope_type": "dynamic"}), "lm-unsupported", "change with the length"),
-        ("rope_scaling", json!({"type": "new"}), "checkpoint-config", "`rope_scaling.type` is \"new\""),
+        ("rope_scaling", json!({"type": "new"}), "lm-unsupported", "`rope_scaling.type` is \"new\""),
         (
             "rope_scaling",
             json!({"type": "linear", "factor": 0}),
@@ -246,7 +246,15 @@ fn a_config_that_contradicts_itself_or_is_another_models_is_refused() {
         ("rope_parameters", json!({"rope_type": "default"}), "lm-unsupported", "`rope_parameters` is"),
         ("quantization_config", json!({"bits": 4}), "lm-unsupported", "quantized weights"),
         ("layer_types", json!(["full_attention"]), "checkpoint-config", "has 1 entries, for 2 layers"),
-        ("layer_types", json!(["chunked", "x"]), "lm-unsupported", "`layer_types` has \"chunked\""),
+        (
+            "layer_types",
+            json!(["full_attention", "chunked_attention"]),
+            "lm-unsupported",
+            "`layer_types` has \"chunked_attention\"",
+        ),
+        ("layer_types", json!(["x", "y"]), "checkpoint-config", "`layer_types` has \"x\""),
+        ("num_hidden_layers", json!(null), "lm-unsupported", "no `num_hidden_layers`"),
+        ("torch_dtype", json!("nonsense"), "checkpoint-config", "`torch_dtype` is \"nonsense\""),
     ] {
         let (found, message) = with(key, value.clone());
         assert_eq!(found, code, "{key}: {value}: {message}");

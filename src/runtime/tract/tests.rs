@@ -100,10 +100,11 @@ impl Case {
         let (unsigned, signed) = (DataType::Uint8, DataType::Int8);
         // How many terms there are is known beforehand where there is one matrix.
         let terms = if stacked { "terms".to_owned() } else { depth.to_string() };
-        let mut graph = given(TestGraph::new(), "left", &["batch", "rows", &terms], unsigned);
+        let batches = batch.to_string();
+        let mut graph = given(TestGraph::new(), "left", &[&batches, "rows", &terms], unsigned);
         graph = match self.constant {
             true => stored(graph, "right", &right_shape, &right, signed),
-            false if stacked => given(graph, "right", &["batch", &terms, "columns"], signed),
+            false if stacked => given(graph, "right", &[&batches, &terms, "columns"], signed),
             false => given(graph, "right", &[&terms, "columns"], signed),
         };
         let mut inputs = vec!["left", "right"];

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::testing::{of_peak, root};
-use super::{Frames, Numbers, Sequence, Wanted};
-use crate::family;
+use super::FAMILY;
 use crate::front::InDouble;
+use crate::front::float64::testing::{of_peak, root};
+use crate::front::float64::{Frames, Numbers, Sequence, Wanted};
 use crate::names::Role;
 use crate::tensor::TensorFile;
 
@@ -73,8 +73,7 @@ fn hold(preset: &str) {
 
 /// A graph of the checkpoint, as builds compute it.
 fn model(checkpoint: &Path, name: &str, role: Role) -> InDouble {
-    let family = family::named("soprano").unwrap();
-    family.front(name, role).unwrap().in_double(checkpoint).unwrap()
+    FAMILY.front(name, role).unwrap().in_double(checkpoint).unwrap()
 }
 
 /// The largest difference of a decoder's cases.
