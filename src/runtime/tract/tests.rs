@@ -100,12 +100,12 @@ impl Case {
         let (unsigned, signed) = (DataType::Uint8, DataType::Int8);
         // How many terms there are is known beforehand where there is one matrix.
         let terms = if stacked { "terms".to_owned() } else { depth.to_string() };
-        let batches = batch.to_string();
+        let (batches, outputs) = (batch.to_string(), columns.to_string());
         let mut graph = given(TestGraph::new(), "left", &[&batches, "rows", &terms], unsigned);
         graph = match self.constant {
             true => stored(graph, "right", &right_shape, &right, signed),
-            false if stacked => given(graph, "right", &[&batches, &terms, "columns"], signed),
-            false => given(graph, "right", &[&terms, "columns"], signed),
+            false if stacked => given(graph, "right", &[&batches, &terms, &outputs], signed),
+            false => given(graph, "right", &[&terms, &outputs], signed),
         };
         let mut inputs = vec!["left", "right"];
         if self.left_zero != Zero::None || self.right_zero != Zero::None {
