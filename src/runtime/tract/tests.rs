@@ -98,10 +98,13 @@ impl Case {
         let shape_of = |zero: Zero, each| if zero == Zero::Each { vec![each] } else { vec![] };
 
         let (unsigned, signed) = (DataType::Uint8, DataType::Int8);
-        // How many terms there are is known beforehand where there is one matrix.
-        let terms = if stacked { "terms".to_owned() } else { depth.to_string() };
+        // A size is known beforehand where another input has it as a number.
+        let size =
+            |open: bool, name: &str, size: usize| if open { name.to_owned() } else { size.to_string() };
+        let terms = size(stacked && !self.constant, "terms", depth);
+        let open_rows = size(self.left_zero != Zero::Each, "rows", rows);
         let (batches, outputs) = (batch.to_string(), columns.to_string());
-        let mut graph = given(TestGraph::new(), "left", &[&batches, "rows", &terms], unsigned);
+        let mut graph = given(TestGraph::new(), "left", &[&batches, &open_rows, &terms], unsigned);
         graph = match self.constant {
             true => stored(graph, "right", &right_shape, &right, signed),
             false if stacked => given(graph, "right", &[&batches, &terms, &outputs], signed),
