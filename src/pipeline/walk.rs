@@ -9,6 +9,7 @@ use super::cache::Stage;
 use super::plan::Plan;
 use super::stage::{State, Work};
 use super::{Build, Error, Reporter};
+use crate::hardware::give_back_memory;
 
 /// A walk over a plan's stages: what it has come past is found by what it does.
 pub(super) struct Walk<'a> {
@@ -88,7 +89,10 @@ impl<'a> Walk<'a> {
                 };
                 reporter.begins(name, &state);
                 let make = |folder: &Path| (self.make)(self, &planned.work, folder);
-                build.cache.make(&planned.key, make)?
+                let made = build.cache.make(&planned.key, make);
+                // A stage's models are as large as the next one's.
+                give_back_memory();
+                made?
             }
         };
         reporter.ends(name, start.elapsed());
