@@ -39,6 +39,7 @@ REFUSALS = {
     "diff --run onnxruntime": {},
     "diff --run tract,onnxruntime": {
         "tract doesn't take it": r"tract can't (load|run) the model",
+        "nothing to compare": r"none of the values that both models have can be compared",
     },
 }
 # Reasons for which a product may stay fp32.
