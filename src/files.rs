@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all: next to their place, then renamed.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -38,12 +38,15 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`read`], of a file that holds text about others, such as a list, a config or a vocabulary.
 pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     const MOST: u64 = 256 << 20;
-    let length = open(path)?.metadata()?.len();
+    let mut file = open(path)?;
+    let length = file.metadata()?.len();
     if length > MOST {
         let why = format!("{length} bytes, and at most {} MiB are read", MOST >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
-    read(path)
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Maps a plain file into memory, read-only.

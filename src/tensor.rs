@@ -267,7 +267,15 @@ impl TensorFile {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let refuse = |why: String| Error::Safetensors { path: path.to_owned(), why };
         files::plain(path).map_err(|e| refuse(e.to_string()))?;
-        let bytes = Bytes::from(fs_err::read(path)?);
+        Self::of_bytes(Bytes::from(fs_err::read(path)?), path)
+    }
+
+    /// Reads a safetensors file's bytes; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read`].
+    pub(crate) fn of_bytes(bytes: Bytes, path: &Path) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Safetensors { path: path.to_owned(), why };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| refuse(e.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| refuse(e.to_string()))?;
         let mut tensors = BTreeMap::new();

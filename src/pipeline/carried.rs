@@ -181,7 +181,7 @@ impl Carried {
             return Err(refuse(format!("it is not the file that {LIST} lists")));
         }
         if path.extension().is_some_and(|kind| kind == "safetensors") {
-            TensorFile::read(&path).map_err(|error| refuse(error.to_string()))?;
+            TensorFile::of_bytes(bytes.clone(), &path).map_err(|error| refuse(error.to_string()))?;
         }
         std::fs::write(to, bytes).map_err(Error::io(to))
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from case import Case
 from models import all_nodes
+from nested import bodies
 from numerics import run, session
 from onnx import helper
 from verbs import Fault, Trial
@@ -23,9 +24,8 @@ def pruned(model: onnx.ModelProto) -> onnx.ModelProto:
         read = {name for node in all_nodes(made) for name in node.input}
         read |= {output.name for output in graph.output}
         for node in all_nodes(made):
-            for attribute in node.attribute:
-                for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                    read |= {output.name for output in body.output}
+            for body in bodies(node):
+                read |= {output.name for output in body.output}
         kept = [node for node in graph.node if any(name in read for name in node.output)]
         if len(kept) == len(graph.node):
             break

@@ -8,9 +8,11 @@ in 32 bits.
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import onnx
+from nested import bodies
 from onnx import TensorProto, helper
 
 
@@ -28,7 +30,7 @@ def unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every integer product's signed side is unsigned."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    made = iter(range(1 << 30))
+    made = count()
     _graph(copy.graph, made)
     for function in copy.functions:
         _graph(function, made)
@@ -39,9 +41,8 @@ def _graph(graph, made) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        for attribute in node.attribute:
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                _graph(body, made)
+        for body in bodies(node):
+            _graph(body, made)
         if node.domain in ("", "ai.onnx") and node.op_type == "MatMulInteger":
             inputs = [*node.input, "", ""][:4]
             inputs[1] = _shifted(graph, inputs[1], made)

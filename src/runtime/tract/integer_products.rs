@@ -212,8 +212,8 @@ impl Wire<'_> {
     }
 }
 
-/// The longest runs of rows whose sums stay exact in every column of a weight, `[..., rows, columns]` of whole
-/// numbers; one more than 255 apart has a run of its own.
+/// The longest runs of rows whose sums stay exact in every column of a weight, `[..., rows, columns]` of whole numbers
+/// that are at most 255 apart from zero: one row is always exact.
 fn runs(weight: &Tensor) -> TractResult<Vec<Range<usize>>> {
     let rank = weight.rank();
     let (rows, columns) = match rank {
@@ -236,7 +236,7 @@ fn runs(weight: &Tensor) -> TractResult<Vec<Range<usize>>> {
             *sum += here;
             largest.max(*sum)
         });
-        if largest > EXACT && row > start {
+        if largest > EXACT {
             runs.push(start..row);
             start = row;
             sums.iter_mut().zip(row_of(row)).for_each(|(sum, here)| *sum = here);

@@ -143,9 +143,7 @@ fn from_tract(value: &tract_onnx::prelude::Tensor) -> Result<Tensor, String> {
         DatumType::TDim => value.cast_to::<i64>().map_err(message)?.into_owned(),
         _ => value.clone(),
     };
-    // An integer that tract knows the scale of is still that integer.
-    let plain = value.datum_type().unquantized();
-    let types = TYPES.iter().find(|(_, theirs)| *theirs == plain);
+    let types = TYPES.iter().find(|(_, theirs)| *theirs == value.datum_type());
     let &(dtype, _) = types.ok_or_else(|| format!("an output of type {:?}", value.datum_type()))?;
     let bytes = bytes::Bytes::copy_from_slice(value.as_bytes());
     Tensor::new(dtype, value.shape().to_vec(), bytes).map_err(|e| e.to_string())
