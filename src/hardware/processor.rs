@@ -1,89 +1,9 @@
-//! What machine this is.
-//!
-//! Readers take text, so that tests cover machines that aren't here. Names come from the processor (`/proc/cpuinfo`,
-//! CPUID, `sysctl`); cores and memory are those that this process may use, not those of the host.
+//! What the processor calls itself, its cores, and the instructions it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-/// The machine as this process sees it; a number that can't be found out is 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Machine {
-    /// What the processor calls itself.
-    pub cpu: String,
-    /// `x86_64`, `aarch64`, …
-    pub arch: &'static str,
-    /// Cores that this process may run on; two threads of one core count once.
-    pub physical_cores: usize,
-    /// Threads that run at once within affinity and container limits.
-    pub logical_cores: usize,
-    /// Memory of the machine, or of the container where that is less.
-    pub memory_bytes: u64,
-    /// What of it can be had without swapping.
-    pub memory_available_bytes: u64,
-    /// Instructions that matter to inference, sorted, under one name on every system.
-    pub features: Vec<&'static str>,
-}
-
-impl Machine {
-    /// Looks at this machine.
-    pub fn detect() -> Self {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let logical_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let physical = physical_cores(&cpuinfo, allowed_cpus(&status).as_ref())
-            .or_else(|| sysctl("hw.physicalcpu")?.parse().ok())
-            .unwrap_or(logical_cores);
-        let (memory_bytes, memory_available_bytes) = memory();
-        let mut features = detected_features();
-        features.extend(listed_features(&cpuinfo));
-        Machine {
-            cpu: cpu_name(&cpuinfo).unwrap_or_else(|| std::env::consts::ARCH.into()),
-            arch: std::env::consts::ARCH,
-            physical_cores: physical.clamp(1, logical_cores),
-            logical_cores,
-            memory_bytes,
-            memory_available_bytes,
-            features: features.into_iter().collect(),
-        }
-    }
-}
-
-/// The bytes that this user may still write to the file system of a path; the path or a folder above it
-/// must exist.
-///
-/// # Errors
-/// Where no folder above the path can be asked.
-pub fn disk_free_bytes(path: &Path) -> io::Result<u64> {
-    let path = std::path::absolute(path)?;
-    let there = path.ancestors().find(|p| p.exists()).unwrap_or(&path);
-    statvfs(there)
-}
-
-#[cfg(unix)]
-#[allow(unsafe_code, clippy::unnecessary_cast)]
-fn statvfs(path: &Path) -> io::Result<u64> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    let mut answer = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: `path` ends in a zero byte and `answer` is writable, both for the whole call.
-    if unsafe { libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the struct is plain integers, for which zeros are valid, and the call has filled it.
-    let answer = unsafe { answer.assume_init() };
-    // The integers' widths differ between systems.
-    Ok((answer.f_bavail as u64).saturating_mul(answer.f_frsize as u64))
-}
-
-#[cfg(not(unix))]
-fn statvfs(_: &Path) -> io::Result<u64> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+use super::sysctl;
 
 /// The fields of `/proc/cpuinfo`: one map per processor; a last one for lines about the whole machine.
 fn blocks(cpuinfo: &str) -> Vec<BTreeMap<&str, &str>> {
@@ -97,7 +17,7 @@ fn blocks(cpuinfo: &str) -> Vec<BTreeMap<&str, &str>> {
         .collect()
 }
 
-fn cpu_name(cpuinfo: &str) -> Option<String> {
+pub(super) fn cpu_name(cpuinfo: &str) -> Option<String> {
     x86_name(cpuinfo)
         .or_else(cpuid_name)
         .or_else(|| sysctl("machdep.cpu.brand_string"))
@@ -196,7 +116,7 @@ fn arm_core(implementer: &str, part: &str) -> Option<&'static str> {
 }
 
 /// The processors a process may run on, from the `Cpus_allowed_list` of its status: `0-3,8`.
-fn allowed_cpus(status: &str) -> Option<BTreeSet<usize>> {
+pub(super) fn allowed_cpus(status: &str) -> Option<BTreeSet<usize>> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let mut cpus = BTreeSet::new();
     for range in list.trim().split(',') {
@@ -209,7 +129,7 @@ fn allowed_cpus(status: &str) -> Option<BTreeSet<usize>> {
 }
 
 /// Different cores among the processors; one that doesn't name its core, as on ARM, is a core.
-fn physical_cores(cpuinfo: &str, allowed: Option<&BTreeSet<usize>>) -> Option<usize> {
+pub(super) fn physical_cores(cpuinfo: &str, allowed: Option<&BTreeSet<usize>>) -> Option<usize> {
     let mut cores = BTreeSet::new();
     for block in blocks(cpuinfo) {
         let Some(processor) = block.get("processor").and_then(|p| p.parse::<usize>().ok()) else {
@@ -251,7 +171,7 @@ const LISTED: &[(&str, &str)] = &[
 ];
 
 /// Features that every processor lists: on a big.LITTLE machine threads move between kinds of cores.
-fn listed_features(cpuinfo: &str) -> BTreeSet<&'static str> {
+pub(super) fn listed_features(cpuinfo: &str) -> BTreeSet<&'static str> {
     let blocks = blocks(cpuinfo);
     let lists: Vec<BTreeSet<&str>> = blocks
         .iter()
@@ -264,7 +184,7 @@ fn listed_features(cpuinfo: &str) -> BTreeSet<&'static str> {
 
 /// What the standard library finds: the processor and the system's consent, on every system.
 #[allow(unused_macros, unused_mut)]
-fn detected_features() -> BTreeSet<&'static str> {
+pub(super) fn detected_features() -> BTreeSet<&'static str> {
     let mut found = BTreeSet::new();
     macro_rules! ask {
         ($detected:ident: $($name:literal $asked:tt),*) => {
@@ -280,118 +200,6 @@ fn detected_features() -> BTreeSet<&'static str> {
     ask!(is_aarch64_feature_detected: "neon" "neon", "dotprod" "dotprod", "i8mm" "i8mm",
         "bf16" "bf16", "fp16" "fp16", "sve" "sve", "sve2" "sve2");
     found
-}
-
-/// Memory and what of it is free, within the container's limits.
-fn memory() -> (u64, u64) {
-    let mut memory = match fs::read_to_string("/proc/meminfo") {
-        Ok(meminfo) => meminfo_bytes(&meminfo),
-        Err(_) => {
-            let total = sysctl("hw.memsize").and_then(|n| n.parse().ok()).unwrap_or(0);
-            (total, vm_stat().and_then(|text| vm_stat_bytes(&text)).unwrap_or(0).min(total))
-        }
-    };
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    for folder in memory_groups(&groups, Path::new("/sys/fs/cgroup")) {
-        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
-        let limit = read("memory.max").or_else(|| read("memory.limit_in_bytes"));
-        let used = read("memory.current").or_else(|| read("memory.usage_in_bytes"));
-        let stat = read("memory.stat");
-        memory = within_limit(memory, limit.as_deref(), used.as_deref(), stat.as_deref());
-    }
-    memory
-}
-
-/// `MemTotal` and `MemAvailable`, which says more than `MemFree`: the page cache gives way.
-fn meminfo_bytes(meminfo: &str) -> (u64, u64) {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
-    let total = field("MemTotal").unwrap_or(0);
-    (total, field("MemAvailable").or_else(|| field("MemFree")).unwrap_or(0).min(total))
-}
-
-/// The folders whose limits apply to a process, its own and those above, in cgroup versions 1 and 2. In a container
-/// the root is often its own folder, and the long path doesn't exist.
-fn memory_groups(groups: &str, root: &Path) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let base = match controllers {
-            "" => root.to_owned(),
-            list if list.split(',').any(|c| c == "memory") => root.join("memory"),
-            _ => continue,
-        };
-        let own = base.join(path.trim_start_matches('/'));
-        let within = own.ancestors().take_while(|folder| folder.starts_with(&base)).map(Path::to_owned);
-        folders.extend(within);
-    }
-    folders
-}
-
-fn within_limit(
-    (total, available): (u64, u64),
-    limit: Option<&str>,
-    used: Option<&str>,
-    stat: Option<&str>,
-) -> (u64, u64) {
-    let number = |text: Option<&str>| text?.trim().parse::<u64>().ok();
-    // Without a limit: `max`, a file that isn't there, or a number beyond any machine.
-    let Some(limit) = number(limit).filter(|&limit| limit < total || total == 0) else {
-        return (total, available);
-    };
-    let cache = stat
-        .and_then(|stat| {
-            let field =
-                |name: &str| stat.lines().find_map(|l| l.strip_prefix(name)?.trim().parse().ok());
-            field("total_inactive_file ").or_else(|| field("inactive_file "))
-        })
-        .unwrap_or(0);
-    let left = limit.saturating_sub(number(used).unwrap_or(0).saturating_sub(cache));
-    (limit, if total == 0 { left } else { available.min(left) })
-}
-
-/// Free, inactive and speculative pages of macOS's `vm_stat`.
-fn vm_stat_bytes(text: &str) -> Option<u64> {
-    let page: u64 = text.split_once("page size of ")?.1.split(' ').next()?.parse().ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|line| line.trim().trim_end_matches('.').parse::<u64>().ok()).unwrap_or(0)
-    };
-    let pages = field("Pages free") + field("Pages inactive") + field("Pages speculative");
-    pages.checked_mul(page)
-}
-
-#[cfg(target_os = "macos")]
-fn printed(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = std::process::Command::new(program).args(arguments).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-#[cfg(not(target_os = "macos"))]
-fn printed(_: &str, _: &[&str]) -> Option<String> {
-    None
-}
-
-fn sysctl(name: &str) -> Option<String> {
-    printed("/usr/sbin/sysctl", &["-n", name])
-}
-
-fn vm_stat() -> Option<String> {
-    printed("/usr/bin/vm_stat", &[])
-}
-
-/// Gives memory that was freed back to the system, where the allocator would keep it for later.
-pub(crate) fn give_back_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[allow(unsafe_code)]
-    // SAFETY: it takes no pointer, and touches only what nothing uses.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 #[cfg(test)]
@@ -509,64 +317,5 @@ CPU part\t: 0x001
         assert_eq!(features(PI5), ["dotprod", "fp16", "neon"]);
         assert_eq!(features(ROCK), ["fp16", "neon"], "only what every core has");
         assert!(features("").is_empty());
-    }
-
-    #[test]
-    fn memory_is_what_is_available_within_the_container() {
-        let meminfo = "MemTotal:  8000000 kB\nMemFree: 100 kB\nMemAvailable:  6000000 kB\n";
-        let host = meminfo_bytes(meminfo);
-        assert_eq!(host, (8_192_000_000, 6_144_000_000));
-        assert_eq!(meminfo_bytes("MemTotal: 10 kB\nMemFree: 4 kB\n"), (10_240, 4_096), "old kernels");
-        assert_eq!(meminfo_bytes("nonsense"), (0, 0));
-        for none in [None, Some("max\n"), Some("9223372036854771712\n")] {
-            assert_eq!(within_limit(host, none, Some("5"), None), host);
-        }
-        let stat = "anon 7\ninactive_file 500000000\n";
-        let limited = within_limit(host, Some("2000000000\n"), Some("1500000000\n"), Some(stat));
-        assert_eq!(limited, (2_000_000_000, 1_000_000_000));
-        let full = within_limit(host, Some("1000"), Some("2000"), None);
-        assert_eq!(full, (1000, 0));
-    }
-
-    #[test]
-    fn limits_are_looked_for_from_the_process_up() {
-        let found = |text| -> Vec<String> {
-            let folders = memory_groups(text, Path::new("/c"));
-            folders.iter().map(|folder| folder.display().to_string()).collect()
-        };
-        assert_eq!(found("0::/a/b\n"), ["/c/a/b", "/c/a", "/c"]);
-        assert_eq!(found("5:cpu:/x\n4:memory:/d\n"), ["/c/memory/d", "/c/memory"]);
-        assert_eq!(found("0::/\n"), ["/c/"]);
-        assert!(found("nonsense").is_empty());
-    }
-
-    #[test]
-    fn mac_memory_is_pages_times_their_size() {
-        let text = "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:      10.\n\
-                    Pages active:    99.\nPages inactive:  20.\nPages speculative: 3.\n";
-        assert_eq!(vm_stat_bytes(text), Some(33 * 16384));
-        assert_eq!(vm_stat_bytes("nonsense"), None);
-    }
-
-    #[test]
-    fn this_machine_makes_sense() {
-        let machine = Machine::detect();
-        assert!(!machine.cpu.is_empty());
-        assert!(1 <= machine.physical_cores && machine.physical_cores <= machine.logical_cores);
-        assert!(machine.memory_available_bytes <= machine.memory_bytes);
-        assert!(machine.features.is_sorted());
-        if cfg!(target_os = "linux") {
-            assert!(machine.memory_bytes > 1 << 26);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn free_space_is_that_of_the_nearest_folder_there_is() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(disk_free_bytes(folder.path()).unwrap() > 0);
-        assert!(disk_free_bytes(&folder.path().join("not/yet/made")).unwrap() > 0);
-        assert!(disk_free_bytes(Path::new("not-yet-made")).is_ok());
-        assert!(disk_free_bytes(Path::new("")).is_err());
     }
 }
