@@ -17,6 +17,12 @@ pub struct FileEntry {
     pub bytes: u64,
 }
 
+impl From<crate::ir::Written> for FileEntry {
+    fn from(written: crate::ir::Written) -> Self {
+        Self { sha256: written.digest, bytes: written.bytes }
+    }
+}
+
 impl FileEntry {
     /// Whether the file at a path is this one: its length first, then its digest.
     pub fn is_at(&self, path: &Path) -> bool {

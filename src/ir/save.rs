@@ -73,13 +73,13 @@ impl Model {
     }
 
     /// As [`Model::write`]; a model that is still what its file holds is that file under another name, where the file
-    /// system has such names.
+    /// system has such names, and nothing is written.
     ///
     /// # Errors
     /// As [`Model::write`].
-    pub fn link_or_write(&self, path: &Path) -> Result<(), Error> {
+    pub fn link_or_write(&self, path: &Path) -> Result<Option<Written>, Error> {
         let is_linked = self.unchanged().is_some() && std::fs::hard_link(self.path(), path).is_ok();
-        if is_linked { Ok(()) } else { self.write(path).map(drop) }
+        if is_linked { Ok(None) } else { self.write(path).map(Some) }
     }
 
     /// Writes the model next to its place and renames it there: a whole file, or none. Likewise its

@@ -97,6 +97,18 @@ impl Stage {
     }
 }
 
+/// What the work of a stage found out, and the files that it hashed while it wrote them: these aren't read again.
+pub(super) struct Made {
+    pub(super) result: serde_json::Value,
+    pub(super) files: BTreeMap<&'static str, FileEntry>,
+}
+
+impl From<serde_json::Value> for Made {
+    fn from(result: serde_json::Value) -> Self {
+        Self { result, files: BTreeMap::new() }
+    }
+}
+
 const RECORD: &str = "stage.json";
 
 /// The folder of finished stages.
@@ -159,10 +171,10 @@ impl Cache {
     ///
     /// # Errors
     /// Whatever `work` gives; [`Error::Io`].
-    pub fn make(
+    pub(super) fn make(
         &self,
         key: &Key,
-        work: impl FnOnce(&Path) -> Result<serde_json::Value, Error>,
+        work: impl FnOnce(&Path) -> Result<Made, Error>,
     ) -> Result<Stage, Error> {
         let (stages, folder) = (self.stages(), self.folder(key));
         if let Some(path) = [&stages, &folder].into_iter().find(|path| path.exists() && !path.is_dir())
@@ -176,15 +188,20 @@ impl Cache {
             .prefix(&format!("{PARTIAL}{}-{}-", std::process::id(), host()))
             .tempdir_in(&stages)
             .map_err(Error::io(&stages))?;
-        let result = work(staging.path())?;
+        let Made { result, files: hashed } = work(staging.path())?;
         let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(staging.path()).map_err(Error::io(staging.path()))? {
             let path = entry.map_err(Error::io(staging.path()))?.path();
             if path.is_file() {
                 let name = path.file_name().expect("a folder's entry").to_string_lossy().into_owned();
                 let bytes = path.metadata().map_err(Error::io(&path))?.len();
-                let sha256 = Digest::of_file(&path).map_err(Error::io(&path))?;
-                files.insert(name, FileEntry { sha256, bytes });
+                let entry = match hashed.get(name.as_str()).filter(|entry| entry.bytes == bytes) {
+                    Some(entry) => *entry,
+                    None => {
+                        FileEntry { sha256: Digest::of_file(&path).map_err(Error::io(&path))?, bytes }
+                    }
+                };
+                files.insert(name, entry);
             }
         }
         let fields = key.fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
@@ -338,7 +355,7 @@ mod tests {
         assert_eq!(cache.why(&key(17)), "never made");
         let work = |folder: &Path| {
             std::fs::write(folder.join("a.txt"), "a").unwrap();
-            Ok(serde_json::json!({"n": 1}))
+            Ok(serde_json::json!({"n": 1}).into())
         };
         cache.make(&key(17), work).unwrap();
         let stage = cache.get_whole(&key(17)).unwrap();
@@ -350,13 +367,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_hashed_while_it_was_written_is_not_read_again() {
+        let home = tempfile::tempdir().unwrap();
+        let cache = Cache::at(home.path());
+        let made = |opset, bytes| {
+            let entry = FileEntry { sha256: Digest::of(b"told"), bytes };
+            let work = move |folder: &Path| {
+                std::fs::write(folder.join("a.txt"), "a").unwrap();
+                Ok(Made { result: serde_json::Value::Null, files: [("a.txt", entry)].into() })
+            };
+            cache.make(&key(opset), work).unwrap().file("a.txt").unwrap().1
+        };
+        assert_eq!(made(17, 1), FileEntry { sha256: Digest::of(b"told"), bytes: 1 });
+        assert!(cache.get_whole(&key(17)).is_none(), "a later run finds out");
+        let shorter = made(18, 2);
+        assert_eq!(shorter, FileEntry { sha256: Digest::of(b"a"), bytes: 1 }, "another file");
+    }
+
+    #[test]
     fn a_damaged_stage_is_no_hit() {
         let home = tempfile::tempdir().unwrap();
         let cache = Cache::at(home.path());
         let stage = cache
             .make(&key(17), |folder| {
                 std::fs::write(folder.join("a.txt"), "a").unwrap();
-                Ok(serde_json::Value::Null)
+                Ok(serde_json::Value::Null.into())
             })
             .unwrap();
         std::fs::write(stage.file("a.txt").unwrap().0, "b").unwrap();
@@ -369,7 +404,7 @@ mod tests {
     fn a_file_in_the_place_of_a_folder_is_told() {
         let home = tempfile::tempdir().unwrap();
         let cache = Cache::at(home.path());
-        let make = || cache.make(&key(17), |_| Ok(serde_json::Value::Null));
+        let make = || cache.make(&key(17), |_| Ok(serde_json::Value::Null.into()));
         let refused = |path: &Path| {
             let error = make().unwrap_err();
             assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
@@ -395,7 +430,7 @@ mod tests {
         let work = |text: &'static str| {
             move |folder: &Path| {
                 std::fs::write(folder.join("a.txt"), text).unwrap();
-                Ok(serde_json::Value::Null)
+                Ok(serde_json::Value::Null.into())
             }
         };
         let first = cache.make(&key(17), work("a")).unwrap();

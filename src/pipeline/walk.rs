@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::cache::Made;
 use super::cache::Stage;
 use super::plan::Plan;
 use super::stage::{State, Work};
@@ -21,7 +22,7 @@ pub(super) struct Walk<'a> {
     finished: Vec<OnceCell<Stage>>,
 }
 
-type Make = fn(&Walk<'_>, &Work, &Path) -> Result<serde_json::Value, Error>;
+type Make = fn(&Walk<'_>, &Work, &Path) -> Result<Made, Error>;
 
 impl<'a> Walk<'a> {
     pub(super) fn new(

@@ -1,13 +1,16 @@
 //! What each stage does, given those that it reads.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cache::Made;
 use super::double::Double;
 use super::plan::steps;
 use super::stage::{Exported, MODEL, REFERENCES, REWRITTEN, SPEECH, Work};
 use super::walk::Walk;
 use super::{Build, Error, Rewrite, carried, judge};
+use crate::bundle::FileEntry;
 use crate::convert;
 use crate::export::{
     self, Child, Outcome, Progress, Python, Record, References, Request, Speak, Subject, TrustedModule,
@@ -25,21 +28,21 @@ use crate::source::{self, Source};
 use crate::validate::{self, record::Watch};
 
 /// What a stage of this work leaves in `folder`, and what it found out.
-pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<serde_json::Value, Error> {
+pub(super) fn run(walk: &Walk<'_>, work: &Work, folder: &Path) -> Result<Made, Error> {
     let of = |name: &String| walk.build.recipe.graph(name).expect("a planned graph is in the recipe");
     let context = Context { walk, build: walk.build, stage: work.name(), folder };
     match work {
-        Work::Checkpoint => context.checkpoint(),
+        Work::Checkpoint => context.checkpoint().map(Made::from),
         Work::Export(name) => context.export(name, of(name)),
-        Work::Record(name) => context.record(name, of(name)),
+        Work::Record(name) => context.record(name, of(name)).map(Made::from),
         Work::Rewrite(name) => context.rewrite(name, of(name)),
         Work::Quantize(name) => context.quantize(name, of(name)),
-        Work::Convert(name) => context.convert(name, of(name)),
+        Work::Convert(name) => context.convert(name, of(name)).map(Made::from),
         Work::Validate(name, precision, format) => {
-            judge::validate(walk, (name, of(name)), (*precision, *format))
+            judge::validate(walk, (name, of(name)), (*precision, *format)).map(Made::from)
         }
-        Work::Time(name) => judge::time(walk, name, of(name)),
-        Work::Speak => context.speak(),
+        Work::Time(name) => judge::time(walk, name, of(name)).map(Made::from),
+        Work::Speak => context.speak().map(Made::from),
     }
 }
 
@@ -157,7 +160,7 @@ impl Context<'_> {
     }
 
     /// Exports a graph.
-    fn export(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+    fn export(&self, name: &str, graph: &Graph) -> Result<Made, Error> {
         let ports = graph.ports();
         if graph.exporter() == Exporter::Native {
             return self.write_graph(name, graph);
@@ -178,11 +181,12 @@ impl Context<'_> {
             "sample_rate": field("sample_rate"),
             "framing": framing.map(|(per_frame, lead)| serde_json::json!({ "per_frame": per_frame, "lead": lead })),
             "environment": outcome.environment,
-        }))
+        })
+        .into())
     }
 
     /// Writes a graph directly from its weights.
-    fn write_graph(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+    fn write_graph(&self, name: &str, graph: &Graph) -> Result<Made, Error> {
         let family = family::of(&self.build.recipe);
         let front = family.front(name, graph.role()).expect("a recipe names exporters that there are");
         let (hidden_states, last_logits) = match graph {
@@ -196,8 +200,8 @@ impl Context<'_> {
             hidden_states,
             last_logits,
         })?;
-        drafted.draft.write(&self.folder.join(MODEL))?;
-        Ok(serde_json::json!({
+        let written = drafted.draft.write(&self.folder.join(MODEL))?;
+        let result = serde_json::json!({
             "architecture": drafted.architecture,
             "sample_rate": drafted.sound.map(|sound| sound.sample_rate),
             "framing": drafted.sound.map(|sound| serde_json::json!({
@@ -205,7 +209,8 @@ impl Context<'_> {
                 "lead": sound.lead,
             })),
             "environment": {},
-        }))
+        });
+        Ok(Made { result, files: BTreeMap::from([(MODEL, written.into())]) })
     }
 
     /// Records what the original module answers.
@@ -285,25 +290,26 @@ impl Context<'_> {
     }
 
     /// Rewrites the exported graph.
-    fn rewrite(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+    fn rewrite(&self, name: &str, graph: &Graph) -> Result<Made, Error> {
         let exported = self.walk.stage(&Work::Export(name.to_owned()))?;
-        let mut model = Model::open_checked(exported.file(MODEL)?.0)?;
+        let (path, entry) = exported.file(MODEL)?;
+        let mut model = Model::open_checked(path)?;
         let hints = hints(graph, &exported.result()?);
         let report = passes::rewrite(&mut model, steps(graph), graph.passes(), hints)?;
-        let rewrite = Rewrite::from(report);
+        let result = serde_json::to_value(Rewrite::from(report)).expect("plain data");
         // What a later stage would feed or read by a name that is not there.
         Interface::bind_whole(&graph.ports(), &Signature::from(&model))
             .map_err(validate::Error::from)?;
-        write(&model, self.folder)?;
-        Ok(serde_json::to_value(rewrite).expect("plain data"))
+        Ok(Made { result, files: write(&model, self.folder, entry)? })
     }
 
     /// Quantizes the rewritten graph.
-    fn quantize(&self, name: &str, graph: &Graph) -> Result<serde_json::Value, Error> {
+    fn quantize(&self, name: &str, graph: &Graph) -> Result<Made, Error> {
         let int8 = graph.int8().cloned().unwrap_or_default();
         let mut options = quantize::Options::from(&int8);
         let rewritten = self.walk.stage(&Work::Rewrite(name.to_owned()))?;
-        let mut model = Model::open_checked(rewritten.file(REWRITTEN)?.0)?;
+        let (path, entry) = rewritten.file(REWRITTEN)?;
+        let mut model = Model::open_checked(path)?;
         let calibrate = |model: &Model| {
             let references = judge::references(self.walk, name, graph, model)?;
             Ok::<_, Error>(validate::calibrate(
@@ -321,7 +327,7 @@ impl Context<'_> {
             options.seen = calibrate(&model)?;
         }
         let report = quantize::quantize(&mut model, &options)?;
-        write(&model, self.folder)?;
+        let files = write(&model, self.folder, entry)?;
         let rewrite: Rewrite = rewritten.result()?;
         let passes = [("quantize".to_owned(), report.products.len() + report.tables.len())];
         let rewrite = Rewrite {
@@ -329,7 +335,7 @@ impl Context<'_> {
             nodes: (rewrite.nodes.0, report.nodes.1),
             weight_bytes: (rewrite.weight_bytes.0, report.weight_bytes.1),
         };
-        Ok(serde_json::to_value(rewrite).expect("plain data"))
+        Ok(Made { result: serde_json::to_value(rewrite).expect("plain data"), files })
     }
 
     /// Converts the rewritten graph to OpenVINO's format.
@@ -361,13 +367,18 @@ fn check_artifact(outcome: &Outcome, name: &'static str, file: &str) -> Result<(
     }
 }
 
-fn write(model: &Model, folder: &Path) -> Result<(), Error> {
-    let written = model.link_or_write(&folder.join(REWRITTEN));
-    written.map_err(|error| match error {
+/// Writes a model, which was read from the file of an entry, as the rewritten one.
+fn write(
+    model: &Model,
+    folder: &Path,
+    read: FileEntry,
+) -> Result<BTreeMap<&'static str, FileEntry>, Error> {
+    let written = model.link_or_write(&folder.join(REWRITTEN)).map_err(|error| match error {
         // The cache's disk, with the hint that belongs to it.
         ir::Error::Io { path, source } => Error::Io { path, source },
         other => other.into(),
-    })
+    })?;
+    Ok(BTreeMap::from([(REWRITTEN, written.map_or(read, FileEntry::from))]))
 }
 
 /// What recipe and exporter say of a graph.
