@@ -11,7 +11,9 @@ use super::synth::options::Synth;
 use crate::names::{Exporter, Oracle, Precision};
 
 pub(super) use bundles::{Bench, Fetch, Publish, Sensitivity, Sign, Validate, Verify};
-pub(super) use models::{Diff, Inspect, PassRun, PassVerb, Quantize, QuantizedForm, Written};
+pub(super) use models::{
+    Diff, Granularity, Inspect, PassRun, PassVerb, Quantize, QuantizedForm, Written,
+};
 
 const EXIT_CODES: &str = "Exit codes:
   0    done

@@ -1,9 +1,9 @@
-use super::arguments::{Quantize, QuantizedForm};
+use super::arguments::{Granularity, Quantize, QuantizedForm};
 use super::terminal::{bytes, row, table};
 use super::{Outcome, json, save, say, tell_sizes};
 use crate::ir::Model;
 use crate::quantize::{self, Options};
-use crate::recipe::{Form, Terms};
+use crate::recipe::{self, Form, Terms};
 
 /// An option that says how activations of another form are held.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -28,6 +28,7 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     let set = [
         ("--two-terms", options.two_terms),
         ("--two-terms-at", !options.two_terms_at.is_empty()),
+        ("--granularity", options.granularity == Granularity::Tensor),
         ("--reduce-range", options.reduce_range),
     ];
     if let (Some(form), Some((option, _))) = (form_name, set.iter().find(|(_, set)| *set)) {
@@ -36,6 +37,10 @@ pub(super) fn quantize(options: &Quantize) -> Outcome {
     let plan = Options {
         form,
         terms: if options.two_terms { Terms::Two } else { Terms::One },
+        granularity: match options.granularity {
+            Granularity::Row => recipe::Granularity::Row,
+            Granularity::Tensor => recipe::Granularity::Tensor,
+        },
         two_terms: options.two_terms_at.clone(),
         keep_fp32: options.keep_fp32.clone(),
         reduce_range: options.reduce_range,

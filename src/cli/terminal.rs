@@ -213,8 +213,9 @@ pub(super) fn verdict(verdict: &Verdict) -> String {
     for (metric, limit) in verdict.tolerance.limits() {
         let cases = judging.iter().filter_map(|c| Some((c.measured.get(metric)?, &c.name)));
         let worst = cases.max_by(|a, b| metric.badness(a.0).total_cmp(&metric.badness(b.0)));
-        let (value, case) = worst.map_or((f64::NAN, "-"), |(value, name)| (value, name.as_str()));
-        rows.push(row![metric.label(), metric.show(value), metric.show_limit(limit), case]);
+        let (value, case) =
+            worst.map_or(("-".to_owned(), "-"), |(value, name)| (metric.show(value), name.as_str()));
+        rows.push(row![metric.label(), value, metric.show_limit(limit), case]);
     }
     let failed: Vec<_> = verdict.cases.iter().filter(|case| !case.passed).collect();
     let mut text = table(&rows);

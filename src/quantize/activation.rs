@@ -1,113 +1,159 @@
 //! Activations in 8 bits, quantized as they come, once for all the products that read them.
 //!
-//! In one term, `x ≈ scale · (q − zero_point)` with the range of the tensor itself. In two, what the first
-//! leaves is quantized again, 126 times finer; with `s = max |x| / 63`:
+//! A row `x`, a position of a language model or a frame of a decoder, has a range of its own, so that what becomes of
+//! it doesn't depend on the rows beside it. In one term, with `s = max |x|`:
 //!
 //! ```text
-//! q1 = round(x / s),  q2 = round(126 (x / s − q1)),  both with zero point 64
-//! y  = s · w_scale · q1 · W  +  s / 126 · w_scale · q2 · W
+//! q = round(127 x / s), zero point 128
+//! y = s / 127 · w_scale · q · W
 //! ```
 //!
-//! Each term has 7 bits, and both together 13. Processors without VNNI add pairs of products in 16 bits:
+//! In two terms, what the first leaves is quantized again, 126 times finer:
+//!
+//! ```text
+//! q1 = round(63 x / s),  q2 = round(63 · 126 (x / s − q1 / 63)),  both with zero point 64
+//! y  = s / 63 · w_scale · q1 · W  +  s / (63 · 126) · w_scale · q2 · W
+//! ```
+//!
+//! Each of two terms has 7 bits, and both together 13. Processors without VNNI add pairs of products in 16 bits:
 //! of 7 and 8 bits a pair is `2 · 127 · 127` at most and fits, so that a product in two terms is the same
 //! number everywhere, with all 8 bits of its weights.
 //!
 //! Each term has a product of its own, of the activation's own shape whatever its rank, and the two are
-//! added: ONNX Runtime fuses each with its scale, and even a step of one row is no slower than with both
-//! terms as rows of one product.
+//! added. The scale of the rows times that of the weight's columns is one factor behind the product: in this order
+//! ONNX Runtime fuses product and scales. Numbers that are the same for every row are in the weight's scales.
+//!
+//! With one range for the whole tensor ([`Granularity::Tensor`]) `s` is its largest, and one term is
+//! `DynamicQuantizeLinear`'s, `x ≈ scale · (q − zero_point)` between its least and its largest.
 
-use super::body::{Body, Quantized};
+use super::body::{Body, Term};
+use super::layout::Key;
 use crate::ir::proto::tensor_proto::DataType;
-use crate::ir::{initializer_f32, initializer_raw, node};
-use crate::recipe::Terms;
+use crate::ir::{initializer_f32, initializer_i64, initializer_raw, node};
+use crate::recipe::{Granularity, Terms};
 
-/// Levels of a term on either side of zero.
-const LEVELS_ASIDE: f32 = 63.0;
+/// Levels of one term on either side of zero.
+const LEVELS_ASIDE: f32 = 127.0;
+/// Levels of each of two terms.
+const LEVELS_ASIDE_OF_TWO: f32 = 63.0;
 /// How much finer the second term is: its range is one level of the first.
-const TIMES_FINER: f32 = 2.0 * LEVELS_ASIDE;
+const TIMES_FINER: f32 = 2.0 * LEVELS_ASIDE_OF_TWO;
+/// The least scale: a row of zeros has some.
+const LEAST_SCALE: f32 = 1e-30;
 
 impl Body<'_, '_> {
-    /// Nodes that give `output` = `input` (f32 `[..., k]`) times a weight (s8 `[k, n]`, f32 scale `[n]`).
+    /// Nodes that give `output` = `input` (f32 `[..., k]`) times a weight (s8 `[k, n]`, f32 scale `[n]`) and a factor.
     pub(super) fn dynamic(
         &mut self,
         terms: Terms,
         input: &str,
-        [weight, scale]: [&str; 2],
+        weight: (&Key, f32),
         output: &str,
         name: &str,
     ) {
         let key = (input.to_owned(), terms);
         let quantized = match (self.quantized.get(&key), terms) {
             (Some(quantized), _) => quantized.clone(),
-            (None, Terms::One) => self.one(input),
-            (None, Terms::Two) => self.two(input),
+            (None, Terms::One) => vec![self.one(input)],
+            (None, Terms::Two) => self.two(input).to_vec(),
         };
         self.quantized.insert(key, quantized.clone());
-        match quantized.0.as_slice() {
+        match quantized.as_slice() {
             [coarse, fine] => {
                 let halves = ["coarse", "fine"].map(|part| self.value(&format!("{output}/{part}")));
-                self.scaled(coarse, [weight, scale], &halves[0], name);
+                self.scaled(coarse, weight, &halves[0], name);
                 let second = self.writer.names.node(&format!("{name}/second"));
-                self.scaled(fine, [weight, scale], &halves[1], &second);
+                self.scaled(fine, weight, &halves[1], &second);
                 self.add(node("Add", halves, output), &format!("{name}/both"));
             }
-            terms => terms.iter().for_each(|term| self.scaled(term, [weight, scale], output, name)),
+            terms => terms.iter().for_each(|term| self.scaled(term, weight, output, name)),
         }
     }
 
     /// A product, its cast and one scale after it: ONNX Runtime makes one node of these.
-    fn scaled(
-        &mut self,
-        [bytes, own_scale, zero]: &[String; 3],
-        [weight, scale]: [&str; 2],
-        output: &str,
-        name: &str,
-    ) {
+    fn scaled(&mut self, term: &Term, (key, factor): (&Key, f32), output: &str, name: &str) {
+        let (weight, scale) = self.weight(key, factor * term.step);
         let [sums, floats, scales] =
             ["sums", "floats", "scales"].map(|part| self.value(&format!("{output}/{part}")));
-        let product = node("MatMulInteger", [bytes.as_str(), weight, zero], &sums);
+        let product = node("MatMulInteger", [&term.bytes, &weight, &term.zero], &sums);
         self.nodes.push(product.named(name).build());
         let cast = node("Cast", [&sums], &floats).int("to", i64::from(DataType::Float as i32));
         self.add(cast, &format!("{name}/float"));
-        self.add(node("Mul", [own_scale, scale], &scales), &format!("{name}/scale"));
+        self.add(node("Mul", [&term.scale, &scale], &scales), &format!("{name}/scale"));
         self.add(node("Mul", [&floats, &scales], output), &format!("{name}/scaled"));
     }
 
-    fn two(&mut self, x: &str) -> Quantized {
-        let mut constant =
-            |name: &str, value: f32| self.shared(name, |name| initializer_f32(name, &[], &[value]));
-        let levels = constant("quantize/levels", 1.0 / LEVELS_ASIDE);
-        let whole = constant("quantize/whole", 1.0);
-        let finer = constant("quantize/finer", 1.0 / TIMES_FINER);
-        let tiny = constant("quantize/tiny", 1e-30);
-        let zero = self.shared("quantize/zero_point", |name| {
-            initializer_raw(name, DataType::Uint8, &[], bytes::Bytes::from_static(&[64]))
-        });
-        let mut push = |op: &str, inputs: &[&str], part: &str| {
-            let output = self.value(&format!("{x}/{part}"));
-            let step = node(op, inputs.iter().copied(), &output);
-            self.add(if op == "ReduceMax" { step.int("keepdims", 0) } else { step }, &output);
-            output
-        };
-        let size = push("Abs", &[x], "abs");
-        let largest = push("ReduceMax", &[&size], "largest");
-        let level = push("Mul", &[&largest, &levels], "level");
-        let scale = push("Max", &[&level, &tiny], "scale");
-        let in_levels = push("Div", &[x, &scale], "in_levels");
-        // Constant scales: tract takes no others.
-        let first = push("QuantizeLinear", &[&in_levels, &whole, &zero], "first");
-        let coarse = push("DequantizeLinear", &[&first, &whole, &zero], "kept");
-        let rest = push("Sub", &[&in_levels, &coarse], "rest");
-        let second = push("QuantizeLinear", &[&rest, &finer, &zero], "second");
-        let finer_scale = push("Mul", &[&scale, &finer], "finer");
-        Quantized(vec![[first, scale, zero.clone()], [second, finer_scale, zero]])
+    fn one(&mut self, x: &str) -> Term {
+        if self.writer.options.granularity == Granularity::Tensor {
+            let [bytes, scale, zero] =
+                ["bytes", "scale", "zero_point"].map(|part| self.value(&format!("{x}/{part}")));
+            let quantize = node("DynamicQuantizeLinear", [x], &bytes).output(&scale).output(&zero);
+            self.add(quantize, &format!("{x}/quantize"));
+            return Term { bytes, scale, zero, step: 1.0 };
+        }
+        let (unit, scale) = self.unit(x);
+        let (step, zero) = (1.0 / LEVELS_ASIDE, 128);
+        let bytes = self.bytes(&unit, step, zero, &format!("{x}/bytes"));
+        Term { bytes, scale, zero: self.zero(zero), step }
     }
 
-    fn one(&mut self, x: &str) -> Quantized {
-        let term = ["bytes", "scale", "zero_point"].map(|part| self.value(&format!("{x}/{part}")));
-        let [bytes, scale, zero] = &term;
-        let quantize = node("DynamicQuantizeLinear", [x], bytes).output(scale).output(zero);
-        self.add(quantize, &format!("{x}/quantize"));
-        Quantized(vec![term])
+    fn two(&mut self, x: &str) -> [Term; 2] {
+        let (unit, scale) = self.unit(x);
+        let (step, zero) = (1.0 / LEVELS_ASIDE_OF_TWO, 64);
+        let first = self.bytes(&unit, step, zero, &format!("{x}/first"));
+        let (level, middle) = (self.number(step), self.zero(zero));
+        let coarse = self.step("DequantizeLinear", [&first, &level, &middle], x, "kept");
+        let rest = self.step("Sub", [&unit, &coarse], x, "rest");
+        let finer = step / TIMES_FINER;
+        let second = self.bytes(&rest, finer, zero, &format!("{x}/second"));
+        [(first, step), (second, finer)].map(|(bytes, step)| Term {
+            bytes,
+            scale: scale.clone(),
+            zero: middle.clone(),
+            step,
+        })
+    }
+
+    /// A value divided by the largest magnitude of its row, or of all of it: from -1 to 1; and that magnitude.
+    fn unit(&mut self, x: &str) -> (String, String) {
+        let size = self.step("Abs", [x], x, "abs");
+        let largest = self.value(&format!("{x}/largest"));
+        let reduce = match self.writer.options.granularity {
+            Granularity::Tensor => node("ReduceMax", [&size], &largest).int("keepdims", 0),
+            // From opset 18 on axes are an input.
+            Granularity::Row if self.writer.opset >= 18 => {
+                let last = self.shared("quantize/last_axis", |name| initializer_i64(name, &[1], &[-1]));
+                node("ReduceMax", [&size, &last], &largest)
+            }
+            Granularity::Row => node("ReduceMax", [&size], &largest).ints("axes", [-1]),
+        };
+        self.add(reduce, &largest);
+        let least = self.number(LEAST_SCALE);
+        let scale = self.step("Max", [&largest, &least], x, "scale");
+        (self.step("Div", [x, &scale], x, "unit"), scale)
+    }
+
+    /// A value in bytes, by a constant scale: tract takes no others.
+    fn bytes(&mut self, x: &str, step: f32, zero: u8, output: &str) -> String {
+        let (step, zero) = (self.number(step), self.zero(zero));
+        let output = self.value(output);
+        self.add(node("QuantizeLinear", [x, &step, &zero], &output), &output);
+        output
+    }
+
+    fn step<const N: usize>(&mut self, op: &str, inputs: [&str; N], x: &str, part: &str) -> String {
+        let output = self.value(&format!("{x}/{part}"));
+        self.add(node(op, inputs, &output), &output);
+        output
+    }
+
+    fn number(&mut self, value: f32) -> String {
+        self.shared(&format!("quantize/{value:e}"), |name| initializer_f32(name, &[], &[value]))
+    }
+
+    fn zero(&mut self, zero: u8) -> String {
+        self.shared(&format!("quantize/zero_point_{zero}"), |name| {
+            initializer_raw(name, DataType::Uint8, &[], bytes::Bytes::copy_from_slice(&[zero]))
+        })
     }
 }

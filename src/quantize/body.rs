@@ -1,12 +1,13 @@
 //! A quantized model while it is written: the nodes and constants so far, and what they share.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use super::calibration::Calibration;
+use super::Options;
 use super::layout::Key;
 use super::weights::Weight;
 use crate::ir::{Names, NodeBuilder, NodeProto, TensorProto};
-use crate::recipe::{Form, Terms};
+use crate::recipe::Terms;
 
 /// A weight in 8 bits, and the name of the value that it was first read by.
 pub(super) struct Stored {
@@ -17,9 +18,9 @@ pub(super) struct Stored {
 /// Writes the graphs of a model anew.
 pub(super) struct Writer<'a> {
     pub(super) names: Names,
-    pub(super) form: Form,
-    pub(super) calibration: &'a Calibration,
-    pub(super) weights: HashMap<Key, Stored>,
+    pub(super) opset: i64,
+    pub(super) options: &'a Options,
+    pub(super) weights: Rc<HashMap<Key, Stored>>,
     /// Names of the weights' values so far.
     pub(super) values: HashMap<Key, String>,
     /// Names of their scales, by the bits of the factor in them.
@@ -33,7 +34,7 @@ pub(super) struct Body<'w, 'a> {
     pub(super) scope: usize,
     pub(super) nodes: Vec<NodeProto>,
     /// The quantized forms of activations so far.
-    pub(super) quantized: HashMap<(String, Terms), Quantized>,
+    pub(super) quantized: HashMap<(String, Terms), Vec<Term>>,
     /// Activations as products take them, in f32 and not transposed; and in static form.
     pub(super) floats: HashMap<(String, &'static str), String>,
     /// Constants that several nodes share.
@@ -69,6 +70,13 @@ impl Body<'_, '_> {
     }
 }
 
-/// An activation in 8 bits, by the names of its values: each term with its scale and zero point.
+/// A term of an activation in 8 bits, by the names of its values: `step · scale · (bytes − zero)`.
 #[derive(Clone)]
-pub(super) struct Quantized(pub(super) Vec<[String; 3]>);
+pub(super) struct Term {
+    pub(super) bytes: String,
+    /// One number, or one a row.
+    pub(super) scale: String,
+    pub(super) zero: String,
+    /// What is the same for every row: it is in the weight's scales.
+    pub(super) step: f32,
+}

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 
 use crate::ir::{GraphProto, Model, Names, NodeProto, OperatorSetIdProto, constant_of, stored_bytes};
 use crate::passes::REPLACE_ISTFT;
-use crate::recipe::{Form, Int8, Terms};
+use crate::recipe::{Form, Granularity, Int8, Terms};
 
 pub use calibration::{Calibration, Observed};
 pub use smooth::smooth;
@@ -42,6 +42,8 @@ pub struct Options {
     pub form: Form,
     /// How activations are held.
     pub terms: Terms,
+    /// What of them has a range of its own.
+    pub granularity: Granularity,
     /// Nodes that hold theirs in two terms all the same: by name, or by their first output's where they have
     /// none; `*` stands for anything.
     pub two_terms: Vec<String>,
@@ -59,6 +61,7 @@ impl From<&Int8> for Options {
         Self {
             form: int8.form,
             terms: int8.activations,
+            granularity: int8.granularity,
             seen: Calibration::new(),
             two_terms: int8.two_terms.clone(),
             reduce_range: int8.reduce_range,
@@ -213,8 +216,9 @@ fn apply(model: &mut Model, options: &Options, needs_product: bool) -> Result<Re
         model.free_constants_of_inputs();
     }
     let names = Names::of(model.graph_proto());
+    let opset = model.opset("").unwrap_or(1);
     let graph = model.graph_proto_mut();
-    Writer::new(names, options.form, &options.seen, weights).write(graph, steps);
+    Writer::new(names, opset, options, weights).write(graph, steps);
     drop_values(graph, &mut 0, &unused);
     if options.form.is_blocks() && !report.products.is_empty() {
         let sets = &mut model.proto_mut().opset_import;
@@ -238,6 +242,8 @@ fn check_opset(model: &Model, plan: &Plan<'_>) -> Result<(), Error> {
         Work::Product(product) if product.key.layout.is_blocks() => None,
         // `DequantizeLinear` along an axis.
         Work::Product(_) if plan.form == Form::Static => Some(("static", 13)),
+        // A negative axis.
+        Work::Product(_) if plan.granularity == Granularity::Row => Some(("dynamic", 11)),
         Work::Product(product) if product.terms == Terms::Two => Some(("integer", 10)),
         // `DynamicQuantizeLinear`.
         Work::Product(_) => Some(("dynamic", 11)),

@@ -6,7 +6,7 @@ use super::layout::{Key, Layout};
 use super::scopes::{Constant, Reader, Scopes, Value, is_link};
 use super::{Error, Options, Other, Report, is_quantized, is_spectral, matches};
 use crate::ir::{Model, NodeId, NodeProto, dtype_name};
-use crate::recipe::{Form, Terms};
+use crate::recipe::{Form, Granularity, Terms};
 
 /// Below this many weights a product gains nothing.
 const SMALLEST: usize = 4096;
@@ -77,6 +77,7 @@ impl<'m> Work<'m> {
 /// What is done with every node of every graph.
 pub(super) struct Plan<'m> {
     pub(super) form: Form,
+    pub(super) granularity: Granularity,
     pub(super) scopes: Scopes<'m>,
     pub(super) work: Vec<Vec<Work<'m>>>,
 }
@@ -105,7 +106,7 @@ impl<'m> Plan<'m> {
             let sorted = graph.nodes().map(|(_, node)| sort(model, &scopes, at, node, options));
             work.push(sorted.collect::<Result<Vec<_>, Error>>()?);
         }
-        let mut plan = Self { form: options.form, scopes, work };
+        let mut plan = Self { form: options.form, granularity: options.granularity, scopes, work };
         plan.settle();
         Ok(plan)
     }

@@ -13,7 +13,7 @@ pub(super) fn activation(body: &mut Body<'_, '_>, x: &str, input: &str) -> Strin
     if let Some(floats) = body.floats.get(&key) {
         return floats.clone();
     }
-    let (scale, zero) = body.writer.calibration.get(x).cloned().unwrap_or_default().levels();
+    let (scale, zero) = body.writer.options.seen.get(x).cloned().unwrap_or_default().levels();
     let [scale_name, zero_name, bytes, floats] =
         ["static_scale", "static_zero_point", "static_bytes", "static_floats"]
             .map(|part| body.value(&format!("{input}/{part}")));

@@ -44,11 +44,11 @@ fn snr(want: &[f32], got: &[f32]) -> f64 {
 }
 
 #[test]
-fn one_term_is_the_formula_of_dynamic_quantization() {
+fn one_term_of_a_tensor_is_the_formula_of_dynamic_quantization() {
     let (k, n) = (96, 64);
     let (weight, x) = (noise(k * n, 1), noise(3 * k, 2));
     let mut model = product(&weight, [k, n]);
-    quantize(&mut model, &Options { terms: Terms::One, ..Default::default() }).unwrap();
+    quantize(&mut model, &Options { granularity: Granularity::Tensor, ..Default::default() }).unwrap();
     let got = run(&model, &[1, 3, k], &x);
 
     let (low, high) = x.iter().fold((0f32, 0f32), |(l, h), &v| (l.min(v), h.max(v)));
@@ -193,7 +193,7 @@ fn an_activation_is_quantized_once_for_all_its_products() {
         .model();
     quantize(&mut model, &Options { terms: Terms::One, ..Default::default() }).unwrap();
     let count = |op: &str| model.graph_proto().node.iter().filter(|n| n.op_type() == op).count();
-    assert_eq!((count("DynamicQuantizeLinear"), count("MatMulInteger"), count("MatMul")), (1, 2, 0));
+    assert_eq!((count("QuantizeLinear"), count("MatMulInteger"), count("MatMul")), (1, 2, 0));
 }
 
 #[test]
@@ -229,11 +229,15 @@ fn reduced_range_keeps_pairs_of_products_in_16_bits() {
 
 /// ONNX Runtime of the tree's own environment; without it the test says so and ends.
 fn onnxruntime(test: &str) -> Option<Box<dyn Runtime>> {
+    onnxruntime_with(test, runtime::Options::EXACT)
+}
+
+fn onnxruntime_with(test: &str, options: runtime::Options) -> Option<Box<dyn Runtime>> {
     let environment = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv");
     let python = Python::find(Some(&environment), "soprano", &environment);
     let folders = python.map(|python| python.site_packages()).unwrap_or_default();
     let places = Places { folders, ..Places::default() };
-    match runtime::named("onnxruntime").unwrap().find(&places, runtime::Options::EXACT) {
+    match runtime::named("onnxruntime").unwrap().find(&places, options) {
         Ok(found) => Some(found),
         Err(error) => {
             // Past the harness, which keeps what is printed of tests that pass.
@@ -396,4 +400,5 @@ fn a_star_stands_for_any_text() {
 
 mod graphs;
 mod reasons;
+mod rows;
 mod weights;

@@ -1,9 +1,10 @@
 //! The nodes and constants of a quantized model.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::Options;
 use super::body::{Body, Stored, Writer};
-use super::calibration::Calibration;
 use super::layout::Key;
 use super::plan::Gemm;
 use super::qdq;
@@ -23,12 +24,13 @@ pub(super) enum Step {
 impl<'a> Writer<'a> {
     pub(super) fn new(
         names: Names,
-        form: Form,
-        calibration: &'a Calibration,
+        opset: i64,
+        options: &'a Options,
         weights: HashMap<Key, Stored>,
     ) -> Self {
+        let weights = Rc::new(weights);
         let (values, scales) = (HashMap::new(), HashMap::new());
-        Self { names, form, calibration, weights, values, scales, constants: Vec::new() }
+        Self { names, opset, options, weights, values, scales, constants: Vec::new() }
     }
 
     /// Writes a graph and those inside it; `steps` are of all graphs, in the order of
@@ -83,7 +85,7 @@ impl Body<'_, '_> {
     }
 
     /// The names of a weight's values and scales, made where they are first asked for.
-    fn weight(&mut self, key: &Key, factor: f32) -> (String, String) {
+    pub(super) fn weight(&mut self, key: &Key, factor: f32) -> (String, String) {
         let Writer { names, weights, values, scales, constants, .. } = &mut *self.writer;
         let (Stored { name, weight }, kind) = (&weights[key], key.layout.name());
         let constants = &mut constants[key.scope];
@@ -117,7 +119,6 @@ impl Body<'_, '_> {
         (terms, vector): (Terms, bool),
         gemm: Option<Gemm>,
     ) -> String {
-        let (weight, scale) = self.weight(key, factor);
         let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
         let x = old.input_at(0).unwrap_or_default();
         let input = self.prepared(x, dtype, gemm.as_ref().is_some_and(|gemm| gemm.turned));
@@ -130,12 +131,15 @@ impl Body<'_, '_> {
             DataType::Float => sum.clone(),
             _ => self.value(&format!("{output}/float")),
         };
-        match &self.writer.weights[key].weight {
+        let (weights, key) = (self.writer.weights.clone(), (key, factor));
+        match &weights[key.0].weight {
             Weight::Blocks(blocks) => {
+                let (weight, scale) = self.weight(key.0, factor);
                 let product = blocks.product(&input, [&weight, &scale], &floats);
                 self.nodes.push(product.named(&name).build());
             }
-            Weight::Columns(columns) if self.writer.form == Form::Static => {
+            Weight::Columns(columns) if self.writer.options.form == Form::Static => {
+                let (weight, scale) = self.weight(key.0, factor);
                 let rank = columns.shape.len();
                 let input = qdq::activation(self, x, &input);
                 qdq::product(self, &input, [&weight, &scale], rank, &floats, &name);
@@ -146,10 +150,10 @@ impl Body<'_, '_> {
                 shape.remove(shape.len() - 2);
                 let row = self.reshaped(&input, &[1, -1], None);
                 let product = self.value(&format!("{output}/row"));
-                self.dynamic(terms, &row, [&weight, &scale], &product, &name);
+                self.dynamic(terms, &row, key, &product, &name);
                 self.reshaped(&product, &shape, Some(&floats));
             }
-            Weight::Columns(_) => self.dynamic(terms, &input, [&weight, &scale], &floats, &name),
+            Weight::Columns(_) => self.dynamic(terms, &input, key, &floats, &name),
         }
         if floats != sum {
             let back = node("Cast", [&floats], &sum).int("to", i64::from(dtype as i32));

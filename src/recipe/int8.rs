@@ -13,6 +13,8 @@ pub struct Int8 {
     pub form: Form,
     /// How activations are held.
     pub activations: Terms,
+    /// What of an activation has a range of its own.
+    pub granularity: Granularity,
     /// Weights in 7 bits where activations are in one term: processors without VNNI add pairs of products in
     /// 16 bits, which overflow otherwise, and the file is other numbers there. `false` gives such weights
     /// 8 bits, for processors that have it. In two terms weights keep their 8 bits, and nothing overflows.
@@ -42,6 +44,7 @@ impl Default for Int8 {
             form: Form::Dynamic,
             smoothing: None,
             activations: Terms::One,
+            granularity: Granularity::Row,
             reduce_range: true,
             two_terms: Vec::new(),
             keep_fp32: Vec::new(),
@@ -84,4 +87,16 @@ pub enum Terms {
     /// Two bytes a value, two products for each: more exact. A language model's step, which is bound by memory,
     /// is little slower for it; where an activation has many rows, as in a decoder, products take twice as long.
     Two,
+}
+
+/// What of an activation has a range of its own, where it is quantized as it comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Granularity {
+    /// Each row: a position of a language model, a frame of a decoder. What comes out of a row is the same
+    /// whatever else is in the batch, in the padding, or in the chunk.
+    #[default]
+    Row,
+    /// The whole tensor: fewer nodes, and a row's result depends on its neighbours.
+    Tensor,
 }

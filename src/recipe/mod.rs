@@ -36,7 +36,7 @@ pub use graph::{
     Causal, CausalFp32, CausalReferences, CausalTolerance, Graph, Module, Signal, SignalFp32,
     SignalReferences, SignalTolerance,
 };
-pub use int8::{Form, Int8, Terms};
+pub use int8::{Form, Granularity, Int8, Terms};
 pub use speech::{Fp32Speech, Int8Speech, Speech};
 pub use targets::{OpenVinoTarget, Targets, Via};
 

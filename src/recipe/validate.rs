@@ -307,6 +307,7 @@ impl Int8 {
         let usual = Int8::default();
         let ignored = [
             ("activations", self.activations != usual.activations),
+            ("granularity", self.granularity != usual.granularity),
             ("two_terms", !self.two_terms.is_empty()),
             ("reduce_range", self.reduce_range != usual.reduce_range),
         ];

@@ -73,9 +73,10 @@ impl Metric {
         }
     }
 
-    /// A limit with its direction and unit.
+    /// A limit with its direction and unit; a share that may be 0 is measured, and not held.
     pub fn show_limit(self, limit: f64) -> String {
         match self {
+            Metric::Top1Agreement | Metric::GreedyAgreement if limit <= 0.0 => "not held".to_owned(),
             Metric::MaxAbs | Metric::MaxAbsOfPeak => format!("< {limit:.0e}"),
             Metric::SnrDb => format!("> {limit} dB"),
             Metric::LogSpectralDistanceDb => format!("< {limit} dB"),

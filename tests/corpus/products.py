@@ -13,8 +13,9 @@ summed over the contraction. The parts, by form (half a step each, for values ar
     w: columns     max |column| / 127  (63 with a bit less)
        rows        max |row| / 127, of a table
        blocks      max |32 values of a column| / 127, or / 7 in 4 bits
-    x: one term    (max(x, 0) - min(x, 0)) / 255; near both ends a whole step, for the zero point is rounded
-       two terms   max |x| / 63 / 126
+    x: one term    max |row| / 127
+       two terms   max |row| / 63 / 126
+       one range   (max(x, 0) - min(x, 0)) / 255 for all; near both ends a whole step, for the zero point is rounded
        blocks      max |32 values of a row| / 127
 
 A range of a row or a part is no larger than that of all, so the bound holds for finer ranges too. Beside it
@@ -45,6 +46,7 @@ class Form:
     arguments: tuple[str, ...]
     weight_levels: int = 127
     terms: int = 1
+    rows: bool = True
     blocks: bool = False
 
     @property
@@ -60,7 +62,7 @@ class Form:
 
 FORMS = {
     "dynamic": Form(()),
-    "reduce-range": Form(("--reduce-range",), weight_levels=63),
+    "reduce-range": Form(("--reduce-range", "--granularity", "tensor"), weight_levels=63, rows=False),
     "two-terms": Form(("--two-terms",), terms=2),
     "blocks-8": Form(("--form", "blocks-8"), blocks=True),
     "blocks-4": Form(("--form", "blocks-4"), weight_levels=7, blocks=True),
@@ -154,9 +156,11 @@ def steps_of_activation(x: np.ndarray, form: Form, axis: int) -> np.ndarray:
     """How far each value of an activation may be from its 8-bit form; `axis` is the contraction's."""
     if form.blocks:
         return _blocks(np.abs(x), axis) / 127 / 2
-    if form.terms == 2:
-        # A hundredth more: in_levels is rounded in f32 before it is cut in two.
-        return np.full(x.shape, np.abs(x).max(initial=0) / 63 / 126 * 0.51)
+    if form.rows:
+        levels = 127 if form.terms == 1 else 63 * 126
+        # A hundredth more: a row is divided in f32 before it is rounded.
+        largest = np.abs(x).max(axis=axis, keepdims=True, initial=0)
+        return np.broadcast_to(largest / levels * 0.51, x.shape)
     top, bottom = x.max(initial=0), x.min(initial=0)
     step = (top - bottom) / 255
     return np.where((x > top - step) | (x < bottom + step), step, step / 2)

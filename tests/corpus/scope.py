@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 
 # Names that a rewriter gives to what it adds, as a whole or behind another value's name.
-TAKEN = ["quantize/levels", "quantize/zero_point", "quantize/whole", "quantize/shares", "quantize/row_shape"]
+TAKEN = ["quantize/1e-30", "quantize/zero_point_128", "quantize/last_axis", "quantize/zero_point_64", "quantize/shape_1_-1"]
 BEHIND = [
     *("bytes", "scale", "zero_point", "sums", "floats", "scales", "scaled", "shares", "coarse", "fine"),
-    *("abs", "largest", "level", "in_levels", "rows", "first", "kept", "rest", "second", "finer", "both"),
+    *("abs", "largest", "unit", "row", "rows", "first", "kept", "rest", "second", "both"),
     *("int8_columns", "scale_columns", "int8_rows", "int8_groups", "int8_blocks_8", "scale_blocks_4"),
     *("merged", "folded", "weight", "untransposed", "normalized", "groups", "quantize", "float"),
 ]

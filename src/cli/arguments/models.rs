@@ -118,6 +118,9 @@ pub(in super::super) struct Quantize {
     /// by its first output.
     #[arg(long, value_name = "NODE")]
     pub two_terms_at: Vec<String>,
+    /// What of an activation has a range of its own.
+    #[arg(long, value_enum, default_value = "row")]
+    pub granularity: Granularity,
     /// Keep this node in fp32; `*` stands for anything.
     #[arg(long, value_name = "NODE")]
     pub keep_fp32: Vec<String>,
@@ -139,6 +142,15 @@ pub(in super::super) enum QuantizedForm {
     /// Weights in blocks of 4 bits.
     #[value(name = "blocks-4")]
     Blocks4,
+}
+
+/// What of an activation has a range of its own.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub(in super::super) enum Granularity {
+    /// Each row: its result is the same whatever rows are beside it.
+    Row,
+    /// The whole tensor: fewer nodes.
+    Tensor,
 }
 
 #[derive(Subcommand)]

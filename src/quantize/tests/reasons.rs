@@ -5,17 +5,19 @@ use super::*;
 
 #[test]
 fn an_opset_without_the_operators_is_refused_with_the_one_that_has_them() {
-    let options = |form, terms| {
-        let seen = seen(&noise(64, 1), 64);
-        Options { form, terms, seen, ..Options::default() }
-    };
     let cases = [
-        (Form::Dynamic, Terms::One, 11),
-        (Form::Dynamic, Terms::Two, 10),
-        (Form::Static, Terms::One, 13),
-        (Form::Blocks4, Terms::One, 7),
+        (Form::Dynamic, Terms::One, Granularity::Row, 11),
+        (Form::Dynamic, Terms::Two, Granularity::Row, 11),
+        (Form::Dynamic, Terms::One, Granularity::Tensor, 11),
+        (Form::Dynamic, Terms::Two, Granularity::Tensor, 10),
+        (Form::Static, Terms::One, Granularity::Row, 13),
+        (Form::Blocks4, Terms::One, Granularity::Row, 7),
     ];
-    for (form, terms, needs) in cases {
+    for (form, terms, granularity, needs) in cases {
+        let options = |form, terms| {
+            let seen = seen(&noise(64, 1), 64);
+            Options { form, terms, granularity, seen, ..Options::default() }
+        };
         let model = |opset| at_opset(product(&noise(64 * 64, 2), [64, 64]), opset);
         quantize(&mut model(needs), &options(form, terms)).unwrap();
         let mut older = model(needs - 1);
