@@ -20,8 +20,11 @@
 //! number everywhere, with all 8 bits of its weights.
 //!
 //! Each term has a product of its own, of the activation's own shape whatever its rank, and the two are
-//! added. The scale of the rows times that of the weight's columns is one factor behind the product: in this order
-//! ONNX Runtime fuses product and scales. Numbers that are the same for every row are in the weight's scales.
+//! added. Numbers that are the same for every row are in the weight's scales.
+//!
+//! Where the scales of rows and columns are multiplied first, ONNX Runtime makes one node of the product and both
+//! (`MatMulIntegerToFloat`). With a vector added right behind, that node has a bias too, and **scales the bias with
+//! the rows** (1.31.1): there the product is scaled twice, by its columns and by its rows, and fused with nothing.
 //!
 //! With one range for the whole tensor ([`Granularity::Tensor`]) `s` is its largest, and one term is
 //! `DynamicQuantizeLinear`'s, `x ≈ scale · (q − zero_point)` between its least and its largest.
@@ -49,7 +52,7 @@ impl Body<'_, '_> {
         input: &str,
         weight: (&Key, f32),
         output: &str,
-        name: &str,
+        (name, is_fused): (&str, bool),
     ) {
         let key = (input.to_owned(), terms);
         let quantized = match (self.quantized.get(&key), terms) {
@@ -61,17 +64,23 @@ impl Body<'_, '_> {
         match quantized.as_slice() {
             [coarse, fine] => {
                 let halves = ["coarse", "fine"].map(|part| self.value(&format!("{output}/{part}")));
-                self.scaled(coarse, weight, &halves[0], name);
+                self.scaled(coarse, weight, &halves[0], (name, true));
                 let second = self.writer.names.node(&format!("{name}/second"));
-                self.scaled(fine, weight, &halves[1], &second);
+                self.scaled(fine, weight, &halves[1], (&second, true));
                 self.add(node("Add", halves, output), &format!("{name}/both"));
             }
-            terms => terms.iter().for_each(|term| self.scaled(term, weight, output, name)),
+            terms => terms.iter().for_each(|term| self.scaled(term, weight, output, (name, is_fused))),
         }
     }
 
-    /// A product, its cast and one scale after it: ONNX Runtime makes one node of these.
-    fn scaled(&mut self, term: &Term, (key, factor): (&Key, f32), output: &str, name: &str) {
+    /// A product, its cast, and its scales behind it: as one factor, or one after the other.
+    fn scaled(
+        &mut self,
+        term: &Term,
+        (key, factor): (&Key, f32),
+        output: &str,
+        (name, is_fused): (&str, bool),
+    ) {
         let (weight, scale) = self.weight(key, factor * term.step);
         let [sums, floats, scales] =
             ["sums", "floats", "scales"].map(|part| self.value(&format!("{output}/{part}")));
@@ -79,8 +88,13 @@ impl Body<'_, '_> {
         self.nodes.push(product.named(name).build());
         let cast = node("Cast", [&sums], &floats).int("to", i64::from(DataType::Float as i32));
         self.add(cast, &format!("{name}/float"));
-        self.add(node("Mul", [&term.scale, &scale], &scales), &format!("{name}/scale"));
-        self.add(node("Mul", [&floats, &scales], output), &format!("{name}/scaled"));
+        let [first, last] = if is_fused {
+            [[&term.scale, &scale], [&floats, &scales]]
+        } else {
+            [[&floats, &scale], [&scales, &term.scale]]
+        };
+        self.add(node("Mul", first, &scales), &format!("{name}/scale"));
+        self.add(node("Mul", last, output), &format!("{name}/scaled"));
     }
 
     fn one(&mut self, x: &str) -> Term {

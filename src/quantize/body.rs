@@ -1,6 +1,6 @@
 //! A quantized model while it is written: the nodes and constants so far, and what they share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::Options;
@@ -37,6 +37,8 @@ pub(super) struct Body<'w, 'a> {
     pub(super) quantized: HashMap<(String, Terms), Vec<Term>>,
     /// Activations as products take them, in f32 and not transposed; and in static form.
     pub(super) floats: HashMap<(String, &'static str), String>,
+    /// Values whose readers leave a product and its scales one node.
+    pub(super) fusible: HashSet<String>,
     /// Constants that several nodes share.
     pub(super) shared: HashMap<String, String>,
     pub(super) writer: &'w mut Writer<'a>,

@@ -1,6 +1,6 @@
 //! The nodes and constants of a quantized model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::Options;
@@ -11,7 +11,7 @@ use super::qdq;
 use super::weights::Weight;
 use crate::ir::proto::tensor_proto::DataType;
 use crate::ir::{GraphProto, Names, NodeProto, initializer_f32, initializer_i64, node};
-use crate::recipe::{Form, Terms};
+use crate::recipe::{Form, Granularity, Terms};
 
 /// What is done with a node of the old graph.
 pub(super) enum Step {
@@ -50,6 +50,7 @@ impl<'a> Writer<'a> {
             nodes: Vec::with_capacity(graph.node.len()),
             quantized: HashMap::new(),
             floats: HashMap::new(),
+            fusible: fusible(graph, scope == 0),
             shared: HashMap::new(),
             writer: self,
         };
@@ -64,6 +65,27 @@ impl<'a> Writer<'a> {
         *next += 1;
         graph.nested_mut().for_each(|inner| self.extend(inner, next));
     }
+}
+
+/// The values of a graph behind which no runtime finds an `Add`, whatever it simplifies: all that nothing reads, and
+/// those with a reader that stays what it is. What leaves a body may be read anywhere.
+fn fusible(graph: &GraphProto, is_main: bool) -> HashSet<String> {
+    fn read(graph: &GraphProto, by: &mut HashMap<String, bool>) {
+        for node in &graph.node {
+            let stays = node.is("Split") || node.is("Reshape");
+            for name in &node.input {
+                *by.entry(name.clone()).or_default() |= stays;
+            }
+            node.nested().for_each(|inner| read(inner, by));
+        }
+    }
+    let mut by = HashMap::new();
+    read(graph, &mut by);
+    if !is_main {
+        by.extend(graph.output.iter().map(|output| (output.name().to_owned(), false)));
+    }
+    let made = graph.node.iter().flat_map(|node| &node.output);
+    made.filter(|name| by.get(*name).copied().unwrap_or(true)).cloned().collect()
 }
 
 impl Body<'_, '_> {
@@ -150,10 +172,14 @@ impl Body<'_, '_> {
                 shape.remove(shape.len() - 2);
                 let row = self.reshaped(&input, &[1, -1], None);
                 let product = self.value(&format!("{output}/row"));
-                self.dynamic(terms, &row, key, &product, &name);
+                self.dynamic(terms, &row, key, &product, (&name, true));
                 self.reshaped(&product, &shape, Some(&floats));
             }
-            Weight::Columns(_) => self.dynamic(terms, &input, key, &floats, &name),
+            Weight::Columns(_) => {
+                let one_range = self.writer.options.granularity == Granularity::Tensor;
+                let is_last = floats == output && self.fusible.contains(output);
+                self.dynamic(terms, &input, key, &floats, (&name, one_range || is_last));
+            }
         }
         if floats != sum {
             let back = node("Cast", [&floats], &sum).int("to", i64::from(dtype as i32));

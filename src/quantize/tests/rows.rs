@@ -122,3 +122,47 @@ fn what_is_not_a_number_stays_in_its_row() {
         }
     }
 }
+
+/// A product with a bias behind it, near or far.
+fn biased(between: &[&str]) -> Model {
+    let [k, n, _] = WIDTHS;
+    let mut graph = TestGraph::new()
+        .input("x", &["batch", "rows", &k.to_string()])
+        .initializer(initializer_f32("w", &[k, n], &noise(k * n, 41)))
+        .initializer(initializer_f32("b", &[n], &noise(n, 44)))
+        .initializer(initializer_f32("1", &[], &[1.0]))
+        .initializer(crate::ir::initializer_i64("same", &[3], &[0, 0, -1]));
+    let mut last = "product".to_owned();
+    graph = graph.node(node("MatMul", ["x", "w"], "product"));
+    for op in between {
+        let next = format!("{last}/{op}");
+        let second = match *op {
+            "Mul" => Some("1"),
+            "Reshape" => Some("same"),
+            _ => None,
+        };
+        graph = graph.node(node(op, [Some(last.as_str()), second].into_iter().flatten(), &next));
+        last = next;
+    }
+    graph.node(node("Add", [&last, "b"], "y")).output("y", &["batch", "rows", &n.to_string()]).model()
+}
+
+#[test]
+fn a_bias_is_not_scaled_with_the_rows() {
+    let Some(onnxruntime) = onnxruntime("a_bias_is_not_scaled_with_the_rows") else { return };
+    let x = rows(6);
+    let shape = [1, 6, WIDTHS[0]];
+    for between in [&[][..], &["Identity"], &["Mul"], &["Identity", "Mul"], &["Reshape"]] {
+        let fp32 = biased(between);
+        let want = run(&fp32, &shape, &x);
+        for terms in [Terms::One, Terms::Two] {
+            let mut model = fp32.clone();
+            let options = Options { terms, reduce_range: true, ..Options::default() };
+            quantize(&mut model, &options).unwrap();
+            for runtime in [&Tract, onnxruntime.as_ref()] as [&dyn Runtime; 2] {
+                let found = snr(&want, &run_in(runtime, &model, &shape, &x));
+                assert!(found > 32.0, "{between:?} {terms:?} {}: {found:.1} dB", runtime.name());
+            }
+        }
+    }
+}
