@@ -10,7 +10,7 @@ use soprano_export::family::recipes;
 use soprano_export::names::{Exporter, Oracle, Precision, Role, Word as _};
 use soprano_export::recipe::{
     self, Causal, CausalFp32, CausalGate, CausalReferences, CausalTolerance, Error, Form, Fp32Speech,
-    Gate, Graph, Graphs, Int8, Int8Speech, OpenVinoTarget, Recipe, Signal, SignalFp32,
+    Gate, Granularity, Graph, Graphs, Int8, Int8Speech, OpenVinoTarget, Recipe, Signal, SignalFp32,
     SignalReferences, SignalTolerance, Speech, Targets, Terms, Via,
 };
 
@@ -105,6 +105,7 @@ prop_compose! {
 prop_compose! {
     fn int8()(
         two: bool,
+        granularity in prop::sample::select(&[Granularity::Row, Granularity::Tensor][..]),
         form in prop::sample::select(&[Form::Dynamic, Form::Static, Form::Blocks8, Form::Blocks4][..]),
         smoothing in prop::option::of(0.0..=1.0),
         reduce_range: bool,
@@ -117,7 +118,7 @@ prop_compose! {
             // Their kernel says how activations are.
             return Int8 { form, smoothing, keep_fp32, snr_db, ..Int8::default() };
         }
-        Int8 { form, smoothing, activations, reduce_range, two_terms, keep_fp32, snr_db }
+        Int8 { form, smoothing, activations, granularity, reduce_range, two_terms, keep_fp32, snr_db }
     }
 }
 
