@@ -45,11 +45,12 @@ const TIMES_FINER: f32 = 2.0 * LEVELS_ASIDE_OF_TWO;
 const LEAST_SCALE: f32 = 1e-30;
 
 impl Body<'_, '_> {
-    /// Nodes that give `output` = `input` (f32 `[..., k]`) times a weight (s8 `[k, n]`, f32 scale `[n]`) and a factor.
+    /// Nodes that give `output` = `input` (f32 `[..., k]`, of so many axes) times a weight (s8 `[k, n]`, f32 scale `[n]`)
+    /// and a factor.
     pub(super) fn dynamic(
         &mut self,
         terms: Terms,
-        input: &str,
+        (input, rank): (&str, Option<usize>),
         weight: (&Key, f32),
         output: &str,
         (name, is_fused): (&str, bool),
@@ -57,8 +58,8 @@ impl Body<'_, '_> {
         let key = (input.to_owned(), terms);
         let quantized = match (self.quantized.get(&key), terms) {
             (Some(quantized), _) => quantized.clone(),
-            (None, Terms::One) => vec![self.one(input)],
-            (None, Terms::Two) => self.two(input).to_vec(),
+            (None, Terms::One) => vec![self.one(input, rank)],
+            (None, Terms::Two) => self.two(input, rank).to_vec(),
         };
         self.quantized.insert(key, quantized.clone());
         match quantized.as_slice() {
@@ -97,7 +98,7 @@ impl Body<'_, '_> {
         self.add(node("Mul", last, output), &format!("{name}/scaled"));
     }
 
-    fn one(&mut self, x: &str) -> Term {
+    fn one(&mut self, x: &str, rank: Option<usize>) -> Term {
         if self.writer.options.granularity == Granularity::Tensor {
             let [bytes, scale, zero] =
                 ["bytes", "scale", "zero_point"].map(|part| self.value(&format!("{x}/{part}")));
@@ -105,14 +106,14 @@ impl Body<'_, '_> {
             self.add(quantize, &format!("{x}/quantize"));
             return Term { bytes, scale, zero, step: 1.0 };
         }
-        let (unit, scale) = self.unit(x);
+        let (unit, scale) = self.unit(x, rank);
         let (step, zero) = (1.0 / LEVELS_ASIDE, 128);
         let bytes = self.bytes(&unit, step, zero, &format!("{x}/bytes"));
         Term { bytes, scale, zero: self.zero(zero), step }
     }
 
-    fn two(&mut self, x: &str) -> [Term; 2] {
-        let (unit, scale) = self.unit(x);
+    fn two(&mut self, x: &str, rank: Option<usize>) -> [Term; 2] {
+        let (unit, scale) = self.unit(x, rank);
         let (step, zero) = (1.0 / LEVELS_ASIDE_OF_TWO, 64);
         let first = self.bytes(&unit, step, zero, &format!("{x}/first"));
         let (level, middle) = (self.number(step), self.zero(zero));
@@ -129,22 +130,39 @@ impl Body<'_, '_> {
     }
 
     /// A value divided by the largest magnitude of its row, or of all of it: from -1 to 1; and that magnitude.
-    fn unit(&mut self, x: &str) -> (String, String) {
+    fn unit(&mut self, x: &str, rank: Option<usize>) -> (String, String) {
         let size = self.step("Abs", [x], x, "abs");
-        let largest = self.value(&format!("{x}/largest"));
-        let reduce = match self.writer.options.granularity {
-            Granularity::Tensor => node("ReduceMax", [&size], &largest).int("keepdims", 0),
-            // From opset 18 on axes are an input.
-            Granularity::Row if self.writer.opset >= 18 => {
-                let last = self.shared("quantize/last_axis", |name| initializer_i64(name, &[1], &[-1]));
-                node("ReduceMax", [&size, &last], &largest)
+        let largest = match self.writer.options.granularity {
+            Granularity::Tensor => {
+                let largest = self.value(&format!("{x}/largest"));
+                self.add(node("ReduceMax", [&size], &largest).int("keepdims", 0), &largest);
+                largest
             }
-            Granularity::Row => node("ReduceMax", [&size], &largest).ints("axes", [-1]),
+            Granularity::Row => self.largest_of_rows(&size, x, rank),
         };
-        self.add(reduce, &largest);
         let least = self.number(LEAST_SCALE);
         let scale = self.step("Max", [&largest, &least], x, "scale");
         (self.step("Div", [x, &scale], x, "unit"), scale)
+    }
+
+    /// The largest of each row, `[..., 1]`. Of no rows at all ONNX Runtime (1.31.1) gives `[..., k]` over the axis -1: where
+    /// the last axis has no other number, the first of them is taken.
+    fn largest_of_rows(&mut self, size: &str, x: &str, rank: Option<usize>) -> String {
+        let axis = rank.map_or(-1, |rank| rank as i64 - 1);
+        let largest = self.value(&format!("{x}/largest"));
+        // From opset 18 on axes are an input.
+        let reduce = if self.writer.opset >= 18 {
+            let axis = self.integer(axis);
+            node("ReduceMax", [size, &axis], &largest)
+        } else {
+            node("ReduceMax", [size], &largest).ints("axes", [axis])
+        };
+        self.add(reduce, &largest);
+        if rank.is_some() {
+            return largest;
+        }
+        let [from, to, last] = [0, 1, -1].map(|number| self.integer(number));
+        self.step("Slice", [&largest, &from, &to, &last], x, "largest_alone")
     }
 
     /// A value in bytes, by a constant scale: tract takes no others.
@@ -163,6 +181,10 @@ impl Body<'_, '_> {
 
     fn number(&mut self, value: f32) -> String {
         self.shared(&format!("quantize/{value:e}"), |name| initializer_f32(name, &[], &[value]))
+    }
+
+    fn integer(&mut self, value: i64) -> String {
+        self.shared(&format!("quantize/[{value}]"), |name| initializer_i64(name, &[1], &[value]))
     }
 
     fn zero(&mut self, zero: u8) -> String {

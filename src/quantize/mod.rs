@@ -284,7 +284,7 @@ fn steps(plan: &Plan<'_>, unused: &Unused) -> Vec<Vec<Step>> {
             dtype: product.weight.dtype,
             terms: product.terms,
             gemm: product.gemm.clone(),
-            vector: product.vector,
+            rank: product.rank,
         },
         Work::Table(table) => {
             Step::Table { key: table.key.clone(), dtype: table.weight.dtype, rank: table.rank }

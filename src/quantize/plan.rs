@@ -32,8 +32,8 @@ pub(super) struct Product<'m> {
     pub(super) factor: f32,
     pub(super) terms: Terms,
     pub(super) gemm: Option<Gemm>,
-    /// The activation is known to be a vector.
-    pub(super) vector: bool,
+    /// How many axes the activation has, where that is known.
+    pub(super) rank: Option<usize>,
 }
 
 /// Rows of a constant matrix, read by index.
@@ -424,7 +424,8 @@ fn product<'m>(
         return Err(Error::NotSeen { node: node.called().to_owned(), value: x.to_owned() });
     }
     let key = Key::of(&weight, layout);
-    Ok(Work::Product(Product { key, weight, factor, terms, gemm, vector: rank == Some(1) }))
+    let rank = if gemm.is_some() { Some(2) } else { rank };
+    Ok(Work::Product(Product { key, weight, factor, terms, gemm, rank }))
 }
 
 fn table<'m>(scopes: &Scopes<'m>, scope: usize, node: &'m NodeProto, options: &Options) -> Work<'m> {

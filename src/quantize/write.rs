@@ -17,8 +17,19 @@ use crate::recipe::{Form, Granularity, Terms};
 pub(super) enum Step {
     Keep,
     Drop,
-    Product { key: Key, factor: f32, dtype: DataType, terms: Terms, gemm: Option<Gemm>, vector: bool },
-    Table { key: Key, dtype: DataType, rank: Option<usize> },
+    Product {
+        key: Key,
+        factor: f32,
+        dtype: DataType,
+        terms: Terms,
+        gemm: Option<Gemm>,
+        rank: Option<usize>,
+    },
+    Table {
+        key: Key,
+        dtype: DataType,
+        rank: Option<usize>,
+    },
 }
 
 impl<'a> Writer<'a> {
@@ -94,8 +105,8 @@ impl Body<'_, '_> {
         let name = match step {
             Step::Keep => return self.nodes.push(old),
             Step::Drop => return,
-            Step::Product { key, factor, dtype, terms, gemm, vector } => {
-                self.product(&old, (&key, factor), dtype, (terms, vector), gemm)
+            Step::Product { key, factor, dtype, terms, gemm, rank } => {
+                self.product(&old, (&key, factor), dtype, (terms, rank), gemm)
             }
             Step::Table { key, dtype, rank } => self.table(&old, &key, dtype, rank),
         };
@@ -138,7 +149,7 @@ impl Body<'_, '_> {
         old: &NodeProto,
         (key, factor): (&Key, f32),
         dtype: DataType,
-        (terms, vector): (Terms, bool),
+        (terms, rank): (Terms, Option<usize>),
         gemm: Option<Gemm>,
     ) -> String {
         let (name, output) = (self.name_of(old), old.output_at(0).unwrap_or_default());
@@ -166,19 +177,19 @@ impl Body<'_, '_> {
                 let input = qdq::activation(self, x, &input);
                 qdq::product(self, &input, [&weight, &scale], rank, &floats, &name);
             }
-            Weight::Columns(columns) if vector => {
+            Weight::Columns(columns) if rank == Some(1) => {
                 // tract gives an integer product of a vector one axis too many.
                 let mut shape: Vec<i64> = columns.shape.iter().map(|&dim| dim as i64).collect();
                 shape.remove(shape.len() - 2);
                 let row = self.reshaped(&input, &[1, -1], None);
                 let product = self.value(&format!("{output}/row"));
-                self.dynamic(terms, &row, key, &product, (&name, true));
+                self.dynamic(terms, (&row, Some(2)), key, &product, (&name, true));
                 self.reshaped(&product, &shape, Some(&floats));
             }
             Weight::Columns(_) => {
                 let one_range = self.writer.options.granularity == Granularity::Tensor;
                 let is_last = floats == output && self.fusible.contains(output);
-                self.dynamic(terms, &input, key, &floats, (&name, one_range || is_last));
+                self.dynamic(terms, (&input, rank), key, &floats, (&name, one_range || is_last));
             }
         }
         if floats != sum {

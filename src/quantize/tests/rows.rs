@@ -166,3 +166,42 @@ fn a_bias_is_not_scaled_with_the_rows() {
         }
     }
 }
+
+/// As [`product`]; nothing in the graph says how many axes the activation has.
+fn product_of_any_rank(weight: &[f32], [k, n]: [usize; 2]) -> Model {
+    TestGraph::new()
+        .input("x", &["batch", "rows", &k.to_string()])
+        .initializer(initializer_f32("w", &[k, n], weight))
+        .node(node("Shape", ["x"], "shape"))
+        .node(node("Reshape", ["x", "shape"], "z"))
+        .node(node("MatMul", ["z", "w"], "y"))
+        .output("y", &["batch", "rows", &n.to_string()])
+        .model()
+}
+
+#[test]
+fn of_no_rows_nothing_comes() {
+    let Some(onnxruntime) = onnxruntime("of_no_rows_nothing_comes") else { return };
+    let [k, n, _] = WIDTHS;
+    let weight = noise(k * n, 41);
+    for terms in [Terms::One, Terms::Two] {
+        for make in [product, product_of_any_rank] {
+            for opset in [17, 18] {
+                let fp32 = graphs::at_opset(make(&weight, [k, n]), opset);
+                let mut model = fp32.clone();
+                quantize(&mut model, &Options { terms, reduce_range: true, ..Options::default() })
+                    .unwrap();
+                let x = rows(4);
+                let want = run(&fp32, &[2, 2, k], &x);
+                let there = run_in(onnxruntime.as_ref(), &model, &[2, 2, k], &x);
+                let here = run(&model, &[2, 2, k], &x);
+                assert!(snr(&want, &there) > 32.0 && snr(&want, &here) > 32.0, "{terms:?} {opset}");
+                let session = onnxruntime.load_bytes(&model.to_bytes()).unwrap();
+                for shape in [[1, 0, k], [0, 3, k]] {
+                    let x = Tensors::from([("x".to_owned(), Tensor::from_f32(&shape, &[]))]);
+                    assert_eq!(session.run(&x).unwrap()["y"].shape(), [shape[0], shape[1], n]);
+                }
+            }
+        }
+    }
+}
