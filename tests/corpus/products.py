@@ -15,7 +15,7 @@ summed over the contraction. The parts, by form (half a step each, for values ar
        blocks      max |32 values of a column| / 127, or / 7 in 4 bits
     x: one term    max |row| / 127
        two terms   max |row| / 63 / 126
-       one range   (max(x, 0) - min(x, 0)) / 255 for all; near both ends a whole step, for the zero point is rounded
+       one range   (max(x, 0) - min(x, 0)) / 255; near both ends a whole step, for the zero point is rounded
        blocks      max |32 values of a row| / 127
 
 A range of a row or a part is no larger than that of all, so the bound holds for finer ranges too. Beside it

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 FLOAT, HALF, INT64, BOOL = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.BOOL
 
 # Names that a rewriter gives to what it adds, as a whole or behind another value's name.
-TAKEN = ["quantize/1e-30", "quantize/zero_point_128", "quantize/[1]", "quantize/zero_point_64", "quantize/shape_1_-1"]
+TAKEN = ["quantize/1e-30", "quantize/zero_point_128", "quantize/[1]", "quantize/shape_1_-1"]
 BEHIND = [
     *("bytes", "scale", "zero_point", "sums", "floats", "scales", "scaled", "shares", "coarse", "fine"),
     *("abs", "largest", "unit", "row", "rows", "first", "kept", "rest", "second", "both"),
