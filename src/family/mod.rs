@@ -38,12 +38,18 @@ impl BuiltIn {
         (self.files)().iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
     }
 
+    /// Every file, hashed.
+    pub fn hashed(&self) -> Vec<source::File> {
+        let hash = |(name, bytes): &(&str, &[u8])| source::File {
+            name: (*name).to_owned(),
+            sha256: Digest::of(bytes),
+        };
+        (self.files)().iter().map(hash).collect()
+    }
+
     /// The files that a selection takes, hashed.
     pub fn selected(&self, selection: &Selection) -> Vec<source::File> {
-        let files = (self.files)().iter().filter(|(name, _)| selection.takes(name));
-        files
-            .map(|(name, bytes)| source::File { name: (*name).to_owned(), sha256: Digest::of(bytes) })
-            .collect()
+        self.hashed().into_iter().filter(|file| selection.takes(&file.name)).collect()
     }
 }
 

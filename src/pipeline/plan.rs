@@ -5,7 +5,7 @@ use super::stage::{Planned, State, Work};
 use super::{Build, Error, carried};
 use crate::digest::Digest;
 use crate::export::{self, Python};
-use crate::family;
+use crate::family::{self, BuiltIn};
 use crate::hardware::Machine;
 use crate::names::{Exporter, Oracle, Precision, Role};
 use crate::passes::{self, Driver, Step};
@@ -260,7 +260,8 @@ impl Planner<'_> {
                 key.with("files", selection.required().join(" ")).with("exporters", &self.exporters)
             }
             Source::BuiltIn { name } => {
-                let files = family::built_in(name).map(|voice| voice.selected(&selection));
+                // All that is unpacked, carried answers too.
+                let files = family::built_in(name).map(BuiltIn::hashed);
                 Self::key(&work).with("files", json(&files))
             }
             Source::Seeded { preset, seed } => {

@@ -29,6 +29,17 @@ fn the_small_voice_is_built_and_speaks_in_an_empty_folder() {
     assert_eq!(manifest["checkpoint"]["source"], "builtin:soprano-mini");
     assert!(manifest.get("references").is_none(), "PyTorch's go without saying");
     assert!(manifest["environment"]["torch"].is_string(), "{}", manifest["environment"]);
+    // Another program's voice, with other answers beside the same weights, is another stage.
+    let mut plan = alone(&world, &["plan", "soprano-mini", "--json"]);
+    let plan = crate::harness::Run::from(plan.output().unwrap()).exits(0).json();
+    let stages = plan["stages"].as_array().unwrap();
+    let unpacked = stages.iter().find(|stage| stage["stage"] == "checkpoint").unwrap();
+    let record = std::path::Path::new(unpacked["folder"].as_str().unwrap()).join("stage.json");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let key = record["fields"]["files"].as_str().unwrap();
+    for file in record["files"].as_object().unwrap().keys() {
+        assert!(key.contains(&format!("{file:?}")), "{file} is in the stage and not in its key");
+    }
     world.is_clean();
 }
 
