@@ -38,18 +38,22 @@ impl BuiltIn {
         (self.files)().iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
     }
 
+    /// The files of these names, hashed.
+    fn hashed(&self, takes: impl Fn(&str) -> bool) -> Vec<source::File> {
+        let files = (self.files)().iter().filter(|(name, _)| takes(name));
+        files
+            .map(|(name, bytes)| source::File { name: (*name).to_owned(), sha256: Digest::of(bytes) })
+            .collect()
+    }
+
     /// Every file, hashed.
-    pub fn hashed(&self) -> Vec<source::File> {
-        let hash = |(name, bytes): &(&str, &[u8])| source::File {
-            name: (*name).to_owned(),
-            sha256: Digest::of(bytes),
-        };
-        (self.files)().iter().map(hash).collect()
+    pub fn all(&self) -> Vec<source::File> {
+        self.hashed(|_| true)
     }
 
     /// The files that a selection takes, hashed.
     pub fn selected(&self, selection: &Selection) -> Vec<source::File> {
-        self.hashed().into_iter().filter(|file| selection.takes(&file.name)).collect()
+        self.hashed(|name| selection.takes(name))
     }
 }
 

@@ -261,7 +261,7 @@ impl Planner<'_> {
             }
             Source::BuiltIn { name } => {
                 // All that is unpacked, carried answers too.
-                let files = family::built_in(name).map(BuiltIn::hashed);
+                let files = family::built_in(name).map(BuiltIn::all);
                 Self::key(&work).with("files", json(&files))
             }
             Source::Seeded { preset, seed } => {
